@@ -1,0 +1,200 @@
+"""The `synthbook` command: one function per verb, nothing but options in and a report out.
+
+Exit codes: 0 done, 1 a check failed or something was refused, 2 bad input, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from synthbook.core.errors import InvalidArgument, SynthbookError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown", "add_completion": False}
+app = typer.Typer(help="The executable book on synthetic data, and its tools.", pretty_exceptions_enable=False, **HELP)
+course = typer.Typer(help="Execute the book and build its site.", **HELP)
+data = typer.Typer(help="The real data the book stands on.", **HELP)
+app.add_typer(course, name="course")
+app.add_typer(data, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+
+
+class Profile(StrEnum):
+    """How much a notebook may compute."""
+
+    quick = "quick"
+    full = "full"
+
+
+@course.command("run")
+def course_run(
+    only: Annotated[list[str] | None, typer.Option(help="Beginning of a notebook's name; may be repeated.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks side by side (default: one per core).")] = None,
+    profile: Annotated[
+        Profile, typer.Option(help="full removes the budgets: for a GPU or an evening.")
+    ] = Profile.quick,
+    force: Annotated[bool, typer.Option("--force", help="Run unchanged notebooks, too.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write what was executed back to notebooks/.")] = False,
+    no_site: Annotated[bool, typer.Option("--no-site", help="Leave the site as it is.")] = False,
+    cell_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds for each cell (default: 600; none in the full profile).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Execute copies of the notebooks, check their claims, build the site.
+
+    Examples: `synthbook course run`, `synthbook course run --only 07a --force`, `synthbook course run --update`
+    """
+    from synthbook.course import book, display
+    from synthbook.course.jobs import Settings
+    from synthbook.course.project import find_project
+
+    if cell_timeout is not None and not cell_timeout > 0:
+        raise InvalidArgument("cell-timeout", cell_timeout, "a number of seconds above 0")
+    project = find_project()
+    settings = Settings(jobs, profile.value, force, update, cell_timeout)
+    console = _console(stderr=as_json)
+    with display.progress(console) as observe:
+        outcome = book.make(project, project.select(only or ()), settings, observe=observe, site=not no_site)
+    if as_json:
+        _print_json(outcome.as_json())
+    else:
+        display.show_outcome(console, outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+@course.command("site")
+def course_site(as_json: Json = False) -> None:
+    """Build the site from the committed outputs, without executing anything.
+
+    Example: `synthbook course site`
+    """
+    from synthbook.course.book import build_site
+    from synthbook.course.project import find_project
+
+    index = build_site(find_project())
+    if as_json:
+        _print_json({"site": str(index)})
+    else:
+        print(index)
+
+
+@app.command()
+def claims(
+    section: Annotated[str | None, typer.Option(help="Only this section of the chapter, such as 7 or 7.2.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which claims the committed notebooks demonstrate, and whether they hold.
+
+    Examples: `synthbook claims`, `synthbook claims --section 7`, `synthbook claims --json`
+    """
+    from synthbook.course import board
+    from synthbook.course.project import find_project
+
+    result = board.committed(find_project(), section=section)
+    if as_json:
+        _print_json(result.as_json())
+    else:
+        from synthbook.course import display
+
+        display.show_board(_console(), result)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works on this machine, and what to do about the rest.
+
+    Example: `synthbook doctor`
+    """
+    from synthbook.course import display
+    from synthbook.course import doctor as checks
+    from synthbook.course.project import find_project
+
+    try:
+        root = find_project().root
+    except InvalidArgument:
+        root = None
+    findings = checks.examine(root)
+    works = all(finding.level != "fail" for finding in findings)
+    if as_json:
+        _print_json({"checks": [asdict(finding) for finding in findings], "ok": works})
+    else:
+        display.show_findings(_console(), findings)
+    raise typer.Exit(0 if works else 1)
+
+
+@data.command("verify")
+def data_verify(
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the manifest anew from the files as they are.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every data file with the manifest.
+
+    Examples: `synthbook data verify`, `synthbook data verify --update` (for authors who added a file)
+    """
+    from synthbook.core import manifest
+
+    folder = manifest.data_folder()
+    if update:
+        manifest.write_manifest(folder)
+    checks = manifest.verify_all(folder)
+    good = all(check.holds for check in checks)
+    if as_json:
+        _print_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"holds": c.holds} for c in checks]})
+    else:
+        from synthbook.course import display
+
+        display.show_files(_console(), checks)
+    raise typer.Exit(0 if good else 1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; every deliberate error is one message, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return int(app(args=arguments, prog_name="synthbook", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report("interrupted", 130, arguments)
+    except SynthbookError as error:
+        return _report(str(error), error.exit_code, arguments)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # what the parser found wrong
+            return _report(error.format_message(), int(error.exit_code), arguments)
+        raise
+
+
+def _report(message: str, exit_code: int, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        _print_json({"error": message})
+    elif message:
+        print(f"synthbook: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    narrow = stream.isatty() or "COLUMNS" in os.environ  # a log file has no width of its own
+    return Console(stderr=stderr, width=None if narrow else 110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

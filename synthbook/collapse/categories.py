@@ -1,0 +1,81 @@
+"""Refit category frequencies by counting: words, countries, any discrete distribution.
+
+Count n draws, use the shares as the next model, draw again. In genetics this is the Wright-Fisher model of drift
+without mutation: a category that is once absent never comes back. Generation 0 is reality, 1 the first fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from synthbook.collapse.refit import Array, Seed, check_sizes
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.schema import refuse_holdout
+
+Counts = NDArray[np.int64]
+
+
+def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
+    """Refit the frequencies `p` (types,) to n draws from themselves, generation after generation.
+
+    The counts are multinomial, the sufficient statistics of n draws. Returns the frequencies,
+    (generations + 1, replicates, types); row 0 is `p`.
+    """
+    p = _frequencies(p)
+    check_sizes(n, generations, replicates)
+    rng = np.random.default_rng(seed)
+    shares = np.empty((generations + 1, replicates, len(p)))
+    shares[0] = p
+    for t in range(generations):
+        # p_{t+1} = counts / n, counts ~ Multinomial(n, p_t)
+        shares[t + 1] = rng.multinomial(n, shares[t]) / n
+    return shares
+
+
+def refit_categories_literally(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
+    """The same loop with nothing left out: draw n categories one by one and count them."""
+    p = _frequencies(p)
+    check_sizes(n, generations, replicates)
+    rng = np.random.default_rng(seed)
+    shares = np.empty((generations + 1, replicates, len(p)))
+    shares[0] = p
+    for t in range(generations):
+        for run in range(replicates):
+            drawn = rng.choice(len(p), size=n, p=shares[t, run])
+            shares[t + 1, run] = np.bincount(drawn, minlength=len(p)) / n
+    return shares
+
+
+def absorb(p: ArrayLike, n: int, replicates: int, *, seed: Seed, limit: int = 100_000) -> tuple[Counts, Counts]:
+    """Refit until one category is left. Returns that category's index and the generation it happened in, (replicates,).
+
+    Raises `SynthbookError` when a run still has two categories after `limit` generations.
+    """
+    shares = np.tile(_frequencies(p), (replicates, 1))  # (replicates, types)
+    check_sizes(n, limit, replicates)
+    rng = np.random.default_rng(seed)
+    time = np.zeros(replicates, dtype=np.int64)
+    alive = np.flatnonzero(shares.max(axis=1) < 1)
+    for t in range(1, limit + 1):
+        if not len(alive):
+            return shares.argmax(axis=1), time
+        shares[alive] = rng.multinomial(n, shares[alive]) / n
+        time[alive] = t
+        alive = alive[shares[alive].max(axis=1) < 1]
+    raise SynthbookError(f"{len(alive)} of {replicates} runs still vary after {limit} generations; raise limit")
+
+
+def heterogeneity(p: ArrayLike) -> Array:
+    """Chance that two draws differ, 1 - sum of p squared, over the last axis."""
+    return np.asarray(1 - (np.asarray(p, dtype=float) ** 2).sum(axis=-1))
+
+
+def _frequencies(p: ArrayLike) -> Array:
+    refuse_holdout(p, "refitting categories")
+    values = np.asarray(p, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values < 0).any():
+        raise InvalidArgument("p", p, "a list of non-negative frequencies, (types,)")
+    if not np.isclose(values.sum(), 1, rtol=0, atol=1e-9):
+        raise InvalidArgument("p", float(values.sum()), "frequencies with sum 1; divide counts by their sum")
+    return np.asarray(values / values.sum())

@@ -1,0 +1,94 @@
+"""Figures of section 7: each draws data it is given on an axis it is given, and returns the axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from synthbook.core.plots import BLACK, BLUE, GREEN, ORANGE, VERMILLION, new_axis
+
+
+def plot_generations(
+    samples: Sequence[ArrayLike], labels: Sequence[str], *, bins: ArrayLike, unit: str, ax: Axes | None = None
+) -> Axes:
+    """Histograms of several generations (1-d samples) on one axis, the first at the top, all on the same bins.
+
+    Each histogram is scaled to its own peak: the eye should compare widths and places, not heights.
+    """
+    ax = new_axis(ax, width=7, height=0.75 * len(samples) + 1)
+    edges = np.asarray(bins, dtype=float)
+    for row, sample in enumerate(samples):
+        heights, _ = np.histogram(np.asarray(sample, dtype=float), edges)
+        base = len(samples) - 1 - row
+        ax.stairs(base + 0.85 * heights / max(heights.max(), 1), edges, baseline=base, fill=True, color=BLUE, alpha=0.8)
+        ax.axhline(base, color=BLACK, linewidth=0.6)
+    ax.set_yticks(np.arange(len(samples)) + 0.3, list(labels)[::-1])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    ax.set(xlabel=unit, xlim=(edges[0], edges[-1]), ylim=(0, len(samples)))
+    return ax
+
+
+def plot_fan(
+    values: ArrayLike, *, runs: int = 12, expected_mean: ArrayLike | None = None, ax: Axes | None = None
+) -> Axes:
+    """Trajectories (generations + 1, replicates): a few runs, the middle 80 %, the median and the mean.
+
+    `expected_mean` (generations + 1,) is drawn as dots on top of the simulated mean.
+    """
+    ax = new_axis(ax)
+    v = np.asarray(values, dtype=float)
+    t = np.arange(len(v))
+    ax.plot(t, v[:, :runs], color="0.6", linewidth=0.6, linestyle="-", alpha=0.6)
+    low, median, high = np.quantile(v, (0.1, 0.5, 0.9), axis=1)
+    ax.fill_between(t, low, high, color=BLUE, alpha=0.15, linewidth=0, label="middle 80 % of runs")
+    ax.plot(t, median, color=BLUE, linestyle="--", label="median run")
+    ax.plot(t, v.mean(axis=1), color=VERMILLION, linestyle="-", label="mean of all runs")
+    if expected_mean is not None:
+        every = max(len(t) // 20, 1)
+        ax.plot(t[::every], np.asarray(expected_mean)[::every], "o", color=BLACK, markersize=4, label="mean, in theory")
+    ax.set(xlabel="generation t", xlim=(0, t[-1]))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_log_variance_drift(
+    variances: dict[str, ArrayLike], drifts: dict[str, float], *, ax: Axes | None = None
+) -> Axes:
+    """Mean of ln variance by generation for each estimator, with the drift of theory as a black line behind it."""
+    ax = new_axis(ax)
+    styles = zip((BLUE, VERMILLION, GREEN), "os^", strict=True)
+    for (name, values), (colour, marker) in zip(variances.items(), styles, strict=False):
+        v = np.asarray(values, dtype=float)
+        t = np.arange(len(v))
+        every = max(len(t) // 20, 1)
+        ax.plot(t, drifts[name] * t, color=BLACK, linestyle="-", linewidth=1)
+        ax.plot(t[::every], np.log(v).mean(axis=1)[::every], marker, color=colour, markersize=5, label=name)
+    ax.plot([], [], color=BLACK, linewidth=1, linestyle="-", label="drift, in theory")
+    ax.set(xlabel="generation t", ylabel="mean of ln(variance / real variance)")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_survivors(
+    alive: ArrayLike, *, expected: ArrayLike | None = None, what: str = "types", ax: Axes | None = None
+) -> Axes:
+    """How many types are left: `alive` (generations + 1, replicates), `expected` (generations + 1,), on log axes.
+
+    Generation 0 is drawn at the left edge as a dotted line, since a log axis has no 0.
+    """
+    ax = new_axis(ax)
+    counts = np.asarray(alive, dtype=float)
+    t = np.arange(1, len(counts))
+    ax.axhline(counts[0].mean(), color=BLACK, linestyle=":", linewidth=1, label=f"{what} in the real text")
+    ax.plot(t, counts[1:], color=ORANGE, linestyle="-", linewidth=0.8, alpha=0.5)
+    ax.plot(t, counts[1:].mean(axis=1), color=VERMILLION, linestyle="-", label="mean of the runs")
+    if expected is not None:
+        shown = np.unique(np.geomspace(1, len(t), 15).astype(int))
+        ax.plot(shown, np.asarray(expected)[shown], "o", color=BLACK, markersize=5, label="in theory")
+    ax.set(xscale="log", yscale="log", xlabel="generation t", ylabel=f"{what} left")
+    ax.legend(frameon=False)
+    return ax

@@ -1,0 +1,1 @@
+"""What every wing stands on: data, schemas, provenance, files, plots, errors."""

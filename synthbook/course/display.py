@@ -1,0 +1,145 @@
+"""What people see: progress while notebooks run, failures with their source, the claims board, the doctor's lines."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.rule import Rule
+from rich.spinner import Spinner
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from synthbook.core.manifest import FileCheck
+from synthbook.course.board import Board
+from synthbook.course.book import Outcome
+from synthbook.course.doctor import Finding
+from synthbook.course.jobs import Job, Observer
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–", "dim")}
+LEVELS = {"ok": MARKS[True], "warn": Text("!", "yellow"), "fail": MARKS[False]}
+STATUS_STYLE = {"done": "green", "unchanged": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> duration(4.24), duration(83)
+    ('4.2 s', '1 min 23 s')
+    """
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Observer]:
+    """An observer of a run: a live table on a terminal, a line for each event elsewhere."""
+    if not console.is_terminal:
+        yield lambda job: _plain_line(console, job)
+        return
+    jobs: dict[str, Job] = {}
+    with Live(get_renderable=lambda: _job_table(jobs), console=console, refresh_per_second=4):
+        yield lambda job: jobs.update({job.name: job})
+
+
+def _plain_line(console: Console, job: Job) -> None:
+    said = {
+        "running": "started",
+        "done": f"done in {duration(job.seconds)}, {job.peak_mib} MiB",
+        "unchanged": "unchanged",
+        "failed": f"FAILED at cell {job.cell} of {job.cells}" if job.cell else "FAILED",
+        "interrupted": "interrupted",
+    }
+    if job.status in said and not (job.status == "running" and job.cell):  # its start, not each of its cells
+        console.print(f"{job.name}: {said[job.status]}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _job_table(jobs: dict[str, Job]) -> RenderableType:
+    table = Table("notebook", "status", "cell", "time", box=None, pad_edge=False)
+    for job in jobs.values():
+        running = job.status == "running"
+        seconds = time.monotonic() - job.started if running else job.seconds
+        status = Spinner("dots", text="running") if running else Text(job.status, STATUS_STYLE.get(job.status, "dim"))
+        cell = f"{job.cell} of {job.cells}" if job.cell else ""
+        table.add_row(job.name, status, cell, duration(seconds) if running or job.status == "done" else "")
+    return table
+
+
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """The board, then what failed, a summary, and as the last line the path of the site."""
+    if outcome.board is not None:
+        show_board(console, outcome.board)
+    for job in outcome.jobs:
+        if job.failure is not None:
+            console.print(_failure(job, console.is_terminal), soft_wrap=True)
+    for error in outcome.errors:
+        say(console, f"✗ {error}", "red")
+    if outcome.interrupted:
+        say(console, "interrupted: notebooks that had ended are kept, the others are untouched", "yellow")
+    say(console, _summary(outcome.jobs))
+    if outcome.site is not None:
+        say(console, str(outcome.site))
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """One line as it is: no markup read into it, not wrapped."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _summary(jobs: list[Job]) -> str:
+    names = ("done", "unchanged", "failed", "interrupted")
+    counts = {name: sum(job.status == name for job in jobs) for name in names}
+    return f"{len(jobs)} notebook{'s' * (len(jobs) != 1)}: " + ", ".join(
+        f"{count} {name}" for name, count in counts.items() if count
+    )
+
+
+def _failure(job: Job, colours: bool) -> RenderableType:
+    assert job.failure is not None
+    where = f"{job.source.name}, cell {job.failure.cell} of {job.cells}" if job.failure.cell else job.source.name
+    if not colours:
+        lines = [f"── {where} ──", f"✗ {job.failure.reason}", job.failure.source, ANSI.sub("", job.failure.traceback)]
+        return Text("\n".join(line for line in lines if line) + "\n")
+    return Group(
+        Rule(f"[red]{where}"),
+        Text(f"✗ {job.failure.reason}", "red"),
+        Syntax(job.failure.source, "python", background_color="default"),
+        Text.from_ansi(job.failure.traceback),
+    )
+
+
+def show_board(console: Console, board: Board) -> None:
+    """The claims as a table, what is wrong, and how many are shown and hold."""
+    table = Table(box=None, pad_edge=False, expand=True)
+    for heading, share in (("claim", None), ("what it says", 1), ("verdict", None), ("notebook", None), ("", None)):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=share)
+    for row in board.rows:
+        style = "dim" if row["holds"] is None else None
+        table.add_row(row["id"], row["title"], row["verdict"], row["notebook"] or "", MARKS[row["holds"]], style=style)
+    console.print(table)
+    for error in board.errors:
+        say(console, f"✗ {error}", "red")
+    say(console, f"{board.shown} of {len(board.rows)} claims shown, {board.hold} hold")
+
+
+def show_findings(console: Console, findings: list[Finding]) -> None:
+    """One line for each check of the doctor, with advice below where something is to be done."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        found = finding.found if finding.level == "ok" or not finding.advice else f"{finding.found}\n→ {finding.advice}"
+        table.add_row(LEVELS[finding.level], finding.name, Text(found))
+    console.print(table)
+
+
+def show_files(console: Console, checks: list[FileCheck]) -> None:
+    """One line for each data file that is not what the manifest says, then a count."""
+    wrong = [check for check in checks if not check.holds]
+    for check in wrong:
+        note = f" ({check.note})" if check.note else ""
+        say(console, f"✗ {check.file}{note}\n  expected {check.expected}\n  found    {check.found}", "red")
+    say(console, f"{len(checks) - len(wrong)} of {len(checks)} data files are as the manifest says")

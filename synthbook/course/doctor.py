@@ -1,0 +1,233 @@
+"""What works on this machine, what does not, and what to do about it.
+
+Every check stands alone: one that crashes is one line of the report. Checks of compiled libraries run in a process of
+their own (`python -m synthbook.course.doctor NAME`), because a segmentation fault there must not end the doctor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from synthbook.core.errors import SynthbookError
+from synthbook.core.manifest import data_folder, verify_all
+
+GIB = 2**30
+LEAST_MEMORY, LEAST_DISK = 2 * GIB, 8 * GIB
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODELS_VARIABLE = "SYNTHBOOK_MODELS"
+LANDLOCK_CREATE_RULESET = 444  # one number on every architecture
+CHILD_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. "fail": a part of the book will not run here; "warn": something is worth doing."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+Check = Callable[[Path | None], Finding]  # takes the checkout's root, None outside of one
+
+
+def examine(root: Path | None) -> list[Finding]:
+    """Run all checks, side by side, and report in a fixed order."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda name: _in_child(name, root) if name in CHILDREN else run_one(name, root), CHECKS))
+
+
+def run_one(name: str, root: Path | None) -> Finding:
+    """One check in this process; whatever it raises becomes its finding."""
+    try:
+        return CHECKS[name](root)
+    except Exception as error:
+        return Finding(name, "fail", f"{type(error).__name__}: {error}", _REINSTALL)
+
+
+def _in_child(name: str, root: Path | None) -> Finding:
+    command = [sys.executable, "-m", "synthbook.course.doctor", name, str(root or "")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
+        return Finding(**json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return Finding(name, "fail", f"gave no answer in {CHILD_SECONDS} s", "try again when the machine is less busy")
+    except (IndexError, ValueError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+        return Finding(name, "fail", f"its process ended with exit code {done.returncode}: {last}", _REINSTALL)
+
+
+_REINSTALL = "install again: make course (or pip install -e '.[course]' -c constraints.txt)"
+
+
+def check_python(root: Path | None) -> Finding:
+    """3.11 is right: later Pythons have no PyBullet wheel, earlier ones cannot install the package."""
+    version = platform.python_version()
+    if version.startswith("3.11."):
+        return Finding("Python", "ok", version)
+    return Finding("Python", "warn", version, "PyBullet has no wheels after 3.11: use Python 3.11, or conda's PyBullet")
+
+
+def check_packages(root: Path | None) -> Finding:
+    """Installed versions against constraints.txt; requirements that are not installed at all are a failure."""
+    missing = _missing_requirements()
+    if missing:
+        return Finding("packages", "fail", f"not installed: {', '.join(missing)}", _REINSTALL)
+    if root is None or not (root / "constraints.txt").is_file():
+        return Finding("packages", "ok", "all there; no constraints.txt here to compare versions with")
+    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", (root / "constraints.txt").read_text(), re.MULTILINE)
+    drift = [f"{name} {have} (pinned {pin})" for name, pin in pins if (have := _version(name)) and not _same(have, pin)]
+    if drift:
+        advice = "fine if the tests pass; for the tested set: pip install -e '.[course]' -c constraints.txt"
+        return Finding("packages", "warn", f"{len(drift)} differ from constraints.txt: {', '.join(drift)}", advice)
+    return Finding("packages", "ok", f"as in constraints.txt ({len(pins)} pins)")
+
+
+def _missing_requirements() -> list[str]:
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(line) for line in metadata.requires("synthbook") or []]
+    wanted = [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": "course"})]
+    return [name for name in wanted if _version(name) is None]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _same(have: str, pin: str) -> bool:
+    return have.partition("+")[0] == pin.partition("+")[0]  # 2.9.0+cpu is 2.9.0
+
+
+def check_torch(root: Path | None) -> Finding:
+    """Torch imports and multiplies."""
+    import torch
+
+    good = bool((torch.ones(8, 8) @ torch.ones(8, 8) == 8).all())
+    found = f"{torch.__version__}, {torch.get_num_threads()} threads (notebooks use one each)"
+    return Finding("torch", "ok" if good else "fail", found, "" if good else _REINSTALL)
+
+
+def check_pybullet(root: Path | None) -> Finding:
+    """The software renderer draws a box, 64 x 64 pixels, without a window."""
+    import numpy as np
+    import pybullet as p
+
+    client = p.connect(p.DIRECT)
+    box = p.createVisualShape(p.GEOM_BOX, halfExtents=[0.5] * 3, rgbaColor=[1, 0, 0, 1], physicsClientId=client)
+    p.createMultiBody(baseVisualShapeIndex=box, physicsClientId=client)
+    view = p.computeViewMatrix([2, 2, 2], [0, 0, 0], [0, 0, 1])
+    lens = p.computeProjectionMatrixFOV(45, 1, 0.1, 10)
+    image = p.getCameraImage(64, 64, view, lens, renderer=p.ER_TINY_RENDERER, physicsClientId=client)
+    pixels = np.reshape(image[2], (64, 64, 4))[..., :3]
+    p.disconnect(client)
+    if pixels.min() == pixels.max():
+        return Finding("PyBullet", "fail", "the software renderer draws an empty picture", _REINSTALL)
+    return Finding("PyBullet", "ok", "renders 64 x 64 pixels in software")
+
+
+def check_memory(root: Path | None) -> Finding:
+    """Memory that can be had now, within the limit of a container if there is one."""
+    import psutil
+
+    free = min([psutil.virtual_memory().available, *_container_room()])
+    advice = "close other programs, or run one notebook at a time: synthbook course run --jobs 1"
+    return _room("memory", free, LEAST_MEMORY, advice)
+
+
+def _container_room() -> list[int]:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return [] if limit == "max" else [int(limit) - int(used)]
+    except (OSError, ValueError):
+        return []
+
+
+def check_disk(root: Path | None) -> Finding:
+    """Free disk where the checkout lies."""
+    advice = "free some: the environment takes up to 6 GiB, the built book a little more"
+    return _room("disk", shutil.disk_usage(root or Path.cwd()).free, LEAST_DISK, advice)
+
+
+def _room(name: str, free: int, least: int, advice: str) -> Finding:
+    found = f"{free / GIB:.1f} GiB free"
+    if free < least:
+        return Finding(name, "warn", f"{found}, less than {least // GIB} GiB", advice)
+    return Finding(name, "ok", found)
+
+
+def check_data(root: Path | None) -> Finding:
+    """Every data file against its hash."""
+    try:
+        folder = data_folder()
+        checks = verify_all(folder)
+    except SynthbookError as error:
+        return Finding("data", "fail", str(error), "clone the project again, or set SYNTHBOOK_DATA")
+    wrong = [check.file for check in checks if not check.holds]
+    if wrong:
+        advice = "synthbook data verify says more; git checkout -- data restores them"
+        return Finding(
+            "data", "fail", f"{len(wrong)} of {len(checks)} files are not as expected: {', '.join(wrong)}", advice
+        )
+    return Finding("data", "ok", f"{len(checks)} files, all as in the manifest")
+
+
+def check_model(root: Path | None) -> Finding:
+    """The small language model that section 4 can talk to."""
+    folder = models_folder()
+    if (folder / MODEL).is_file():
+        return Finding("language model", "ok", str(folder / MODEL))
+    advice = f"optional, used by section 4: put {MODEL} into {folder}, or name its folder in {MODELS_VARIABLE}"
+    return Finding("language model", "warn", "not present", advice)
+
+
+def models_folder() -> Path:
+    """SYNTHBOOK_MODELS, else synthbook/models in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get(MODELS_VARIABLE) or cache / "synthbook" / "models").expanduser()
+
+
+def check_landlock(root: Path | None) -> Finding:
+    """The kernel feature that section 4 confines model-written code with; for information."""
+    if not sys.platform.startswith("linux"):
+        return Finding("Landlock", "warn", "only Linux has it", "section 4 runs model-written code in a weaker sandbox")
+    version = ctypes.CDLL(None, use_errno=True).syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)  # 1 asks for the version
+    if version > 0:
+        return Finding("Landlock", "ok", f"version {version}")
+    reason = os.strerror(ctypes.get_errno())
+    return Finding("Landlock", "warn", f"not available ({reason})", "section 4 needs a Linux kernel from 5.13 for it")
+
+
+CHECKS: dict[str, Check] = {
+    "Python": check_python,
+    "packages": check_packages,
+    "torch": check_torch,
+    "PyBullet": check_pybullet,
+    "memory": check_memory,
+    "disk": check_disk,
+    "data": check_data,
+    "language model": check_model,
+    "Landlock": check_landlock,
+}
+CHILDREN = ("torch", "PyBullet")
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(run_one(sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None))))

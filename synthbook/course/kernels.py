@@ -1,0 +1,173 @@
+"""Fresh kernels of the running interpreter, none of which outlives the runner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
+
+from synthbook.course import watchdog
+from synthbook.course.claims import LOG_VARIABLE
+from synthbook.course.memory import MemoryWatch
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+PROFILE_VARIABLE = "SYNTHBOOK_PROFILE"
+SOCKET_PATH_LIMIT = 80  # the system allows about 104 characters, the sockets' own names need some of them
+START_TIMEOUT = 120  # seconds; a kernel starts in one or two on an idle machine
+
+
+class OwnInterpreter(KernelSpecManager):
+    """Knows one kernel, this interpreter, whatever kernels are installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The same for every name."""
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
+@dataclass
+class Kernel:
+    """A running kernel and the client that executes cells in it."""
+
+    client: Any
+    manager: Any
+    pid: int
+    started: float
+    output: Path  # what the process itself wrote, outside any cell
+    claims_log: Path
+    keeper: Keeper
+
+    def peak_mib(self) -> int:
+        """Peak memory so far, and the end of measuring it."""
+        return self.keeper.memory.remove(self.pid)
+
+    async def run(self, cell: Any, index: int, number: int) -> None:
+        """Execute one cell as In[number]; raises nbclient's errors, and `CancelledError` when the runner is stopped."""
+        try:
+            await self.client.async_execute_cell(cell, index, execution_count=number)
+        except DeadKernelError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # nbclient takes a cancelled task for a dead kernel
+                raise asyncio.CancelledError from None
+            raise
+
+    async def cause_of_death(self) -> str:
+        """How the process ended, with the last lines it wrote."""
+        code = await self.manager.provisioner.poll()
+        last = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-10:]
+        return "\n".join([f"the kernel died: {_exit_reason(code)}", *last])
+
+
+class Keeper:
+    """Holds what all kernels of one run share: a temporary folder, the watchdog, the memory watch."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="synthbook-"))
+        self.memory = MemoryWatch()
+        command = [sys.executable, "-I", "-S", str(watchdog.__file__), str(self.folder)]
+        self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, bufsize=1)
+
+    def tell(self, line: str) -> None:
+        """Send one line to the watchdog."""
+        assert self._watchdog.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._watchdog.stdin.write(line + "\n")
+            self._watchdog.stdin.flush()
+
+    def close(self) -> None:
+        """Remove the folder and end the watchdog."""
+        self.memory.close()
+        assert self._watchdog.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._watchdog.stdin.close()
+        self._watchdog.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.asynccontextmanager
+    async def kernel(
+        self, notebook: Any, *, name: str, cwd: Path, profile: str, timeout: float | None
+    ) -> AsyncIterator[Kernel]:
+        """A new kernel in the folder `cwd`, killed with its children at the end; `timeout`: seconds for each cell."""
+        folder = self.folder / name
+        folder.mkdir()
+        manager = self._manager(folder)
+        output, claims_log = folder / "output", folder / "claims"
+        started = time.monotonic()
+        pid, client, clean = None, None, False
+        try:
+            with output.open("wb") as file:
+                env = _environment(profile, claims_log, folder)
+                await manager.start_kernel(cwd=str(cwd), env=env, stdout=file, stderr=file)
+            pid = manager.provisioner.process.pid
+            self.tell(f"+{pid}")  # a kernel leads a process group of its own
+            self.memory.add(pid)
+            client = _client(notebook, manager, timeout)
+            kernel = Kernel(client, manager, pid, started, output, claims_log, self)
+            await client.async_start_new_kernel_client()
+            yield kernel
+            clean = True
+        finally:
+            if pid is None and manager.has_kernel:  # stopped between its start and the next line
+                pid = manager.provisioner.process.pid
+            if pid is not None:
+                await _stop(manager, client, pid, gently=clean)
+                self.tell(f"-{pid}")
+
+    def _manager(self, folder: Path) -> Any:
+        where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
+        if os.name == "posix" and len(str(folder)) <= SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
+            where |= {"transport": "ipc", "ip": str(folder / "s")}
+        return AsyncKernelManager(kernel_spec_manager=OwnInterpreter(), **where)
+
+
+def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:
+    return NotebookClient(
+        notebook,
+        km=manager,
+        timeout_func=lambda cell: timeout,  # the plain `timeout` takes whole seconds only
+        startup_timeout=START_TIMEOUT,
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,  # otherwise outputs of a busy machine are lost without a word
+        record_timing=False,
+    )
+
+
+def _environment(profile: str, claims_log: Path, folder: Path) -> dict[str, str]:
+    hidden = ("MPLBACKEND", "IPYTHONDIR")  # a user's own settings would change what is committed
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    own = {PROFILE_VARIABLE: profile, LOG_VARIABLE: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
+    return inherited | ONE_THREAD | own | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+async def _stop(manager: Any, client: Any, pid: int, *, gently: bool) -> None:
+    """End the kernel, `gently` so that its exit handlers run; whatever it started is killed with it."""
+    with contextlib.suppress(Exception):
+        if client is not None and client.kc is not None:
+            client.kc.stop_channels()
+        await manager.shutdown_kernel(now=not gently)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is None:
+        return "it stopped answering"
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    hint = ", which often means that memory ran out" if code == -signal.SIGKILL else ""
+    return f"it was ended by {signal.Signals(-code).name}{hint}"

@@ -1,0 +1,233 @@
+"""Executes copies of the notebooks, side by side, and writes down what was measured.
+
+Nothing here changes notebooks/ unless `update` is set, and then only after a notebook succeeded from end to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from synthbook.core.errors import DataError, SynthbookError
+from synthbook.core.files import atomic_write, sha256
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.course import notebook as nb
+from synthbook.course.fingerprint import fingerprint
+from synthbook.course.jobs import Failure, Job, Observer, Settings
+from synthbook.course.project import Project
+
+
+def run(project: Project, sources: list[Path], settings: Settings, observe: Observer = lambda job: None) -> list[Job]:
+    """Run the notebooks that changed and return all jobs in the order given; jobs cut short are "interrupted"."""
+    jobs = [Job(source) for source in sources]
+    with _alone(project):
+        for job in jobs:
+            _prepare(job, project, settings)
+            observe(job)
+        waiting = [job for job in jobs if job.status == "waiting"]
+        if waiting:
+            try:
+                asyncio.run(_run_all(waiting, project, settings, observe))
+            except KeyboardInterrupt:
+                for job in waiting:
+                    if job.status in ("waiting", "running"):
+                        job.status = "interrupted"
+                        observe(job)
+    return jobs
+
+
+@contextlib.contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    """Refuse to run beside another runner of the same checkout, and sweep up after one that was killed."""
+    project.copies.mkdir(parents=True, exist_ok=True)
+    with (project.build / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SynthbookError(f"another run is going on in {project.root}: wait until it has ended") from None
+        for folder in (project.copies, project.notebooks):
+            for left in folder.glob(".*.ipynb.*.tmp"):
+                left.unlink(missing_ok=True)
+        yield
+
+
+def _prepare(job: Job, project: Project, settings: Settings) -> None:
+    """Read the source and decide whether it has to run."""
+    try:
+        job.read_as = job.source.read_bytes()
+        job.notebook = nb.read(job.source)
+    except DataError as error:
+        job.status, job.failure = "failed", Failure(str(error))
+        return
+    job.cells = len(nb.code_cells(job.notebook))
+    job.fingerprint = fingerprint(job.notebook, project, profile=settings.profile)
+    if settings.force:
+        return
+    if settings.update:
+        exported = all((project.root / path).is_file() for path in nb.exports(job.notebook))
+        unchanged = exported and _is_current(job.notebook, job.fingerprint)
+    else:
+        unchanged = _refresh_copy(job, project)
+    if unchanged:
+        facts = nb.measured(job.notebook)
+        job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
+
+
+def _is_current(notebook: nb.Notebook, expected: str) -> bool:
+    return nb.measured(notebook).get("fingerprint") == expected and nb.is_whole(notebook)
+
+
+def _refresh_copy(job: Job, project: Project) -> bool:
+    """Whether the executed copy is still good; if so, it takes over the source's words."""
+    path = project.copy_of(job.source)
+    try:
+        copy = nb.read(path)
+    except DataError:
+        return False
+    if not _is_current(copy, job.fingerprint):
+        return False
+    job.notebook = nb.refresh(copy, job.notebook)
+    text = nb.dumps(job.notebook)
+    if text != path.read_text(encoding="utf-8"):
+        atomic_write(path, text)
+    return True
+
+
+async def _run_all(jobs: list[Job], project: Project, settings: Settings, observe: Observer) -> None:
+    from joblib import cpu_count  # knows the limits of a container
+
+    from synthbook.course.kernels import Keeper  # jupyter takes seconds to import
+
+    keeper = await asyncio.to_thread(Keeper)
+    places = asyncio.Semaphore(settings.jobs or cpu_count())
+    longest_first = sorted(jobs, key=lambda job: -nb.measured(job.notebook).get("minutes", 1e9))
+
+    async def in_turn(job: Job) -> None:
+        async with places:
+            await _run_one(job, project, settings, keeper, observe)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in longest_first:
+                group.create_task(in_turn(job))
+    finally:
+        keeper.close()
+
+
+async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, observe: Observer) -> None:
+    job.status, job.started = "running", time.monotonic()
+    observe(job)
+    executed, rows = await _execute(job, project, settings, keeper, observe)
+    if job.failure is None:
+        try:
+            _write_done(job, executed, rows, project, settings)
+        except (SynthbookError, OSError) as error:
+            job.failure = Failure(str(error))
+    if job.failure is not None:
+        _write_failed(job, executed, rows, project)
+    job.status = "done" if job.failure is None else "failed"
+    observe(job)
+
+
+async def _execute(
+    job: Job, project: Project, settings: Settings, keeper: Any, observe: Observer
+) -> tuple[nb.Notebook, list[dict[str, Any]]]:
+    """Run all cells in a fresh kernel; the executed notebook and the rows its claims logged."""
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbformat import from_dict
+
+    executed = from_dict(json.loads(json.dumps(job.notebook)))  # type: ignore[no-untyped-call]
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    log, kernel, source = keeper.folder / job.name / "claims", None, ""
+    try:
+        async with keeper.kernel(
+            executed, name=job.name, cwd=project.notebooks, profile=settings.profile, timeout=settings.seconds_per_cell
+        ) as kernel:
+            try:
+                for index, cell in enumerate(executed.cells):
+                    if cell.cell_type != "code" or not cell.source.strip():
+                        continue
+                    job.cell, source = job.cell + 1, cell.source
+                    observe(job)
+                    await kernel.run(cell, index, job.cell)
+            except CellExecutionError:
+                job.failure = Failure("an error was raised", job.cell, source, _traceback(executed))
+            except CellTimeoutError:
+                reason = f"still running after {settings.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
+                job.failure = Failure(reason, job.cell, source)
+            except DeadKernelError:
+                job.failure = Failure(await kernel.cause_of_death(), job.cell, source)
+            finally:
+                job.seconds, job.peak_mib = time.monotonic() - kernel.started, kernel.peak_mib()
+    except Exception as error:  # whatever goes wrong with one notebook, the others go on
+        cause = await kernel.cause_of_death() if kernel else f"{type(error).__name__}: {error}"
+        job.failure = Failure(f"the kernel did not work: {cause}", job.cell, source)
+    if job.failure is None and not nb.is_whole(executed):
+        job.failure = Failure("a cell shows an error that the notebook lets pass (tag raises-exception)")
+    return executed, _read_log(log)
+
+
+def _traceback(executed: Any) -> str:
+    cells = nb.code_cells(executed)
+    errors = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+    return "\n".join(errors[-1]["traceback"]) if errors else ""
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """One row for each complete line; a kernel that was killed may have left half of one."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _write_done(
+    job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project, settings: Settings
+) -> None:
+    executed["metadata"][nb.KEY] = {
+        "fingerprint": job.fingerprint,
+        "profile": settings.profile,
+        "minutes": round(job.seconds / 60, 2),
+        "peak_mib": job.peak_mib,
+        "claims": rows,
+    }
+    nb.write_card(executed)
+    text = nb.dumps(nb.normalise(executed))
+    if settings.update:
+        _publish(job, executed, text, project)
+    atomic_write(project.copy_of(job.source), text)
+    project.failed_copy_of(job.source).unlink(missing_ok=True)
+    job.notebook = executed
+
+
+def _publish(job: Job, executed: nb.Notebook, text: str, project: Project) -> None:
+    """Write the pictures the notebook exports, then the notebook itself, unless its author changed it meanwhile."""
+    if job.source.read_bytes() != job.read_as:
+        raise SynthbookError(f"{job.source.name} was edited while it ran and is left as it is: run it again")
+    command = f"synthbook course run --update --only {job.name}"
+    for path, picture in nb.exports(executed).items():
+        target = (project.root / path).resolve()
+        if picture is None or not target.is_relative_to(project.root):
+            raise SynthbookError(
+                f"the cell that exports {path} needs an image/png output and a path inside the project"
+            )
+        parents = {f"notebooks/{job.source.name}": sha256(text.encode())}
+        write_described(target, picture, Provenance(f"a figure of {job.source.name}", command, parents))
+    atomic_write(job.source, text)
+
+
+def _write_failed(job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project) -> None:
+    """Keep what was executed for looking at; an older success must not hide this failure from the next run."""
+    project.copy_of(job.source).unlink(missing_ok=True)
+    executed["metadata"][nb.KEY] = {"claims": rows}
+    atomic_write(project.failed_copy_of(job.source), nb.dumps(nb.normalise(executed)))
+    job.notebook = executed

@@ -1,0 +1,143 @@
+"""The ledger's acceptance checks of section 7, each as a function of the code it judges.
+
+Called with the real modules every part must hold; called with a broken one at least one part must fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+
+from synthbook.collapse import theory
+from synthbook.course.claims import Shown, check, lookup
+
+# The experiment's own truths are written out here, so that a broken theory module cannot agree with a broken engine.
+N, T, R = 25, 50, 40_000
+
+
+def part(id: str, name: str, measured: object, expected: object, tolerance: object = 0.0) -> Shown:
+    return check(lookup(id, name)[1], id, measured, expected, tolerance)  # type: ignore[arg-type]
+
+
+def se(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=-1) / np.sqrt(values.shape[-1])
+
+
+def c7_2_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    fits = refit.refit_gaussian(100, 100, R, seed=1).variance
+    t = np.array([10, 50])
+    logs = np.log(refit.refit_gaussian(10, 20, 300_000, seed=2).variance[[1, 5, 20]])
+    t_log = np.array([1, 5, 20])
+    small = refit.refit_gaussian(10, 10, 300_000, seed=16).variance
+    spread = 0.24873 * t_log  # C7.2-2's table, n = 10
+    half = [np.interp(-0.5, -c, np.arange(101)) for c in (fits.mean(axis=1), np.median(fits, axis=1))]
+    return [
+        part("C7.2-1", "mean_variance", fits[t].mean(axis=1), [0.9044, 0.6050], 4 * se(fits[t])),
+        part(
+            "C7.2-1",
+            "mean_variance_small",
+            small[[1, 5, 10]].mean(axis=1),
+            [0.9, 0.5905, 0.3487],
+            4 * se(small[[1, 5, 10]]),
+        ),
+        part("C7.2-1", "mean_log_variance", logs.mean(axis=1), -0.22057 * t_log, 4 * se(logs)),
+        part("C7.2-1", "log_variance_spread", logs.var(axis=1), spread, 0.03 * spread),
+        part("C7.2-1", "half_life_mean", half[0], 69.0, 0.05 * 69.0),
+        part("C7.2-1", "half_life_typical", half[1], 34.3, 0.05 * 34.3),
+    ]
+
+
+def c7_2_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    fits = refit.refit_gaussian(N, T, R * 3, seed=3, ddof=1).variance
+    logs = np.log(fits)
+    drift = theory.log_variance_drift(N, ddof=1)
+    t = np.array([20, 30, 40, 50])
+    return [
+        part("C7.2-2", "mean_variance", fits[[1, 10, 20]].mean(axis=1), 1, 4 * se(fits[[1, 10, 20]])),
+        part("C7.2-2", "mean_log_variance", logs[t].mean(axis=1), drift * t, 4 * se(logs[t])),
+        part("C7.2-2", "median_variance", np.median(fits[t], axis=1), np.exp(drift * t), 0.1 * np.exp(drift * t)),
+        part("C7.2-2", "share_collapsed", np.diff((fits[10::10] < 0.1).mean(axis=1)), 0.05),
+    ]
+
+
+def c7_2_3(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    mle = refit.refit_gaussian(N, T, R * 3, seed=4)
+    unbiased = refit.refit_gaussian(N, T, R * 3, seed=5, ddof=1)
+    w_mle, w_unbiased = mle.squared_wasserstein(), unbiased.squared_wasserstein()
+    at = [1, 10, 50]
+    total = (mle.mean - mle.mean[0])[at] ** 2 + mle.variance[at]
+    truth = {ddof: theory.squared_wasserstein(N, np.array(at), ddof=ddof) for ddof in (0, 1)}
+    return [
+        part("C7.2-3", "wasserstein_unbiased", w_unbiased[at].mean(axis=1), truth[1], 4 * se(w_unbiased[at])),
+        part("C7.2-3", "wasserstein_mle", w_mle[at].mean(axis=1), truth[0], 4 * se(w_mle[at])),
+        part("C7.2-3", "conservation", total.mean(axis=1), 1, 4 * se(total)),
+        part("C7.2-3", "wasserstein_mle_bounded", w_mle.mean(axis=1), 2),
+    ]
+
+
+def c7_2_4(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    many = refit.refit_gaussian(10**6, 10, 2_000, seed=6).variance
+    bumps = refit.refit_with_infinite_data([0.5, 0.5], [-0.8, 0.8], variance=0.36, generations=10)
+    cautious = refit.refit_gaussian(10_000, 20, 1_000, seed=7, tau=0.9).variance
+    kernel = refit.refit_kernel_density(50, 31, 4_000, seed=8, bandwidth=0.3)
+    scott = refit.refit_kernel_density(50, 11, 4_000, seed=9)
+    t = np.array([2, 5, 20])
+    biased = 0.9 ** (t - 1) * (1 - 1e-4) ** t
+    recursion = np.array([0.980, 1.049, 1.310, 1.607, 2.539])  # the row's own figures at t = 1, 2, 6, 11, 31
+    growth = scott[2:].mean(axis=1) / scott[1:-1].mean(axis=1)
+    return [
+        part("C7.2-4", "statistical", many[10].mean(), 1, 4 * se(many[10]) + 1e-5),
+        part("C7.2-4", "expressivity_jump", bumps[1, 1], 1.0, 1e-9),
+        part("C7.2-4", "expressivity_fixed", bumps[1:, 1], bumps[1, 1], 1e-12),
+        part("C7.2-4", "sampling_bias", cautious[t].mean(axis=1), biased, 4 * se(cautious[t])),
+        part("C7.2-4", "kde_fixed_bandwidth", kernel[[1, 2, 6, 11, 31]].mean(axis=1), recursion, 0.03 * recursion),
+        part("C7.2-4", "kde_scott_grows", growth, 0.98 * (1 + 50**-0.4), 0.03),
+        part("C7.2-4", "kde_increasing", np.diff(kernel[1:].mean(axis=1)), 0),
+    ]
+
+
+def c7_1_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    zipf = 1 / np.arange(1, 1001)
+    zipf /= zipf.sum()
+    t = np.array([1, 2, 5, 10, 30, 60])
+    batches = [categories.refit_categories(zipf, 500, 60, 150, seed=seed)[t] for seed in range(20, 24)]
+    p = np.concatenate(batches, axis=1)
+    h = categories.heterogeneity(zipf) * (1 - 1 / 500) ** t
+    left = theory.survival(zipf, 500, 60).sum(axis=1)[t - 1]
+    rare = zipf[-100:].sum()
+    tail = categories.refit_categories([rare, 1 - rare], 500, 60, 80_000, seed=11)[60, :, 0]
+    single = categories.refit_categories([1 / 32561, 1 - 1 / 32561], 32561, 10, 20_000, seed=12)[[1, 2, 10], :, 0] > 0
+    truth = np.array([0.632, 0.469, 0.158])
+    return [
+        part("C7.1-1", "heterogeneity", categories.heterogeneity(p).mean(axis=1), h, 0.01 * h),
+        part("C7.1-1", "survivors", (p > 0).sum(axis=-1).mean(axis=1), left, 0.03 * left),
+        part("C7.1-1", "tail_mass", tail.mean(), rare, 4 * se(tail)),
+        part("C7.1-1", "median_tail", np.median(tail), 0),
+        part("C7.1-1", "rare_category", single.mean(axis=1), truth, 4 * np.sqrt(truth * (1 - truth) / 20_000) + 5e-4),
+    ]
+
+
+def c7_1_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+    start = np.array([0.5, 0.3, 0.15, 0.05])
+    late = categories.refit_categories(start, 30, 400, 3_000, seed=13)[-1]
+    winner, time = categories.absorb(start, 30, 3_000, seed=14)
+    _, time_twice = categories.absorb(start, 60, 3_000, seed=15)
+    error = 4 * np.sqrt(start * (1 - start) / 3_000)
+    return [
+        part("C7.1-2", "all_absorbed", (late.max(axis=1) == 1).mean(), 1),
+        part("C7.1-2", "absorbed_at", np.bincount(late.argmax(axis=1), minlength=4) / 3_000, start, error),
+        part("C7.1-2", "absorbed_at", np.bincount(winner, minlength=4) / 3_000, start, error),
+        part("C7.1-2", "time_ratio", time_twice.mean() / time.mean(), 2, 0.2),
+    ]
+
+
+ACCEPTANCE: dict[str, Callable[[ModuleType, ModuleType], list[Shown]]] = {
+    "C7.1-1": c7_1_1,
+    "C7.1-2": c7_1_2,
+    "C7.2-1": c7_2_1,
+    "C7.2-2": c7_2_2,
+    "C7.2-3": c7_2_3,
+    "C7.2-4": c7_2_4,
+}

@@ -1,0 +1,116 @@
+"""The board: three-valued verdicts, judged anew, each claim in one notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.course.board import Board, board, committed
+from synthbook.course.claims import Claim, Part, ledger
+from tests.course.conftest import Book
+
+TWO, ONE = "C1.1-1", "C1.1-3"
+LEDGER = {
+    TWO: Claim(
+        TWO,
+        "1.1",
+        "A",
+        "a",
+        "holds",
+        "exact",
+        "o",
+        "r",
+        (Part("p", "says p", "near", 0.1), Part("q", "q", "at least", 0.1)),
+    ),
+    ONE: Claim(ONE, "2", "B", "b", "if", "model", "o", "r", (Part("only", "o", "at most", 0.5, True),)),
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthbook.course.board.ledger", lambda: LEDGER)
+
+
+def row(part: str, measured: Any, id: str = TWO, expected: float = 1.0, tolerance: float = 0.1) -> dict[str, Any]:
+    numbers = {"measured": measured, "expected": expected, "tolerance": tolerance}
+    return {"id": id, "part": part, **numbers, "elements": 1, "holds": True}  # the flag is not to be trusted
+
+
+def holds(*rows: dict[str, Any], id: str = TWO) -> bool | None:
+    (found,) = [line for line in board({"01": list(rows)}).rows if line["id"] == id]
+    verdict: bool | None = found["holds"]
+    return verdict
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], None),
+        ([row("p", 1.0)], None),
+        ([row("p", 1.0), row("q", 5.0)], True),
+        ([row("p", 1.09), row("q", 0.91)], True),
+        ([row("p", 1.11), row("q", 5.0)], False),
+        ([row("p", 1.0), row("q", 0.8)], False),
+        ([row("p", 1.2)], False),
+        ([row("p", 1.2), row("p", 1.0), row("q", 5.0)], False),
+        ([row("p", math.nan), row("q", 5.0)], False),
+        ([row("p", None), row("q", 5.0)], False),
+        ([row("p", 1.3, tolerance=0.5), row("q", 5.0)], False),  # wider than the ledger's cap
+    ],
+)
+def test_a_claim_holds_when_all_its_parts_do(rows: list[dict[str, Any]], expected: bool | None) -> None:
+    assert holds(*rows) is expected
+
+
+@pytest.mark.usefixtures("small")
+def test_the_rule_decides(small: None) -> None:
+    assert holds(row("only", -9.0, ONE), id=ONE) is True
+    assert holds(row("only", 1.5, ONE, tolerance=0.4), id=ONE) is False
+
+
+@pytest.mark.usefixtures("small")
+def test_counts_and_parts() -> None:
+    result = board({"01": [row("p", 1.05)], "02": [row("only", 3.0, ONE)]})
+    assert (result.shown, result.hold, result.ok) == (1, 0, False)
+    document = result.as_json()
+    assert (document["shown"], document["hold"], document["total"]) == (1, 0, 2)
+    first, second = document["claims"]
+    assert (first["notebook"], first["verdict"], first["section"], first["title"]) == ("01", "holds", "1.1", "A")
+    p, q = first["parts"]
+    assert p == {"id": "p", "says": "says p", "measured": 1.05, "expected": 1.0, "tolerance": 0.1, "holds": True}
+    assert q["measured"] is None and q["holds"] is None and second["parts"][0]["holds"] is False
+    assert board({"01": []}).ok
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_wrong_with_the_book_as_a_whole() -> None:
+    good = [row("p", 1.0), row("q", 5.0)]
+    twice = board({"01": good, "02": good})
+    assert "shown by 2 notebooks (01, 02)" in twice.errors[0] and not twice.ok and twice.hold == 1
+    assert "shows C9-9, which the ledger does not have" in board({"01": [row("p", 1.0, "C9-9")]}).errors[0]
+    assert "shows part z of C1.1-1" in board({"01": [*good, row("z", 1.0)]}).errors[0]
+
+
+@pytest.mark.usefixtures("small")
+def test_one_section() -> None:
+    def ids(result: Board) -> list[str]:
+        return [line["id"] for line in result.rows]
+
+    assert ids(board({}, section="1")) == ids(board({}, section="1.1")) == [TWO]
+    assert ids(board({}, section="2")) == [ONE]
+    with pytest.raises(InvalidArgument, match=r"section = '7' .* 1\.1, 2"):
+        board({}, section="7")
+
+
+def test_the_committed_board_reads_metadata(book: Book, shown: Callable[..., Any]) -> None:
+    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    bounds = [row(part.id, 1.0, claim.id, tolerance=0.0) for part in claim.parts]
+    shown(book, "01", bounds)
+    book.write("02", "1")
+    result = committed(book)
+    assert (result.shown, result.hold, len(result.rows)) == (1, 1, len(ledger()))

@@ -1,0 +1,190 @@
+"""The command line: exit codes, JSON for machines, one clear message for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synthbook.cli import main
+from synthbook.core.errors import SynthbookError
+from synthbook.core.provenance import read_provenance
+from synthbook.course import doctor
+from synthbook.course.claims import ledger
+from synthbook.course.doctor import Finding
+from tests.course.conftest import Book
+
+CLAIM = next(claim for claim in ledger().values() if claim.tier == "exact")
+CHECKS = "\n".join(
+    f"claim({CLAIM.id!r}, part={part.id!r}, measured=1, expected=1, tolerance=0)" for part in CLAIM.parts
+)
+
+
+@pytest.fixture
+def inside(book: Book, monkeypatch: pytest.MonkeyPatch) -> Book:
+    monkeypatch.chdir(book.notebooks)  # a folder below the root will do
+    monkeypatch.setenv("COLUMNS", "160")
+    return book
+
+
+def test_a_run_for_people_and_for_machines(inside: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    inside.write("01_claims", "from synthbook.course import claim", CHECKS)
+    inside.write("02_fails", "x = 1", "assert x == [2]")
+    assert main(["course", "run", "--no-site"]) == 1
+    out = capsys.readouterr().out
+    assert "01_claims: started" in out and "02_fails: FAILED at cell 2 of 2" in out
+    assert "02_fails.ipynb, cell 2 of 2" in out and "assert x == [2]" in out and "AssertionError" in out
+    assert "\x1b" not in out
+    assert f"1 of {len(ledger())} claims shown, 1 hold" in out and out.endswith("2 notebooks: 1 done, 1 failed\n")
+
+    path = inside.build / "claims.json"
+    written = json.loads(path.read_text())
+    assert (written["shown"], written["hold"]) == (1, 1)
+    assert set(read_provenance(path).parents) == {"build/notebooks/01_claims.ipynb", "notebooks/02_fails.ipynb"}
+
+    assert main(["course", "run", "--no-site", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [job["status"] for job in document["notebooks"]] == ["unchanged", "failed"]
+    failure = document["notebooks"][1]["failure"]
+    assert failure["cell"] == 2 and failure["source"] == "assert x == [2]"
+    assert document["claims"]["shown"] == 1 and document["site"] is None
+
+    assert main(["course", "run", "--no-site", "--only", "01"]) == 0
+    assert capsys.readouterr().out.endswith("1 notebook: 1 unchanged\n")
+    assert main(["claims"]) == 0  # nothing is committed yet
+    assert f"0 of {len(ledger())} claims shown, 0 hold" in capsys.readouterr().out
+
+
+def test_a_refuted_claim_fails_the_run(inside: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = f"claim({CLAIM.id!r}, part={CLAIM.parts[0].id!r}, measured=2, expected=1, tolerance=0)"
+    inside.write("01", "from synthbook.course import claim", wrong)
+    assert main(["course", "run", "--no-site", "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)["claims"]["claims"]
+    assert next(row for row in rows if row["id"] == CLAIM.id)["holds"] is False
+
+
+def test_the_site_comes_last_and_in_spite_of_failures(
+    inside: Book, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.write("01", "1 / 0")
+    page = inside.build / "site" / "index.html"
+    monkeypatch.setattr("synthbook.course.site.build", lambda root: page)
+    assert main(["course", "run"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    assert main(["course", "site"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+
+    def broken(root: Path) -> Path:
+        raise SynthbookError("a page has no title")
+
+    monkeypatch.setattr("synthbook.course.site.build", broken)
+    inside.write("01", "1")
+    assert main(["course", "run"]) == 1
+    out = capsys.readouterr().out
+    assert "✗ a page has no title" in out and "1 notebook: 1 done" in out
+    assert main(["course", "site", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"error": "a page has no title"}
+
+
+def test_claims_of_committed_notebooks(
+    inside: Book, shown: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": CLAIM.id, "part": p.id, "measured": 1, "expected": 1, "tolerance": 0} for p in CLAIM.parts]
+    shown(inside, "01", rows)
+    assert main(["claims", "--section", CLAIM.section]) == 0
+    out = capsys.readouterr().out
+    assert f"{CLAIM.id}" in out and "✓" in out and "1 of " in out and "claims shown, 1 hold" in out
+    assert main(["claims", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["shown"], document["hold"], document["total"]) == (1, 1, len(ledger()))
+    shown(inside, "02", rows)
+    assert main(["claims"]) == 1
+    assert "is shown by 2 notebooks" in capsys.readouterr().out
+    (inside.notebooks / "02.ipynb").unlink()
+    shown(inside, "01", [rows[0] | {"measured": 2}, *rows[1:]])
+    assert main(["claims"]) == 1
+    assert "✗" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["course", "run", "--only", "9z"],
+            "only = '9z' is not accepted: give the beginning of a notebook's name (01)",
+        ),
+        (["course", "run", "--cell-timeout", "0"], "cell-timeout = 0.0 is not accepted"),
+        (["course", "run", "--jobs", "0"], "--jobs"),
+        (["course", "run", "--profile", "slow"], "--profile"),
+        (["claims", "--section", "99"], "section = '99' is not accepted"),
+        (["claims", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_bad_input_ends_with_2(
+    arguments: list[str], message: str, inside: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside.write("01", "1")
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and captured.out == ""
+    assert main([*arguments, "--json"]) == 2
+    assert message in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_outside_of_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["course", "run"]) == 2
+    assert "holds notebooks/ and pyproject.toml" in capsys.readouterr().err
+
+
+def test_the_doctor_fails_only_for_what_is_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = [Finding("a", "ok", "fine"), Finding("b", "warn", "hm", "do this")]
+    monkeypatch.setattr(doctor, "examine", lambda root: findings)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "✓" in out and "!" in out and "do this" in out
+    findings.append(Finding("c", "fail", "no", "do that"))
+    assert main(["doctor", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False and [check["level"] for check in document["checks"]] == ["ok", "warn", "fail"]
+
+
+def test_data_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SYNTHBOOK_DATA", str(tmp_path))
+    assert main(["data", "verify"]) == 1
+    assert "manifest.json" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_text('{"files": {}}')
+    (tmp_path / "a.csv").write_text("1")
+    assert main(["data", "verify"]) == 1
+    assert "a.csv" in capsys.readouterr().out
+    assert main(["data", "verify", "--update"]) == 0
+    assert capsys.readouterr().out == "1 of 1 data files are as the manifest says\n"
+    (tmp_path / "a.csv").write_text("2")
+    assert main(["data", "verify", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False and document["files"][0]["holds"] is False
+
+
+@pytest.mark.parametrize("command", [["course", "run"], ["course", "site"], ["claims"], ["doctor"], ["data", "verify"]])
+def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert f"synthbook {' '.join(command)}" in capsys.readouterr().out.partition("Example")[2]
+
+
+def test_ctrl_c_outside_of_a_notebook(
+    inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(root: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synthbook.course.site.build", interrupted)
+    assert main(["course", "site"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,36 @@
+"""The licence is verbatim, the citation names the version there is, and the vendored script is the one described."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+import synthbook
+from synthbook.core.files import sha256_file
+
+ROOT = Path(__file__).resolve().parents[2]
+APACHE_2_0 = (
+    "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # as published, without a copyright line
+)
+
+
+def test_the_licence_is_apache_2_0_word_for_word() -> None:
+    assert sha256_file(ROOT / "LICENSE") == APACHE_2_0
+
+
+def test_the_citation_names_this_version_and_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert (citation["title"], citation["type"], citation["license"]) == ("synthbook", "software", "Apache-2.0")
+    assert citation["authors"] == [{"name": "The synthbook authors"}]
+    assert str(citation["version"]) == synthbook.__version__
+    assert citation["message"]
+
+
+def test_mathjax_is_the_file_that_its_note_describes() -> None:
+    folder = ROOT / "docs" / "_static" / "mathjax"
+    note = (folder / "VERSION.md").read_text(encoding="utf-8")
+    described = re.search(r"SHA-256 as changed\s+([0-9a-f]{64})", note)
+    assert described
+    assert sha256_file(folder / "tex-svg-full.js") == described[1]
+    assert sha256_file(folder / "LICENSE") == APACHE_2_0
