@@ -83,7 +83,7 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         say(console, "interrupted: notebooks that had ended are kept, the others are untouched", "yellow")
     say(console, _summary(outcome.jobs))
     if outcome.site is not None:
-        say(console, str(outcome.site))
+        say(console, f"The book: {outcome.site}")
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:
