@@ -42,7 +42,8 @@ def plot_fan(
     ax = new_axis(ax)
     v = np.asarray(values, dtype=float)
     t = np.arange(len(v))
-    ax.plot(t, v[:, :runs], color="0.6", linewidth=0.6, linestyle="-", alpha=0.6)
+    ax.plot(t, v[:, 0], color="0.6", linewidth=0.6, linestyle="-", alpha=0.6, label="single runs")
+    ax.plot(t, v[:, 1:runs], color="0.6", linewidth=0.6, linestyle="-", alpha=0.6)
     low, median, high = np.quantile(v, (0.1, 0.5, 0.9), axis=1)
     ax.fill_between(t, low, high, color=BLUE, alpha=0.15, linewidth=0, label="middle 80 % of runs")
     ax.plot(t, median, color=BLUE, linestyle="--", label="median run")
@@ -51,7 +52,7 @@ def plot_fan(
         every = max(len(t) // 20, 1)
         ax.plot(t[::every], np.asarray(expected_mean)[::every], "o", color=BLACK, markersize=4, label="mean, in theory")
     ax.set(xlabel="generation t", xlim=(0, t[-1]))
-    ax.legend(frameon=False)
+    ax.legend(framealpha=0.9, edgecolor="none")
     return ax
 
 

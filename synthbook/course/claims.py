@@ -70,6 +70,7 @@ class Shown:
     tolerance: float
     elements: int
     holds: bool
+    at: str = ""
 
 
 @cache
@@ -90,14 +91,23 @@ def lookup(id: str, part: str) -> tuple[Claim, Part]:
     return ledger()[id], parts[part]
 
 
-def claim(id: str, *, part: str, measured: ArrayLike, expected: ArrayLike, tolerance: ArrayLike = 0.0) -> None:
+def claim(
+    id: str,
+    *,
+    part: str,
+    measured: ArrayLike,
+    expected: ArrayLike,
+    tolerance: ArrayLike = 0.0,
+    at: ArrayLike | None = None,
+) -> None:
     """Check one part of a claim, print one stable line, and raise `ClaimFailed` when it does not hold.
 
     `measured`, `expected` and `tolerance` are numbers or arrays of one shape; an array holds when every element does.
     A tolerance wider than the ledger's cap is refused, so that a check cannot be made to pass by loosening it.
+    `at` says where the elements of an array were measured (generations, sizes); the line names the worst one's.
     """
     row, spec = lookup(id, part)
-    shown = check(spec, id, measured, expected, tolerance)
+    shown = check(spec, id, measured, expected, tolerance, at)
     _log(shown)
     line = sentence(row, spec, shown)
     if not shown.holds:
@@ -105,7 +115,14 @@ def claim(id: str, *, part: str, measured: ArrayLike, expected: ArrayLike, toler
     print(line)
 
 
-def check(spec: Part, id: str, measured: ArrayLike, expected: ArrayLike, tolerance: ArrayLike) -> Shown:
+def check(
+    spec: Part,
+    id: str,
+    measured: ArrayLike,
+    expected: ArrayLike,
+    tolerance: ArrayLike,
+    at: ArrayLike | None = None,
+) -> Shown:
     """Compare without printing or raising; every element must lie inside its own tolerance."""
     m, e, tol = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in (measured, expected, tolerance)))
     m, e, tol = m.ravel(), e.ravel(), tol.ravel()
@@ -132,6 +149,7 @@ def check(spec: Part, id: str, measured: ArrayLike, expected: ArrayLike, toleran
         tolerance=float(tol[worst]),
         elements=int(m.size),
         holds=bool((excess <= 0).all()),
+        at="" if at is None else str(np.broadcast_to(np.asarray(at), excess.shape)[worst]),
     )
 
 
@@ -140,7 +158,8 @@ def sentence(row: Claim, spec: Part, shown: Shown) -> str:
     mark = "✓" if shown.holds else "✗"
     if (spec.tier or row.tier) == "model" and shown.holds:
         return f"{mark} {spec.says}"
-    worst_of = f" (worst of {shown.elements})" if shown.elements > 1 else ""
+    where = f", at {shown.at}" if shown.at else ""
+    worst_of = f" (worst of {shown.elements}{where})" if shown.elements > 1 else ""
     bound = "" if spec.rule == "near" else f"{spec.rule} "
     expected = f"{bound}{digits(shown.expected, 4)} expected"
     return f"{mark} {spec.says}: {digits(shown.measured, 3)} measured, {expected}{worst_of}"

@@ -51,6 +51,7 @@ def c7_2_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
 
 def c7_2_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     fits = refit.refit_gaussian(N, T, R * 3, seed=3, ddof=1).variance
+    long = refit.refit_gaussian(N, 500, 2_000, seed=17, ddof=1).variance[-1]
     logs = np.log(fits)
     drift = theory.log_variance_drift(N, ddof=1)
     t = np.array([20, 30, 40, 50])
@@ -59,6 +60,7 @@ def c7_2_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
         part("C7.2-2", "mean_log_variance", logs[t].mean(axis=1), drift * t, 4 * se(logs[t])),
         part("C7.2-2", "median_variance", np.median(fits[t], axis=1), np.exp(drift * t), 0.1 * np.exp(drift * t)),
         part("C7.2-2", "share_collapsed", np.diff((fits[10::10] < 0.1).mean(axis=1)), 0.05),
+        part("C7.2-2", "nearly_all_collapse", (long < 0.1).mean(), 0.99),
     ]
 
 

@@ -265,7 +265,7 @@ def test_each_check_adds_one_line_to_the_log(tmp_path: Path, monkeypatch: pytest
     held, failed = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     assert held == {
         "id": "C7.1-2", "part": "absorbed_at", "measured": 0.51, "expected": 0.5,
-        "tolerance": 0.02, "elements": 2, "holds": True,
+        "tolerance": 0.02, "elements": 2, "holds": True, "at": "",
     }  # fmt: skip
     assert (failed["part"], failed["measured"], failed["holds"]) == ("time_ratio", 2.5, False)
 
@@ -289,3 +289,8 @@ def test_measured_values_print_with_at_most_three_significant_digits(m: float, e
 )
 def test_numbers_print_as_people_write_them(value: float, printed: str) -> None:
     assert digits(value, 3) == printed
+
+
+def test_the_line_names_where_the_worst_element_was_measured(capsys):
+    claim("C7.2-2", part="nearly_all_collapse", measured=[1, 0.995], expected=0.99, at=[100, 500])
+    assert capsys.readouterr().out.endswith("0.995 measured, at least 0.99 expected (worst of 2, at 500)\n")
