@@ -1,6 +1,6 @@
 """The ledger's acceptance checks of section 7, each as a function of the code it judges.
 
-Called with the real modules every part must hold; called with a broken one at least one part must fail.
+Called with the real modules every part must hold; called with a broken one, the parts that the mutant names must fail.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ from types import ModuleType
 
 import numpy as np
 
-from synthbook.collapse import theory
+from synthbook.core.errors import InvalidArgument
 from synthbook.course.claims import Shown, check, lookup
 
-# The experiment's own truths are written out here, so that a broken theory module cannot agree with a broken engine.
 N, T, R = 25, 50, 40_000
 
 
 def part(id: str, name: str, measured: object, expected: object, tolerance: object = 0.0) -> Shown:
-    return check(lookup(id, name)[1], id, measured, expected, tolerance)  # type: ignore[arg-type]
+    try:
+        return check(lookup(id, name)[1], id, measured, expected, tolerance)  # type: ignore[arg-type]
+    except InvalidArgument as refusal:
+        assert refusal.argument == "tolerance"  # four standard errors are wider than the ledger allows: it fails
+        return Shown(id, name, float("nan"), float("nan"), float("nan"), 1, False)
 
 
 def se(values: np.ndarray) -> np.ndarray:
     return values.std(axis=-1) / np.sqrt(values.shape[-1])
 
 
-def c7_2_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_2_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     fits = refit.refit_gaussian(100, 100, R, seed=1).variance
     t = np.array([10, 50])
     logs = np.log(refit.refit_gaussian(10, 20, 300_000, seed=2).variance[[1, 5, 20]])
@@ -49,7 +52,7 @@ def c7_2_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-def c7_2_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_2_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     fits = refit.refit_gaussian(N, T, R * 3, seed=3, ddof=1).variance
     long = refit.refit_gaussian(N, 500, 2_000, seed=17, ddof=1).variance[-1]
     logs = np.log(fits)
@@ -64,7 +67,7 @@ def c7_2_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-def c7_2_3(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_2_3(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     mle = refit.refit_gaussian(N, T, R * 3, seed=4)
     unbiased = refit.refit_gaussian(N, T, R * 3, seed=5, ddof=1)
     w_mle, w_unbiased = mle.squared_wasserstein(), unbiased.squared_wasserstein()
@@ -79,7 +82,7 @@ def c7_2_3(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-def c7_2_4(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_2_4(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     many = refit.refit_gaussian(10**6, 10, 2_000, seed=6).variance
     bumps = refit.refit_with_infinite_data([0.5, 0.5], [-0.8, 0.8], variance=0.36, generations=10)
     cautious = refit.refit_gaussian(10_000, 20, 1_000, seed=7, tau=0.9).variance
@@ -100,7 +103,7 @@ def c7_2_4(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-def c7_1_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     zipf = 1 / np.arange(1, 1001)
     zipf /= zipf.sum()
     t = np.array([1, 2, 5, 10, 30, 60])
@@ -121,11 +124,11 @@ def c7_1_1(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-def c7_1_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
+def c7_1_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     start = np.array([0.5, 0.3, 0.15, 0.05])
     late = categories.refit_categories(start, 30, 400, 3_000, seed=13)[-1]
-    winner, time = categories.absorb(start, 30, 3_000, seed=14)
-    _, time_twice = categories.absorb(start, 60, 3_000, seed=15)
+    winner, time = categories.absorb(start, 30, 3_000, seed=14, limit=2_000)
+    _, time_twice = categories.absorb(start, 60, 3_000, seed=15, limit=2_000)
     error = 4 * np.sqrt(start * (1 - start) / 3_000)
     return [
         part("C7.1-2", "all_absorbed", (late.max(axis=1) == 1).mean(), 1),
@@ -135,7 +138,7 @@ def c7_1_2(refit: ModuleType, categories: ModuleType) -> list[Shown]:
     ]
 
 
-ACCEPTANCE: dict[str, Callable[[ModuleType, ModuleType], list[Shown]]] = {
+ACCEPTANCE: dict[str, Callable[[ModuleType, ModuleType, ModuleType], list[Shown]]] = {
     "C7.1-1": c7_1_1,
     "C7.1-2": c7_1_2,
     "C7.2-1": c7_2_1,

@@ -80,6 +80,22 @@ def test_make_refuses_another_python_and_says_what_to_do(tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
+def test_make_refuses_an_environment_of_another_python(tmp_path):
+    fake = tmp_path / "venv" / "bin" / "python"
+    fake.parent.mkdir(parents=True)
+    fake.write_text('#!/bin/sh\ncase "$1" in --version) echo "Python 3.12.4";; *) exit 1;; esac\n')
+    fake.chmod(0o755)
+    ran = run("make", "course", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}")
+    assert ran.returncode != 0
+    assert "Python 3.12.4" in ran.stdout and "make clean" in ran.stdout
+
+
+def test_make_has_nothing_to_set_up_when_all_is_in_place(tmp_path):
+    (tmp_path / "ready-course").touch()
+    planned = run("make", "-n", "course", f"VENV={tmp_path}").stdout
+    assert "synthbook.cli course run" in planned and "pip install" not in planned
+
+
 def test_ci_runs_the_command_that_the_readme_names():
     assert re.search(r"^make test$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert re.search(r"^make test\b", (ROOT / "README.md").read_text(), re.MULTILINE)

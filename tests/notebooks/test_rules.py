@@ -107,7 +107,8 @@ def test_the_whole_book_runs_in_25_minutes():
 def test_rhythm(path):
     notebook = nb.read(path)
     words, code = prose(notebook), "\n".join(cell["source"] for cell in nb.code_cells(notebook))
-    assert "predict(" in code and "plot_guess(" in code + "plot_guess(" * ("guess.guess" in code or "compare(" in code)
+    assert "predict(" in code, "ask the reader for a guess"
+    assert any(use in code for use in ("plot_guess(", "guess.guess", ".compare(")), "show the guess beside the result"
     for heading in ("## Ask yourself", "## Try it", "## What to remember", "## Further reading"):
         assert f"\n{heading}\n" in words, f"missing: {heading}"
     assert words.count("<details>") == words.count("</details>") >= 3

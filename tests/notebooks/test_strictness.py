@@ -45,6 +45,15 @@ def test_stderr_is_left_out_and_durations_are_sanitised(tmp_path):
     assert compare(tmp_path, committed).returncode == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("printed", "committed"), [("0.63/0.47/0.16/0.1", "0.63/0.99/0.99/0.1"), ("half-life 34.3 s", "half-life 99.9 s")]
+)
+def test_metrics_are_never_sanitised(tmp_path, printed, committed):
+    assert compare(tmp_path, cell(printed + "\n", source=f"print({printed!r})")).returncode == 0
+    assert compare(tmp_path, cell(committed + "\n", source=f"print({printed!r})")).returncode == 1
+
+
 def test_an_unexecuted_or_failed_notebook_is_found():
     fresh = nbformat.v4.new_code_cell(SOURCE)
     assert not nb.is_whole(nbformat.v4.new_notebook(cells=[fresh]))
