@@ -4,16 +4,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)-bench
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help course test check lab site bench-refit clean
+.NOTPARALLEL:
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 course: $(VENV)/ready-course  ## execute every notebook, check its claims, build the site
-	@$(BIN)/synthbook course run
+	@$(BIN)/python -m synthbook.cli course run
 
 test: $(VENV)/ready-dev  ## prove everything: lint, types, unit tests, strict comparison of every notebook, the site
 	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout=120 \
@@ -23,28 +25,61 @@ check: $(VENV)/ready-dev  ## the inner loop: lint, types and unit tests, in unde
 	@$(BIN)/python -m pytest -q -m "not slow" tests synthbook
 
 lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/python -m jupyter lab notebooks
 
 site: $(VENV)/ready-course  ## build the book from the committed outputs
-	@$(BIN)/synthbook course site
+	@$(BIN)/python -m synthbook.cli course site
+
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
 
+bench-prdc: $(PEERS)/ready  ## precision to coverage against the prdc package
+	@$(PEERS)/bin/python bench/compare_prdc.py
+
+bench-prdc-large: $(PEERS)/ready  ## the same at 50,000 rows, without the peer, which would need 60 GB
+	@$(PEERS)/bin/python bench/compare_prdc.py --large
+
+bench-frechet: $(PEERS)/ready  ## the Fréchet distance against torchmetrics
+	@$(PEERS)/bin/python bench/compare_frechet.py
+
+bench-sdmetrics: $(PEERS)/ready $(PEERS)-sdmetrics/ready  ## novelty against sdmetrics
+	@$(PEERS)/bin/python bench/compare_sdmetrics.py $(PEERS)-sdmetrics/bin/python
+
 clean:  ## remove everything that was built, the environment included
-	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf build $(VENV) $(PEERS) $(PEERS)-sdmetrics .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	@if [ -x $(BIN)/python ]; then chosen=$(BIN)/python; else chosen='$(PYTHON)'; fi; \
+	"$$chosen" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  found=$$(command -v "$$chosen" >/dev/null 2>&1 && "$$chosen" --version 2>&1 || echo "not installed"); \
 	  echo "synthbook needs Python 3.11, because PyBullet has no wheels for later versions."; \
-	  echo "'$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo 'not installed')."; \
+	  echo "'$$chosen' is: $$found."; \
+	  if [ -x $(BIN)/python ]; then echo "Remove that environment (make clean) and run make again."; exit 1; fi; \
 	  echo "Name another one:      make $(MAKECMDGOALS) PYTHON=python3.11"; \
 	  echo "or let conda bring it: conda env create -f environment.yml && conda activate synthbook"; \
 	  echo "                       synthbook course run"; \
 	  exit 1; }
 	@echo "Setting up $(VENV) (the first time this downloads several GB, mostly PyTorch) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+# the peers see the packages of .venv, so that PyTorch lies on the disk once
+$(PEERS)/ready: $(VENV)/ready-course bench/peers.txt
+	@echo "Setting up $(PEERS) ..."
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    >"$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	@$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --constraint bench/peers.txt --editable '.[bench]'
+	@touch $@
+
+# sdmetrics wants pandas below 3 and shares nothing
+$(PEERS)-sdmetrics/ready: $(VENV)/ready-course bench/peers-sdmetrics.txt
+	@echo "Setting up $(PEERS)-sdmetrics ..."
+	@test -x $(PEERS)-sdmetrics/bin/python || $(BIN)/python -m venv $(PEERS)-sdmetrics
+	@$(PEERS)-sdmetrics/bin/python -m pip install --quiet --requirement bench/peers-sdmetrics.txt
 	@touch $@
 
 EXTRAS_course := course

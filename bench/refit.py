@@ -6,18 +6,14 @@ Writes bench/results/refit.json. Run it with `make bench-refit`.
 
 from __future__ import annotations
 
-import json
-import platform
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import harness
 import numpy as np
 
 from synthbook.collapse.refit import refit_gaussian, refit_gaussian_literally
-from synthbook.core.provenance import Provenance, write_described
 
-RESULT = Path(__file__).parent / "results" / "refit.json"
 N, GENERATIONS, ROUNDS = 100, 20, 7
 REPLICATES = {"sufficient statistics": 100_000, "literal": 5_000}
 
@@ -43,21 +39,22 @@ def main() -> None:
         "n": N,
         "generations": GENERATIONS,
         "rounds": ROUNDS,
-        "refits_per_second": {
-            name: {"median": median(r), "least": min(r), "most": max(r)} for name, r in rates.items()
-        },
+        "refits_per_second": {name: harness.spread(r) for name, r in rates.items()},
         "ratio_of_medians": fast / slow,
         "mean_log_variance": means,
         "difference_in_standard_errors": abs(np.subtract(*means.values())) / np.hypot(*errors.values()),
         "seconds_for_100000_replicates_of_100_generations": long_run,
-        "machine": {"processor": platform.machine(), "python": platform.python_version(), "numpy": np.__version__},
+        "machine": harness.machine(),
     }
-    provenance = Provenance(source="measured on the machine named in the file", command="make bench-refit", seed=0)
-    write_described(RESULT, json.dumps(result, indent=1) + "\n", provenance)
-    print(f"{fast:,.0f} refits/s against {slow:,.0f} literally: {fast / slow:.1f} times as many")
-    print(f"mean log-variances differ by {result['difference_in_standard_errors']:.2f} standard errors")
-    print(f"100,000 replicates x 100 generations: {long_run:.2f} s")
-    print(f"written to {RESULT.relative_to(RESULT.parents[2])}")
+    rows = [["", "refits per second, median (least–most)"]]
+    for name, r in result["refits_per_second"].items():
+        rows.append([name, f"{r['median']:,.0f} ({r['least']:,.0f}–{r['most']:,.0f})"])
+    note = (
+        f"Mean log-variances differ by {result['difference_in_standard_errors']:.1f} standard errors."
+        f" 100,000 replicates of 100 generations take {long_run:.2f} s."
+    )
+    title = f"Refits of a Gaussian to n = {N} rows, {GENERATIONS} generations"
+    harness.save_result("refit", title, note, rows, result, seed=0)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,16 @@ Exit codes: 0 done, 1 a check failed or something was refused, 2 bad input, 130 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from synthbook.core.progress import bar, console
 
 HELP: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown", "add_completion": False}
 app = typer.Typer(help="The executable book on synthetic data, and its tools.", pretty_exceptions_enable=False, **HELP)
@@ -25,6 +23,10 @@ course = typer.Typer(help="Execute the book and build its site.", **HELP)
 data = typer.Typer(help="The real data the book stands on.", **HELP)
 app.add_typer(course, name="course")
 app.add_typer(data, name="data")
+schema = typer.Typer(help="What a table may hold.", **HELP)
+train = typer.Typer(help="Train the models that the book ships.", **HELP)
+app.add_typer(schema, name="schema")
+app.add_typer(train, name="train")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
@@ -63,13 +65,13 @@ def course_run(
         raise InvalidArgument("cell-timeout", cell_timeout, "a number of seconds above 0")
     project = find_project()
     settings = Settings(jobs, profile.value, force, update, cell_timeout)
-    console = _console(stderr=as_json)
-    with display.progress(console) as observe:
+    screen = console(stderr=as_json)
+    with display.progress(screen) as observe:
         outcome = book.make(project, project.select(only or ()), settings, observe=observe, site=not no_site)
     if as_json:
         _print_json(outcome.as_json())
     else:
-        display.show_outcome(console, outcome)
+        display.show_outcome(screen, outcome)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -107,7 +109,7 @@ def claims(
     else:
         from synthbook.course import display
 
-        display.show_board(_console(), result)
+        display.show_board(console(), result)
     raise typer.Exit(0 if result.ok else 1)
 
 
@@ -130,7 +132,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         _print_json({"checks": [asdict(finding) for finding in findings], "ok": works})
     else:
-        display.show_findings(_console(), findings)
+        display.show_findings(console(), findings)
     raise typer.Exit(0 if works else 1)
 
 
@@ -157,8 +159,50 @@ def data_verify(
     else:
         from synthbook.course import display
 
-        display.show_files(_console(), checks)
+        display.show_files(console(), checks)
     raise typer.Exit(0 if good else 1)
+
+
+@schema.command("draft")
+def schema_draft(
+    source: Annotated[Path, typer.Argument(metavar="REAL.CSV", help="A delimited text file with a header.")],
+    out: Annotated[Path, typer.Option(help="Where the draft goes.")] = Path("schema.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file named by --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draft a schema from a table, marked "inferred", with comments that say what to review.
+
+    Examples: `synthbook schema draft real.csv`, `synthbook schema draft real.csv --out adult.toml --force`
+    """
+    from synthbook.core.draft import draft_file
+
+    found = draft_file(source, out, force=force)
+    if as_json:
+        _print_json({"schema": str(out)} | found.as_json())
+    else:
+        console().print(found)
+        print(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
+
+
+@train.command("features")
+def train_features(
+    net: Annotated[str, typer.Option(help="fashion-cnn or digits-cnn.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint's folder.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a net that measures images, on the real train part.
+
+    Example: `synthbook train features --net digits-cnn --seed 0 --out build/digits-cnn`
+    """
+    from synthbook.evaluation import feature_nets
+
+    with bar(f"training {net}") as observe:
+        log = feature_nets.make(net, out, seed=seed, observe=observe)
+    if as_json:
+        _print_json({"folder": str(out)} | log)
+    else:
+        print(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -186,14 +230,6 @@ def _report(message: str, exit_code: int, arguments: list[str]) -> int:
 
 def _print_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    narrow = stream.isatty() or "COLUMNS" in os.environ  # a log file has no width of its own
-    return Console(stderr=stderr, width=None if narrow else 110)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from synthbook.course import notebook as nb
+from synthbook.course.bench_page import bench_page
 from synthbook.course.board import committed
 from synthbook.course.ledger_page import SECTIONS, ledger_page
 from synthbook.course.project import Project
@@ -27,6 +28,7 @@ def assemble(root: Path, source: Path) -> None:
         annotated = with_margin_notes(nb.read(path))
         (source / "notebooks" / path.name).write_text(nb.dumps(annotated), encoding="utf-8")
     (source / "claims.md").write_text(ledger_page(committed(project)), encoding="utf-8")
+    (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
     index = (source / "index.md").read_text(encoding="utf-8")
     for marker, text in zip(MARKERS, (reading_path(books), contents(list(books))), strict=True):
         index = index.replace(marker, text)
@@ -103,7 +105,7 @@ def contents(stems: list[str]) -> str:
         trees += [_toctree(caption, here)] if here else []
     others = [f"notebooks/{stem}" for stem in sorted(stems) if _section(stem) not in SECTIONS]
     trees += [_toctree("Further notebooks", others)] if others else []
-    return "\n\n".join([*trees, _toctree("About the book", ["claims", "classroom", "about"])])
+    return "\n\n".join([*trees, _toctree("About the book", ["claims", "benchmarks", "classroom", "about"])])
 
 
 def _toctree(caption: str, entries: list[str]) -> str:

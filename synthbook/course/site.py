@@ -24,9 +24,9 @@ class SiteError(SynthbookError):
 def build(root: Path, *, force: bool = False) -> Path:
     """Build the site of the checkout at `root` and return its first page.
 
-    Reads docs/, notebooks/*.ipynb and the ledger; writes under build/site. When none of them changed since the last
-    good build, nothing is done unless `force`. Any warning, remote address or image without alternative text raises
-    `SiteError`, and the next call builds from nothing.
+    Reads docs/, notebooks/*.ipynb, bench/results and the ledger; writes under build/site. When none of them changed
+    since the last good build, nothing is done unless `force`. Any warning, remote address or image without alternative
+    text raises `SiteError`, and the next call builds from nothing.
     """
     root = Path(root).resolve()
     if not (root / "docs" / "conf.py").is_file():
@@ -50,10 +50,11 @@ def build(root: Path, *, force: bool = False) -> Path:
 
 
 def inputs_hash(root: Path) -> str:
-    """SHA-256 over everything the site is made from: pages, notebooks, ledger, this package's builders and Sphinx's."""
+    """SHA-256 over all that the site is made from: pages, notebooks, results, ledger, this package and Sphinx."""
     package = Path(__file__).parent
     pages_of_docs = (path for path in (root / "docs").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    inputs = [(path.relative_to(root), path) for path in (*pages_of_docs, *(root / "notebooks").glob("*.ipynb"))]
+    made = (*(root / "notebooks").glob("*.ipynb"), *(root / "bench" / "results").glob("*.json"))
+    inputs = [(path.relative_to(root), path) for path in (*pages_of_docs, *made)]
     inputs += [(path.relative_to(package), path) for path in (*package.glob("*.py"), package / "claims.toml")]
     lines = [f"{name.as_posix()} {sha256_file(path)}" for name, path in sorted(inputs)]
     lines += [f"{name} {version(name)}" for name in _BUILDERS] + [synthbook.__version__]

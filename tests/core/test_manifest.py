@@ -200,7 +200,7 @@ def test_writing_the_manifest_makes_an_altered_folder_hold(copied):
 
 def test_writing_the_manifest_reproduces_the_committed_one(tmp_path):
     for file in manifest.data_files(CHECKOUT):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).symlink_to(CHECKOUT / file)
     assert manifest.write_manifest(tmp_path).read_bytes() == (CHECKOUT / "manifest.json").read_bytes()
 

@@ -73,7 +73,7 @@ def test_the_site_comes_last_and_in_spite_of_failures(
     page = inside.build / "site" / "index.html"
     monkeypatch.setattr("synthbook.course.site.build", lambda root: page)
     assert main(["course", "run"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    assert capsys.readouterr().out.splitlines()[-1] == f"The book: {page}"
     assert main(["course", "site"]) == 0
     assert capsys.readouterr().out == f"{page}\n"
 

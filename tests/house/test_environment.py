@@ -20,10 +20,10 @@ def ranges(lines: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
 
 
-def pins() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(file: str = "constraints.txt") -> dict[str, Version]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pairs = [line.split("#")[0].strip().split("==") for line in lines if line.split("#")[0].strip()]
-    assert all(len(pair) == 2 for pair in pairs), "constraints.txt holds exact pins only, one a line"
+    assert all(len(pair) == 2 for pair in pairs), f"{file} holds exact pins only, one a line"
     assert len({canonicalize_name(name) for name, _ in pairs}) == len(pairs), "a package is pinned twice"
     return {canonicalize_name(name): Version(version) for name, version in pairs}
 
@@ -52,9 +52,9 @@ def test_conda_uses_one_channel_and_pip_installs_the_project_alone() -> None:
 @pytest.mark.parametrize("part", ["dependencies", *EXTRAS])
 def test_the_pinned_versions_lie_in_the_declared_ranges(part: str) -> None:
     lines = PROJECT["dependencies"] if part == "dependencies" else EXTRAS[part]
-    pinned = pins()
+    pinned = pins("bench/peers.txt" if part == "bench" else "constraints.txt")
     for name, requirement in ranges(lines).items():
-        assert name in pinned, f"constraints.txt does not pin {name}"
+        assert name in pinned, f"no file pins {name}"
         assert requirement.specifier.contains(pinned[name]), (
             f"{name} is pinned to {pinned[name]}, outside {requirement}"
         )
@@ -62,3 +62,9 @@ def test_the_pinned_versions_lie_in_the_declared_ranges(part: str) -> None:
 
 def test_torch_is_pinned_with_the_torchvision_that_belongs_to_it() -> None:
     assert (pins()["torch"], pins()["torchvision"]) == (Version("2.14.1"), Version("0.29.1"))
+
+
+def test_the_shared_peers_add_to_the_constraints_and_sdmetrics_stands_apart() -> None:
+    assert not pins("bench/peers.txt").keys() & pins().keys(), "the shared peer environment borrows these from .venv"
+    apart = pins("bench/peers-sdmetrics.txt")
+    assert "sdmetrics" in apart and apart["pandas"] < Version("3") <= pins()["pandas"]

@@ -1,0 +1,145 @@
+"""A trained model on disk: a folder with `model.json`, what it is, and `model.safetensors`, its numbers.
+
+`model.json` holds the SHA-256 of the other file and of itself, so a checkpoint that was cut short, changed or put
+together from two models is refused before anything computes with it. It is also the provenance sidecar of both. Neither
+file can hold code: unlike a pickle, a checkpoint from a stranger is safe to open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import synthbook
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.files import atomic_write, sha256
+from synthbook.core.provenance import Provenance
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+CARD, TENSORS = "model.json", "model.safetensors"
+FORMAT, VERSION = "synthbook checkpoint", 1
+
+
+def save(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor | NDArray[Any]],
+    config: Mapping[str, Any],
+    *,
+    model: str,
+    provenance: Provenance,
+) -> Path:
+    """Write a checkpoint and return its folder; the same content gives the same bytes.
+
+    `model` names what can read it back, such as "fashion-cnn"; `config` is plain JSON (tuples come back as lists). Each
+    file is written beside its target and renamed, the card last: a crash between the two leaves a folder that `load`
+    refuses. Raises `InvalidArgument` when the tensors or the config cannot be stored.
+    """
+    raw = _packed(tensors)
+    card = {
+        "format": FORMAT,
+        "version": VERSION,
+        "synthbook": synthbook.__version__,
+        "model": model,
+        "config": dict(config),
+        "sha256": sha256(raw),
+        "bytes": len(raw),
+        "provenance": asdict(provenance),
+    }
+    card["sha256_of_card"] = _own_hash(card)
+    text = json.dumps(card, indent=1, sort_keys=True) + "\n"
+    atomic_write(Path(folder) / TENSORS, raw)
+    atomic_write(Path(folder) / CARD, text)
+    return Path(folder)
+
+
+def load(folder: Path, *, model: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the config of a checkpoint, once both files were held against their hashes.
+
+    `model` is the name that the caller can build; another one is refused. Raises `DataError`, which names the file,
+    both hashes where they differ, and what to do.
+    """
+    card, path = _card(Path(folder)), Path(folder) / TENSORS
+    if model is not None and card["model"] != model:
+        raise DataError(
+            f"{Path(folder) / CARD} is a checkpoint of {card['model']!r}, not of {model!r}: name its folder"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. {_remedy(card)}") from None
+    if (found := sha256(raw)) != card["sha256"]:
+        size = f"{len(raw):,} bytes, expected {card['bytes']:,}"
+        raise _altered(path, size, card["sha256"], found, _remedy(card))
+    return _unpacked(path, raw), dict(card["config"])
+
+
+def provenance(folder: Path) -> Provenance:
+    """Where a checkpoint came from, as its card says; `DataError` as in `load`."""
+    return Provenance(**_card(Path(folder))["provenance"])
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no {CARD}: a checkpoint is a folder with {CARD} and {TENSORS}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): restore it or train the model again") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise DataError(f"{path} is not a {FORMAT}: another program wrote it, and nothing here can read it")
+    if card.get("version") != VERSION:
+        raise DataError(
+            f"{path} has format version {card.get('version')}, this package reads {VERSION}: update synthbook"
+        )
+    expected = card.pop("sha256_of_card", None)
+    if (found := _own_hash(card)) != expected:
+        raise _altered(path, "its content without the hash", expected, found, "restore it or train the model again")
+    return card
+
+
+def _altered(path: Path, what: str, expected: object, found: str, remedy: str) -> DataError:
+    return DataError(
+        f"{path} changed after it was written ({what}).\nexpected SHA-256: {expected}\nfound: {found}\n{remedy}"
+    )
+
+
+def _remedy(card: dict[str, Any]) -> str:
+    return f"restore the file, or make the checkpoint again: {card['provenance']['command']}"
+
+
+def _own_hash(card: Mapping[str, Any]) -> str:
+    try:
+        return sha256(json.dumps(card, sort_keys=True, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument("config", card.get("config"), f"finite JSON values with text keys ({error})") from None
+
+
+def _packed(tensors: Mapping[str, torch.Tensor | NDArray[Any]]) -> bytes:
+    import torch
+    from safetensors.torch import save as pack
+
+    if not tensors:
+        raise InvalidArgument("tensors", tensors, "at least one tensor: a model without numbers is not a model")
+    try:
+        # clones, because tied or sliced weights share memory, which the format refuses
+        plain = {name: torch.as_tensor(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        return bytes(pack(plain))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidArgument("tensors", list(tensors), f"named arrays of numbers ({error})") from None
+
+
+def _unpacked(path: Path, raw: bytes) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as unpack
+
+    try:
+        return unpack(raw)
+    except SafetensorError as error:
+        raise DataError(f"{path} is not in the safetensors format ({error}): make the checkpoint again") from None

@@ -1,0 +1,33 @@
+"""Consoles and progress bars, for the commands that people run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on the output or error stream: as wide as the terminal, 110 columns in a log file."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    narrow = stream.isatty() or "COLUMNS" in os.environ  # a log file has no width of its own
+    return Console(stderr=stderr, width=None if narrow else 110)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar on a terminal's error stream that is told (step, steps, loss); nothing elsewhere."""
+    from rich.progress import Progress, TextColumn
+
+    error = console(stderr=True)
+    columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.3f}"))
+    with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
+        task = progress.add_task(title, total=None, loss=float("nan"))
+        yield lambda step, steps, loss: progress.update(task, completed=step, total=steps, loss=loss)

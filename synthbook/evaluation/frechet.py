@@ -1,0 +1,157 @@
+"""Fréchet distance between feature samples, with the part of it that chance alone explains.
+
+The name FID belongs to one network's features. Here every distance carries the name of its features and both sample
+sizes, because it depends on all three: two samples of one distribution are never at distance 0.
+
+Heusel et al., arXiv:1706.08500 (the distance); Chong and Forsyth, arXiv:1911.07023 (extrapolation in 1/N).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.evaluation.arrays import Array, Seed, checked
+
+SHARES = (1.0, 1 / 2, 1 / 3, 1 / 4)
+
+
+@dataclass(frozen=True)
+class Frechet:
+    """A Fréchet distance with everything it depends on.
+
+    `value` is the squared distance between the fitted Gaussians; `bias` what two samples of one Gaussian of these
+    sizes would score on average; `corrected` their difference; `extrapolated` the estimate for unlimited samples.
+    The last two scatter around 0 for equal distributions, so they may be negative; far below 0 the samples share rows,
+    as copies do. `extrapolated` is NaN where the samples are too small to be divided.
+    """
+
+    value: float
+    bias: float
+    corrected: float
+    extrapolated: float
+    n: int
+    m: int
+    d: int
+    features: str
+
+    def __str__(self) -> str:
+        more = f"{self.bias:.4g} expected by chance, {self.extrapolated:.4g} extrapolated to unlimited samples"
+        return f"Fréchet distance on {self.features}, N = {self.n}, M = {self.m}: {self.value:.4g} ({more})"
+
+
+def frechet(x: ArrayLike, y: ArrayLike, *, features: str, seed: Seed) -> Frechet:
+    """Compare samples (N, d) and (M, d) of the features that `features` names; `seed` splits them to extrapolate.
+
+    Warns where a sample has d rows or fewer: its covariance is singular and the distance mostly tells its size.
+    Raises `InvalidArgument`.
+    """
+    if not isinstance(features, str) or not features.strip():
+        raise InvalidArgument("features", features, "the name of the features: a distance means nothing without it")
+    a, b = checked(least=2, x=x, y=y)
+    (n, d), m = a.shape, len(b)
+    if min(n, m) <= d:
+        warnings.warn(f"{min(n, m)} rows do not determine a covariance of {d} features: use more rows", stacklevel=2)
+    value = frechet_distance(a, b)
+    pooled = ((n - 1) * covariance(a) + (m - 1) * covariance(b)) / (n + m - 2)
+    bias = finite_sample_bias(pooled, n, m)
+    divisible = min(n, m) * min(SHARES) >= 2
+    extrapolated = extrapolate(a, b, seed=seed) if divisible else float("nan")
+    return Frechet(value, bias, value - bias, extrapolated, n, m, d, features)
+
+
+def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
+    """Squared Fréchet distance between Gaussians fitted to samples (N, d) and (M, d); at least 2 rows each."""
+    a, b = checked(least=2, x=x, y=y)
+    return frechet_from_moments(a.mean(axis=0), covariance(a), b.mean(axis=0), covariance(b))
+
+
+def covariance(x: Array) -> Array:
+    """Unbiased covariance (d, d) of rows (N, d): the sum of squares over N - 1, as everyone computes this distance."""
+    return np.atleast_2d(np.cov(x, rowvar=False, ddof=1))
+
+
+def frechet_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: ArrayLike) -> float:
+    """|mu1 - mu2|^2 + Tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2) for means (d,) and covariances (d, d).
+
+    The trace of the last root is the sum of the singular values of S1^1/2 S2^1/2, which are real and not negative
+    even where a covariance is singular; the root of the product S1 S2 is neither. Raises `InvalidArgument`.
+    """
+    m1, m2 = _vector("mu1", mu1), _vector("mu2", mu2)
+    s1, s2 = _covariance("sigma1", sigma1, len(m1)), _covariance("sigma2", sigma2, len(m1))
+    if m1.shape != m2.shape:
+        raise InvalidArgument("mu2", f"array of {len(m2)} numbers", f"the {len(m1)} numbers of mu1")
+    singular_values = np.linalg.svd(_root(s1) @ _root(s2), compute_uv=False)
+    shift = m1 - m2
+    squared = shift @ shift + np.trace(s1) + np.trace(s2) - 2 * singular_values.sum()
+    return max(0.0, float(squared))  # rounding can leave -1e-16
+
+
+def finite_sample_bias(sigma: ArrayLike, n: int, m: int) -> float:
+    """Mean distance of n and m draws from one Gaussian, to leading order in 1/n and 1/m.
+
+    (1/n + 1/m) [sum_i l_i + sum_ij l_i l_j (1 + delta_ij) / (2 (l_i + l_j))] with the eigenvalues l of `sigma`;
+    (1/n + 1/m) d (d + 5) / 4 for unit covariance. Within 5 % from 20 rows per dimension. Derived here; features with
+    heavier tails than a Gaussian's score more.
+    """
+    matrix = np.asarray(sigma, dtype=float)
+    s = _covariance("sigma", matrix, len(matrix) if matrix.ndim else 0)
+    if min(n, m) < 1:
+        raise InvalidArgument("n", min(n, m), "numbers of rows of at least 1")
+    eigenvalues = np.maximum(np.linalg.eigvalsh(s), 0)
+    products, sums = np.outer(eigenvalues, eigenvalues), np.add.outer(eigenvalues, eigenvalues)
+    terms = np.divide(products, 2 * sums, out=np.zeros_like(sums), where=sums > 0)
+    return float((1 / n + 1 / m) * (eigenvalues.sum() + terms.sum() + np.trace(terms)))
+
+
+def extrapolate(x: ArrayLike, y: ArrayLike, *, seed: Seed, sizes: Sequence[float] = SHARES) -> float:
+    """The distance that unlimited samples would have: a line through distances of smaller ones, read off at 1/N = 0.
+
+    `sizes` are shares of both samples. A share of 1/b is measured on b pairs of disjoint parts, and their mean counts
+    b times less than it would if they were whole samples. The result may be negative. Raises `InvalidArgument`.
+    """
+    a, b = checked(least=2, x=x, y=y)
+    shares = np.asarray(sizes, dtype=float)
+    if shares.ndim != 1 or len(np.unique(shares)) < 2 or not ((shares > 0) & (shares <= 1)).all():
+        raise InvalidArgument("sizes", sizes, "two or more different shares above 0 and up to 1")
+    if min(len(a), len(b)) * shares.min() < 2:
+        raise InvalidArgument("sizes", sizes, f"shares that leave 2 of {min(len(a), len(b))} rows")
+    rng = np.random.default_rng(seed)
+    a, b = rng.permutation(a), rng.permutation(b)
+    distances = [np.mean([frechet_distance(*pair) for pair in _parts(a, b, share)]) for share in shares]
+    # d2(N) = d2(infinity) + slope / N, and 1/N is proportional to 1/share
+    _, at_infinity = np.polyfit(1 / shares, distances, 1, w=shares)
+    return float(at_infinity)
+
+
+def _parts(x: Array, y: Array, share: float) -> list[tuple[Array, Array]]:
+    parts, n, m = int(1 / share + 1e-9), int(share * len(x) + 1e-9), int(share * len(y) + 1e-9)
+    return [(x[i * n : (i + 1) * n], y[i * m : (i + 1) * m]) for i in range(parts)]
+
+
+def _root(sigma: Array) -> Array:
+    values, vectors = np.linalg.eigh(sigma)
+    noise = len(values) * np.finfo(float).eps * values[-1]  # below it an eigenvalue is a rounded 0
+    return np.asarray((vectors * np.sqrt(np.where(values > noise, values, 0))) @ vectors.T)
+
+
+def _vector(name: str, mean: ArrayLike) -> Array:
+    v = np.atleast_1d(np.asarray(mean, dtype=float))
+    if v.ndim != 1 or not np.isfinite(v).all():
+        raise InvalidArgument(name, mean, "a vector of finite numbers")
+    return v
+
+
+def _covariance(name: str, sigma: ArrayLike, d: int) -> Array:
+    s = np.atleast_2d(np.asarray(sigma, dtype=float))
+    if s.shape != (max(d, 1), max(d, 1)) or not np.isfinite(s).all() or not np.allclose(s, s.T):
+        raise InvalidArgument(name, f"array of shape {s.shape}", f"a finite symmetric matrix of shape {(d, d)}")
+    scale = float(np.abs(s).max())
+    if np.linalg.eigvalsh(s).min() < -1e-8 * scale:
+        raise InvalidArgument(name, "matrix with a negative eigenvalue", "a covariance: no eigenvalue below 0")
+    return s

@@ -1,0 +1,201 @@
+"""Is it useful? Train a model on synthetic rows, test it on real rows that no generator has seen (TSTR).
+
+A score alone says little, so others stand beside it: trained on real rows (TRTR), the same on no more real rows than
+there are synthetic ones, and trained on real rows but tested on synthetic ones (TRTS). All of them are blind to
+copying: a generator that repeats its training table has the utility of the real rows (claim C6.1-4).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from synthbook.core.columns import Column
+from synthbook.core.errors import InvalidArgument, SchemaError
+from synthbook.core.schema import Holdout, Schema, Table, refuse_holdout
+from synthbook.evaluation.arrays import Array, Seed
+from synthbook.evaluation.features import table_features
+from synthbook.evaluation.intervals import Z_BAND
+from synthbook.evaluation.scores import SCORES, Codes, bootstrap_weights, scores
+from synthbook.evaluation.tables import check_tables
+
+MAX_ROWS = 10_000  # of a table that a model learns from: four default models on Adult then take some 20 s in all
+REPLICATES = 200  # bootstrap
+SMALLER = "TRTR at n_s"  # trained on as many real rows as there are synthetic ones
+
+
+def default_models() -> dict[str, Any]:
+    """Four scikit-learn classifiers that see different things; a new, unfitted one of each."""
+    return {
+        "logistic regression": LogisticRegression(max_iter=500),
+        "random forest": RandomForestClassifier(n_estimators=100, min_samples_leaf=2),
+        "gradient boosting": HistGradientBoostingClassifier(early_stopping=False),
+        "1-NN": KNeighborsClassifier(n_neighbors=1),
+    }
+
+
+def utility(
+    train: Table,
+    synthetic: Table,
+    test: Holdout[Table],
+    *,
+    target: str,
+    seed: Seed,
+    models: Mapping[str, Any] | None = None,
+    max_rows: int = MAX_ROWS,
+    best_accuracy: float | None = None,
+) -> pd.DataFrame:
+    """Scores of models trained on real and on synthetic rows, one row for each protocol and model.
+
+    Protocols: TRTR, TSTR and TRTS, and where there are fewer synthetic than real rows "TRTR at n_s". Columns:
+    protocol, model, n_train, n_test, then auc, f1, brier and accuracy, each with `_low` and `_high`, a 95 % bootstrap
+    interval over the test rows, drawn class by class (it leaves out the luck of the training rows). For a target of
+    more than two classes see `scores`; with two, the second one that the schema names is the positive one. Numbers
+    are standardised on the rows a model learns from. Tables of more than `max_rows` rows are cut at random to learn
+    from; synthetic ones to test on as well. With `best_accuracy`, the accuracy that nobody can beat on real rows, the
+    column `impossible` tells which scores do: see `impossible_score`. Rows without a label are left out, with a
+    warning; so is a warning given for classes that a model never saw, which it gives probability 0.
+
+    Raises `HoldoutError` unless only `test` is a `Holdout`, `InvalidArgument`, `SchemaError`.
+    """
+    for table in (train, synthetic):
+        refuse_holdout(table, "training the models that measure utility")
+    if not isinstance(test, Holdout):
+        raise InvalidArgument("test", type(test).__name__, "a Holdout: real rows that no generator has learned from")
+    check_tables(train=train, synthetic=synthetic, test=test.data)
+    column = _target(train.schema, target)
+    if models is not None and not models:
+        raise InvalidArgument("models", models, "at least one classifier by name, or None for four of them")
+    if not isinstance(max_rows, int | np.integer) or max_rows < 2:
+        raise InvalidArgument("max_rows", max_rows, "a whole number of at least 2")
+    if best_accuracy is not None and not 0 < best_accuracy <= 1:
+        raise InvalidArgument("best_accuracy", best_accuracy, "a share above 0, of at most 1")
+    root = np.random.SeedSequence(seed) if isinstance(seed, int | np.integer) else seed
+    seeds = [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, i)) for i in range(4)]
+    real = _cut(_labelled(train, column, "train"), max_rows, seeds[0])
+    made = _cut(_labelled(synthetic, column, "synthetic"), max_rows, seeds[0])
+    kept = _labelled(test.data, column, "test")
+    trials = [("TRTR", real, kept), ("TSTR", made, kept), ("TRTS", real, made)]
+    if len(made) < len(real):
+        trials.append((SMALLER, _cut(real, len(made), seeds[1]), kept))
+    rows = []
+    for protocol, learned, judged in trials:
+        _warn_of_unseen(protocol, learned, judged, column)
+        for row in _trial(learned, judged, column, default_models() if models is None else models, seeds[2:]):
+            rows.append({"protocol": protocol} | row)
+    result = pd.DataFrame(rows)
+    if best_accuracy is not None:
+        se = np.sqrt(best_accuracy * (1 - best_accuracy) / result["n_test"])
+        result["impossible"] = [
+            impossible_score(score, error, best_accuracy) for score, error in zip(result["accuracy"], se, strict=True)
+        ]
+    return result
+
+
+def impossible_score(score: float, se: float, best: float) -> bool:
+    """Whether a score lies further above the best possible one than chance explains: the test rows have leaked.
+
+    `se` is the standard error of a score on the test rows. Raises `InvalidArgument`.
+
+    >>> impossible_score(0.97, 0.01, best=0.8), impossible_score(0.82, 0.01, best=0.8)
+    (True, False)
+    """
+    for name, value in (("score", score), ("best", best)):
+        if not (np.isfinite(value) and 0 <= value <= 1):
+            raise InvalidArgument(name, value, "a share between 0 and 1")
+    if not (np.isfinite(se) and se >= 0):
+        raise InvalidArgument("se", se, "a finite standard error of at least 0")
+    return bool(score > best + Z_BAND * se)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Rows without their target, and the target as class codes (n,)."""
+
+    table: Table
+    labels: Codes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def _target(schema: Schema, target: str) -> Column:
+    column = schema[target]
+    if column.kind not in ("categorical", "ordinal"):
+        raise SchemaError(f"column {target!r} is {column.kind}: a target is a column of categories")
+    if len(column.categories) < 2:
+        raise SchemaError(f"column {target!r} has a single category: there is nothing to predict")
+    if not any(c.name != target and c.kind not in ("id", "text") for c in schema.columns):
+        raise SchemaError(f"no column is left to predict {target!r} from")
+    return column
+
+
+def _labelled(table: Table, column: Column, name: str) -> _Labelled:
+    frame, schema = table.frame, table.schema
+    absent = frame[column.name].isna()
+    if absent.all():
+        raise InvalidArgument(name, f"a table without a single {column.name!r}", "rows with labels")
+    if absent.any():
+        warnings.warn(f"{name}: {int(absent.sum())} rows without {column.name!r} are left out", stacklevel=3)
+    frame = frame[~absent]
+    others = tuple(c for c in schema.columns if c.name != column.name)
+    rules = tuple(rule for rule in schema.rules if column.name not in rule.columns)
+    entity = schema.entity if schema.entity != column.name else None
+    features = Table(frame[[c.name for c in others]], Schema(others, schema.origin, rules, entity))
+    return _Labelled(features, np.asarray(frame[column.name].cat.codes, dtype=np.int64))
+
+
+def _cut(rows: _Labelled, n: int, seed: np.random.SeedSequence) -> _Labelled:
+    if len(rows) <= n:
+        return rows
+    kept = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False))
+    return _Labelled(Table(rows.table.frame.iloc[kept], rows.table.schema), rows.labels[kept])
+
+
+def _warn_of_unseen(protocol: str, learned: _Labelled, judged: _Labelled, column: Column) -> None:
+    unseen = [column.categories[code] for code in np.setdiff1d(judged.labels, learned.labels)]
+    if unseen:
+        what = f"{column.name} = {', '.join(unseen)}"
+        warnings.warn(f"{protocol}: nothing to learn {what} from; it gets probability 0", stacklevel=3)
+    if len(np.unique(judged.labels)) == 1:
+        warnings.warn(f"{protocol}: all rows to test on have the same {column.name}; AUC is NaN", stacklevel=3)
+
+
+def _trial(
+    learned: _Labelled,
+    judged: _Labelled,
+    column: Column,
+    models: Mapping[str, Any],
+    seeds: list[np.random.SeedSequence],
+) -> Iterator[dict[str, Any]]:
+    encode = table_features(learned.table)
+    x, y = encode(learned.table), encode(judged.table)
+    weights = bootstrap_weights(judged.labels, REPLICATES, seed=seeds[0])
+    for name, model in models.items():
+        fitted = _fitted(model, x, learned.labels, seeds[1])
+        probabilities: Array = np.zeros((len(judged), len(column.categories)))
+        probabilities[:, fitted.classes_] = fitted.predict_proba(y)
+        row: dict[str, Any] = {"model": name, "n_train": len(learned), "n_test": len(judged)}
+        measured = scores(judged.labels, probabilities, weights)
+        for score in SCORES:
+            row[score] = float(measured[score][0])
+            row[f"{score}_low"], row[f"{score}_high"] = map(float, np.quantile(measured[score][1:], (0.025, 0.975)))
+        yield row
+
+
+def _fitted(model: Any, x: Array, labels: Codes, seed: np.random.SeedSequence) -> Any:
+    """A fitted copy of the model, or one that always says the same where there is a single class to learn."""
+    chosen = DummyClassifier() if len(np.unique(labels)) == 1 else clone(model)
+    if "random_state" in chosen.get_params():
+        chosen.set_params(random_state=int(seed.generate_state(1)[0]) % 2**31)
+    return chosen.fit(x, labels)

