@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 a check failed or something was refused, 2 bad input, 130 
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -14,11 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.core.progress import bar, console
+from synthbook.command import Group, put_json, run, show_version
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.progress import bar, console, put
 
 HELP: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown", "add_completion": False}
-app = typer.Typer(help="The executable book on synthetic data, and its tools.", pretty_exceptions_enable=False, **HELP)
+app = typer.Typer(
+    help="The executable book on synthetic data, and its tools.", cls=Group, pretty_exceptions_enable=False, **HELP
+)
 course = typer.Typer(help="Execute the book and build its site.", **HELP)
 data = typer.Typer(help="The real data the book stands on.", **HELP)
 app.add_typer(course, name="course")
@@ -29,6 +32,15 @@ app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The executable book on synthetic data, and its tools."""
 
 
 class Profile(StrEnum):
@@ -43,7 +55,7 @@ def course_run(
     only: Annotated[list[str] | None, typer.Option(help="Beginning of a notebook's name; may be repeated.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks side by side (default: one per core).")] = None,
     profile: Annotated[
-        Profile, typer.Option(help="full removes the budgets: for a GPU or an evening.")
+        Profile, typer.Option(envvar="SYNTHBOOK_PROFILE", help="full removes the budgets: for a GPU or an evening.")
     ] = Profile.quick,
     force: Annotated[bool, typer.Option("--force", help="Run unchanged notebooks, too.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Write what was executed back to notebooks/.")] = False,
@@ -61,15 +73,21 @@ def course_run(
     from synthbook.course.jobs import Settings
     from synthbook.course.project import find_project
 
-    if cell_timeout is not None and not cell_timeout > 0:
-        raise InvalidArgument("cell-timeout", cell_timeout, "a number of seconds above 0")
+    if cell_timeout is not None and not 0 < cell_timeout < math.inf:
+        raise InvalidArgument("cell-timeout", cell_timeout, "a finite number of seconds above 0")
+    if update and profile is Profile.full:
+        why = "quick together with --update: everyone compares the committed notebooks with what a quick run shows"
+        raise InvalidArgument("profile", profile.value, why)
     project = find_project()
     settings = Settings(jobs, profile.value, force, update, cell_timeout)
     screen = console(stderr=as_json)
+    sources = project.select(only or ())
     with display.progress(screen) as observe:
-        outcome = book.make(project, project.select(only or ()), settings, observe=observe, site=not no_site)
+        outcome = book.make(
+            project, sources, settings, observe=observe, site=not no_site, say=lambda line: display.say(screen, line)
+        )
     if as_json:
-        _print_json(outcome.as_json())
+        put_json(outcome.as_json())
     else:
         display.show_outcome(screen, outcome)
     raise typer.Exit(outcome.exit_code)
@@ -81,14 +99,14 @@ def course_site(as_json: Json = False) -> None:
 
     Example: `synthbook course site`
     """
-    from synthbook.course.book import build_site
+    from synthbook.course.book import make_site
     from synthbook.course.project import find_project
 
-    index = build_site(find_project())
+    index = make_site(find_project())
     if as_json:
-        _print_json({"site": str(index)})
+        put_json({"site": str(index)})
     else:
-        print(index)
+        put(index)
 
 
 @app.command()
@@ -103,9 +121,11 @@ def claims(
     from synthbook.course import board
     from synthbook.course.project import find_project
 
-    result = board.committed(find_project(), section=section)
+    project = find_project()
+    project.select()  # refuses an empty folder
+    result = board.committed(project, section=section)
     if as_json:
-        _print_json(result.as_json())
+        put_json(result.as_json())
     else:
         from synthbook.course import display
 
@@ -130,7 +150,7 @@ def doctor(as_json: Json = False) -> None:
     findings = checks.examine(root)
     works = all(finding.level != "fail" for finding in findings)
     if as_json:
-        _print_json({"checks": [asdict(finding) for finding in findings], "ok": works})
+        put_json({"checks": [asdict(finding) for finding in findings], "ok": works})
     else:
         display.show_findings(console(), findings)
     raise typer.Exit(0 if works else 1)
@@ -155,7 +175,7 @@ def data_verify(
     checks = manifest.verify_all(folder)
     good = all(check.holds for check in checks)
     if as_json:
-        _print_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"holds": c.holds} for c in checks]})
+        put_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"holds": c.holds} for c in checks]})
     else:
         from synthbook.course import display
 
@@ -178,10 +198,10 @@ def schema_draft(
 
     found = draft_file(source, out, force=force)
     if as_json:
-        _print_json({"schema": str(out)} | found.as_json())
+        put_json({"schema": str(out)} | found.as_json())
     else:
         console().print(found)
-        print(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
+        put(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
 
 
 @train.command("features")
@@ -200,36 +220,14 @@ def train_features(
     with bar(f"training {net}") as observe:
         log = feature_nets.make(net, out, seed=seed, observe=observe)
     if as_json:
-        _print_json({"folder": str(out)} | log)
+        put_json({"folder": str(out)} | log)
     else:
-        print(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
+        put(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every deliberate error is one message, never a traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        return int(app(args=arguments, prog_name="synthbook", standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted", 130, arguments)
-    except SynthbookError as error:
-        return _report(str(error), error.exit_code, arguments)
-    except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # what the parser found wrong
-            return _report(error.format_message(), int(error.exit_code), arguments)
-        raise
-
-
-def _report(message: str, exit_code: int, arguments: list[str]) -> int:
-    if "--json" in arguments:
-        _print_json({"error": message})
-    elif message:
-        print(f"synthbook: {message}", file=sys.stderr)
-    return exit_code
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
+    return run(app, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -45,3 +45,16 @@ class HoldoutError(SynthbookError, TypeError):
 
 class ClaimFailed(SynthbookError, AssertionError):
     """A measured value lies outside the tolerance of its claim."""
+
+
+def describe(error: Exception) -> str:
+    """What to tell people: a deliberate error's own words, the system's with the file, else the type and the message.
+
+    >>> describe(PermissionError(13, "Permission denied", "build/.lock")), describe(KeyError("minutes"))
+    ('build/.lock: Permission denied', "KeyError: 'minutes'")
+    """
+    if isinstance(error, SynthbookError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def atomic_write(path: Path, content: str | bytes) -> Path:
@@ -39,6 +41,16 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def strict_json(document: Any, **layout: Any) -> str:
+    """JSON as the standard has it: NaN and infinities become text, which `float` reads back.
+
+    >>> strict_json({"measured": float("-inf")})
+    '{"measured": "-Infinity"}'
+    """
+    finite = json.loads(json.dumps(document), parse_constant=str)
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False, **layout)
 
 
 def sha256(content: bytes) -> str:

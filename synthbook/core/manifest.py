@@ -11,7 +11,9 @@ import json
 import os
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import synthbook
 from synthbook.core.errors import DataError
@@ -43,20 +45,26 @@ class FileCheck:
 
 
 def data_folder() -> Path:
-    """The folder named by SYNTHBOOK_DATA, else the checkout's `data/`; `DataError` where neither holds a manifest."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(named).expanduser() if named else _checkout()
+    """The folder SYNTHBOOK_DATA names, absolute, else the checkout's `data/`; `DataError` where it has no manifest."""
+    named = named_folder()
+    folder = named or _checkout()
     if (folder / MANIFEST).is_file():
         return folder
     if named:
         raise DataError(
-            f"{FOLDER_VARIABLE} = {named!r} holds no {MANIFEST}: name the data/ folder of a checkout of synthbook "
-            "or a copy of it, or unset the variable"
+            f"{FOLDER_VARIABLE} = {os.environ[FOLDER_VARIABLE]!r} holds no {MANIFEST}: name the data/ folder of a "
+            "checkout of synthbook or a copy of it, or unset the variable"
         )
     raise DataError(
         f"no data at {folder}: an installed package carries code only. Clone the project and run inside the clone, "
         f"or set {FOLDER_VARIABLE} to the clone's data/ folder"
     )
+
+
+def named_folder() -> Path | None:
+    """The absolute path of the folder that SYNTHBOOK_DATA names, whether it exists or not; None where it is unset."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _checkout() -> Path:
@@ -72,12 +80,12 @@ def read_data(file: str) -> bytes:
     folder = data_folder()
     entry = read_manifest(folder).get(file)
     if entry is None:
-        raise DataError(f"{folder / MANIFEST} does not list {file}: {_remedy(folder, MANIFEST)}")
+        raise DataError(f"{folder / MANIFEST} does not list {file}: {remedy(folder, MANIFEST)}")
     content, check = _check(folder, file, entry)
     if not check.holds:
         raise DataError(
             f"{folder / file} is not the file the book was written with{f' ({check.note})' if check.note else ''}.\n"
-            f"expected SHA-256 of its {check.of}: {check.expected}\nfound: {check.found}\n{_remedy(folder, file)}"
+            f"expected SHA-256 of its {check.of}: {check.expected}\nfound: {check.found}\n{remedy(folder, file)}"
         )
     return content
 
@@ -85,15 +93,20 @@ def read_data(file: str) -> bytes:
 def read_manifest(folder: Path) -> dict[str, dict[str, str | int]]:
     """The manifest of a data folder: file -> {"of", "sha256", "bytes"}."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = _parsed((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         if all(set(entry) == {"of", "sha256", "bytes"} for entry in files.values()):
-            return dict(files)
+            return {file: dict(entry) for file, entry in files.items()}
         problem = "an entry has other keys than of, sha256 and bytes"
     except FileNotFoundError:
         problem = MISSING
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
-    raise DataError(f"{folder / MANIFEST} cannot be read ({problem}): {_remedy(folder, MANIFEST)}")
+    raise DataError(f"{folder / MANIFEST} cannot be read ({problem}): {remedy(folder, MANIFEST)}")
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Any:
+    return json.loads(text)  # a loader asks once for each of its files
 
 
 def verify_all(folder: Path) -> list[FileCheck]:
@@ -113,7 +126,7 @@ def write_manifest(folder: Path) -> Path:
     for file in data_files(folder):
         content, note = _content(folder / file)
         if note:
-            raise DataError(f"{folder / file} cannot enter the manifest ({note}): {_remedy(folder, file)}")
+            raise DataError(f"{folder / file} cannot enter the manifest ({note}): {remedy(folder, file)}")
         entries[file] = {"of": _of(file), "sha256": sha256(content), "bytes": len(content)}
     return atomic_write(folder / MANIFEST, json.dumps({"files": entries}, indent=1) + "\n")
 
@@ -159,7 +172,8 @@ def _check(folder: Path, file: str, entry: dict[str, str | int]) -> tuple[bytes,
     return content, FileCheck(file, of, expected, found, note)
 
 
-def _remedy(folder: Path, file: str) -> str:
+def remedy(folder: Path, file: str) -> str:
+    """What to do about a file of the data folder that is missing or damaged."""
     if folder.resolve() == _checkout():
         return f"restore it with: git checkout -- data/{file}"
     return f"restore it: copy data/{file} of a checkout of synthbook to {folder / file}"

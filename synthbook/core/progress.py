@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,9 +16,30 @@ def console(stderr: bool = False) -> Console:
     """A console on the output or error stream: as wide as the terminal, 110 columns in a log file."""
     from rich.console import Console
 
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _let_go(stream)
+
     stream = sys.stderr if stderr else sys.stdout
     narrow = stream.isatty() or "COLUMNS" in os.environ  # a log file has no width of its own
-    return Console(stderr=stderr, width=None if narrow else 110)
+    return Patient(stderr=stderr, width=None if narrow else 110)
+
+
+def put(text: object, *, stderr: bool = False) -> None:
+    """Print a line; a reader that went away, as in `synthbook claims | head -1`, does not end the work."""
+    stream = sys.stderr if stderr else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send what is still to come nowhere, so that no later flush complains about the closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 `table.csv` is described by `table.csv.provenance.json`. The sidecar holds the file's own SHA-256, so a file that was
 changed after it was described is found out when the sidecar is read.
+
+Four kinds of file carry their origin inside, so that it cannot be lost on the way, and have no sidecar: an executed
+notebook (its metadata, under "synthbook"), a checkpoint (`model.json`, for itself and its `model.safetensors`), a
+drafted `schema.toml` (its first lines), and `data/manifest.json`, which is itself the list of what each file should be.
 """
 
 from __future__ import annotations

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synthbook.core.errors import InvalidArgument
+from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.course import notebook as nb
 from synthbook.course.claims import Claim, Part, check, ledger
 from synthbook.course.project import Project
+
+NUMBERS = ("measured", "expected", "tolerance")
 
 Row = dict[str, Any]
 Logged = Mapping[str, list[Row]]  # notebook name -> rows that its checks logged
@@ -45,8 +48,15 @@ class Board:
 
 
 def committed(project: Project, *, section: str | None = None) -> Board:
-    """The board of notebooks/ as it is committed."""
-    return board({path.stem: rows_of(nb.read(path)) for path in project.sources()}, section=section)
+    """The board of notebooks/ as it is committed; a notebook that cannot be read is one of its errors."""
+    logged, unreadable = {}, []
+    for path in project.sources():
+        try:
+            logged[path.stem] = rows_of(nb.read(path))
+        except DataError as error:
+            unreadable.append(str(error))
+    result = board(logged, section=section)
+    return Board(result.rows, [*result.errors, *unreadable])
 
 
 def rows_of(notebook: nb.Notebook) -> list[Row]:
@@ -113,14 +123,24 @@ def _verdict(parts: list[bool | None]) -> bool | None:
 def _part(claim: Claim, part: Part, notebooks: dict[str, list[Row]]) -> Row:
     """One declared part; of several measurements the first that fails counts, else the last."""
     found = [row for rows in notebooks.values() for row in rows if row["part"] == part.id]
-    judged = [(row, _holds(claim, part, row)) for row in found]
-    row, holds = next((pair for pair in judged if not pair[1]), judged[-1] if judged else ({}, None))
-    numbers = {key: row.get(key) for key in ("measured", "expected", "tolerance")}
-    return {"id": part.id, "says": part.says, **numbers, "holds": holds}
+    judged = [(numbers, _holds(claim, part, numbers)) for numbers in map(_numbers, found)]
+    numbers, holds = next((pair for pair in judged if not pair[1]), judged[-1] if judged else (None, None))
+    return {"id": part.id, "says": part.says, **(numbers or dict.fromkeys(NUMBERS)), "holds": holds}
 
 
-def _holds(claim: Claim, part: Part, row: Row) -> bool:
+def _numbers(row: Row) -> dict[str, float]:
+    """What was logged; NaN, which never holds, where a row carries no number."""
+    found = {}
+    for key in NUMBERS:
+        try:
+            found[key] = float(row[key])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            found[key] = math.nan
+    return found
+
+
+def _holds(claim: Claim, part: Part, numbers: Mapping[str, float]) -> bool:
     try:
-        return check(part, claim.id, row["measured"], row["expected"], row["tolerance"]).holds
-    except (InvalidArgument, TypeError, KeyError):  # a tolerance beyond the ledger's cap, or no number at all
+        return check(part, claim.id, **numbers).holds
+    except InvalidArgument:  # a tolerance beyond the ledger's cap, or no number
         return False

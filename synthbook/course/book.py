@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synthbook.core.errors import SynthbookError
-from synthbook.core.files import sha256_file
+from synthbook.core.errors import DataError, describe
+from synthbook.core.files import sha256_file, strict_json
 from synthbook.core.provenance import Provenance, write_described
 from synthbook.course import notebook as nb
 from synthbook.course.board import Board, board, rows_of
 from synthbook.course.jobs import Job, Observer, Settings
+from synthbook.course.lock import alone
 from synthbook.course.project import Project
 from synthbook.course.runner import run
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `site` is the path of the first page; `board` is None when the run was interrupted."""
+    """What a run came to. `site` is the path of the first page; `interrupted` tells whether Ctrl-C ended it."""
 
     jobs: list[Job]
-    board: Board | None
-    site: Path | None
-    errors: list[str]
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the run."""
-        return any(job.status == "interrupted" for job in self.jobs)
+    board: Board | None = None
+    site: Path | None = None
+    errors: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -64,48 +60,58 @@ def make(
 
     A failed notebook does not keep the site from being built: the site shows the committed outputs in any case.
     """
-    jobs = run(project, sources, settings, observe)
-    if any(job.status == "interrupted" for job in jobs):
-        return Outcome(jobs, None, None, [])
-    index, errors = None, []
-    if site:
-        say("building the site")
+    with alone(project):
+        outcome = Outcome(run(project, sources, settings, observe))
+        if any(job.status == "interrupted" for job in outcome.jobs):
+            return replace(outcome, interrupted=True)
         try:
-            index = build_site(project)
-        except SynthbookError as error:
-            errors.append(str(error))
-    return Outcome(jobs, _write_board(project, jobs), index, errors)
+            if site:
+                say("building the site, if anything in it changed")
+                outcome = _try(outcome, "site", lambda: _build_site(project))
+            return _try(outcome, "board", lambda: _write_board(project, outcome.jobs))
+        except KeyboardInterrupt:
+            return replace(outcome, interrupted=True)
 
 
-def build_site(project: Project) -> Path:
+def make_site(project: Project) -> Path:
     """Build the site from the committed notebooks; the path of its first page."""
+    with alone(project):
+        return _build_site(project)
+
+
+def _build_site(project: Project) -> Path:
     from synthbook.course.site import build  # sphinx takes a second to import
 
     return build(project.root)
 
 
+def _try(outcome: Outcome, part: str, work: Callable[[], Any]) -> Outcome:
+    """The outcome with one more part, or with the reason why it is missing: the notebooks that ran are told of."""
+    try:
+        return replace(outcome, **{part: work()})
+    except Exception as error:
+        return replace(outcome, errors=[*outcome.errors, describe(error)])
+
+
 def _write_board(project: Project, jobs: list[Job]) -> Board:
     """The board of this run: what ran counts as it ran, notebooks that were not asked for as they are committed."""
     ran = {job.source: job.notebook for job in jobs}
-    logged, parents = {}, {}
+    logged, parents, unreadable = {}, {}, []
     for source in project.sources():
-        notebook = ran.get(source) or _committed(source)
-        logged[source.stem] = rows_of(notebook)
+        try:
+            logged[source.stem] = rows_of(ran[source] if source in ran else nb.read(source))
+        except DataError as error:
+            unreadable.append(str(error))
         copy = project.copy_of(source)
         path = copy if source in ran and copy.is_file() else source
-        parents[path.relative_to(project.root).as_posix()] = sha256_file(path)
+        if path.is_file():
+            parents[path.relative_to(project.root).as_posix()] = sha256_file(path)
     result = board(logged)
-    text = json.dumps(result.as_json(), indent=1, ensure_ascii=False) + "\n"
+    result = Board(result.rows, [*result.errors, *unreadable])
+    text = strict_json(result.as_json(), indent=1) + "\n"
     origin = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
     write_described(project.build / "claims.json", text, origin)
     return result
-
-
-def _committed(source: Path) -> nb.Notebook:
-    try:
-        return nb.read(source)
-    except SynthbookError:
-        return {}
 
 
 def _job_as_json(job: Job) -> dict[str, Any]:

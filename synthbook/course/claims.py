@@ -6,7 +6,6 @@ for each part; the runner collects the rows; the board lists which claims are sh
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tomllib
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synthbook.core.errors import ClaimFailed, InvalidArgument
+from synthbook.core.files import strict_json
 
 LOG_VARIABLE = "SYNTHBOOK_CLAIMS_LOG"  # a file that the runner names; each check appends one JSON line to it
 
@@ -183,4 +183,4 @@ def _log(shown: Shown) -> None:
     path = os.environ.get(LOG_VARIABLE)
     if path:
         with Path(path).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(shown)) + "\n")
+            log.write(strict_json(asdict(shown)) + "\n")

@@ -116,8 +116,10 @@ def _failure(job: Job, colours: bool) -> RenderableType:
 def show_board(console: Console, board: Board) -> None:
     """The claims as a table, what is wrong, and how many are shown and hold."""
     table = Table(box=None, pad_edge=False, expand=True)
-    for heading, share in (("claim", None), ("what it says", 1), ("verdict", None), ("notebook", None), ("", None)):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=share)
+    for heading in ("claim", "what it says", "verdict", "notebook", ""):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    table.columns[1].ratio = 1
+    table.columns[3].max_width = max(8, console.width - 70)  # the first to shrink
     for row in board.rows:
         style = "dim" if row["holds"] is None else None
         table.add_row(row["id"], row["title"], row["verdict"], row["notebook"] or "", MARKS[row["holds"]], style=style)

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 from synthbook.core.errors import SynthbookError
-from synthbook.core.manifest import data_folder, verify_all
+from synthbook.core.manifest import UNLISTED, data_folder, remedy, verify_all
 
 GIB = 2**30
-LEAST_MEMORY, LEAST_DISK = 2 * GIB, 8 * GIB
+LEAST_MEMORY, LEAST_DISK = 2 * GIB, GIB
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODELS_VARIABLE = "SYNTHBOOK_MODELS"
 LANDLOCK_CREATE_RULESET = 444  # one number on every architecture
@@ -163,7 +163,7 @@ def _container_room() -> list[int]:
 
 def check_disk(root: Path | None) -> Finding:
     """Free disk where the checkout lies."""
-    advice = "free some: the environment takes up to 6 GiB, the built book a little more"
+    advice = "free some: executed notebooks and the site are written there"
     return _room("disk", shutil.disk_usage(root or Path.cwd()).free, LEAST_DISK, advice)
 
 
@@ -180,13 +180,12 @@ def check_data(root: Path | None) -> Finding:
         folder = data_folder()
         checks = verify_all(folder)
     except SynthbookError as error:
-        return Finding("data", "fail", str(error), "clone the project again, or set SYNTHBOOK_DATA")
-    wrong = [check.file for check in checks if not check.holds]
+        return Finding("data", "fail", str(error))  # its words say what to do
+    wrong = [check for check in checks if not check.holds]
     if wrong:
-        advice = "synthbook data verify says more; git checkout -- data restores them"
-        return Finding(
-            "data", "fail", f"{len(wrong)} of {len(checks)} files are not as expected: {', '.join(wrong)}", advice
-        )
+        found = f"{len(wrong)} of {len(checks)} files are not as expected: {', '.join(check.file for check in wrong)}"
+        steps = [f"remove {c.file}" if c.expected == UNLISTED else remedy(folder, c.file) for c in wrong]
+        return Finding("data", "fail", found, "\n".join(["synthbook data verify says more", *steps]))
     return Finding("data", "ok", f"{len(checks)} files, all as in the manifest")
 
 

@@ -1,14 +1,14 @@
 """What an executed notebook depends on, as one hash: equal hashes mean that running it again can be skipped.
 
 The hash covers the code cells, the synthbook modules they import (directly or through one another), the ledger of
-claims, the pinned versions, the data manifest, the profile, and Python's minor version. Words do not count.
+claims, the pinned versions, the data manifest and the sizes of the files it lists, the profile, and Python's minor
+version. Words do not count.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import os
 import platform
 import re
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import synthbook
+from synthbook.core.errors import DataError
 from synthbook.core.files import sha256_file
-from synthbook.core.manifest import FOLDER_VARIABLE, MANIFEST
+from synthbook.core.manifest import MANIFEST, data_folder, read_manifest
 from synthbook.course.notebook import Notebook, code_cells
 from synthbook.course.project import Project
 
@@ -29,10 +30,9 @@ _MAGIC = re.compile(r"^(\s*)(?:[%!]|[\w, ]+=\s*[%!]).*$", re.MULTILINE)
 def fingerprint(notebook: Notebook, project: Project, *, profile: str, package: Path = PACKAGE) -> str:
     """SHA-256, as 64 hexadecimal digits, over everything that decides the notebook's outputs."""
     sources = [cell["source"] for cell in code_cells(notebook)]
-    data = Path(os.environ.get(FOLDER_VARIABLE) or project.root / "data")
-    files = [package / "course" / "claims.toml", project.root / "constraints.txt", data / MANIFEST]
+    files = [package / "course" / "claims.toml", project.root / "constraints.txt"]
     digest = hashlib.sha256()
-    for part in (profile, platform.python_version().rpartition(".")[0], *sources):
+    for part in (profile, platform.python_version().rpartition(".")[0], *sources, *_data()):
         _add(digest, part)
     for file in files:
         _add(digest, f"{file.name} {_hash_of(file)}")
@@ -52,6 +52,19 @@ def modules_of(sources: list[str], package: Path = PACKAGE) -> list[Path]:
                 found[module] = file
                 waiting |= _imports_of_file(file, module, package.name, file.stat().st_mtime_ns)
     return sorted(found.values())
+
+
+def _data() -> Iterator[str]:
+    """The manifest's hash, and each data file's size: damage that changes a size is seen without reading the files."""
+    try:
+        folder = data_folder()
+        listed = read_manifest(folder)
+    except DataError:
+        yield "no data"
+        return
+    yield _hash_of(folder / MANIFEST)
+    for file in listed:
+        yield f"{file} {(folder / file).stat().st_size if (folder / file).is_file() else 'absent'}"
 
 
 def _add(digest: hashlib._Hash, part: str) -> None:

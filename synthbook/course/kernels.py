@@ -21,6 +21,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
+from synthbook.core.manifest import FOLDER_VARIABLE, named_folder
 from synthbook.course import watchdog
 from synthbook.course.claims import LOG_VARIABLE
 from synthbook.course.memory import MemoryWatch
@@ -66,9 +67,11 @@ class Kernel:
                 raise asyncio.CancelledError from None
             raise
 
-    async def cause_of_death(self) -> str:
-        """How the process ended, with the last lines it wrote."""
+    async def cause_of_death(self) -> str | None:
+        """How the process ended, with the last lines it wrote; None while it lives."""
         code = await self.manager.provisioner.poll()
+        if code is None:
+            return None
         last = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-10:]
         return "\n".join([f"the kernel died: {_exit_reason(code)}", *last])
 
@@ -130,7 +133,7 @@ class Keeper:
 
     def _manager(self, folder: Path) -> Any:
         where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
-        if os.name == "posix" and len(str(folder)) <= SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
+        if len(str(folder)) <= SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
             where |= {"transport": "ipc", "ip": str(folder / "s")}
         return AsyncKernelManager(kernel_spec_manager=OwnInterpreter(), **where)
 
@@ -151,6 +154,8 @@ def _environment(profile: str, claims_log: Path, folder: Path) -> dict[str, str]
     hidden = ("MPLBACKEND", "IPYTHONDIR")  # a user's own settings would change what is committed
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
     own = {PROFILE_VARIABLE: profile, LOG_VARIABLE: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
+    data = named_folder()  # absolute, since kernels work in another folder
+    own |= {FOLDER_VARIABLE: str(data)} if data else {}
     return inherited | ONE_THREAD | own | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
@@ -164,9 +169,7 @@ async def _stop(manager: Any, client: Any, pid: int, *, gently: bool) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _exit_reason(code: int | None) -> str:
-    if code is None:
-        return "it stopped answering"
+def _exit_reason(code: int) -> str:
     if code >= 0:
         return f"it ended with exit code {code}"
     hint = ", which often means that memory ran out" if code == -signal.SIGKILL else ""

@@ -5,13 +5,17 @@ A notebook is the plain dictionary of its JSON (nbformat 4), with every multi-li
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import DataError
+from synthbook.core.files import strict_json
+from synthbook.course import shape
 
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
@@ -25,17 +29,18 @@ _FOLDERS = re.compile(r"(?:/[^\s:'\"/]+)+/(?=[^\s:'\"/]+\.py:\d+)")
 
 
 def read(path: Path) -> Notebook:
-    """Read a notebook; `DataError` names the file when it is missing, cut off, or no notebook of format 4."""
+    """Read a notebook; `DataError` names the file when it is missing, unreadable, cut off, or none of format 4."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        if notebook["nbformat"] != 4:
-            raise ValueError(f"nbformat {notebook['nbformat']}, not 4")
-        for cell in notebook["cells"]:
-            _join_lines(cell)
+        notebook = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)  # NaN is not JSON
+        shape.check(notebook)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a notebook of format 4 ({error}): restore it from version control") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not a notebook of format 4 ({error}): mend or restore it") from None
+    for cell in notebook["cells"]:
+        _join_lines(cell)
     return dict(notebook)
 
 
@@ -50,7 +55,7 @@ def dumps(notebook: Notebook) -> str:
             for mime, value in output.get("data", {}).items():
                 if isinstance(value, str):
                     output["data"][mime] = value.splitlines(keepends=True)
-    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return strict_json(notebook, indent=1, sort_keys=True) + "\n"
 
 
 def code_cells(notebook: Notebook) -> list[Cell]:
@@ -66,10 +71,50 @@ def is_whole(notebook: Notebook) -> bool:
     return counts == list(range(1, len(cells) + 1)) and not errors
 
 
+def claim_ids(cell: Cell) -> list[str]:
+    """The ids in a code cell's calls of `claim("...")`, in order, each once; none where a cell magic takes the text.
+
+    >>> claim_ids({"cell_type": "code", "source": 'claim("C7.2-1", part="var", measured=1.0, expected=1.0)'})
+    ['C7.2-1']
+    """
+    try:
+        tree = ast.parse(cell["source"] if cell["cell_type"] == "code" else "")
+    except SyntaxError:
+        return []
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    return list(dict.fromkeys(id for id in map(_claim_id, calls) if id))
+
+
+def _claim_id(call: ast.Call) -> str | None:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
+    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "id")]
+    if name == "claim" and given and isinstance(given[0], ast.Constant) and isinstance(given[0].value, str):
+        return given[0].value
+    return None
+
+
 def measured(notebook: Notebook) -> dict[str, Any]:
-    """What the runner wrote into the metadata: fingerprint, profile, minutes, peak_mib, claims; empty if it has not."""
-    found = notebook.get("metadata", {}).get(KEY, {})
-    return found if isinstance(found, dict) else {}
+    """What the runner wrote into the metadata: fingerprint, profile, minutes, peak_mib, claims.
+
+    Empty if it has not; a fact of a wrong type, which someone typed, is left out.
+    """
+    found = notebook.get("metadata", {}).get(KEY)
+    if not isinstance(found, dict):
+        return {}
+    facts: dict[str, Any] = {key: found[key] for key in ("fingerprint", "profile") if isinstance(found.get(key), str)}
+    facts |= {key: found[key] for key in ("minutes", "peak_mib") if _is_number(found.get(key))}
+    if isinstance(found.get("claims"), list):
+        facts["claims"] = [row for row in found["claims"] if _is_row(row)]
+    return facts
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("part"), str)
 
 
 def normalise(notebook: Notebook) -> Notebook:
@@ -96,7 +141,7 @@ def normalise(notebook: Notebook) -> Notebook:
 def write_card(notebook: Notebook) -> None:
     """Put the measured time and memory between the header card's markers, where the first cell has them."""
     facts, cells = measured(notebook), notebook["cells"]
-    if facts and cells and cells[0]["cell_type"] == "markdown":
+    if {"minutes", "peak_mib"} <= facts.keys() and cells and cells[0]["cell_type"] == "markdown":
         text = f"{max(facts['minutes'], 0.1):.1f} min, {facts['peak_mib']} MiB"
         cells[0]["source"] = CARD.sub(rf"\g<1>{text}\g<2>", cells[0]["source"])
 
@@ -133,7 +178,6 @@ def _names(number: int) -> list[str]:
 
 def _join_lines(cell: Cell) -> None:
     cell["source"] = _joined(cell["source"])
-    cell.setdefault("metadata", {})
     for output in cell.get("outputs", []):
         if "text" in output:
             output["text"] = _joined(output["text"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 from pathlib import Path
@@ -41,35 +40,11 @@ def restore_downloads(root: Path, html: Path) -> None:
         shutil.copyfile(path, html / "_sources" / "notebooks" / path.name)
 
 
-def claimed(source: str) -> list[str]:
-    """The ids in a cell's calls of `claim("...")`, in order, each once; none for a cell that is not plain Python.
-
-    >>> claimed('claim("C7.2-1", part="var", measured=1.0, expected=1.0)')
-    ['C7.2-1']
-    """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # a cell magic
-        return []
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    calls.sort(key=lambda call: (call.lineno, call.col_offset))
-    ids = [_claim_id(call) for call in calls]
-    return list(dict.fromkeys(id for id in ids if id))
-
-
-def _claim_id(call: ast.Call) -> str | None:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
-    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "id")]
-    if name == "claim" and given and isinstance(given[0], ast.Constant) and isinstance(given[0].value, str):
-        return given[0].value
-    return None
-
-
 def with_margin_notes(notebook: nb.Notebook) -> nb.Notebook:
     """Put a note with a link to the ledger before every cell that checks a claim, in place; return the notebook."""
     cells: list[nb.Cell] = []
     for number, cell in enumerate(notebook["cells"]):
-        ids = claimed(cell["source"]) if cell["cell_type"] == "code" else []
+        ids = nb.claim_ids(cell)
         if ids:
             links = ", ".join(f"{{ref}}`{id} <{id}>`" for id in ids)
             note = f"```{{margin}}\nChecks claim {links}\n```"

@@ -45,10 +45,12 @@ class Project:
     def select(self, only: Iterable[str] = ()) -> list[Path]:
         """The notebooks whose names start with one of the prefixes; all of them when there is no prefix.
 
-        Raises `InvalidArgument` for a prefix that no notebook starts with.
+        Raises `InvalidArgument` for a prefix that no notebook starts with, and when there is no notebook at all.
         """
         sources, prefixes = self.sources(), tuple(only)
-        names = ", ".join(source.stem for source in sources) or "none: notebooks/ is empty"
+        if not sources:
+            raise InvalidArgument("folder", str(self.notebooks), "a folder that holds at least one notebook (*.ipynb)")
+        names = ", ".join(source.stem for source in sources)
         for prefix in prefixes:
             if not prefix or not any(source.name.startswith(prefix) for source in sources):
                 raise InvalidArgument("only", prefix, f"the beginning of a notebook's name ({names})")

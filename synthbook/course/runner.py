@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from synthbook.core.errors import DataError, SynthbookError
+from synthbook.core.errors import DataError, SynthbookError, describe
 from synthbook.core.files import atomic_write, sha256
 from synthbook.core.provenance import Provenance, write_described
 from synthbook.course import notebook as nb
@@ -24,37 +22,24 @@ from synthbook.course.project import Project
 
 
 def run(project: Project, sources: list[Path], settings: Settings, observe: Observer = lambda job: None) -> list[Job]:
-    """Run the notebooks that changed and return all jobs in the order given; jobs cut short are "interrupted"."""
+    """Run the notebooks that changed and return all jobs in the order given; jobs cut short are "interrupted".
+
+    Whoever calls this holds the checkout's lock. Whatever is wrong with one notebook is that job's failure.
+    """
     jobs = [Job(source) for source in sources]
-    with _alone(project):
+    try:
         for job in jobs:
             _prepare(job, project, settings)
             observe(job)
         waiting = [job for job in jobs if job.status == "waiting"]
         if waiting:
-            try:
-                asyncio.run(_run_all(waiting, project, settings, observe))
-            except KeyboardInterrupt:
-                for job in waiting:
-                    if job.status in ("waiting", "running"):
-                        job.status = "interrupted"
-                        observe(job)
+            asyncio.run(_run_all(waiting, project, settings, observe))
+    except KeyboardInterrupt:
+        for job in jobs:
+            if job.status in ("waiting", "running"):
+                job.status = "interrupted"
+                observe(job)
     return jobs
-
-
-@contextlib.contextmanager
-def _alone(project: Project) -> Iterator[None]:
-    """Refuse to run beside another runner of the same checkout, and sweep up after one that was killed."""
-    project.copies.mkdir(parents=True, exist_ok=True)
-    with (project.build / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SynthbookError(f"another run is going on in {project.root}: wait until it has ended") from None
-        for folder in (project.copies, project.notebooks):
-            for left in folder.glob(".*.ipynb.*.tmp"):
-                left.unlink(missing_ok=True)
-        yield
 
 
 def _prepare(job: Job, project: Project, settings: Settings) -> None:
@@ -62,25 +47,33 @@ def _prepare(job: Job, project: Project, settings: Settings) -> None:
     try:
         job.read_as = job.source.read_bytes()
         job.notebook = nb.read(job.source)
-    except DataError as error:
-        job.status, job.failure = "failed", Failure(str(error))
-        return
-    job.cells = len(nb.code_cells(job.notebook))
-    job.fingerprint = fingerprint(job.notebook, project, profile=settings.profile)
-    if settings.force:
-        return
-    if settings.update:
-        exported = all((project.root / path).is_file() for path in nb.exports(job.notebook))
-        unchanged = exported and _is_current(job.notebook, job.fingerprint)
-    else:
-        unchanged = _refresh_copy(job, project)
-    if unchanged:
-        facts = nb.measured(job.notebook)
-        job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
+        job.cells = len(nb.code_cells(job.notebook))
+        job.fingerprint = fingerprint(job.notebook, project, profile=settings.profile)
+        if settings.force:
+            return
+        if _refresh_committed(job, project) if settings.update else _refresh_copy(job, project):
+            facts = nb.measured(job.notebook)
+            job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
+    except Exception as error:
+        job.status, job.failure = "failed", Failure(describe(error))
 
 
 def _is_current(notebook: nb.Notebook, expected: str) -> bool:
-    return nb.measured(notebook).get("fingerprint") == expected and nb.is_whole(notebook)
+    facts = nb.measured(notebook)
+    told = {"minutes", "peak_mib", "claims"} <= facts.keys()
+    return told and facts.get("fingerprint") == expected and nb.is_whole(notebook)
+
+
+def _refresh_committed(job: Job, project: Project) -> bool:
+    """Whether the committed notebook is still good; if so, it gets its measured values and normal form back."""
+    exported = all((project.root / path).is_file() for path in nb.exports(job.notebook))
+    if not exported or not _is_current(job.notebook, job.fingerprint):
+        return False
+    job.notebook = nb.refresh(job.notebook, job.notebook)
+    text = nb.dumps(job.notebook)
+    if text.encode() != job.read_as:
+        _publish(job, job.notebook, text, project)
+    return True
 
 
 def _refresh_copy(job: Job, project: Project) -> bool:
@@ -124,13 +117,14 @@ async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, 
     job.status, job.started = "running", time.monotonic()
     observe(job)
     executed, rows = await _execute(job, project, settings, keeper, observe)
-    if job.failure is None:
-        try:
+    try:
+        if job.failure is None:
             _write_done(job, executed, rows, project, settings)
-        except (SynthbookError, OSError) as error:
-            job.failure = Failure(str(error))
+    except Exception as error:
+        job.failure = Failure(describe(error))
     if job.failure is not None:
-        _write_failed(job, executed, rows, project)
+        with contextlib.suppress(Exception):  # the failure is told in any case
+            _write_failed(job, executed, rows, project)
     job.status = "done" if job.failure is None else "failed"
     observe(job)
 
@@ -139,14 +133,14 @@ async def _execute(
     job: Job, project: Project, settings: Settings, keeper: Any, observe: Observer
 ) -> tuple[nb.Notebook, list[dict[str, Any]]]:
     """Run all cells in a fresh kernel; the executed notebook and the rows its claims logged."""
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
     from nbformat import from_dict
 
     executed = from_dict(json.loads(json.dumps(job.notebook)))  # type: ignore[no-untyped-call]
     for cell in executed.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    log, kernel, source = keeper.folder / job.name / "claims", None, ""
+    log, source = keeper.folder / job.name / "claims", ""
     try:
         async with keeper.kernel(
             executed, name=job.name, cwd=project.notebooks, profile=settings.profile, timeout=settings.seconds_per_cell
@@ -163,13 +157,12 @@ async def _execute(
             except CellTimeoutError:
                 reason = f"still running after {settings.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
                 job.failure = Failure(reason, job.cell, source)
-            except DeadKernelError:
-                job.failure = Failure(await kernel.cause_of_death(), job.cell, source)
+            except Exception as error:
+                job.failure = Failure(await kernel.cause_of_death() or describe(error), job.cell, source)
             finally:
                 job.seconds, job.peak_mib = time.monotonic() - kernel.started, kernel.peak_mib()
-    except Exception as error:  # whatever goes wrong with one notebook, the others go on
-        cause = await kernel.cause_of_death() if kernel else f"{type(error).__name__}: {error}"
-        job.failure = Failure(f"the kernel did not work: {cause}", job.cell, source)
+    except Exception as error:
+        job.failure = job.failure or Failure(f"the kernel did not work: {describe(error)}", job.cell, source)
     if job.failure is None and not nb.is_whole(executed):
         job.failure = Failure("a cell shows an error that the notebook lets pass (tag raises-exception)")
     return executed, _read_log(log)
@@ -186,7 +179,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, parse_constant=str))
     return rows
 
 
@@ -221,6 +214,8 @@ def _publish(job: Job, executed: nb.Notebook, text: str, project: Project) -> No
                 f"the cell that exports {path} needs an image/png output and a path inside the project"
             )
         parents = {f"notebooks/{job.source.name}": sha256(text.encode())}
+        for left in target.parent.glob(f".{target.name}.*.tmp"):
+            left.unlink()  # of a run that was killed
         write_described(target, picture, Provenance(f"a figure of {job.source.name}", command, parents))
     atomic_write(job.source, text)
 

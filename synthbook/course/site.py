@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,27 +26,35 @@ def build(root: Path, *, force: bool = False) -> Path:
 
     Reads docs/, notebooks/*.ipynb, bench/results and the ledger; writes under build/site. When none of them changed
     since the last good build, nothing is done unless `force`. Any warning, remote address or image without alternative
-    text raises `SiteError`, and the next call builds from nothing.
+    text raises `SiteError`. The site appears all at once: until then, and after a failure, the one before it stays.
     """
     root = Path(root).resolve()
     if not (root / "docs" / "conf.py").is_file():
         raise InvalidArgument("root", str(root), "the folder of a checkout, which holds docs/conf.py")
     folder = root / "build" / "site"
-    source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
-    first_page, stamp = html / "index.html", folder / "inputs.sha256"
+    first_page, stamp = folder / "_build" / "html" / "index.html", folder / "inputs.sha256"
     inputs = inputs_hash(root)
     if not force and first_page.is_file() and stamp.is_file() and stamp.read_text() == inputs:
         return first_page
-    if folder.exists():
-        shutil.rmtree(folder)  # Sphinx does not repeat the warnings of a page that it does not read again
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".site.", suffix=".tmp") as spare:
+        new = Path(spare) / "new"
+        _build_into(new, root)
+        atomic_write(new / stamp.name, inputs)
+        if folder.exists():
+            folder.rename(Path(spare) / "old")
+        new.rename(folder)
+    return first_page
+
+
+def _build_into(folder: Path, root: Path) -> None:
+    source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
     pages.assemble(root, source)
     _sphinx(source, html)
     pages.restore_downloads(root, html)
     found = offline.faults(html)
     if found:
         raise SiteError(f"the site has {len(found)} faults:\n  " + "\n  ".join(found))
-    atomic_write(stamp, inputs)
-    return first_page
 
 
 def inputs_hash(root: Path) -> str:

@@ -1,5 +1,6 @@
 """A copy of the data that a test may damage."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A writable copy of the small sets (hard links would let a test damage the original), named by SYNTHBOOK_DATA."""
     folder = tmp_path / "data"
     shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns("fashion-mnist", "frame*.jpg"))
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (0, 0))  # whatever is written from now on is newer
     monkeypatch.setenv(manifest.FOLDER_VARIABLE, str(folder))
     return folder
 

@@ -60,6 +60,11 @@ def holds(*rows: dict[str, Any], id: str = TWO) -> bool | None:
         ([row("p", 1.2), row("p", 1.0), row("q", 5.0)], False),
         ([row("p", math.nan), row("q", 5.0)], False),
         ([row("p", None), row("q", 5.0)], False),
+        ([row("p", "NaN"), row("q", 5.0)], False),
+        ([row("p", 1.0), row("q", "Infinity")], False),
+        ([row("p", "one"), row("q", 5.0)], False),
+        ([row("p", [1.0]), row("q", {})], False),
+        ([{"id": TWO, "part": "p"}, row("q", 5.0)], False),
         ([row("p", 1.3, tolerance=0.5), row("q", 5.0)], False),  # wider than the ledger's cap
     ],
 )
@@ -114,3 +119,11 @@ def test_the_committed_board_reads_metadata(book: Book, shown: Callable[..., Any
     book.write("02", "1")
     result = committed(book)
     assert (result.shown, result.hold, len(result.rows)) == (1, 1, len(ledger()))
+
+
+def test_an_unreadable_notebook_is_an_error_beside_the_others(book: Book, shown: Callable[..., Any]) -> None:
+    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    shown(book, "01", [row(part.id, 1.0, claim.id, tolerance=0.0) for part in claim.parts])
+    (book.notebooks / "02.ipynb").mkdir()
+    result = committed(book)
+    assert result.hold == 1 and not result.ok and "02.ipynb cannot be read: Is a directory" in result.errors[0]

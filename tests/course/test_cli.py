@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import synthbook
 from synthbook.cli import main
 from synthbook.core.errors import SynthbookError
 from synthbook.core.provenance import read_provenance
@@ -117,6 +120,9 @@ def test_claims_of_committed_notebooks(
             "only = '9z' is not accepted: give the beginning of a notebook's name (01)",
         ),
         (["course", "run", "--cell-timeout", "0"], "cell-timeout = 0.0 is not accepted"),
+        (["course", "run", "--cell-timeout", "inf"], "cell-timeout = inf is not accepted"),
+        (["course", "run", "--cell-timeout", "nan"], "cell-timeout = nan is not accepted"),
+        (["course", "run", "--update", "--profile", "full"], "give quick together with --update"),
         (["course", "run", "--jobs", "0"], "--jobs"),
         (["course", "run", "--profile", "slow"], "--profile"),
         (["claims", "--section", "99"], "section = '99' is not accepted"),
@@ -133,6 +139,32 @@ def test_bad_input_ends_with_2(
     assert message in captured.err and "Traceback" not in captured.err and captured.out == ""
     assert main([*arguments, "--json"]) == 2
     assert message in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("command", [["course", "run"], ["claims"]])
+def test_a_book_without_notebooks_is_bad_input(
+    command: list[str], inside: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    assert "give a folder that holds at least one notebook (*.ipynb)" in capsys.readouterr().err
+
+
+def test_the_environment_may_name_the_profile(
+    inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "synthbook.course.book.run", lambda project, sources, settings, observe: asked.append(settings) or []
+    )
+    inside.write("01", "1")
+    monkeypatch.setenv("SYNTHBOOK_PROFILE", "full")
+    main(["course", "run", "--no-site"])
+    main(["course", "run", "--no-site", "--profile", "quick"])
+    assert [settings.profile for settings in asked] == ["full", "quick"]
+    assert main(["course", "run", "--update"]) == 2
+    monkeypatch.setenv("SYNTHBOOK_PROFILE", "slow")
+    assert main(["course", "run"]) == 2
+    assert "SYNTHBOOK_PROFILE" in capsys.readouterr().err
 
 
 def test_outside_of_a_checkout(
@@ -187,4 +219,97 @@ def test_ctrl_c_outside_of_a_notebook(
 
     monkeypatch.setattr("synthbook.course.site.build", interrupted)
     assert main(["course", "site"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "synthbook: interrupted\n"
+    assert main(["course", "site", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+    inside.write("01", "1")
+    assert main(["course", "run"]) == 130
+    out = capsys.readouterr().out
+    assert "interrupted: notebooks that had ended are kept" in out and out.endswith("1 notebook: 1 done\n")
+    assert main(["course", "run", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["interrupted"] is True
+
+
+@pytest.mark.parametrize("command", [["course", "run", "--no-site"], ["course", "site"]])
+def test_a_folder_that_cannot_be_written_is_one_message(
+    command: list[str], inside: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside.write("01", "1")
+    inside.build.touch()
+    assert main(command) == 1
+    message = f"{inside.copies}: Not a directory"
+    assert capsys.readouterr().err == f"synthbook: {message}\n"
+    assert main([*command, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"error": message}
+
+
+def test_a_full_disk_does_not_hide_what_ran(
+    inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(root: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    inside.write("01", "1")
+    monkeypatch.setattr("synthbook.course.site.build", full)
+    monkeypatch.setattr("synthbook.course.book.write_described", full)
+    assert main(["course", "run"]) == 1
+    out = capsys.readouterr().out
+    assert "✗ No space left on device" in out and out.endswith("1 notebook: 1 done\n")
+
+
+def test_a_reader_that_went_away_does_not_end_the_run(inside: Book) -> None:
+    inside.write("01", "1")
+    inside.write("02", "1")
+    for arguments in (["--jobs", "1"], ["--json"]):
+        runner = inside.start(*arguments)
+        assert runner.stdout and runner.stderr
+        runner.stdout.close()
+        said = runner.stderr.read()
+        assert runner.wait(timeout=60) == 0 and "Traceback" not in said and "Broken" not in said
+        assert len(list(inside.copies.iterdir())) == 2 and (inside.build / "claims.json").is_file()
+
+
+def test_the_site_and_the_board_survive_an_odd_notebook(
+    inside: Book, shown: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": CLAIM.id, "part": p.id, "measured": 1, "expected": 1, "tolerance": 0} for p in CLAIM.parts]
+    shown(inside, "01", rows)
+    (inside.notebooks / "02.ipynb").mkdir()
+    assert main(["claims"]) == 1
+    out = capsys.readouterr().out
+    assert f"1 of {len(ledger())} claims shown, 1 hold" in out and "02.ipynb cannot be read" in out
+    assert main(["claims", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["hold"] == 1 and len(document["errors"]) == 1
+
+
+def test_numbers_that_are_not_finite_are_printed_as_json(
+    inside: Book, shown: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown(inside, "01", [{"id": CLAIM.id, "part": CLAIM.parts[0].id, "measured": math.nan, "expected": 1}])
+    assert main(["claims", "--json"]) == 1
+    out = capsys.readouterr().out
+    row = next(row for row in json.loads(out, parse_constant=pytest.fail)["claims"] if row["id"] == CLAIM.id)
+    assert row["holds"] is False and row["parts"][0]["measured"] == "NaN"
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"synthbook {synthbook.__version__}\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_on_a_narrow_terminal_the_title_keeps_its_place(
+    columns: int,
+    inside: Book,
+    shown: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"id": CLAIM.id, "part": p.id, "measured": 1, "expected": 1, "tolerance": 0} for p in CLAIM.parts]
+    shown(inside, "01_a_name_of_some_length", rows)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["claims", "--section", CLAIM.section]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(CLAIM.id))
+    assert CLAIM.title[:12] in line and CLAIM.verdict in line and "✓" in line and len(line.rstrip()) <= columns
+    assert ("01_a_name_of_some_length" in line) == (columns == 160)

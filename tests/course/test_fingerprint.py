@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from synthbook.core.manifest import write_manifest
 from synthbook.course import notebook as nb
 from synthbook.course.fingerprint import PACKAGE, fingerprint, modules_of
 from synthbook.course.project import Project
@@ -74,8 +75,12 @@ def test_the_scan_agrees_with_what_python_loads() -> None:
 
 
 @pytest.fixture
-def parts(book: Book, package: Path) -> tuple[nb.Notebook, Book, Path]:
-    (book.root / "data").mkdir()
+def parts(book: Book, package: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nb.Notebook, Book, Path]:
+    data = book.root / "data"
+    data.mkdir()
+    (data / "a.csv").write_text("1")
+    write_manifest(data)
+    monkeypatch.setenv("SYNTHBOOK_DATA", str(data))
     return nb.read(book.write("01", "from pack.core import files", "x = 1")), book, package
 
 
@@ -89,14 +94,20 @@ def test_what_changes_it(parts: tuple[nb.Notebook, Book, Path], monkeypatch: pyt
     for path in ("pack/core/deep.py", "pack/core/files.py", "pack/__init__.py", "pack/course/claims.toml"):
         (book.root / path).write_text("# changed")
         seen.add(now())
-    for path in ("constraints.txt", "data/manifest.json"):
+    for path in ("constraints.txt", "data/a.csv"):
         (book.root / path).write_text("changed")
         seen.add(now())
+    write_manifest(book.root / "data")
+    seen.add(now())
+    (book.root / "data" / "a.csv").unlink()
+    seen.add(now())
+    monkeypatch.setenv("SYNTHBOOK_DATA", str(book.root))  # no data there at all
+    seen.add(now())
     notebook["cells"][2]["source"] = "x = 2"
     seen.add(now())
     monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
     seen.add(now())
-    assert len(seen) == 10 and all(len(value) == 64 for value in seen)
+    assert len(seen) == 13 and all(len(value) == 64 for value in seen)
 
 
 def test_what_does_not_change_it(parts: tuple[nb.Notebook, Book, Path]) -> None:
@@ -104,6 +115,7 @@ def test_what_does_not_change_it(parts: tuple[nb.Notebook, Book, Path]) -> None:
     before = fingerprint(notebook, book, profile="quick", package=package)
     (package / "lonely.py").write_text("x = 2")
     (package / "core" / "other.py").write_text("x = 2")
+    (book.root / "data" / "b.csv").write_text("not listed")
     notebook["cells"][0]["source"] = "# Other words"
     notebook["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
     notebook["cells"][1]["metadata"] = {"tags": ["x"]}

@@ -12,17 +12,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
 import pytest
 
-from synthbook.core.errors import SynthbookError
+from synthbook.core.errors import DataError, SynthbookError
+from synthbook.core.files import sha256_file
+from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
 from synthbook.course import notebook as nb
+from synthbook.course.book import make, make_site
 from synthbook.course.jobs import Job, Settings
 from synthbook.course.runner import run
-from tests.course.conftest import Book
+from tests.course.conftest import CARD, Book
 
 CLAIM = "from synthbook.course import claim\nclaim({id!r}, part={part!r}, measured={m}, expected={m}, tolerance=0)"
 
@@ -117,6 +121,133 @@ def test_copies_are_valid_and_stable(mixed: tuple[Book, dict[str, Job], dict[str
     assert all("execution" not in cell.metadata for cell in copy["cells"])
     text = (mixed[0].copies / "01_good.ipynb").read_text()
     assert nbformat.writes(copy) + "\n" == text  # laid out as Jupyter lays it out
+
+
+def odd(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        notebook = json.loads(path.read_text())
+        change(notebook)
+        path.write_text(json.dumps(notebook))
+
+    return write
+
+
+def facts(**found: Any) -> Callable[[Path], object]:
+    return odd(lambda notebook: notebook["metadata"].update(synthbook=found))
+
+
+def in_place_of(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+ODD = {  # what is odd about a notebook, and the reason for its failure; none where it can run all the same
+    "no metadata": (odd(lambda n: n.pop("metadata")), ""),
+    "no minor version": (odd(lambda n: n.pop("nbformat_minor")), ""),
+    "no outputs": (odd(lambda n: n["cells"][1].pop("outputs")), ""),
+    "minutes in words": (facts(minutes="two", peak_mib=[]), ""),
+    "minutes without end": (facts(minutes=float("inf"), fingerprint=1), ""),
+    "claims in words": (facts(claims="C7.2-1"), ""),
+    "rows without a part": (facts(claims=[{"id": "C7.2-1"}, 1, None]), ""),
+    "facts that are a list": (odd(lambda n: n["metadata"].update(synthbook=[])), ""),
+    "null in a cell": (
+        odd(lambda n: n["cells"][1]["metadata"].update(synthbook=None)),
+        "cell 2: metadata.synthbook is",
+    ),
+    "an export without a path": (
+        odd(lambda n: n["cells"][1]["metadata"].update(synthbook={"export": 1})),
+        "export is '1'",
+    ),
+    "a cell without its kind": (odd(lambda n: n["cells"][1].pop("cell_type")), "cell 2 lacks cell_type"),
+    "a cell that is text": (odd(lambda n: n["cells"].append("x = 1")), "cell 3 is 'x = 1', not an object"),
+    "lines that are numbers": (odd(lambda n: n["cells"][1].update(source=[1])), "a line of cell 2: source is '1'"),
+    "metadata null": (odd(lambda n: n.update(metadata=None)), "the notebook: metadata is 'None'"),
+    "tags null": (odd(lambda n: n["cells"][1]["metadata"].update(tags=None)), "TypeError"),
+    "an older format": (odd(lambda n: n.update(nbformat=3)), "nbformat is 3, not 4"),
+    "no notebook": (lambda path: path.write_text("[]"), "the file is '[]', not an object"),
+    "no text": (lambda path: path.write_bytes(b"\xff\xfe"), "mend or restore it"),
+    "a folder": (lambda path: in_place_of(path, Path.mkdir), "a folder.ipynb: Is a directory"),
+    "a link to itself": (lambda path: in_place_of(path, lambda p: p.symlink_to(p)), "Too many levels"),
+    "a link to nothing": (
+        lambda path: in_place_of(path, lambda p: p.symlink_to("nowhere")),
+        "a link to nothing.ipynb: No such file",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def odd_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    root = tmp_path_factory.mktemp("odd")
+    (root / "notebooks").mkdir()
+    (root / "pyproject.toml").touch()
+    book = Book(root)
+    for name, (spoil, _) in ODD.items():
+        spoil(book.write(name, "1"))
+    outcome = make(book, book.sources(), Settings(), observe=unwatched, site=False)
+    assert outcome.board is not None and not outcome.errors
+    return {job.name: job for job in outcome.jobs}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_one_odd_notebook_does_not_stop_the_others(name: str, odd_ones: dict[str, Job]) -> None:
+    job, reason = odd_ones[name], ODD[name][1]
+    if reason:
+        assert job.status == "failed" and reason in str(job.failure)
+    else:
+        assert job.status == "done", job.failure
+
+
+def test_a_copy_with_a_matching_fingerprint_but_no_time_runs_again(book: Book) -> None:
+    book.write("01", "1")
+    jobs_of(book)
+    path = book.copies / "01.ipynb"
+    odd(lambda notebook: notebook["metadata"]["synthbook"].pop("minutes"))(path)
+    assert jobs_of(book)["01"].status == "done"
+
+
+def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    from synthbook.course.claims import ledger
+
+    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    lines = [
+        f"claim({claim.id!r}, part={claim.parts[0].id!r}, measured=float({value!r}), expected=1)"
+        for value in ("nan", "-inf")
+    ]
+    book.write(
+        "01", "from synthbook.course import claim", f"try:\n    {lines[0]}\nexcept AssertionError: pass", lines[1]
+    )
+    outcome = make(book, book.sources(), Settings(), observe=unwatched, site=False)
+    for path in (book.copies / "01.failed.ipynb", book.build / "claims.json"):
+        json.loads(path.read_text(), parse_constant=refuse)
+    rows = nb.measured(nb.read(book.copies / "01.failed.ipynb"))["claims"]
+    assert [row["measured"] for row in rows] == ["NaN", "-Infinity"]
+    assert outcome.board is not None
+    assert next(row for row in outcome.board.rows if row["id"] == claim.id)["holds"] is False
+
+
+def test_an_error_of_the_runner_is_not_called_the_kernels_death(book: Book) -> None:
+    book.write("01", "1")
+    job = jobs_of(book, Settings(cell_timeout=float("inf")))["01"]
+    assert job.failure and "OverflowError: cannot convert float infinity" in job.failure.reason
+    assert "died" not in job.failure.reason
+
+
+@pytest.mark.parametrize("named", ["data", "~/data"])
+def test_kernels_get_the_data_folder_that_the_runner_sees(
+    named: str, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (book.root / "data").mkdir()
+    (book.root / "data" / "manifest.json").write_text('{"files": {}}')
+    monkeypatch.chdir(book.root)
+    monkeypatch.setenv("HOME", str(book.root))
+    monkeypatch.setenv("SYNTHBOOK_DATA", named)
+    assert data_folder() == book.root / "data"
+    book.write("01", "from synthbook.core.manifest import data_folder\nprint(data_folder())")
+    assert jobs_of(book)["01"].status == "done"
+    assert book.copy("01")["cells"][1].outputs[0].text == f"{book.root / 'data'}\n"
 
 
 def test_memory_includes_children_and_what_was_freed(book: Book) -> None:
@@ -221,6 +352,23 @@ def test_update_runs_what_is_committed_without_being_whole(book: Book) -> None:
     assert jobs_of(book, Settings(update=True))["01"].status == "done"
 
 
+def test_update_gives_an_unchanged_notebook_its_measured_values_back(book: Book) -> None:
+    code = ["with open('../runs', 'a') as f: f.write('x')", PIXEL.format(PNG)]
+    source = book.write("01", *code, export="x.png")
+    jobs_of(book, Settings(update=True))
+    notebook = json.loads(source.read_text())
+    notebook["cells"][0]["source"] = CARD.replace("A notebook", "Other words")
+    source.write_text(json.dumps(notebook))
+    (book.root / ".x.png.abc.tmp").touch()
+    assert jobs_of(book, Settings(update=True))["01"].status == "unchanged"
+    card = nb.read(source)["cells"][0]["source"]
+    assert "Other words" in card and re.search(r"<!-- measured -->0\.1 min, \d+ MiB<!-- /measured -->", card)
+    assert source.read_text() == nb.dumps(nb.read(source)) and (book.root / "runs").read_text() == "x"
+    parents = read_provenance(book.root / "x.png").parents
+    assert parents == {"notebooks/01.ipynb": sha256_file(source)}
+    assert not list(book.root.rglob("*.tmp"))
+
+
 def test_update_leaves_a_failed_notebook_and_one_without_its_picture(book: Book) -> None:
     paths = [
         book.write("01", "1 / 0"),
@@ -255,16 +403,69 @@ def test_claims_land_in_the_metadata(book: Book) -> None:
     assert (row["id"], row["part"], row["measured"], row["holds"]) == ("C7.2-1", part, 0.5, True)
 
 
-def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book) -> None:
-    left = book.notebooks / ".01.ipynb.abc.tmp"
-    left.touch()
-    book.build.mkdir()
+def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    book.copies.mkdir(parents=True)
+    left = [book.notebooks / ".01.ipynb.abc.tmp", book.copies / ".01.ipynb.abc.tmp", book.build / ".claims.json.x.tmp"]
+    for file in left:
+        file.touch()
+    (book.build / ".site.abc.tmp" / "source").mkdir(parents=True)
+    mine = book.notebooks / ".mine.tmp"
+    mine.touch()
+    monkeypatch.setattr("synthbook.course.site.build", lambda root: root)
     with (book.build / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for work in (lambda: make(book, [], Settings(), observe=print), lambda: make_site(book)):
+            with pytest.raises(SynthbookError, match="another run is going on"):
+                work()
+        assert all(file.exists() for file in left)
+    assert make_site(book) == book.root
+    assert mine.exists() and sorted(book.build.iterdir()) == [book.build / ".lock", book.copies]
+    assert not any(file.exists() for file in left)
+
+
+def test_the_lock_is_held_until_the_board_is_written(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
         with pytest.raises(SynthbookError, match="another run is going on"):
-            run(book, [], Settings())
-        assert left.exists()
-    assert run(book, [], Settings()) == [] and not left.exists()
+            make_site(book)
+        raise DataError("the second was refused")
+
+    book.write("01", "1")
+    monkeypatch.setattr("synthbook.course.site.build", refused)
+    monkeypatch.setattr("synthbook.course.book._write_board", refused)
+    outcome = make(book, book.sources(), Settings(), observe=unwatched)
+    assert [job.status for job in outcome.jobs] == ["done"] and outcome.exit_code == 1
+    assert outcome.errors == ["the second was refused"] * 2
+
+
+def unwatched(job: Job) -> None:
+    pass
+
+
+def test_a_site_that_cannot_be_built_leaves_the_one_before_it(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_into(folder: Path, root: Path) -> None:
+        (folder / "_build" / "html").mkdir(parents=True)
+        (folder / "_build" / "html" / "index.html").write_text((root / "docs" / "conf.py").read_text())
+        assert not broken
+
+    broken = False
+    (book.root / "docs").mkdir()
+    (book.root / "docs" / "conf.py").write_text("first")
+    monkeypatch.setattr("synthbook.course.site._build_into", build_into)
+    page = make_site(book)
+    (book.root / "docs" / "conf.py").write_text("second")
+    broken = True
+    with pytest.raises(AssertionError):
+        make_site(book)
+    assert page.read_text() == "first"
+    broken = False
+    assert make_site(book) == page and page.read_text() == "second"
+    assert not list(book.build.glob("*.tmp"))
+
+
+def test_where_files_cannot_be_locked_the_way_out_is_named(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(SynthbookError, match="on Windows use WSL"):
+        make_site(book)
 
 
 STAY = """import ctypes, os, pathlib, subprocess, sys

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,7 @@ def html(book: Path) -> Path:
 
 def test_no_page_style_or_script_points_at_another_machine(html: Path) -> None:
     assert offline.faults(html) == []
-    assert (html / "_static" / "mathjax" / "tex-svg-full.js").is_file()
+    assert "cdn." not in (html / "_static" / "mathjax" / "tex-svg-full.js").read_text(encoding="utf-8")
     for page in html.rglob("*.html"):  # a second opinion, coarser than the parser's
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"https?://", text), page
@@ -143,9 +142,7 @@ def test_the_first_page_lists_the_notebooks_in_the_order_of_reading(html: Path) 
 
 def test_an_unchanged_book_is_not_built_again(book: Path, html: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "_sphinx", lambda *paths: pytest.fail("Sphinx ran again"))
-    began = time.perf_counter()
     assert site.build(book) == html / "index.html"
-    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize("changed", ["docs/about.md", "docs/_static/book.css", "notebooks/00_start.ipynb"])
@@ -193,18 +190,40 @@ def test_a_warning_of_sphinx_fails_the_build_and_is_shown(tmp_path: Path) -> Non
     [
         ("a.html", '<a href="https://example.org">x</a>', "<a href="),
         ("a.html", '<script src="//example.org/x.js"></script>', "<script src="),
+        ("a.html", '<script type="module">import("https://example.org/x.js")</script>', "https://example.org/x.js"),
+        ("a.html", '<script>fetch("//example.org/x")</script>', "//example.org/x"),
+        ("a.html", "<button onclick=\"fetch('https://example.org/x')\">x</button>", "<button onclick="),
         ("a.html", '<img alt="x" srcset="a.png 1x, https://example.org/b.png 2x">', "srcset"),
+        ("a.html", '<img alt="x" src="a.png" srcset="a.png 1x,//example.org/b.png 2x">', "srcset"),
+        ("a.html", '<div data-src="https://example.org/x.png"></div>', "data-src"),
+        ("a.html", """<div data-options='{"url": "//example.org/x"}'></div>""", "data-options"),
+        ("a.html", "<iframe srcdoc=\"&lt;script src='https://example.org'&gt;\"></iframe>", "srcdoc"),
+        ("a.html", '<link rel="preconnect" href="//fonts.example.org">', "<link href="),
+        ("a.html", '<base href="//localhost">', "<base href="),
         ("a.html", '<form action="http://example.org"></form>', "action"),
         ("a.html", '<object data="HTTPS://example.org"></object>', "data"),
+        ("a.html", '<meta property="og:image" content="https://example.org/x.png">', "content"),
         ("a.html", "<style>body { background: url(//example.org/x.png) }</style>", "example.org/x.png"),
         ("a.html", "<p style=\"background: url('https://example.org/x.png')\">x</p>", "example.org/x.png"),
-        ("a.html", '<meta http-equiv="refresh" content="0; url=https://example.org">', "refresh"),
+        ("a.html", '<p style="background: url(//example.org/x.png)">x</p>', "example.org/x.png"),
+        ("a.html", '<meta http-equiv="refresh" content="0; url=b.html">', "refresh"),
         ("a.html", '<img src="a.png">', "no alternative text"),
         ("a.html", '<img src="a.png" alt=" ">', "no alternative text"),
         ("a.html", '<img src="a.png" alt="_images/0a1b2c3d.png">', "file name"),
+        ("a.svg", '<svg><image xlink:href="https://example.org/x.png"/></svg>', "xlink:href"),
         ("a.css", '@import "https://example.org/x.css";', "example.org/x.css"),
+        ("a.css", "@import '//example.org/x.css';", "example.org/x.css"),
         ("a.css", "@font-face { src: url('//example.org/x.woff') }", "example.org/x.woff"),
+        ("a.css", "p { content: '/*'; background: url(https://example.org/x) } /* x */", "example.org/x"),
+        ("a.css", "p { background: image-set('https://example.org/x.png' 1x) }", "example.org/x.png"),
         ("a.js", "s.innerHTML='<a href=\"https://example.org\">'", "example.org"),
+        ("a.js", "new Worker('https://example.org/w.js')", "https://example.org/w.js"),
+        ("a.js", 'import x from "//example.org/x.js"', "//example.org/x.js"),
+        ("a.js", "r.url=`https://example.org/${name}`", "https://example.org/"),
+        ("a.js", 'new WebSocket("wss://example.org")', "wss://example.org"),
+        ("a.js", 'x = {"url":"https:\\/\\/example.org"}', "example.org"),
+        ("a.js", 'x = "/*"; fetch("https://example.org"); /* x */', "https://example.org"),
+        ("a.json", '{"logo": "https://example.org/x.png"}', "https://example.org/x.png"),
     ],
 )
 def test_each_kind_of_fault_is_found(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -214,19 +233,30 @@ def test_each_kind_of_fault_is_found(tmp_path: Path, name: str, text: str, says:
     assert says in fault
 
 
-def test_what_stays_on_this_machine_is_no_fault(tmp_path: Path) -> None:
-    page = '<a href="b.html#x">x</a><img src="data:image/png;base64,AA" alt="A dot"><p>See https://example.org</p>'
-    (tmp_path / "a.html").write_text(page + '<svg xmlns="http://www.w3.org/2000/svg"></svg>', encoding="utf-8")
-    (tmp_path / "a.css").write_text("p { background: url(data:image/png;base64,AA) } /* https://example.org */")
-    (tmp_path / "a.js").write_text('const ns = "http://www.w3.org/2000/svg"')
+ALLOWED = {
+    "a.html": """<!-- https://example.org --><a href="b.html#x" title="see https://example.org">x</a>
+        <img src="data:image/png;base64,AA//x.y" alt="A dot"><p>See https://example.org and "//example.org"</p>
+        <svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg><script>let a = 1 // 2</script>""",
+    "a.css": "p { background: url(data:image/png;base64,AA) } /* https://example.org\n url(//example.org) */",
+    "a.js": """/*! https://example.org/licence */ const ns = "http://www.w3.org/2000/svg"
+        // see https://example.org
+        const path = ".//self::*[@id]", half = "//", n = 4 //2
+        """,
+    "a.txt": "https://example.org",
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_no_browser_loads_is_no_fault(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(ALLOWED[name], encoding="utf-8")
     assert offline.faults(tmp_path) == []
 
 
-def test_claims_are_found_however_they_are_called_and_only_where_they_are() -> None:
-    source = 'if True:\n    course.claim(id="C2.1-1", part="a")\nclaim("C1.1-1", part="b")\nclaim("C2.1-1", part="c")'
-    assert pages.claimed(source) == ["C2.1-1", "C1.1-1"]
-    assert pages.claimed('# claim("C1.1-1")\nprint("claim(\'C1.1-1\')")\nclaim(name)') == []
-    assert pages.claimed("%%time\nclaim('C1.1-1')") == []
+def test_a_note_stands_before_every_cell_that_checks_a_claim_and_nowhere_else() -> None:
+    cells = [code("x = 1"), code(f'x = 2\ncourse.claim(id="{CLAIM}", part="a", at=x)'), markdown('claim("C1.1-1")')]
+    noted = pages.with_margin_notes(notebook(*cells))["cells"]
+    assert [cell["cell_type"] for cell in noted] == ["code", "markdown", "code", "markdown"]
+    assert noted[1]["source"] == f"```{{margin}}\nChecks claim {{ref}}`{CLAIM} <{CLAIM}>`\n```"
 
 
 def test_a_claim_that_fails_is_marked_as_failing_whatever_the_notebook_says() -> None:
@@ -234,6 +264,19 @@ def test_a_claim_that_fails_is_marked_as_failing_whatever_the_notebook_says() ->
     page = ledger_page(board({"07a_collapse": lying}))
     assert "**1** ✗ shown and fails" in page
     assert Shown(**lying[0]).holds  # the stored flag said otherwise
+
+
+def test_a_part_about_a_trained_network_shows_digits_only_where_it_fails() -> None:
+    def page(blur: float) -> str:
+        bounds = {"id": "C3.1-2", "expected": 0.6, "tolerance": 0.0, "elements": 1, "holds": True}
+        parts = {"variance_kept": 0.6, "image_blur": blur}  # exact: near 0.6; model: at most 0.6
+        return ledger_page(board({"03a_vae": [bounds | {"part": part, "measured": m} for part, m in parts.items()]}))
+
+    assert "✓ fine detail in VAE images, over that in real ones\n" in page(0.123)
+    assert "✗ fine detail in VAE images, over that in real ones: **0.789** measured, expected at most 0.6" in page(
+        0.789
+    )
+    assert page(0.123).count("measured, expected 0.6") == 1
 
 
 def test_text_of_the_ledger_cannot_become_markup() -> None:
@@ -286,6 +329,6 @@ def test_formulas_are_drawn_without_asking_another_machine(html: Path, tmp_path:
 def test_the_real_book_builds() -> None:
     html = site.build(ROOT).parent
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        ids = {id for cell in nb.code_cells(nb.read(path)) for id in pages.claimed(cell["source"])}
+        ids = {id for cell in nb.code_cells(nb.read(path)) for id in nb.claim_ids(cell)}
         page = (html / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
         assert ids == {unescape(id) for id in re.findall(r'claims\.html#[^"]+"><span[^>]*>(C[\d.]+-\d+)<', page)}

@@ -1,6 +1,7 @@
 """environment.yml, pyproject.toml and constraints.txt must name the same packages in versions that fit."""
 
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.conftest import require
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDA_NAMES = {"torch": "pytorch-cpu"}  # where conda-forge's name is not PyPI's
@@ -60,8 +63,14 @@ def test_the_pinned_versions_lie_in_the_declared_ranges(part: str) -> None:
         )
 
 
-def test_torch_is_pinned_with_the_torchvision_that_belongs_to_it() -> None:
-    assert (pins()["torch"], pins()["torchvision"]) == (Version("2.14.1"), Version("0.29.1"))
+def test_torchvision_is_pinned_with_the_torch_that_it_was_built_for() -> None:
+    torchvision, pinned = distribution("torchvision"), pins()
+    found = Version(torchvision.version).public  # a CPU build adds "+cpu"
+    require(found == str(pinned["torchvision"]), f"torchvision {found} is installed, which is not the one pinned")
+    needed = ranges(torchvision.requires or [])["torch"].specifier
+    built_for = {Version(specifier.version).release[:2] for specifier in needed if specifier.operator in ("==", ">=")}
+    fits = needed.contains(pinned["torch"]) and pinned["torch"].release[:2] in built_for
+    assert fits, f"torch is pinned to {pinned['torch']}, torchvision {found} was built for {needed}"
 
 
 def test_the_shared_peers_add_to_the_constraints_and_sdmetrics_stands_apart() -> None:

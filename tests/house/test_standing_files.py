@@ -34,3 +34,21 @@ def test_mathjax_is_the_file_that_its_note_describes() -> None:
     assert described
     assert sha256_file(folder / "tex-svg-full.js") == described[1]
     assert sha256_file(folder / "LICENSE") == APACHE_2_0
+
+
+def test_what_the_manuals_name_is_there() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (exported,) = re.findall(r'"export": "([^"]+)"', contributing)
+    assert (ROOT / exported).is_file()
+    classroom = " ".join((ROOT / "docs" / "classroom.md").read_text(encoding="utf-8").split())
+    for text in (contributing, classroom):
+        assert "130" in text and "Ctrl-C" in text
+
+
+def test_contributors_compare_notebooks_as_make_test_does() -> None:
+    options = [
+        set(re.findall(r"--nbval[\w-]*(?: tests/notebooks/sanitize\.cfg)?", (ROOT / name).read_text(encoding="utf-8")))
+        for name in ("CONTRIBUTING.md", "Makefile")
+    ]
+    assert options[0] <= options[1]
+    assert {"--nbval", "--nbval-current-env"} < options[0]

@@ -35,13 +35,7 @@ def main_line(notebook):
 
 
 def claim_ids(cells):
-    found = [
-        call.args[0].value
-        for cell in cells
-        for call in ast.walk(ast.parse(cell["source"]))
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "claim"
-    ]
-    return set(found)
+    return {id for cell in cells for id in nb.claim_ids(cell)}
 
 
 def text_of(cell):
