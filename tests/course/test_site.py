@@ -23,6 +23,8 @@ from synthbook.course.claims import Shown, ledger
 from synthbook.course.ledger_page import ledger_page
 from tests.conftest import require
 
+pytestmark = pytest.mark.slow  # every test builds a site or opens a browser
+
 ROOT = Path(site.__file__).resolve().parents[2]
 CLAIM = "C7.2-1"
 FORMULA = r"$\sigma_t^2 = (1 - 1/n)^t$"
