@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook.command import Group, put_json, run, show_version
+from synthbook import cli_tables
+from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
 
@@ -30,8 +31,7 @@ schema = typer.Typer(help="What a table may hold.", **HELP)
 train = typer.Typer(help="Train the models that the book ships.", **HELP)
 app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+app.command()(cli_tables.evaluate)
 
 
 @app.callback()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +11,8 @@ from synthbook import __version__
 from synthbook.core.errors import SynthbookError, describe
 from synthbook.core.files import strict_json
 from synthbook.core.progress import put
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
 
 class Group(TyperGroup):

@@ -73,7 +73,7 @@ def utility(
     if not isinstance(test, Holdout):
         raise InvalidArgument("test", type(test).__name__, "a Holdout: real rows that no generator has learned from")
     check_tables(train=train, synthetic=synthetic, test=test.data)
-    column = _target(train.schema, target)
+    column = check_target(train.schema, target)
     if models is not None and not models:
         raise InvalidArgument("models", models, "at least one classifier by name, or None for four of them")
     if not isinstance(max_rows, int | np.integer) or max_rows < 2:
@@ -129,7 +129,8 @@ class _Labelled:
         return len(self.labels)
 
 
-def _target(schema: Schema, target: str) -> Column:
+def check_target(schema: Schema, target: str) -> Column:
+    """The column to predict, if it is one of categories and others are left to predict it from; else `SchemaError`."""
     column = schema[target]
     if column.kind not in ("categorical", "ordinal"):
         raise SchemaError(f"column {target!r} is {column.kind}: a target is a column of categories")

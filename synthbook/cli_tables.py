@@ -1,0 +1,75 @@
+"""The verbs for tables of one's own: `synthbook evaluate`."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthbook.command import Json, put_json
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.progress import console, put
+
+
+def evaluate(
+    real: Annotated[Path, typer.Argument(metavar="REAL.CSV", help="The rows that the generator learned from.")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC.CSV", help="The rows it made.")],
+    holdout: Annotated[Path, typer.Option(metavar="TEST.CSV", help="Real rows that nothing has learned from.")],
+    schema: Annotated[Path, typer.Option(metavar="SCHEMA.TOML", help="See: synthbook schema draft.")],
+    target: Annotated[
+        str | None, typer.Option(help="The column of categories to predict; without it nobody asks: is it useful?")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Picks rows, divisions and models.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Is a synthetic table real, varied, useful and new? Ends with 1 where one of the four is answered with no.
+
+    Examples: `synthbook evaluate real.csv synthetic.csv --holdout test.csv --schema schema.toml --target income`,
+    `synthbook evaluate real.csv synthetic.csv --holdout test.csv --schema schema.toml --out report.html`
+    """
+    files = {"real": real, "synthetic": synthetic, "holdout": holdout, "schema": schema}
+    _check_files(files, out)
+    from synthbook.core.files import sha256_file
+    from synthbook.core.provenance import Provenance
+    from synthbook.core.reading import load_table
+    from synthbook.core.schema import Holdout, Schema
+    from synthbook.evaluation import report as reports
+    from synthbook.evaluation.utility import check_target
+
+    declared = Schema.from_toml(schema)
+    if target is not None:
+        check_target(declared, target)
+    with console(stderr=True).status("reading") as status:
+        learned, made, kept = (load_table(path, declared) for path in (real, synthetic, holdout))
+        found = reports.evaluate(learned, Holdout(kept), made, target=target, seed=seed, observe=status.update)
+        if out is not None:
+            names = f"{real.name} {synthetic.name} --holdout {holdout.name} --schema {schema.name}"
+            command = f"synthbook evaluate {names} --seed {seed}" + (f" --target {target}" if target else "")
+            parents = {name: sha256_file(path) for name, path in files.items()}
+            written = Provenance("an evaluation of synthetic rows", command, parents, seed=seed)
+            (found.to_json if out.suffix == ".json" else found.to_html)(out, written)
+    if as_json:
+        put_json(found.as_json() | {"report": None if out is None else str(out)})
+    else:
+        put(found)
+        if out is not None:
+            put(f"report: {out}")
+    raise typer.Exit(1 if False in found.answers.values() else 0)
+
+
+def _check_files(files: dict[str, Path], out: Path | None) -> None:
+    for name, path in files.items():
+        if not path.is_file():
+            raise InvalidArgument(name, str(path), "the path of a file that exists")
+    for (name, path), (other, same) in combinations(files.items(), 2):
+        if path.samefile(same):
+            raise InvalidArgument(other, str(same), f"another file than {name}")
+    if out is None:
+        return
+    if out.suffix not in (".html", ".json"):
+        raise InvalidArgument("out", str(out), "a path that ends in .html or .json")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise InvalidArgument("out", str(out), "a file in a folder that exists")

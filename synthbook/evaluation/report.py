@@ -1,0 +1,214 @@
+"""One call for all four questions: is a synthetic table real, varied, useful and new?
+
+Each measure stands beside what fresh real rows score at the same sizes. There is no verdict without that reference
+and without novelty, because a copy of the training table passes everything else (claim C6.1-4).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.files import strict_json
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.schema import Holdout, Schema, Table, refuse_holdout
+from synthbook.evaluation import reference
+from synthbook.evaluation.arrays import Seed
+from synthbook.evaluation.features import table_features
+from synthbook.evaluation.lines import Line, fidelity, newness, usefulness
+from synthbook.evaluation.novelty import Novelty, novelty
+from synthbook.evaluation.tables import Dependence, check_tables, dependence, marginals
+from synthbook.evaluation.utility import check_target, utility
+
+QUESTIONS = ("real", "varied", "useful", "new")
+MAX_ROWS = 4_000
+NOVELTY_ROWS = 20_000
+NAMED = 10
+LEAST = 60  # rows; with fewer the bands are wider than anything they could show
+PROVENANCE = Provenance("an evaluation of synthetic rows", "synthbook.evaluation.report.evaluate")
+NOT_PRIVACY = "Novelty is not a privacy verdict: a release can pass it and leak."
+
+
+class ReportError(SynthbookError):
+    """A verdict was asked for without what it rests on."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured; `lines` in the order of the four questions."""
+
+    lines: tuple[Line, ...]
+    marginals: pd.DataFrame
+    dependence: Dependence
+    utility: pd.DataFrame | None
+    novelty: Novelty
+    notes: tuple[str, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each measure."""
+        return pd.DataFrame([asdict(line) for line in self.lines])
+
+    @property
+    def answers(self) -> dict[str, bool | None]:
+        """Each question: whether every line passes; None where it was not asked."""
+        asked = {q: [line.passes for line in self.lines if line.question == q] for q in QUESTIONS}
+        return {q: all(passes) if passes else None for q, passes in asked.items()}
+
+    @property
+    def verdict(self) -> str:
+        """One sentence. Raises `ReportError` without the novelty lines or without a reference for every line."""
+        if self.answers["new"] is None:
+            raise ReportError("no verdict without novelty: a copy of the training table passes all other measures")
+        bare = [line.metric for line in self.lines if not math.isfinite(line.reference)]
+        if bare:
+            raise ReportError(f"no verdict without what fresh real rows score: {', '.join(bare)}")
+        failed = [q for q, passes in self.answers.items() if passes is False]
+        asked = [q for q, passes in self.answers.items() if passes is not None]
+        if not failed:
+            return f"{', '.join(asked)}: as fresh real rows are. {NOT_PRIVACY}"
+        why = {q: next(x for x in self.lines if x.question == q and not x.passes) for q in failed}
+        return "; ".join(f"not {q} ({line.metric}: {line.verdict})" for q, line in why.items()) + f". {NOT_PRIVACY}"
+
+    def __str__(self) -> str:
+        rows = [(line.question, line.metric, *line.shown, line.verdict) for line in self.lines]
+        head = ["question", "measure", "value", "fresh real rows", "from", "to", "verdict"]
+        shown = pd.DataFrame(rows, columns=head).to_string(index=False)
+        return "\n".join([shown, "", *self.notes, self.verdict])
+
+    def figures(self) -> dict[str, Any]:
+        """Three matplotlib figures by their text alternative: the four questions, the columns, the pairs."""
+        from synthbook.evaluation.report_page import figures
+
+        return figures(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return {
+            "verdict": self.verdict,
+            "answers": self.answers,
+            "lines": [asdict(line) for line in self.lines],
+            "marginals": self.marginals.to_dict("records"),
+            "dependence": {"mean_error": self.dependence.mean_error, "worst": list(self.dependence.worst)},
+            "utility": None if self.utility is None else self.utility.to_dict("records"),
+            "novelty": asdict(self.novelty),
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
+        """Write strict JSON and its sidecar."""
+        return write_described(Path(path), strict_json(self.as_json(), indent=1) + "\n", provenance)
+
+    def to_html(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
+        """Write one page that needs no other file and no network, and its sidecar."""
+        from synthbook.evaluation.report_page import page
+
+        return write_described(Path(path), page(self), provenance)
+
+
+def evaluate(
+    real: Table | pd.DataFrame,
+    holdout: Holdout[Any],
+    synthetic: Table | pd.DataFrame,
+    schema: Schema | None = None,
+    *,
+    target: str | None = None,
+    seed: Seed = 0,
+    max_rows: int = MAX_ROWS,
+    observe: Callable[[str], None] = lambda step: None,
+) -> Report:
+    """Measure a synthetic table against the real rows it was made from and real rows that nothing has learned from.
+
+    Half of `holdout` plays a perfect generator, which gives every measure its reference; the other half is the test set
+    of utility, and all of it judges novelty. Measures use at most `max_rows` rows of each table, picked at random with
+    `seed`. `schema` turns plain frames into tables. `target`, a column of categories, is what utility predicts; without
+    it nobody asks whether the table is useful. `observe` is told what is being measured. Warnings become notes. Raises
+    `HoldoutError`, `InvalidArgument`, `SchemaError`.
+    """
+    refuse_holdout([real, synthetic], "the rows that a holdout is compared with")
+    if not isinstance(holdout, Holdout):
+        raise InvalidArgument(
+            "holdout", type(holdout).__name__, "a Holdout: real rows that no generator has learned from"
+        )
+    learned, kept, made = (_table(x, schema) for x in (real, holdout.data, synthetic))
+    check_tables(real=learned, synthetic=made, holdout=kept)
+    for name, table, least in (("real", learned, LEAST), ("synthetic", made, LEAST), ("holdout", kept, 2 * LEAST)):
+        if len(table) < least:
+            raise InvalidArgument(name, f"a table with {len(table)} rows", f"at least {least} rows")
+    if not isinstance(max_rows, int | np.integer) or max_rows < LEAST:
+        raise InvalidArgument("max_rows", max_rows, f"a whole number of at least {LEAST}")
+    if target is not None:
+        check_target(learned.schema, target)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = _measured(learned, kept, made, target, seed, max_rows, observe)
+    said = dict.fromkeys(f"Warning: {w.message}." for w in caught if issubclass(w.category, UserWarning))
+    return replace(report, notes=(*report.notes, *said))
+
+
+def _measured(
+    learned: Table,
+    kept: Table,
+    made: Table,
+    target: str | None,
+    seed: Seed,
+    max_rows: int,
+    observe: Callable[[str], None],
+) -> Report:
+    rng, features = np.random.default_rng(seed), table_features(learned)
+    first, second = (
+        Table(kept.frame.iloc[half], kept.schema) for half in np.array_split(rng.permutation(len(kept)), 2)
+    )
+    m = min(len(made), len(first), max_rows)
+    cut = ((learned, max_rows), (made, m), (first, m))
+    real, synthetic, fresh = (reference.rows_of(table, features, n, rng) for table, n in cut)
+    observe("real and varied: against fresh real rows")
+    lines, scores = fidelity(real, synthetic, fresh, rng), None
+    if target is not None:
+        models = {
+            "logistic regression": LogisticRegression(max_iter=500),
+            "gradient boosting": HistGradientBoostingClassifier(max_iter=100, early_stopping=False),
+        }
+        observe("useful: training on synthetic rows, testing on held-out ones")
+        draw = int(rng.integers(2**31))
+        scores = utility(learned, made, Holdout(second), target=target, seed=draw, models=models)
+        lines += usefulness(scores)
+    observe("new: nearest training and held-out rows")
+    # all training rows, not a cut of them: a copy is found only next to its original
+    pool = [reference.rows_of(table, features, NOVELTY_ROWS, rng).features for table in (learned, kept)]
+    new = novelty(synthetic.features, *pool, seed=int(rng.integers(2**31)))
+    ordered = sorted([*lines, *newness(new)], key=lambda line: QUESTIONS.index(line.question))
+    moved, pairs = marginals(real.table, synthetic.table), dependence(real.table, synthetic.table)
+    return Report(
+        tuple(ordered), moved, pairs, scores, new, tuple(_notes(learned, made, [real, synthetic, fresh], new))
+    )
+
+
+def _notes(learned: Table, made: Table, used: list[reference.Rows], new: Novelty) -> Iterator[str]:
+    counts = [f"{len(rows):,} {name}" for rows, name in zip(used, ("real", "synthetic", "fresh real"), strict=True)]
+    yield f"Rows compared: {', '.join(counts)}; novelty against {new.n_train:,} training and as many held-out rows."
+    lost = reference.categories_of(learned) - reference.categories_of(made)
+    if lost:
+        rarest = sorted(lost, key=lambda pair: (int((learned[pair[0]] == pair[1]).sum()), pair))
+        named = ", ".join(f"{column} = {value}" for column, value in rarest[:NAMED])
+        yield f"Categories of the real table that the synthetic one lacks, rarest first ({len(lost)}): {named}."
+    if learned.schema.origin == "inferred":
+        yield 'The schema is marked "inferred": nobody has reviewed its bounds and categories.'
+
+
+def _table(rows: Any, schema: Schema | None) -> Table:
+    if isinstance(rows, Table):
+        return rows
+    if isinstance(rows, pd.DataFrame) and schema is not None:
+        return Table(rows, schema)
+    raise InvalidArgument("real, holdout, synthetic", type(rows).__name__, "a Table, or a DataFrame with its schema")

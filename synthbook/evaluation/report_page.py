@@ -1,0 +1,108 @@
+"""The report as three figures and as one page that is read without a network.
+
+Names of columns and categories come from somebody's data: everything is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+from synthbook.evaluation.tables import plot_dependence, plot_marginals
+
+if TYPE_CHECKING:
+    from synthbook.evaluation.lines import Line
+    from synthbook.evaluation.report import Report
+
+SHOWN = 4.0  # bands to either side; what lies farther out is drawn at the edge
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
+td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.fails{font-weight:bold}"""
+
+
+def plot_questions(lines: tuple[Line, ...], ax: Axes | None = None) -> Axes:
+    """Each measure's distance from what fresh real rows score, in widths of its band; the grey strip is chance."""
+    ax = new_axis(ax, width=7.5, height=1.2 + 0.32 * len(lines))
+    ax.axvspan(-1, 1, color="0.9", linewidth=0)
+    ax.axvline(0, color=BLACK, linewidth=1)
+    for y, line in enumerate(lines):
+        away = line.value - line.reference
+        reach = line.high - line.reference if away > 0 else line.reference - line.low
+        x = float(np.clip(away / max(reach, 1e-12), -SHOWN, SHOWN))
+        colour, marker = (BLUE, "o") if line.passes else (VERMILLION, "X")
+        ax.plot(x, y, marker, color=colour, markersize=8, clip_on=False)
+    ax.set_yticks(range(len(lines)), [f"{line.question}: {line.metric}" for line in lines])
+    ax.set(xlim=(-SHOWN, SHOWN), ylim=(len(lines) - 0.5, -0.5), xlabel="distance from fresh real rows (bands)")
+    ax.set_title("Crosses lie outside what fresh real rows score")
+    return ax
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    """The three figures, by the text that stands for them."""
+    failed = [line.metric for line in report.lines if not line.passes]
+    first, second, error = report.dependence.worst
+    farthest = report.marginals.sort_values("distance").iloc[-1]["column"]
+    drawn = {
+        f"Every measure against fresh real rows; outside the band: {', '.join(failed) or 'none'}.": (
+            plot_questions(report.lines)
+        ),
+        f"Distance of each column from the real one; the farthest is {farthest}.": plot_marginals(report.marginals),
+        f"Error of association of each pair of columns; the largest, {error:.2f}, is of {first} with {second}.": (
+            plot_dependence(report.dependence)
+        ),
+    }
+    return {alt: _figure(ax) for alt, ax in drawn.items()}
+
+
+def _figure(ax: Axes) -> Figure:
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def page(report: Report) -> str:
+    """The whole report as one HTML page."""
+    answers = {True: "yes", False: "no", None: "not asked"}
+    questions = [[escape(q), answers[passes]] for q, passes in report.answers.items()]
+    rows = [[escape(x.question), escape(x.metric), *x.shown, _mark(x)] for x in report.lines]
+    pictures = [f'<img src="{_png(figure)}" alt="{escape(alt)}">' for alt, figure in figures(report).items()]
+    body = [
+        "<h1>Is it real, varied, useful, new?</h1>",
+        f"<p><strong>{escape(report.verdict)}</strong></p>",
+        _table(["question", "as fresh real rows"], questions),
+        _table(["question", "measure", "value", "fresh real rows", "from", "to", "verdict"], rows),
+        *(f"<p>{escape(note)}</p>" for note in report.notes),
+        *pictures,
+    ]
+    head = f'<meta charset="utf-8"><title>Evaluation of a synthetic table</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _mark(line: Line) -> str:
+    return escape(line.verdict) if line.passes else f'<span class="fails">✗ {escape(line.verdict)}</span>'
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """Cells are HTML already."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = ["".join(f'<td class="n">{c}</td>' if _is_number(c) else f"<td>{c}</td>" for c in row) for row in rows]
+    return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _is_number(cell: str) -> bool:
+    return cell.lstrip("-").replace(",", "").replace(".", "", 1).isdigit()
+
+
+def _png(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,282 @@
+"""Who passes and who fails which question; what is refused; the page and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from synthbook.cli import main
+from synthbook.core.data import adult
+from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
+from synthbook.core.provenance import read_provenance
+from synthbook.core.schema import Column, Holdout, Schema, Table
+from synthbook.evaluation import lines as module
+from synthbook.evaluation.report import Report, ReportError, evaluate
+from tests.mutation import mutant
+
+COLUMNS = (
+    Column("x", "numeric", lower=-50, upper=50),
+    Column("y", "numeric", lower=-50, upper=50, missing=True),
+    Column("group", "categorical", categories=("a", "b", "rare")),
+    Column("label", "categorical", categories=("no", "yes")),
+)
+SCHEMA = Schema(COLUMNS, "public")
+
+
+def truth(seed: int, n: int = 600) -> pd.DataFrame:
+    """Two numbers that go together, holes in one, a group that moves both, a label that follows."""
+    rng = np.random.default_rng(seed)
+    group = rng.choice(["a", "b", "rare"], n, p=[0.6, 0.38, 0.02])
+    x = rng.standard_normal(n) + 2 * (group == "b")
+    y = np.where(rng.random(n) < 0.1, np.nan, x + 0.5 * rng.standard_normal(n))
+    label = np.where(x + 0.7 * rng.standard_normal(n) > 1, "yes", "no")
+    return pd.DataFrame({"x": x, "y": y, "group": group, "label": label})
+
+
+def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
+    rng = np.random.default_rng(9)
+    return pd.DataFrame({name: rng.permutation(frame[name]) for name in frame})
+
+
+def collapsed(frame: pd.DataFrame, n: int = 600) -> pd.DataFrame:
+    """Near one point, never twice the same."""
+    rng = np.random.default_rng(8)
+    one = frame[frame["group"] == "b"].iloc[[0] * n].reset_index(drop=True)
+    return one.assign(x=one["x"] + 0.01 * rng.standard_normal(n), y=1 + 0.01 * rng.standard_normal(n))
+
+
+REAL, HELD = truth(1), truth(2, 1200)
+GENERATORS = {
+    "fresh": truth(3),
+    "copy": REAL.sample(frac=1, random_state=0),
+    "shuffled": shuffled(REAL),
+    "collapsed": collapsed(REAL),
+    "handful": REAL.head(12).sample(600, replace=True, random_state=0),
+    "fresh, other sizes": truth(4, 200),
+}
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, Report]:
+    return {
+        name: evaluate(REAL, Holdout(HELD), made, SCHEMA, target="label", seed=0) for name, made in GENERATORS.items()
+    }
+
+
+def failed(report: Report, question: str) -> set[str]:
+    return {line.metric for line in report.lines if line.question == question and not line.passes}
+
+
+def test_fresh_rows_pass_all_four_questions_whatever_the_seed(reports: dict[str, Report]) -> None:
+    for name in ("fresh", "fresh, other sizes"):
+        assert set(reports[name].answers.values()) == {True}
+    for seed in range(5):  # other rows, other divisions
+        fresh = evaluate(truth(10 + seed), Holdout(truth(20 + seed, 900)), truth(30 + seed), SCHEMA, seed=seed)
+        assert fresh.answers == {"real": True, "varied": True, "useful": None, "new": True}
+        assert fresh.verdict.startswith("real, varied, new: as fresh real rows are")
+
+
+def test_a_copier_fails_nothing_but_novelty(reports: dict[str, Report]) -> None:
+    copy = reports["copy"]
+    assert copy.answers == {"real": True, "varied": True, "useful": True, "new": False}
+    assert failed(copy, "new") == {"share nearer to training", "exact copies", "membership AUC"}
+    assert copy.verdict.startswith("not new (share nearer to training: copies its training rows)")
+
+
+def test_shuffled_columns_keep_their_marginals_and_lose_the_rest(reports: dict[str, Report]) -> None:
+    answers = reports["shuffled"].answers
+    assert (answers["real"], answers["useful"], answers["new"]) == (False, False, True)
+    assert {"dependence error", "classifier accuracy"} <= failed(reports["shuffled"], "real")
+    assert "marginal distance" not in failed(reports["shuffled"], "real")
+
+
+def test_a_collapsed_generator_has_precision_and_no_recall(reports: dict[str, Report]) -> None:
+    line = {line.metric: line for line in reports["collapsed"].lines}
+    assert line["precision"].value == 1 and line["precision"].passes
+    assert line["recall"].value < 0.02 and line["coverage"].value < 0.05
+    assert failed(reports["collapsed"], "varied") == {"recall", "coverage", "categories lost"}
+    assert "group = rare, label = yes, group = a" in str(reports["collapsed"])
+    handful = reports["handful"].answers
+    assert handful["real"] is handful["varied"] is handful["new"] is False
+
+
+def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
+    swapped = evaluate(GENERATORS["collapsed"], Holdout(HELD), REAL, SCHEMA, seed=0)
+    line = {line.metric: line.value for line in swapped.lines}
+    assert line["precision"] < 0.02 and line["recall"] == 1  # the other way round
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("value <= high))", "True))"),  # novelty that never fails
+        ("1 if name in HIGHER_IS_BETTER else -1", "1"),
+        ("verdict, good))", "verdict, bool(band.low <= value <= band.high)))"),  # better than fresh rows is no fault
+        ("sign * (value - expected) >= -reach", "sign * (value - expected) >= reach"),
+    ],
+)
+def test_mutants_of_the_judgement_are_found(
+    old: str, new: str, reports: dict[str, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthbook.evaluation import report
+
+    changed = mutant(module, old, new)
+    for name in ("fidelity", "usefulness", "newness"):
+        monkeypatch.setattr(report, name, getattr(changed, name))
+    for name in ("fresh", "copy", "shuffled", "handful"):
+        found = evaluate(REAL, Holdout(HELD), GENERATORS[name], SCHEMA, target="label", seed=0)
+        if [line.passes for line in found.lines] != [line.passes for line in reports[name].lines]:
+            return
+    pytest.fail(f"nothing notices {new!r} in the place of {old!r}")
+
+
+def test_no_verdict_without_novelty_or_without_a_reference(reports: dict[str, Report]) -> None:
+    good = reports["fresh"]
+    without = dataclasses.replace(good, lines=tuple(line for line in good.lines if line.question != "new"))
+    bare = dataclasses.replace(good, lines=(dataclasses.replace(good.lines[0], reference=np.nan), *good.lines[1:]))
+    for report, why in ((without, "novelty"), (bare, "fresh real rows score: precision")):
+        for show in (lambda r: r.verdict, str, Report.as_json):
+            with pytest.raises(ReportError, match=why):
+                show(report)
+
+
+def test_what_is_refused_before_any_work() -> None:
+    held = Holdout(HELD)
+    for real, synthetic in ((held, REAL), (REAL, held)):
+        with pytest.raises(HoldoutError):
+            evaluate(real, held, synthetic, SCHEMA)  # type: ignore[arg-type]
+    for arguments, options, why in (
+        ((REAL, HELD, REAL, SCHEMA), {}, "a Holdout"),
+        ((REAL, held, REAL), {}, "with its schema"),
+        ((REAL.to_numpy(), held, REAL, SCHEMA), {}, "with its schema"),
+        ((REAL.head(30), held, REAL, SCHEMA), {}, "at least 60 rows"),
+        ((REAL, held, REAL.head(0), SCHEMA), {}, "at least"),
+        ((REAL, Holdout(HELD.head(100)), REAL, SCHEMA), {}, "at least 120 rows"),
+        ((REAL, held, REAL, SCHEMA), {"max_rows": 3}, "max_rows"),
+        ((REAL, Holdout(HELD.assign(label="no")), REAL, SCHEMA), {"target": "label"}, "one that varies there"),
+    ):
+        with pytest.raises(InvalidArgument, match=why):
+            evaluate(*arguments, **options)
+    for frame, target, why in (
+        (REAL.drop(columns="x"), None, "column 'x' is missing"),
+        (REAL.assign(x=np.inf), None, "x"),
+        (REAL.assign(group="unseen"), None, "unseen"),
+        (REAL, "x", "a target is a column of categories"),
+        (REAL, "nobody", "not in the schema"),
+    ):
+        with pytest.raises(SchemaError, match=why):
+            evaluate(REAL, held, frame, SCHEMA, target=target)
+    other = Table(REAL.drop(columns="x"), Schema(COLUMNS[1:], "public"))
+    with pytest.raises(SchemaError, match="has the columns"):
+        evaluate(REAL, held, other, SCHEMA)
+
+
+def test_one_column_constant_columns_and_holes_give_defined_values() -> None:
+    one = Schema(COLUMNS[:1], "inferred")
+    report = evaluate(REAL[["x"]], Holdout(HELD[["x"]]), truth(3)[["x"]], one)
+    assert "dependence error" not in report.table["metric"].to_list() and set(report.answers.values()) == {True, None}
+    assert "nobody has reviewed" in str(report)
+    flat = [frame.assign(x=1.0, y=np.nan) for frame in (REAL, HELD, truth(3))]
+    report = evaluate(flat[0], Holdout(flat[1]), flat[2], SCHEMA, target="label")
+    assert np.isfinite(report.table[["value", "reference", "low", "high"]].to_numpy()).all()
+    assert set(report.answers.values()) == {True}
+    moved = evaluate(flat[0], Holdout(flat[1]), flat[2].assign(x=2.0), SCHEMA)
+    assert "marginal distance" in failed(moved, "real")
+    assert "column 'x' is constant in the real table; the distance is infinite" in str(moved)
+    assert json.loads(json.dumps(moved.as_json()["verdict"])).startswith("not real")
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
+    evil = '<script src="https://example.org/x.js">&"'
+    columns = (*COLUMNS[:2], Column(evil, "categorical", categories=("a", "b", "rare", evil)), COLUMNS[3])
+    frames = [frame.rename(columns={"group": evil}) for frame in (REAL, HELD, collapsed(REAL))]
+    frames[0].loc[0, evil] = evil
+    report = evaluate(frames[0], Holdout(frames[1]), frames[2], Schema(columns, "public"), target=evil)
+    path = report.to_html(tmp_path / "report.html")
+    text, page = path.read_text(), Page(path.read_text())
+    assert "script" not in {tag for tag, _ in page.tags} and "&lt;script" in text
+    sources = [value for _, found in page.tags for key, value in found.items() if key in ("src", "href")]
+    assert len(sources) == 3 and all(re.match("data:image/png;base64,", source or "") for source in sources)
+    assert all(found["alt"] for tag, found in page.tags if tag == "img")
+    assert read_provenance(path).source == "an evaluation of synthetic rows"
+    assert not plt.get_fignums()  # every figure was closed
+    written = json.loads(report.to_json(tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert written["answers"]["varied"] is False and len(written["lines"]) == len(report.lines)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    SCHEMA.to_toml(Path("schema.toml"))
+    for name, frame in {"real": REAL, "test": HELD, "fresh": truth(3), "copy": GENERATORS["copy"]}.items():
+        frame.to_csv(f"{name}.csv", index=False, na_rep="?")  # with holes
+    return tmp_path
+
+
+RULED = ["--holdout", "test.csv", "--schema", "schema.toml"]
+
+
+def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "real.csv", "fresh.csv", *RULED, "--target", "label", "--out", "fresh.html"]) == 0
+    printed = capsys.readouterr()
+    assert "real, varied, useful, new: as fresh real rows are" in printed.out and "report: fresh.html" in printed.out
+    assert printed.err == ""
+    origin = read_provenance(files / "fresh.html")
+    assert set(origin.parents) == {"real", "synthetic", "holdout", "schema"} and origin.seed == 0
+    assert origin.command.endswith("fresh.csv --holdout test.csv --schema schema.toml --seed 0 --target label")
+    assert main(["evaluate", "real.csv", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"]["new"] is False and found["report"] == "copy.json"
+    assert json.loads((files / "copy.json").read_text())["lines"] == found["lines"]
+    assert main(["evaluate", "--help"]) == 0 and "--holdout test.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["real.csv", "none.csv", *RULED], "synthetic = 'none.csv'"),
+        (["real.csv", "real.csv", *RULED], "another file than real"),
+        (["real.csv", "test.csv", *RULED], "another file than synthetic"),
+        (["real.csv", "copy.csv", *RULED, "--target", "nobody"], "'nobody' is not in the schema"),
+        (["real.csv", "copy.csv", *RULED, "--out", "report.pdf"], "ends in .html or .json"),
+        (["real.csv", "copy.csv", *RULED, "--out", "nowhere/report.html"], "a folder that exists"),
+        (["real.csv", "schema.toml", "--holdout", "test.csv", "--schema", "copy.csv"], "is not a schema"),
+        (["real.csv", "copy.csv", "--holdout", "test.csv"], "--schema"),
+    ],
+)
+def test_bad_input_to_the_command_ends_with_2(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    before = set(files.iterdir())
+    assert main(["evaluate", *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert set(files.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_on_adult_a_copy_passes_all_but_novelty() -> None:
+    real, test = adult().train, adult().test
+    rows = test.data.frame.sample(frac=1, random_state=0)
+    held, fresh = (Table(part, real.schema) for part in (rows.iloc[:8000], rows.iloc[8000:]))
+    copy = Table(real.frame.sample(4000, random_state=0), real.schema)
+    answers = {"real": True, "varied": True, "useful": True, "new": True}
+    assert evaluate(real, Holdout(held), fresh, target="income", max_rows=1500).answers == answers
+    assert evaluate(real, Holdout(held), copy, target="income", max_rows=1500).answers == answers | {"new": False}
