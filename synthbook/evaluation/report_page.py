@@ -41,7 +41,7 @@ def plot_questions(lines: tuple[Line, ...], ax: Axes | None = None) -> Axes:
         ax.plot(x, y, marker, color=colour, markersize=8, clip_on=False)
     ax.set_yticks(range(len(lines)), [f"{line.question}: {line.metric}" for line in lines])
     ax.set(xlim=(-SHOWN, SHOWN), ylim=(len(lines) - 0.5, -0.5), xlabel="distance from fresh real rows (bands)")
-    ax.set_title("Crosses lie outside what fresh real rows score")
+    ax.set_title("Crosses are worse than what fresh real rows score")
     return ax
 
 
@@ -51,7 +51,7 @@ def figures(report: Report) -> dict[str, Figure]:
     first, second, error = report.dependence.worst
     farthest = report.marginals.sort_values("distance").iloc[-1]["column"]
     drawn = {
-        f"Every measure against fresh real rows; outside the band: {', '.join(failed) or 'none'}.": (
+        f"Every measure against fresh real rows; worse: {', '.join(failed) or 'none'}.": (
             plot_questions(report.lines)
         ),
         f"Distance of each column from the real one; the farthest is {farthest}.": plot_marginals(report.marginals),

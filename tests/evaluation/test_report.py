@@ -119,7 +119,6 @@ def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
     [
         ("value <= high))", "True))"),  # novelty that never fails
         ("1 if name in HIGHER_IS_BETTER else -1", "1"),
-        ("verdict, good))", "verdict, bool(band.low <= value <= band.high)))"),  # better than fresh rows is no fault
         ("sign * (value - expected) >= -reach", "sign * (value - expected) >= reach"),
     ],
 )
@@ -273,10 +272,13 @@ def test_bad_input_to_the_command_ends_with_2(
 
 @pytest.mark.slow
 def test_on_adult_a_copy_passes_all_but_novelty() -> None:
-    real, test = adult().train, adult().test
+    split = adult()
+    real, test = Table(split.train.frame.iloc[:3000], split.train.schema), split.test
     rows = test.data.frame.sample(frac=1, random_state=0)
     held, fresh = (Table(part, real.schema) for part in (rows.iloc[:8000], rows.iloc[8000:]))
-    copy = Table(real.frame.sample(4000, random_state=0), real.schema)
+    copy = Table(real.frame.sample(frac=1, random_state=0), real.schema)
     answers = {"real": True, "varied": True, "useful": True, "new": True}
-    assert evaluate(real, Holdout(held), fresh, target="income", max_rows=1500).answers == answers
-    assert evaluate(real, Holdout(held), copy, target="income", max_rows=1500).answers == answers | {"new": False}
+    assert evaluate(real, Holdout(held), fresh, target="income", max_rows=3000).answers == answers
+    report = evaluate(real, Holdout(held), copy, target="income", max_rows=3000)
+    assert report.answers == answers | {"new": False}
+    assert "closer than fresh rows" in str(report)  # which is no fault
