@@ -51,9 +51,7 @@ def figures(report: Report) -> dict[str, Figure]:
     first, second, error = report.dependence.worst
     farthest = report.marginals.sort_values("distance").iloc[-1]["column"]
     drawn = {
-        f"Every measure against fresh real rows; worse: {', '.join(failed) or 'none'}.": (
-            plot_questions(report.lines)
-        ),
+        f"Every measure against fresh real rows; worse: {', '.join(failed) or 'none'}.": (plot_questions(report.lines)),
         f"Distance of each column from the real one; the farthest is {farthest}.": plot_marginals(report.marginals),
         f"Error of association of each pair of columns; the largest, {error:.2f}, is of {first} with {second}.": (
             plot_dependence(report.dependence)
