@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_tables
+from synthbook import cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -32,6 +32,7 @@ train = typer.Typer(help="Train the models that the book ships.", **HELP)
 app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
 app.command()(cli_tables.evaluate)
+app.command()(cli_simulation.render)
 
 
 @app.callback()

@@ -43,6 +43,35 @@ def _let_go(stream: TextIO) -> None:
 
 
 @contextmanager
+def counter(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's error stream that is told (done, of how many), with rate and time left; tenths in a log."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    error = console(stderr=True)
+    rate = TextColumn("{task.fields[rate]:,.0f} " + unit + "/s, left:")
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), TimeElapsedColumn())
+    told: list[int] = []  # what was done at the start, then each tenth
+
+    def observe(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total, rate=progress.tasks[0].speed or 0.0)
+        tenth = 10 * done // total
+        if not error.is_terminal and (not told or tenth > told[-1]):
+            told.append(tenth)
+            put(f"{title}: {done:,} of {total:,} {unit}", stderr=True)
+
+    with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
+        task = progress.add_task(title, total=None, rate=0.0)
+        yield observe
+
+
+@contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int, float], None]]:
     """A bar on a terminal's error stream that is told (step, steps, loss); nothing elsewhere."""
     from rich.progress import Progress, TextColumn

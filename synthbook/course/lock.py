@@ -6,23 +6,15 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from synthbook.core.errors import SynthbookError
+from synthbook.core.lock import locked
 from synthbook.course.project import Project
 
 
 @contextlib.contextmanager
 def alone(project: Project) -> Iterator[None]:
     """Refuse to work beside another run of the same checkout, and sweep up after one that was killed."""
-    try:
-        import fcntl
-    except ImportError:
-        raise SynthbookError("running the book takes Linux or macOS: on Windows use WSL") from None
     project.copies.mkdir(parents=True, exist_ok=True)
-    with (project.build / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SynthbookError(f"another run is going on in {project.root}: wait until it has ended") from None
+    with locked(project.build / ".lock", f"another run is going on in {project.root}"):
         _sweep(project)
         yield
 

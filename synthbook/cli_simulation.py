@@ -1,0 +1,68 @@
+"""The verbs of section 2: `synthbook render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthbook.command import Json, put_json
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.progress import counter, put
+
+PREVIEW = 24  # pictures on the sheet
+
+
+def render(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the shards go.")],
+    scene: Annotated[str, typer.Option(help="cube, cube-half, cube-narrow or stand-in.")] = "cube",
+    n: Annotated[int, typer.Option(metavar="N", help="How many pictures.")] = 1_000,
+    seed: Annotated[int, typer.Option(help="With the picture's number, what it is drawn from.")] = 0,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 160,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 120,
+    jobs: Annotated[int, typer.Option(help="Processes side by side; the bytes do not depend on it.")] = 1,
+    shard_size: Annotated[int, typer.Option(help="Pictures in one file.")] = 100,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    coco: Annotated[bool, typer.Option("--coco", help="Write images/ and instances.json as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Render labelled pictures of a random scene: Parquet shards, a manifest, and a sheet to look at.
+
+    Examples: `synthbook render --scene cube --n 20000 --out renders/ --jobs 2 --seed 7`,
+    `synthbook render --scene cube --n 20000 --out renders/ --jobs 2 --seed 7 --resume`
+    """
+    from dataclasses import asdict
+
+    from synthbook.core.parallel import pmap
+    from synthbook.core.provenance import Provenance
+    from synthbook.core.shards import Plan
+    from synthbook.simulation.randomize import SCENES
+    from synthbook.simulation.writers import RenderShard, versions, write_coco, write_preview
+
+    if scene not in SCENES:
+        raise InvalidArgument("scene", scene, f"one of {', '.join(SCENES)}")
+    task = RenderShard(SCENES[scene], width, height)
+    settings = {"scene": scene, "width": width, "height": height, "domain": asdict(task.domain), "made by": versions()}
+    plan = Plan(n, seed, settings, shard_size)
+    command = f"synthbook render --scene {scene} --n {n} --seed {seed} --width {width} --height {height}"
+    origin = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
+    with counter("rendering", "pictures") as observe:
+        manifest = pmap(
+            task,
+            plan,
+            out,
+            jobs=jobs,
+            resume=resume,
+            origin=origin,
+            observe=observe,
+            say=lambda message: put(message, stderr=True),
+        )
+    preview = write_preview(out, out / "preview.png", PREVIEW, origin)
+    exported = write_coco(out, out / "coco", origin) if coco else None
+    if as_json:
+        paths = {"manifest": manifest, "preview": preview, "coco": exported}
+        put_json({"pictures": n, "shards": len(plan.names)} | {k: str(p) if p else None for k, p in paths.items()})
+    else:
+        put(f"{n:,} pictures in {len(plan.names)} shards: {manifest}")
+        put(f"look at {preview}" + (f", COCO in {exported}" if exported else ""))

@@ -1,0 +1,117 @@
+"""Labels that nobody drew: they follow from theta, and the mask says what can be seen of each thing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
+
+from synthbook.simulation.render import Sample
+from synthbook.simulation.scene import Array, Body, Camera
+from synthbook.simulation.shapes import CORNERS, SHAPES
+
+TOUCH = 0.004  # m: a corner is seen where the depth beside it is its own but for this
+
+
+@dataclass(frozen=True)
+class Label:
+    """One thing in a picture: where it is seen, how much of it, and its pose.
+
+    `box`: left, top, width, height of its visible pixels (COCO's convention), None where nothing of it is seen.
+    `visibility`: visible pixels over those that it would have alone in an endless picture; `occlusion`: share of its
+    pixels inside the picture that other things hide. `corners` (8, 2) px of its bounding box in three dimensions and
+    whether each can be seen; `rvec`, `tvec`: its pose in the camera's frame, rotation vector (rad) and metres.
+    """
+
+    name: str
+    category: str
+    body: int
+    area: int
+    box: tuple[int, int, int, int] | None
+    visibility: float
+    occlusion: float
+    truncated: bool
+    corners: list[list[float]]
+    corner_visible: list[bool]
+    rvec: list[float]
+    tvec: list[float]
+
+    def as_json(self) -> dict[str, Any]:
+        """The label as plain data."""
+        return asdict(self)
+
+
+def label(sample: Sample) -> list[Label]:
+    """A label for each thing of a sample but the table, in the order of its bodies."""
+    return [_label(sample, k, body) for k, body in enumerate(sample.params.bodies) if body.shape != "plane"]
+
+
+def _label(sample: Sample, k: int, body: Body) -> Label:
+    camera, seen = sample.params.camera, sample.mask == k
+    inside, whole = _alone(body, camera)
+    area, alone = int(seen.sum()), max(inside, int(seen.sum()))  # the outline is right to a pixel or two
+    corners = body.place(CORNERS)
+    turn = Rotation.from_matrix(camera.R @ body.R)
+    return Label(
+        name=body.name,
+        category="target" if body.name == "cube" else body.shape,
+        body=k,
+        area=area,
+        box=tight_box(seen),
+        visibility=area / max(whole, area, 1),
+        occlusion=1 - area / alone if alone else 0.0,
+        truncated=whole > inside,
+        corners=camera.project(corners).round(3).tolist(),
+        corner_visible=_visible(corners, sample).tolist(),
+        rvec=turn.as_rotvec().tolist(),
+        tvec=camera.see(np.array([body.position]))[0].tolist(),
+    )
+
+
+def tight_box(seen: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height of the pixels (H, W) that are set; None without any."""
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
+
+
+def _alone(body: Body, camera: Camera) -> tuple[int, int]:
+    """Pixels of the body if nothing else were there: inside the picture, and in an endless one.
+
+    Every shape is convex, so its outline is the hull of its projected vertices.
+    """
+    points = camera.project(body.place(SHAPES[body.shape].vertices))
+    if np.isnan(points).any():  # partly behind the camera
+        return 0, 0
+    try:
+        outline = points[ConvexHull(points).vertices]
+    except QhullError:  # seen edge-on
+        return 0, 0
+    low = np.minimum(np.floor(outline.min(axis=0)), 0)
+    high = np.maximum(np.ceil(outline.max(axis=0)) + 1, [camera.width, camera.height])
+    wide, tall = np.minimum(high - low, 4000).astype(int)
+    canvas = Image.new("L", (int(wide), int(tall)))
+    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in outline - low], fill=1)
+    drawn, (left, top) = np.asarray(canvas), -low.astype(int)
+    inside = drawn[top : top + camera.height, left : left + camera.width]
+    return int(inside.sum()), int(drawn.sum())
+
+
+def _visible(corners: Array, sample: Sample) -> NDArray[np.bool_]:
+    """Whether each corner (8, 3) lies in the picture with nothing before it: the nearest of four pixels decides."""
+    camera = sample.params.camera
+    pixels, z = camera.project(corners), camera.see(corners)[:, 2]
+    seen = np.zeros(len(corners), dtype=bool)
+    for i, ((u, v), d) in enumerate(zip(pixels, z, strict=True)):
+        if not (-0.5 <= u <= camera.width - 0.5 and -0.5 <= v <= camera.height - 0.5):  # False for NaN, too
+            continue
+        rows = np.clip([np.floor(v), np.ceil(v)], 0, camera.height - 1).astype(int)
+        columns = np.clip([np.floor(u), np.ceil(u)], 0, camera.width - 1).astype(int)
+        seen[i] = sample.depth[np.ix_(rows, columns)].max() > d - TOUCH
+    return seen

@@ -1,0 +1,220 @@
+"""p(theta): what may vary, how far, and one scene drawn from it.
+
+A `Domain` is a distribution you can print. Its factors (textures, light, camera ...) can each be narrowed to a point,
+which is what an ordinary simulator is; drawing them as wide as reality or wider is domain randomization (Tobin et al.,
+arXiv:1703.06907). Where the cube stands in the picture and how it is turned is the task itself and is never narrowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.simulation.distributions import Choice, Pool, Uniform
+from synthbook.simulation.scene import UP, Array, Body, Camera, Finish, Light, Quaternion, SceneParams, Vector
+from synthbook.simulation.textures import PROCEDURAL, PYBULLET
+
+CUBE = 0.084  # m, the edge of the cube in the photographs
+SITUATIONS = ("typical", "occluded", "at the edge", "tilted")
+WHITE = (1.0, 1.0, 1.0)
+# seen in training; the stand-in for reality has the others
+TRAINING = (*PROCEDURAL, *(f"photo-{name}" for name in ("astronaut", "coffee", "coins", "rocket")))
+TRAINING += tuple(f"pybullet-{name}" for name in PYBULLET)
+HELD_OUT = tuple(f"photo-{name}" for name in ("brick", "chelsea", "grass", "gravel", "moon"))
+
+FACTORS: dict[str, tuple[str, ...]] = {
+    "textures": ("cube_textures", "table_textures", "faces"),
+    "colours": ("tint",),
+    "light": ("lamp_azimuth", "lamp_elevation", "lamp_distance", "ambient", "diffuse", "specular", "shadow", "warmth"),
+    "camera": ("distance", "elevation", "roll", "focal", "k1"),
+    "distractors": ("distractors",),
+    "background": ("backgrounds", "table_size"),
+    "finish": ("blur", "exposure", "gamma", "vignetting", "noise", "jpeg"),
+}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """p(theta) for a cube on a table. Angles in degrees, lengths in metres, the rest as in `Finish` and `Light`."""
+
+    across: Uniform = Uniform(0.12, 0.88)  # where the cube's centre is seen, as a share of the picture
+    down: Uniform = Uniform(0.15, 0.85)
+    yaw: Uniform = Uniform(0, 360)
+    situations: Choice = Choice(SITUATIONS, (0.82, 0.08, 0.05, 0.05))
+    cube_textures: Pool = Pool(TRAINING, 1_000)
+    table_textures: Pool = Pool(TRAINING, 1_000)
+    faces: Choice = Choice((1, 6))
+    tint: Uniform = Uniform(0.3, 1)
+    lamp_azimuth: Uniform = Uniform(-180, 180)
+    lamp_elevation: Uniform = Uniform(35, 90)
+    lamp_distance: Uniform = Uniform(1, 4)
+    ambient: Uniform = Uniform(0.2, 0.8)
+    diffuse: Uniform = Uniform(0.1, 0.9)
+    specular: Uniform = Uniform(0, 0.6)
+    shadow: Choice = Choice((True, False))
+    warmth: Uniform = Uniform(-0.3, 0.3)
+    distance: Uniform = Uniform(0.3, 0.8)
+    elevation: Uniform = Uniform(12, 75)
+    roll: Uniform = Uniform(-15, 15)
+    focal: Uniform = Uniform(0.97, 1.03)
+    k1: Uniform = Uniform(-0.05, 0.05)
+    distractors: Choice = Choice((0, 1, 2, 3, 4, 5, 6))
+    backgrounds: Pool = Pool(TRAINING, 1_000)
+    table_size: Uniform = Uniform(0.6, 3)
+    blur: Uniform = Uniform(0, 1.2)
+    exposure: Uniform = Uniform(0.2, 0.6)
+    gamma: Uniform = Uniform(0.7, 1.4)
+    vignetting: Uniform = Uniform(0, 0.4)
+    noise: Uniform = Uniform(0, 7)
+    jpeg: Uniform = Uniform(60, 95)
+    grey: bool = True
+
+    def narrowed(self, kappa: float, *factors: str) -> Domain:
+        """The named factors (all without names) at `kappa` times their width: 0 is a point, 1 changes nothing."""
+        if not 0 <= kappa <= 1:
+            raise InvalidArgument("kappa", kappa, "a share between 0 and 1")
+        if unknown := set(factors) - set(FACTORS):
+            raise InvalidArgument("factors", sorted(unknown), f"some of {', '.join(FACTORS)}")
+        names = [name for factor in factors or FACTORS for name in FACTORS[factor]]
+        return replace(self, **{name: getattr(self, name).narrowed(kappa) for name in names})
+
+    def asking(self, **weights: float) -> Domain:
+        """Rare situations more often: `asking(occluded=0.5, at_the_edge=0.2)`; the typical one gets what is left."""
+        asked = {name.replace("_", " "): weight for name, weight in weights.items()}
+        if unknown := set(asked) - set(SITUATIONS[1:]):
+            raise InvalidArgument("situation", sorted(unknown), f"some of {', '.join(SITUATIONS[1:])}")
+        if min(asked.values(), default=0) < 0 or sum(asked.values()) > 1:
+            raise InvalidArgument("weights", weights, "shares of at least 0 that do not add up to more than 1")
+        left = 1 - sum(asked.values())
+        return replace(self, situations=Choice(SITUATIONS, (left, *(asked.get(s, 0.0) for s in SITUATIONS[1:]))))
+
+    def __str__(self) -> str:
+        factor = {name: factor for factor, names in FACTORS.items() for name in names}
+        rows = [(factor.get(f.name, "task"), f.name, str(getattr(self, f.name))) for f in dataclasses.fields(self)]
+        return "\n".join(f"{where:12}{name:16}{value}" for where, name, value in rows)
+
+
+# what the training generator never produces: other surfaces, low and hard light, a worse sensor, another lens
+STAND_IN = Domain(
+    cube_textures=Pool(HELD_OUT, 200),
+    table_textures=Pool(HELD_OUT, 200),
+    backgrounds=Pool(HELD_OUT, 200),
+    lamp_elevation=Uniform(15, 35),
+    ambient=Uniform(0.15, 0.3),
+    diffuse=Uniform(0.7, 1.0),
+    blur=Uniform(0.8, 1.3),
+    noise=Uniform(7, 10),
+    k1=Uniform(0.05, 0.08),
+    distractors=Choice((1, 2, 3, 4)),
+    situations=Choice(SITUATIONS, (1.0, 0.0, 0.0, 0.0)),
+)
+PHOTOGRAPH = Camera(
+    320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (1, 0, 1), (0, 0, 0)
+)  # data/real-cube/labels.json
+
+
+def draw(domain: Domain, rng: np.random.Generator, *, width: int = 160, height: int = 120) -> SceneParams:
+    """One scene: theta ~ p(theta). The camera's intrinsics are those of the photographs, scaled to the picture."""
+    situation = domain.situations.draw(rng)
+    cube = _cube(domain, situation, rng)
+    camera = _camera(domain, situation, np.asarray(cube.position), width, height, rng)
+    table = _table(domain, rng)
+    others = _distractors(domain, situation, rng)
+    light = _light(domain, rng)
+    parts = {name: getattr(domain, name).draw(rng) for name in ("blur", "exposure", "gamma", "vignetting", "noise")}
+    finish = Finish(jpeg=round(domain.jpeg.draw(rng)), grey=domain.grey, **parts)
+    background = domain.backgrounds.draw(rng)
+    return SceneParams(camera, light, (table, cube, *others), background, finish, situation)
+
+
+def _tint(domain: Domain, rng: np.random.Generator) -> Vector:
+    return tuple(domain.tint.draw(rng) for _ in range(3))  # type: ignore[return-value]
+
+
+def _cube(domain: Domain, situation: str, rng: np.random.Generator) -> Body:
+    textures = tuple(domain.cube_textures.draw(rng) for _ in range(domain.faces.draw(rng)))
+    turn, height = _about_z(domain.yaw.draw(rng)), CUBE / 2
+    if situation == "tilted":  # held in the air
+        x, y, z, w = (float(q) for q in Rotation.random(rng=rng).as_quat())
+        turn, height = (x, y, z, w), CUBE / 2 + rng.uniform(0.04, 0.15)
+    return Body("cube", "cube", (CUBE,) * 3, (0.0, 0.0, height), turn, textures, _tint(domain, rng))
+
+
+def _camera(domain: Domain, situation: str, cube: Array, width: int, height: int, rng: np.random.Generator) -> Camera:
+    scale, focal = width / PHOTOGRAPH.width, domain.focal.draw(rng)
+    fx, fy = (f * scale * focal for f in (PHOTOGRAPH.fx, PHOTOGRAPH.fy))
+    # a pixel's centre is a whole number, its left edge 0.5 less
+    cx, cy = ((c + 0.5) * scale - 0.5 for c in (PHOTOGRAPH.cx, PHOTOGRAPH.cy))
+    cy += (height - PHOTOGRAPH.height * scale) / 2
+    distance, elevation = domain.distance.draw(rng), np.radians(domain.elevation.draw(rng))
+    toward = np.array([np.cos(elevation), 0.0, np.sin(elevation)])
+    eye = cube + distance * toward
+    across, down = domain.across.draw(rng), domain.down.draw(rng)
+    if situation == "at the edge":
+        across = rng.choice([rng.uniform(-0.03, 0.1), rng.uniform(0.9, 1.03)])
+    right = np.cross(-toward, UP) / np.linalg.norm(np.cross(-toward, UP))
+    below = np.cross(-toward, right)
+    target = cube - distance * ((across * width - cx) / fx * right + (down * height - cy) / fy * below)
+    roll, k1 = np.radians(domain.roll.draw(rng)), domain.k1.draw(rng)
+    return Camera(width, height, fx, fy, cx, cy, _vector(eye), _vector(target), float(roll), k1)
+
+
+def _table(domain: Domain, rng: np.random.Generator) -> Body:
+    size, textures = domain.table_size.draw(rng), (domain.table_textures.draw(rng),)
+    turn = _about_z(rng.uniform(0, 90))
+    where = _vector([*rng.uniform(-0.2, 0.2, 2) * size, 0])
+    return Body("table", "plane", (size, size, 1.0), where, turn, textures, _tint(domain, rng))
+
+
+def _distractors(domain: Domain, situation: str, rng: np.random.Generator) -> list[Body]:
+    """Things on the table around the cube; one of them before it where it should be occluded, else none there."""
+    bodies = []
+    n = max(domain.distractors.draw(rng), int(situation == "occluded"))
+    for k in range(n):
+        shape = str(rng.choice(["cube", "sphere", "cylinder", "cone"]))
+        size = rng.uniform(0.02, 0.15, 3) if shape != "sphere" else np.full(3, rng.uniform(0.03, 0.12))
+        reach = float(np.hypot(*size[:2])) / 2 + 0.75 * CUBE
+        if situation == "occluded" and k == 0:
+            size = np.minimum(size, 0.08)
+            where = np.array([reach + rng.uniform(0, 0.05), rng.uniform(-0.03, 0.03)])
+        else:
+            angle = np.radians(rng.uniform(30, 330))  # the camera is at 0
+            where = (reach + rng.uniform(0, 0.3)) * np.array([np.cos(angle), np.sin(angle)])
+        turn = _about_z(rng.uniform(0, 360))
+        textures, position = (domain.table_textures.draw(rng),), _vector([*where, size[2] / 2])
+        name = f"distractor {k + 1}"
+        bodies.append(Body(name, shape, _vector(size), position, turn, textures, _tint(domain, rng)))
+    return bodies
+
+
+def _light(domain: Domain, rng: np.random.Generator) -> Light:
+    azimuth, elevation = np.radians([domain.lamp_azimuth.draw(rng), domain.lamp_elevation.draw(rng)])
+    flat = np.cos(elevation)
+    direction = _vector([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
+    warm = domain.warmth.draw(rng)
+    colour = _vector(np.clip([1 + warm, 1, 1 - warm], 0, 1))
+    names = ("lamp_distance", "ambient", "diffuse", "specular", "shadow")
+    return Light(direction, colour, *(getattr(domain, name).draw(rng) for name in names))
+
+
+def _vector(values: Any) -> Vector:
+    return tuple(float(v) for v in values)  # type: ignore[return-value]
+
+
+def _about_z(degrees: float) -> Quaternion:
+    half = np.radians(degrees) / 2
+    return 0.0, 0.0, float(np.sin(half)), float(np.cos(half))
+
+
+SCENES: Mapping[str, Domain] = {
+    "cube": Domain(),
+    "cube-narrow": Domain().narrowed(0),
+    "cube-half": Domain().narrowed(0.5),
+    "stand-in": STAND_IN,
+}

@@ -1,0 +1,189 @@
+"""From theta to a picture with exact labels: one PyBullet client without a window, its software renderer, all on a CPU.
+
+Every scene starts from nothing, and every argument of the light is given on every call: both are remembered from one
+picture to the next otherwise. The whole scene is one body with a link for each thing, which builds five times faster
+than a body for each.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.simulation.bullet import pybullet
+from synthbook.simulation.finish import Lens, finished, jpeg
+from synthbook.simulation.scene import Body, Camera, SceneParams, projection_matrix, view_matrix
+from synthbook.simulation.shapes import SHAPES, Shape
+from synthbook.simulation.textures import atlas, texture, tga
+
+NOTHING = 255  # in a mask: neither table nor thing
+
+
+class RenderError(SynthbookError):
+    """The renderer gave something that cannot be right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture, what every pixel shows, and theta.
+
+    `file`: the picture as JPEG; `depth` (H, W) float32 along the optical axis in metres, infinite where nothing is;
+    `mask` (H, W) uint8: the number of the body in `params.bodies`, or `NOTHING`.
+    """
+
+    file: bytes
+    depth: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    params: SceneParams
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """The picture (H, W, 3), or (H, W) in grey."""
+        with Image.open(io.BytesIO(self.file)) as image:
+            return np.asarray(image)
+
+
+class Renderer:
+    """A client of its own; close it, or use it in a `with` statement. It cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        self._client = pybullet.connect(pybullet.DIRECT)
+        if self._client < 0:
+            raise RenderError("PyBullet does not start a client: `synthbook doctor` says what works here")
+        self._folder = tempfile.TemporaryDirectory(prefix="synthbook-textures-")
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back; closing twice is nothing."""
+        if self._client >= 0:
+            pybullet.disconnect(physicsClientId=self._client)
+            self._client = -1
+            self._folder.cleanup()
+
+    def render(self, params: SceneParams, rng: np.random.Generator) -> Sample:
+        """The scene as a photograph; `rng` draws the sensor's noise. Raises `InvalidArgument`, `RenderError`."""
+        picture, depth, mask = self.geometry(params)
+        nowhere = mask == NOTHING
+        if nowhere.any():
+            high, wide = mask.shape
+            behind = Image.fromarray(texture(params.background)).resize((wide, high), Image.Resampling.BILINEAR)
+            behind = behind.convert("L") if params.finish.grey else behind
+            picture = np.where(nowhere if picture.ndim == 2 else nowhere[..., None], np.asarray(behind), picture)
+        file = jpeg(finished(picture, params.finish, rng), params.finish.jpeg)
+        return Sample(file, depth, mask, params)
+
+    def geometry(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+        """Picture (H, W, 3), or (H, W) in grey, depth and mask (H, W) as the lens shows them, before the sensor."""
+        if self._client < 0:
+            raise InvalidArgument("renderer", "a closed one", "an open one: make a new Renderer")
+        self._build(params.bodies)
+        camera = params.camera
+        picture, buffer, labels = self._shoot(params)
+        # d = far near / (far - (far - near) z)
+        metric = camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer)
+        nowhere = labels < 0
+        mask = np.where(nowhere, NOTHING, (labels >> 24) - 1).astype(np.uint8)  # id + ((link + 1) << 24)
+        depth = np.where(nowhere, np.inf, metric).astype(np.float32)
+        if (mask[~nowhere] >= len(params.bodies)).any():
+            raise RenderError("the renderer's mask names a body that is not in the scene")
+        if params.finish.grey:
+            picture = np.asarray(Image.fromarray(picture).convert("L"))
+        if camera.k1 == 0:
+            return picture, depth, mask
+        lens = Lens.of(camera)
+        return lens.mixed(picture), lens.nearest(depth), lens.nearest(mask)
+
+    def _build(self, bodies: tuple[Body, ...]) -> None:
+        at = {"physicsClientId": self._client}
+        pybullet.resetSimulation(**at)
+        pybullet.setPhysicsEngineParameter(enableFileCaching=0, **at)  # texture files are written anew for each scene
+        n = len(bodies)
+        body = pybullet.createMultiBody(
+            linkMasses=[0] * n,
+            linkCollisionShapeIndices=[-1] * n,
+            linkVisualShapeIndices=[self._visual(body) for body in bodies],
+            linkPositions=[body.position for body in bodies],
+            linkOrientations=[body.quaternion for body in bodies],
+            linkInertialFramePositions=[[0, 0, 0]] * n,
+            linkInertialFrameOrientations=[[0, 0, 0, 1]] * n,
+            linkParentIndices=[0] * n,
+            linkJointTypes=[pybullet.JOINT_FIXED] * n,
+            linkJointAxis=[[0, 0, 1]] * n,
+            **at,
+        )
+        for link, thing in enumerate(bodies):
+            number = pybullet.loadTexture(self._file(thing.textures), **at)
+            pybullet.changeVisualShape(body, link, textureUniqueId=number, rgbaColor=[*thing.colour, 1], **at)
+
+    def _file(self, textures: tuple[str, ...]) -> str:
+        """A file with the texture; single ones are kept, because there are few and they come again."""
+        path = Path(self._folder.name) / (f"{textures[0]}.tga".replace("/", "-") if len(textures) == 1 else "six.tga")
+        if len(textures) > 1 or not path.exists():
+            path.write_bytes(tga(atlas(textures)))
+        return str(path)
+
+    def _visual(self, body: Body) -> int:
+        lists = _shape(body).lists
+        return int(
+            pybullet.createVisualShape(
+                pybullet.GEOM_MESH,
+                **lists,
+                meshScale=body.size,
+                physicsClientId=self._client,
+            )
+        )
+
+    def _shoot(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
+        camera, light = params.camera, params.light
+        _, _, picture, depth, labels = pybullet.getCameraImage(
+            camera.width,
+            camera.height,
+            view_matrix(camera),
+            projection_matrix(camera),
+            lightDirection=light.direction,
+            lightColor=light.colour,
+            lightDistance=light.distance,
+            shadow=int(light.shadow),
+            lightAmbientCoeff=light.ambient,
+            lightDiffuseCoeff=light.diffuse,
+            lightSpecularCoeff=light.specular,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_SEGMENTATION_MASK_OBJECT_AND_LINKINDEX,
+            physicsClientId=self._client,
+        )
+        size = (camera.height, camera.width)
+        colours = np.asarray(picture, dtype=np.uint8).reshape(*size, 4)[..., :3]
+        return (
+            np.ascontiguousarray(colours),
+            np.asarray(depth, dtype=float).reshape(size),
+            np.asarray(labels).reshape(size),
+        )
+
+
+def _shape(body: Body) -> Shape:
+    if body.shape not in SHAPES:
+        raise InvalidArgument("shape", body.shape, f"one of {', '.join(SHAPES)}")
+    return SHAPES["cube of six" if body.shape == "cube" and len(body.textures) == 6 else body.shape]
+
+
+def check_camera(camera: Camera) -> None:
+    """Raise `InvalidArgument` for a camera that cannot take a picture."""
+    for name in ("width", "height", "fx", "fy"):
+        if not getattr(camera, name) > 0:
+            raise InvalidArgument(name, getattr(camera, name), "a number above 0")
+    if not 0 < camera.near < camera.far:
+        raise InvalidArgument("near, far", (camera.near, camera.far), "0 < near < far, in metres")

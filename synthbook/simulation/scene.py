@@ -1,0 +1,178 @@
+"""What stands in front of the camera: theta, every number and name that a rendered image follows from.
+
+World: metres, z up, the table's surface at z = 0. Camera: OpenCV's convention, x right, y down, z forward; pixels have
+their centre at whole numbers, so the image spans -0.5 to width - 0.5.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from synthbook.core.errors import InvalidArgument
+
+Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]  # x, y, z, w
+UP = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera that looks from `eye` to `target` (m), turned by `roll` (rad); intrinsics in pixels.
+
+    `k1` is radial distortion: a point at radius r (in focal lengths) is seen at r (1 + k1 r^2).
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    eye: Vector
+    target: Vector
+    roll: float = 0.0
+    k1: float = 0.0
+    near: float = 0.05
+    far: float = 5.0
+
+    @property
+    def K(self) -> Array:
+        """Intrinsics (3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+
+    @cached_property
+    def R(self) -> Array:
+        """Rotation (3, 3) from world to camera; its rows are the camera's right, down and forward."""
+        forward = np.subtract(self.target, self.eye)
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, UP)
+        right = right / np.linalg.norm(right)
+        level = np.stack([right, np.cross(forward, right), forward])
+        c, s = np.cos(self.roll), np.sin(self.roll)
+        return np.asarray(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ level)
+
+    @cached_property
+    def t(self) -> Array:
+        """Translation (3,): a world point X lies at R X + t of the camera."""
+        return np.asarray(-self.R @ np.asarray(self.eye))
+
+    def see(self, points: Array) -> Array:
+        """World points (N, 3) in the camera's frame (N, 3), m."""
+        return np.asarray(points @ self.R.T + self.t)
+
+    def project(self, points: Array) -> Array:
+        """World points (N, 3) in pixels (N, 2), lens included; NaN behind the camera."""
+        x, y, z = self.see(points).T
+        z = np.where(z > 0, z, np.nan)
+        a, b = x / z, y / z
+        bend = 1 + self.k1 * (a**2 + b**2)
+        return np.column_stack([self.fx * a * bend + self.cx, self.fy * b * bend + self.cy])
+
+
+@dataclass(frozen=True)
+class Light:
+    """A distant lamp: where it stands, its colour in [0, 1], and how much of it reaches surfaces in which way."""
+
+    direction: Vector  # from the scene to the lamp
+    colour: Vector
+    distance: float  # m
+    ambient: float
+    diffuse: float
+    specular: float
+    shadow: bool
+
+
+@dataclass(frozen=True)
+class Body:
+    """A thing: its shape's size along three axes (m), where it is, and how its surface looks.
+
+    `textures` names one texture for the whole surface, or for a cube one for each of its six faces; `colour` tints it.
+    """
+
+    name: str
+    shape: str
+    size: Vector
+    position: Vector  # of its centre
+    quaternion: Quaternion
+    textures: tuple[str, ...]
+    colour: Vector
+
+    @property
+    def R(self) -> Array:
+        """Rotation (3, 3) from the body to the world."""
+        return np.asarray(Rotation.from_quat(self.quaternion).as_matrix())
+
+    def place(self, points: Array) -> Array:
+        """Points (N, 3) of the unit shape, within +-0.5, in the world."""
+        return np.asarray((points * self.size) @ self.R.T + self.position)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What lens, sensor and file do to the picture after it was rendered."""
+
+    blur: float  # standard deviation, pixels
+    exposure: float  # mean brightness that the camera turns its gain for, 0 to 1
+    gamma: float
+    vignetting: float  # share of light lost in the corners
+    noise: float  # standard deviation, grey levels of 255
+    jpeg: int  # quality, 1 to 95
+    grey: bool
+
+
+@dataclass(frozen=True)
+class SceneParams:
+    """theta: everything that an image follows from. The first body is the table, the second the one to find."""
+
+    camera: Camera
+    light: Light
+    bodies: tuple[Body, ...]
+    background: str  # a texture's name
+    finish: Finish
+    situation: str
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> SceneParams:
+        """The scene that `to_json` wrote."""
+        try:
+            parts: dict[str, Any] = json.loads(text)
+            camera, light, finish = (parts.pop(name) for name in ("camera", "light", "finish"))
+            bodies = tuple(Body(**_tuples(body)) for body in parts.pop("bodies"))
+            made = (Camera(**_tuples(camera)), Light(**_tuples(light)), bodies)
+            return cls(*made, finish=Finish(**finish), **parts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidArgument("text", text[:60], f"a scene that to_json wrote ({error})") from None
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def view_matrix(camera: Camera) -> list[float]:
+    """World to OpenGL's camera (x right, y up, z backward), column by column as PyBullet wants it."""
+    view = np.eye(4)
+    view[:3, :3], view[:3, 3] = camera.R, camera.t
+    view[1:3] *= -1
+    return [float(v) for v in view.T.ravel()]
+
+
+def projection_matrix(camera: Camera) -> list[float]:
+    """The intrinsics as an OpenGL projection: ndc_x = 2 (u + 0.5) / W - 1, ndc_y = 1 - 2 (v + 0.5) / H."""
+    w, h, n, f = camera.width, camera.height, camera.near, camera.far
+    matrix = np.zeros((4, 4))
+    matrix[0, 0], matrix[0, 2] = 2 * camera.fx / w, 1 - (2 * camera.cx + 1) / w
+    matrix[1, 1], matrix[1, 2] = 2 * camera.fy / h, (2 * camera.cy + 1) / h - 1
+    matrix[2, 2], matrix[2, 3], matrix[3, 2] = -(f + n) / (f - n), -2 * f * n / (f - n), -1
+    return [float(v) for v in matrix.T.ravel()]

@@ -1,0 +1,142 @@
+"""Surfaces by name: "stripes-17" is the same 64 x 64 picture on every machine.
+
+Procedural ones are drawn from their number; "photo-..." and "pybullet-..." are crops of scikit-image's photographs and
+of the pictures that come with PyBullet.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import zoom
+
+from synthbook.core.errors import InvalidArgument
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+SIZE = 64  # pixels
+PROCEDURAL = ("flat", "gradient", "checker", "stripes", "dots", "noise", "patches", "strokes")
+PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
+PYBULLET = ("checker_blue", "cube", "domino/domino", "jenga/jenga", "table/table", "tex256", "tray/tray", "uvmap")
+FAMILIES = (*PROCEDURAL, *(f"photo-{name}" for name in PHOTOGRAPHS), *(f"pybullet-{name}" for name in PYBULLET))
+KEPT = 1_000  # textures in memory, 12 KiB each
+
+
+@lru_cache(maxsize=KEPT)
+def texture(name: str) -> Picture:
+    """The texture (64, 64, 3) of this name: a family, a dash, and a number. Raises `InvalidArgument`."""
+    family, _, number = name.rpartition("-")
+    if family not in FAMILIES or not number.isdigit():
+        raise InvalidArgument("texture", name, f"a family and a number, such as stripes-17; families: {FAMILIES}")
+    rng = np.random.default_rng([FAMILIES.index(family), int(number)])
+    kind, _, source = family.partition("-")
+    picture = _crop(_source(kind, source), rng) if source else _mixed(_DRAWN[family](rng), rng)
+    picture.flags.writeable = False
+    return picture
+
+
+def _mixed(share: NDArray[np.float64], rng: np.random.Generator) -> Picture:
+    """Two random colours, mixed by shares (64, 64) in [0, 1]."""
+    a, b = rng.uniform(0, 255, (2, 3))
+    return np.asarray(a + (b - a) * share[..., None], dtype=np.uint8)
+
+
+def _plane(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates in [0, 1], turned by a random angle."""
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    angle = rng.uniform(0, np.pi)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
+    """Values (64, 64) in [0, 1] that vary over 1/cells of the picture."""
+    field = zoom(rng.random((cells + 1, cells + 1)), SIZE / (cells + 1), order=3)
+    return np.asarray(np.clip(field, 0, 1))
+
+
+def _flat(rng: np.random.Generator) -> NDArray[np.float64]:
+    return 0.1 * rng.random((SIZE, SIZE))
+
+
+def _gradient(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, _ = _plane(rng)
+    return np.asarray((x - x.min()) / (x.max() - x.min()))
+
+
+def _checker(rng: np.random.Generator) -> NDArray[np.float64]:
+    y, x = np.mgrid[:SIZE, :SIZE] // rng.integers(4, 24)
+    return np.asarray((x + y) % 2, dtype=float)
+
+
+def _stripes(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, _ = _plane(rng)
+    return ((x * rng.uniform(2, 12)) % 1 < rng.uniform(0.2, 0.8)).astype(float)
+
+
+def _dots(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _plane(rng)
+    n = rng.uniform(2, 8)
+    return (np.hypot((x * n) % 1 - 0.5, (y * n) % 1 - 0.5) < rng.uniform(0.15, 0.45)).astype(float)
+
+
+def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
+    octaves = [_smooth(rng, cells) / (k + 1) for k, cells in enumerate((3, 7, 15, 31))]
+    total = np.sum(octaves, axis=0)
+    return np.asarray((total - total.min()) / (total.max() - total.min()))
+
+
+def _patches(rng: np.random.Generator) -> NDArray[np.float64]:
+    return (_smooth(rng, int(rng.integers(2, 9))) > 0.5).astype(float)
+
+
+def _strokes(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Like print: lines, boxes and blots on a ground."""
+    share = np.zeros((SIZE, SIZE))
+    for _ in range(rng.integers(3, 25)):
+        (top, left), (high, wide) = rng.integers(0, SIZE, 2), rng.integers(1, 24, 2)
+        share[top : top + high, left : left + wide] = rng.random()
+    return share
+
+
+_DRAWN = dict(zip(PROCEDURAL, (_flat, _gradient, _checker, _stripes, _dots, _noise, _patches, _strokes), strict=True))
+
+
+@lru_cache(maxsize=8)
+def _source(kind: str, name: str) -> Picture:
+    if kind == "photo":
+        from skimage import data
+
+        folder = Path(data.__file__).parent
+    else:
+        import pybullet_data
+
+        folder = Path(pybullet_data.getDataPath())
+    path = next(p for p in (folder / f"{name}{ending}" for ending in (".png", ".jpg")) if p.exists())
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _crop(picture: Picture, rng: np.random.Generator) -> Picture:
+    high, wide = picture.shape[:2]
+    side = int(min(high, wide) * rng.uniform(0.3, 1))
+    top, left = rng.integers(0, high - side + 1), rng.integers(0, wide - side + 1)
+    cut = Image.fromarray(picture[top : top + side, left : left + side]).resize((SIZE, SIZE), Image.Resampling.BOX)
+    return np.array(cut)
+
+
+def atlas(names: tuple[str, ...]) -> Picture:
+    """One texture as it is, or six in two rows of three, as the cube's faces want them."""
+    pictures = [texture(name) for name in names]
+    if len(pictures) == 1:
+        return pictures[0]
+    return np.concatenate([np.concatenate(pictures[:3], axis=1), np.concatenate(pictures[3:], axis=1)])
+
+
+def tga(picture: Picture) -> bytes:
+    """The picture as an uncompressed TGA file, the format that PyBullet reads fastest."""
+    high, wide = picture.shape[:2]
+    size = bytes([wide % 256, wide // 256, high % 256, high // 256])
+    return bytes([0, 0, 2, *[0] * 9]) + size + bytes([24, 0x20]) + picture[..., ::-1].tobytes()
