@@ -1,4 +1,4 @@
-"""PyBullet without its greeting: on import it writes when it was built to the error stream, in every notebook and log."""
+"""PyBullet without its greeting: on import it writes to the error stream, in every notebook and log."""
 
 from __future__ import annotations
 

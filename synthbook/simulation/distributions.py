@@ -28,6 +28,8 @@ class Uniform:
 
     def narrowed(self, kappa: float) -> Uniform:
         """`kappa` times as wide, around the middle."""
+        if kappa == 1:
+            return self
         middle, half = (self.low + self.high) / 2, kappa * (self.high - self.low) / 2
         return Uniform(middle - half, middle + half)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
@@ -24,8 +23,9 @@ class Label:
 
     `box`: left, top, width, height of its visible pixels (COCO's convention), None where nothing of it is seen.
     `visibility`: visible pixels over those that it would have alone in an endless picture; `occlusion`: share of its
-    pixels inside the picture that other things hide. `corners` (8, 2) px of its bounding box in three dimensions and
-    whether each can be seen; `rvec`, `tvec`: its pose in the camera's frame, rotation vector (rad) and metres.
+    pixels inside the picture that other things hide. `corners`: the eight pixels of its bounding box in three
+    dimensions, None behind the camera, and whether each can be seen. `rvec`, `tvec`: its pose in the camera's frame,
+    rotation vector (rad) and metres.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Label:
     visibility: float
     occlusion: float
     truncated: bool
-    corners: list[list[float]]
+    corners: list[list[float] | None]
     corner_visible: list[bool]
     rvec: list[float]
     tvec: list[float]
@@ -54,7 +54,7 @@ def label(sample: Sample) -> list[Label]:
 def _label(sample: Sample, k: int, body: Body) -> Label:
     camera, seen = sample.params.camera, sample.mask == k
     inside, whole = _alone(body, camera)
-    area, alone = int(seen.sum()), max(inside, int(seen.sum()))  # the outline is right to a pixel or two
+    area, alone = int(seen.sum()), max(inside, float(seen.sum()))  # the outline is right to a pixel or two
     corners = body.place(CORNERS)
     turn = Rotation.from_matrix(camera.R @ body.R)
     return Label(
@@ -63,10 +63,10 @@ def _label(sample: Sample, k: int, body: Body) -> Label:
         body=k,
         area=area,
         box=tight_box(seen),
-        visibility=area / max(whole, area, 1),
+        visibility=area / max(whole, area, 1.0),
         occlusion=1 - area / alone if alone else 0.0,
-        truncated=whole > inside,
-        corners=camera.project(corners).round(3).tolist(),
+        truncated=inside < whole * (1 - 1e-9),
+        corners=[pixel.tolist() if np.isfinite(pixel).all() else None for pixel in camera.project(corners).round(3)],
         corner_visible=_visible(corners, sample).tolist(),
         rvec=turn.as_rotvec().tolist(),
         tvec=camera.see(np.array([body.position]))[0].tolist(),
@@ -81,26 +81,41 @@ def tight_box(seen: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
 
 
-def _alone(body: Body, camera: Camera) -> tuple[int, int]:
-    """Pixels of the body if nothing else were there: inside the picture, and in an endless one.
+def _alone(body: Body, camera: Camera) -> tuple[float, float]:
+    """Area in pixels if nothing else were there: inside the picture, and in an endless one.
 
     Every shape is convex, so its outline is the hull of its projected vertices.
     """
     points = camera.project(body.place(SHAPES[body.shape].vertices))
     if np.isnan(points).any():  # partly behind the camera
-        return 0, 0
+        return 0.0, 0.0
     try:
         outline = points[ConvexHull(points).vertices]
     except QhullError:  # seen edge-on
-        return 0, 0
-    low = np.minimum(np.floor(outline.min(axis=0)), 0)
-    high = np.maximum(np.ceil(outline.max(axis=0)) + 1, [camera.width, camera.height])
-    wide, tall = np.minimum(high - low, 4000).astype(int)
-    canvas = Image.new("L", (int(wide), int(tall)))
-    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in outline - low], fill=1)
-    drawn, (left, top) = np.asarray(canvas), -low.astype(int)
-    inside = drawn[top : top + camera.height, left : left + camera.width]
-    return int(inside.sum()), int(drawn.sum())
+        return 0.0, 0.0
+    inside = outline
+    for axis, end in ((0, camera.width), (1, camera.height)):
+        inside = _cut(inside, axis, -0.5, 1)
+        inside = _cut(inside, axis, end - 0.5, -1)
+    return _area(inside), _area(outline)
+
+
+def _cut(outline: Array, axis: int, at: float, side: int) -> Array:
+    """The part of a convex polygon (N, 2) on one side of a line: Sutherland and Hodgman (1974)."""
+    kept = []
+    for a, b in zip(outline, np.roll(outline, -1, axis=0), strict=True):
+        da, db = side * (a[axis] - at), side * (b[axis] - at)
+        if da >= 0:
+            kept.append(a)
+        if da * db < 0:
+            kept.append(a + (b - a) * da / (da - db))
+    return np.array(kept).reshape(-1, 2)
+
+
+def _area(outline: Array) -> float:
+    # A = 1/2 |sum x_i y_i+1 - x_i+1 y_i|
+    (x, y), (x2, y2) = outline.T, np.roll(outline, -1, axis=0).T
+    return float(abs((x * y2 - x2 * y).sum()) / 2)
 
 
 def _visible(corners: Array, sample: Sample) -> NDArray[np.bool_]:

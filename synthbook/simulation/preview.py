@@ -44,7 +44,7 @@ def plot_picture(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
             colour, line = (VERMILLION, "-") if target else (BLUE, ":")
             place = (left - 0.5, top - 0.5)
             ax.add_patch(Rectangle(place, wide, high, fill=False, edgecolor=colour, linestyle=line))
-        if target and np.isfinite(found["corners"]).all():
+        if target and all(found["corners"]):
             plot_corners(found["corners"], ax)
     high, wide = picture.shape[:2]
     ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5), xticks=[], yticks=[])

@@ -17,7 +17,18 @@ from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.simulation.distributions import Choice, Pool, Uniform
-from synthbook.simulation.scene import UP, Array, Body, Camera, Finish, Light, Quaternion, SceneParams, Vector
+from synthbook.simulation.scene import (
+    Array,
+    Body,
+    Camera,
+    Finish,
+    Light,
+    Quaternion,
+    SceneParams,
+    Vector,
+    look_at,
+    quaternion,
+)
 from synthbook.simulation.textures import PROCEDURAL, PYBULLET
 
 CUBE = 0.084  # m, the edge of the cube in the photographs
@@ -46,7 +57,7 @@ class Domain:
     across: Uniform = Uniform(0.12, 0.88)  # where the cube's centre is seen, as a share of the picture
     down: Uniform = Uniform(0.15, 0.85)
     yaw: Uniform = Uniform(0, 360)
-    situations: Choice = Choice(SITUATIONS, (0.82, 0.08, 0.05, 0.05))
+    situations: Choice = Choice(SITUATIONS, (0.87, 0.08, 0.05, 0.0))
     cube_textures: Pool = Pool(TRAINING, 1_000)
     table_textures: Pool = Pool(TRAINING, 1_000)
     faces: Choice = Choice((1, 6))
@@ -114,9 +125,7 @@ STAND_IN = Domain(
     distractors=Choice((1, 2, 3, 4)),
     situations=Choice(SITUATIONS, (1.0, 0.0, 0.0, 0.0)),
 )
-PHOTOGRAPH = Camera(
-    320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (1, 0, 1), (0, 0, 0)
-)  # data/real-cube/labels.json
+PHOTOGRAPH = Camera(320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (0, 0, 0), (0, 0, 0, 1))  # real-cube/labels.json
 
 
 def draw(domain: Domain, rng: np.random.Generator, *, width: int = 160, height: int = 120) -> SceneParams:
@@ -125,7 +134,7 @@ def draw(domain: Domain, rng: np.random.Generator, *, width: int = 160, height: 
     cube = _cube(domain, situation, rng)
     camera = _camera(domain, situation, np.asarray(cube.position), width, height, rng)
     table = _table(domain, rng)
-    others = _distractors(domain, situation, rng)
+    others = _distractors(domain, situation, camera, np.asarray(cube.position), rng)
     light = _light(domain, rng)
     parts = {name: getattr(domain, name).draw(rng) for name in ("blur", "exposure", "gamma", "vignetting", "noise")}
     finish = Finish(jpeg=round(domain.jpeg.draw(rng)), grey=domain.grey, **parts)
@@ -141,8 +150,7 @@ def _cube(domain: Domain, situation: str, rng: np.random.Generator) -> Body:
     textures = tuple(domain.cube_textures.draw(rng) for _ in range(domain.faces.draw(rng)))
     turn, height = _about_z(domain.yaw.draw(rng)), CUBE / 2
     if situation == "tilted":  # held in the air
-        x, y, z, w = (float(q) for q in Rotation.random(rng=rng).as_quat())
-        turn, height = (x, y, z, w), CUBE / 2 + rng.uniform(0.04, 0.15)
+        turn, height = quaternion(Rotation.random(rng=rng)), CUBE / 2 + rng.uniform(0.04, 0.15)
     return Body("cube", "cube", (CUBE,) * 3, (0.0, 0.0, height), turn, textures, _tint(domain, rng))
 
 
@@ -158,11 +166,9 @@ def _camera(domain: Domain, situation: str, cube: Array, width: int, height: int
     across, down = domain.across.draw(rng), domain.down.draw(rng)
     if situation == "at the edge":
         across = rng.choice([rng.uniform(-0.03, 0.1), rng.uniform(0.9, 1.03)])
-    right = np.cross(-toward, UP) / np.linalg.norm(np.cross(-toward, UP))
-    below = np.cross(-toward, right)
-    target = cube - distance * ((across * width - cx) / fx * right + (down * height - cy) / fy * below)
-    roll, k1 = np.radians(domain.roll.draw(rng)), domain.k1.draw(rng)
-    return Camera(width, height, fx, fy, cx, cy, _vector(eye), _vector(target), float(roll), k1)
+    roll, k1 = float(np.radians(domain.roll.draw(rng))), domain.k1.draw(rng)
+    aim = ((across * width - cx) / fx, (down * height - cy) / fy)
+    return Camera(width, height, fx, fy, cx, cy, _vector(eye), look_at(eye, cube, roll, aim), k1)
 
 
 def _table(domain: Domain, rng: np.random.Generator) -> Body:
@@ -172,24 +178,23 @@ def _table(domain: Domain, rng: np.random.Generator) -> Body:
     return Body("table", "plane", (size, size, 1.0), where, turn, textures, _tint(domain, rng))
 
 
-def _distractors(domain: Domain, situation: str, rng: np.random.Generator) -> list[Body]:
-    """Things on the table around the cube; one of them before it where it should be occluded, else none there."""
+def _distractors(domain: Domain, situation: str, camera: Camera, cube: Array, rng: np.random.Generator) -> list[Body]:
+    """Things on the table, none before the cube; where it should be occluded, one is held into the line of sight."""
     bodies = []
     n = max(domain.distractors.draw(rng), int(situation == "occluded"))
     for k in range(n):
         shape = str(rng.choice(["cube", "sphere", "cylinder", "cone"]))
         size = rng.uniform(0.02, 0.15, 3) if shape != "sphere" else np.full(3, rng.uniform(0.03, 0.12))
         reach = float(np.hypot(*size[:2])) / 2 + 0.75 * CUBE
-        if situation == "occluded" and k == 0:
-            size = np.minimum(size, 0.08)
-            where = np.array([reach + rng.uniform(0, 0.05), rng.uniform(-0.03, 0.03)])
-        else:
-            angle = np.radians(rng.uniform(30, 330))  # the camera is at 0
-            where = (reach + rng.uniform(0, 0.3)) * np.array([np.cos(angle), np.sin(angle)])
-        turn = _about_z(rng.uniform(0, 360))
-        textures, position = (domain.table_textures.draw(rng),), _vector([*where, size[2] / 2])
-        name = f"distractor {k + 1}"
-        bodies.append(Body(name, shape, _vector(size), position, turn, textures, _tint(domain, rng)))
+        angle = np.radians(rng.uniform(30, 330))  # the camera is at 0
+        where = np.array([*(reach + rng.uniform(0, 0.3)) * np.array([np.cos(angle), np.sin(angle)]), size[2] / 2])
+        if situation == "occluded" and k == 0:  # held into the picture
+            size = np.minimum(size, 0.06)
+            aside = camera.R[:2].T @ rng.uniform(-0.035, 0.035, 2)
+            where = cube + aside + (camera.eye - cube) * rng.uniform(0.25, 0.5)
+        textures, turn = (domain.table_textures.draw(rng),), _about_z(rng.uniform(0, 360))
+        name, tint = f"distractor {k + 1}", _tint(domain, rng)
+        bodies.append(Body(name, shape, _vector(size), _vector(where), turn, textures, tint))
     return bodies
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.simulation.bullet import pybullet
 from synthbook.simulation.finish import Lens, finished, jpeg
-from synthbook.simulation.scene import Body, Camera, SceneParams, projection_matrix, view_matrix
+from synthbook.simulation.scene import Body, SceneParams, projection_matrix, view_matrix
 from synthbook.simulation.shapes import SHAPES, Shape
 from synthbook.simulation.textures import atlas, texture, tga
 
@@ -178,12 +178,3 @@ def _shape(body: Body) -> Shape:
     if body.shape not in SHAPES:
         raise InvalidArgument("shape", body.shape, f"one of {', '.join(SHAPES)}")
     return SHAPES["cube of six" if body.shape == "cube" and len(body.textures) == 6 else body.shape]
-
-
-def check_camera(camera: Camera) -> None:
-    """Raise `InvalidArgument` for a camera that cannot take a picture."""
-    for name in ("width", "height", "fx", "fy"):
-        if not getattr(camera, name) > 0:
-            raise InvalidArgument(name, getattr(camera, name), "a number above 0")
-    if not 0 < camera.near < camera.far:
-        raise InvalidArgument("near, far", (camera.near, camera.far), "0 < near < far, in metres")

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
@@ -25,7 +25,7 @@ UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that looks from `eye` to `target` (m), turned by `roll` (rad); intrinsics in pixels.
+    """A camera at `eye` (m), `rotation` from world to camera; intrinsics in pixels.
 
     `k1` is radial distortion: a point at radius r (in focal lengths) is seen at r (1 + k1 r^2).
     """
@@ -37,11 +37,17 @@ class Camera:
     cx: float
     cy: float
     eye: Vector
-    target: Vector
-    roll: float = 0.0
+    rotation: Quaternion
     k1: float = 0.0
     near: float = 0.05
     far: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "fx", "fy"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgument(name, getattr(self, name), "a number above 0")
+        if not 0 < self.near < self.far:
+            raise InvalidArgument("near, far", (self.near, self.far), "0 < near < far, in metres")
 
     @property
     def K(self) -> Array:
@@ -51,13 +57,7 @@ class Camera:
     @cached_property
     def R(self) -> Array:
         """Rotation (3, 3) from world to camera; its rows are the camera's right, down and forward."""
-        forward = np.subtract(self.target, self.eye)
-        forward = forward / np.linalg.norm(forward)
-        right = np.cross(forward, UP)
-        right = right / np.linalg.norm(right)
-        level = np.stack([right, np.cross(forward, right), forward])
-        c, s = np.cos(self.roll), np.sin(self.roll)
-        return np.asarray(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ level)
+        return np.asarray(Rotation.from_quat(self.rotation).as_matrix())
 
     @cached_property
     def t(self) -> Array:
@@ -160,6 +160,30 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def look_at(eye: ArrayLike, target: ArrayLike, roll: float = 0.0, pixel: ArrayLike = (0, 0)) -> Quaternion:
+    """The rotation of a camera at `eye` that shows `target` at `pixel`, level but for `roll` (rad).
+
+    `pixel` is given as ((u - cx) / fx, (v - cy) / fy): (0, 0) is where the optical axis meets the picture.
+    """
+    forward = np.subtract(target, eye)
+    right = np.cross(forward, UP)
+    if np.linalg.norm(right) < 1e-9:
+        raise InvalidArgument("eye, target", (eye, target), "two points, not one straight above the other")
+    forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
+    level = Rotation.from_matrix(np.stack([right, np.cross(forward, right), forward]))
+    ray = np.array([*np.asarray(pixel, dtype=float), 1.0])
+    axis = np.cross([0, 0, 1], ray)  # as long as tan(angle)
+    tangent = np.linalg.norm(axis)
+    aside = Rotation.from_rotvec(axis * (np.arctan(tangent) / tangent if tangent > 0 else 0.0))
+    return quaternion(aside * Rotation.from_euler("z", roll) * level)
+
+
+def quaternion(turn: Rotation) -> Quaternion:
+    """The rotation as four plain numbers: x, y, z, w."""
+    x, y, z, w = (float(q) for q in turn.as_quat())
+    return x, y, z, w
+
+
 def view_matrix(camera: Camera) -> list[float]:
     """World to OpenGL's camera (x right, y up, z backward), column by column as PyBullet wants it."""
     view = np.eye(4)
@@ -169,10 +193,14 @@ def view_matrix(camera: Camera) -> list[float]:
 
 
 def projection_matrix(camera: Camera) -> list[float]:
-    """The intrinsics as an OpenGL projection: ndc_x = 2 (u + 0.5) / W - 1, ndc_y = 1 - 2 (v + 0.5) / H."""
+    """The intrinsics as an OpenGL projection: ndc_x = 2 u / W - 1, ndc_y = 1 - 2 (v + 1) / H.
+
+    The centre of pixel u should lie at ndc_x = 2 (u + 0.5) / W - 1. TinyRenderer puts it half a pixel to the right, and
+    counts rows from below, which moves the picture half a pixel up; both are made up for here.
+    """
     w, h, n, f = camera.width, camera.height, camera.near, camera.far
     matrix = np.zeros((4, 4))
-    matrix[0, 0], matrix[0, 2] = 2 * camera.fx / w, 1 - (2 * camera.cx + 1) / w
-    matrix[1, 1], matrix[1, 2] = 2 * camera.fy / h, (2 * camera.cy + 1) / h - 1
+    matrix[0, 0], matrix[0, 2] = 2 * camera.fx / w, 1 - 2 * camera.cx / w
+    matrix[1, 1], matrix[1, 2] = 2 * camera.fy / h, 2 * (camera.cy + 1) / h - 1
     matrix[2, 2], matrix[2, 3], matrix[3, 2] = -(f + n) / (f - n), -2 * f * n / (f - n), -1
     return [float(v) for v in matrix.T.ravel()]

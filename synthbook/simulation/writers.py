@@ -115,7 +115,8 @@ def write_coco(folder: Path, out: Path, origin: Provenance) -> Path:
                 continue
             category = categories.setdefault(found["category"], len(categories) + 1)
             points = [
-                [x, y, 2 if seen else 1] for (x, y), seen in zip(found["corners"], found["corner_visible"], strict=True)
+                [*pixel, 2 if seen else 1] if pixel else [0, 0, 0]
+                for pixel, seen in zip(found["corners"], found["corner_visible"], strict=True)
             ]
             annotations.append(
                 {
@@ -127,7 +128,7 @@ def write_coco(folder: Path, out: Path, origin: Provenance) -> Path:
                     "iscrowd": 0,
                     "segmentation": found["segmentation"],
                     "keypoints": [value for point in points for value in point],
-                    "num_keypoints": len(points),
+                    "num_keypoints": sum(point[2] > 0 for point in points),
                 }
             )
     names = [f"corner {k}" for k in range(8)]

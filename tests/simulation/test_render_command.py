@@ -1,0 +1,119 @@
+"""`synthbook render` as people and machines use it: runs, goes on after a kill, refuses before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synthbook.cli import main
+from synthbook.core.provenance import read_provenance
+from synthbook.core.shards import shard_paths
+from synthbook.simulation.preview import plot_picture, plot_sheet, plot_theta
+from synthbook.simulation.writers import read_rows
+
+SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
+
+
+def test_a_run_for_people_and_one_for_machines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    out = tmp_path / "renders"
+    assert main(["render", "--scene", "cube", "--n", "25", "--out", str(out), *SMALL, "--coco"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"25 pictures in 3 shards: {out}/manifest.json")
+    assert "rendering: 20 of 25 pictures" in printed.err
+    assert Image.open(out / "preview.png").size[0] > 600
+    origin = read_provenance(out / "manifest.json")
+    assert (origin.synthetic_share, origin.generation, origin.seed) == (1.0, 1, 7)
+    assert origin.command == "synthbook render --scene cube --n 25 --seed 7 --width 48 --height 32"
+    assert len(json.loads((out / "coco" / "instances.json").read_text())["images"]) == 25
+
+    other = tmp_path / "other"
+    assert main(["render", "--n", "25", "--out", str(other), *SMALL, "--jobs", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shards"] == 3
+    assert [p.read_bytes() for p in shard_paths(out)] == [p.read_bytes() for p in shard_paths(other)]
+
+    assert main(["render", "--n", "25", "--out", str(out), *SMALL]) == 2
+    assert "--resume to go on" in capsys.readouterr().err
+    assert main(["render", "--n", "25", "--out", str(out), *SMALL, "--resume"]) == 0
+    assert main(["render", "--help"]) == 0 and "--jobs 2 --seed 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--n", "0"], "n = 0"),
+        (["--n", "-5"], "n = -5"),
+        (["--scene", "teapot"], "one of cube"),
+        (["--width", "-64"], "width = -64"),
+        (["--height", "0"], "height = 0"),
+        (["--jobs", "0"], "jobs = 0"),
+        (["--seed", "-1"], "seed = -1"),
+        (["--shard-size", "0"], "shard_size = 0"),
+        (["--n", "many"], "integer"),
+    ],
+)
+def test_bad_arguments_fail_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    assert main(["render", "--out", str(tmp_path / "new"), *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["render", "--n", "5", "--out", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "synthbook.cli", "render", "--n", "600", "--width", "32", "--height", "24"]
+    command += ["--shard-size", "15", "--seed", "3", "--jobs", "2"]
+    whole, torn, rng = tmp_path / "whole", tmp_path / "torn", np.random.default_rng(1)
+    began = time.perf_counter()
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    seconds, kept, lost = time.perf_counter() - began, 0, []
+    for _ in range(20):
+        run = subprocess.Popen(
+            [*command, "--out", str(torn), "--resume"], start_new_session=True, stderr=subprocess.PIPE
+        )
+        try:
+            run.communicate(timeout=float(rng.uniform(0.1, 0.3)) * seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+        found = len(list(torn.glob("shard-*.parquet")))
+        assert found >= kept  # nothing finished is lost
+        parts = list(torn.glob(".shard*.tmp"))
+        lost.append(len(parts))
+        kept = found
+    subprocess.run([*command, "--out", str(torn), "--resume"], check=True, capture_output=True)
+    assert max(lost) <= 2  # at most the one shard that each worker was writing
+    assert [p.read_bytes() for p in shard_paths(torn)] == [p.read_bytes() for p in shard_paths(whole)]
+    assert (torn / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
+
+
+def test_figures_of_a_run(tmp_path: Path) -> None:
+    assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
+    rows = list(read_rows(tmp_path / "run"))
+    figure, axes = plot_sheet(rows, across=3)
+    assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9
+    assert len(plot_picture(rows[0]).patches) >= 1
+    labels = [ax.get_xlabel() for ax in plot_theta(rows)]
+    assert "distance (m)" in labels and "elevation of the lamp (degrees)" in labels
+    for plot in (plot_sheet, plot_theta):
+        with pytest.raises(ValueError, match="at least one row"):
+            plot([])
