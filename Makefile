@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
+
+bench-render: $(VENV)/ready-course  ## time the rendering pipeline against the bare renderer
+	@$(BIN)/python bench/render.py
 
 bench-prdc: $(PEERS)/ready  ## precision to coverage against the prdc package
 	@$(PEERS)/bin/python bench/compare_prdc.py

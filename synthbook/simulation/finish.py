@@ -59,28 +59,30 @@ class Lens:
 
     @classmethod
     def of(cls, camera: Camera) -> Lens:
-        """Solve r (1 + k1 r^2) = r_seen for the r of each pixel, by three Newton steps."""
-        b = (np.arange(camera.height, dtype=np.float32)[:, None] - camera.cy) / camera.fy
-        a = (np.arange(camera.width, dtype=np.float32) - camera.cx) / camera.fx
-        seen = np.hypot(a, b)
-        r = seen.copy()
-        for _ in range(3):
-            r -= (r + camera.k1 * r**3 - seen) / (1 + 3 * camera.k1 * r**2)
-        scale = r / np.maximum(seen, 1e-9)
-        y, x = b * scale * camera.fy + camera.cy, a * scale * camera.fx + camera.cx
+        """Solve r (1 + k1 r^2) = r_seen for the r of each pixel, to fourth order in k1 r_seen^2."""
+        b = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None]
+        a = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
+        q = np.float32(camera.k1) * (a**2 + b**2)
+        # r / r_seen = 1 - q + 3 q^2 - 12 q^3 + 55 q^4 - ...
+        scale = 1 - q * (1 - q * (3 - q * (12 - 55 * q)))
+        y = b * scale * np.float32(camera.fy) + np.float32(camera.cy)
+        x = a * scale * np.float32(camera.fx) + np.float32(camera.cx)
         return cls(np.clip(y, 0, camera.height - 1), np.clip(x, 0, camera.width - 1))
 
-    def nearest(self, values: NDArray[Any]) -> NDArray[Any]:
+    def nearest(self, *parts: NDArray[Any]) -> list[NDArray[Any]]:
         """Masks and depths (H, W), never mixed."""
-        return values[np.rint(self.y).astype(np.intp), np.rint(self.x).astype(np.intp)]
+        wide = parts[0].shape[1]
+        place = np.rint(self.y).astype(np.int32) * wide + np.rint(self.x).astype(np.int32)
+        return [part.ravel()[place] for part in parts]
 
     def mixed(self, picture: Picture) -> Picture:
         """A picture (H, W) or (H, W, 3), each pixel mixed from its four neighbours."""
-        top, left = self.y.astype(np.intp), self.x.astype(np.intp)
-        bottom, right = np.minimum(top + 1, picture.shape[0] - 1), np.minimum(left + 1, picture.shape[1] - 1)
-        fy, fx = self.y - top, self.x - left
+        high, wide = picture.shape[:2]
+        top, left = np.minimum(self.y.astype(np.int32), high - 2), np.minimum(self.x.astype(np.int32), wide - 2)
+        fy, fx, place = self.y - top, self.x - left, top * wide + left
         if picture.ndim == 3:
             fy, fx = fy[..., None], fx[..., None]
-        above = picture[top, left] * (1 - fx) + picture[top, right] * fx
-        below = picture[bottom, left] * (1 - fx) + picture[bottom, right] * fx
-        return np.asarray(above * (1 - fy) + below * fy + 0.5, dtype=np.uint8)
+        flat = picture.reshape(high * wide, *picture.shape[2:]).astype(np.float32)
+        a, b, c, d = (flat[place + step] for step in (0, 1, wide, wide + 1))
+        above, below = a + (b - a) * fx, c + (d - c) * fx
+        return np.asarray(above + (below - above) * fy + np.float32(0.5), dtype=np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
 from synthbook.simulation.render import Sample
-from synthbook.simulation.scene import Array, Body, Camera
+from synthbook.simulation.scene import Array, Body, Camera, shallow
 from synthbook.simulation.shapes import CORNERS, SHAPES
 
 TOUCH = 0.004  # m: a corner is seen where the depth beside it is its own but for this
@@ -43,7 +43,7 @@ class Label:
 
     def as_json(self) -> dict[str, Any]:
         """The label as plain data."""
-        return asdict(self)
+        return shallow(self)
 
 
 def label(sample: Sample) -> list[Label]:
@@ -56,7 +56,8 @@ def _label(sample: Sample, k: int, body: Body) -> Label:
     inside, whole = _alone(body, camera)
     area, alone = int(seen.sum()), max(inside, float(seen.sum()))  # the outline is right to a pixel or two
     corners = body.place(CORNERS)
-    turn = Rotation.from_matrix(camera.R @ body.R)
+    pixels, z = camera.project(corners), camera.see(corners)[:, 2]
+    turn = Rotation.from_quat(camera.rotation) * Rotation.from_quat(body.quaternion)
     return Label(
         name=body.name,
         category="target" if body.name == "cube" else body.shape,
@@ -66,8 +67,8 @@ def _label(sample: Sample, k: int, body: Body) -> Label:
         visibility=area / max(whole, area, 1.0),
         occlusion=1 - area / alone if alone else 0.0,
         truncated=inside < whole * (1 - 1e-9),
-        corners=[pixel.tolist() if np.isfinite(pixel).all() else None for pixel in camera.project(corners).round(3)],
-        corner_visible=_visible(corners, sample).tolist(),
+        corners=[pixel.tolist() if np.isfinite(pixel).all() else None for pixel in pixels.round(3)],
+        corner_visible=_visible(pixels, z, sample).tolist(),
         rvec=turn.as_rotvec().tolist(),
         tvec=camera.see(np.array([body.position]))[0].tolist(),
     )
@@ -90,14 +91,19 @@ def _alone(body: Body, camera: Camera) -> tuple[float, float]:
     if np.isnan(points).any():  # partly behind the camera
         return 0.0, 0.0
     try:
-        outline = points[ConvexHull(points).vertices]
+        hull = ConvexHull(points)
+        outline = points[hull.vertices]
     except QhullError:  # seen edge-on
         return 0.0, 0.0
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    whole = float(hull.volume)  # in two dimensions that is the area
+    if low.min() >= -0.5 and high[0] <= camera.width - 0.5 and high[1] <= camera.height - 0.5:
+        return whole, whole
     inside = outline
     for axis, end in ((0, camera.width), (1, camera.height)):
         inside = _cut(inside, axis, -0.5, 1)
         inside = _cut(inside, axis, end - 0.5, -1)
-    return _area(inside), _area(outline)
+    return _area(inside), whole
 
 
 def _cut(outline: Array, axis: int, at: float, side: int) -> Array:
@@ -118,15 +124,15 @@ def _area(outline: Array) -> float:
     return float(abs((x * y2 - x2 * y).sum()) / 2)
 
 
-def _visible(corners: Array, sample: Sample) -> NDArray[np.bool_]:
-    """Whether each corner (8, 3) lies in the picture with nothing before it: the nearest of four pixels decides."""
-    camera = sample.params.camera
-    pixels, z = camera.project(corners), camera.see(corners)[:, 2]
-    seen = np.zeros(len(corners), dtype=bool)
-    for i, ((u, v), d) in enumerate(zip(pixels, z, strict=True)):
-        if not (-0.5 <= u <= camera.width - 0.5 and -0.5 <= v <= camera.height - 0.5):  # False for NaN, too
-            continue
-        rows = np.clip([np.floor(v), np.ceil(v)], 0, camera.height - 1).astype(int)
-        columns = np.clip([np.floor(u), np.ceil(u)], 0, camera.width - 1).astype(int)
-        seen[i] = sample.depth[np.ix_(rows, columns)].max() > d - TOUCH
-    return seen
+def _visible(pixels: Array, z: Array, sample: Sample) -> NDArray[np.bool_]:
+    """Whether corners at pixels (8, 2) and depths (8,) lie in the picture with nothing before them.
+
+    The farthest of the four pixels around a corner decides: at an outline some of them show what is behind.
+    """
+    high, wide = sample.mask.shape
+    u, v = np.nan_to_num(pixels.T, nan=-9)
+    inside = (u >= -0.5) & (u <= wide - 0.5) & (v >= -0.5) & (v <= high - 0.5)
+    columns = np.clip([np.floor(u), np.ceil(u)], 0, wide - 1).astype(np.intp)  # (2, 8)
+    rows = np.clip([np.floor(v), np.ceil(v)], 0, high - 1).astype(np.intp)
+    around = sample.depth[rows[:, None], columns]  # (2, 2, 8)
+    return np.asarray(inside & (around.max(axis=(0, 1)) > z - TOUCH))

@@ -8,6 +8,7 @@ than a body for each.
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,9 @@ class Renderer:
         self._client = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise RenderError("PyBullet does not start a client: `synthbook doctor` says what works here")
-        self._folder = tempfile.TemporaryDirectory(prefix="synthbook-textures-")
+        # in memory where there is such a place: a file for each scene is written and read back
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._folder = tempfile.TemporaryDirectory(prefix="synthbook-textures-", dir=memory)
 
     def __enter__(self) -> Renderer:
         return self
@@ -92,7 +95,7 @@ class Renderer:
             raise InvalidArgument("renderer", "a closed one", "an open one: make a new Renderer")
         self._build(params.bodies)
         camera = params.camera
-        picture, buffer, labels = self._shoot(params)
+        picture, buffer, labels = self.shoot(params)
         # d = far near / (far - (far - near) z)
         metric = camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer)
         nowhere = labels < 0
@@ -105,7 +108,8 @@ class Renderer:
         if camera.k1 == 0:
             return picture, depth, mask
         lens = Lens.of(camera)
-        return lens.mixed(picture), lens.nearest(depth), lens.nearest(mask)
+        depth, mask = lens.nearest(depth, mask)
+        return lens.mixed(picture), depth, mask
 
     def _build(self, bodies: tuple[Body, ...]) -> None:
         at = {"physicsClientId": self._client}
@@ -147,7 +151,8 @@ class Renderer:
             )
         )
 
-    def _shoot(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
+    def shoot(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
+        """The scene that was built last, as PyBullet gives it: colours, depth buffer, packed labels."""
         camera, light = params.camera, params.light
         _, _, picture, depth, labels = pybullet.getCameraImage(
             camera.width,

@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 SIZE = 64  # pixels
 PROCEDURAL = ("flat", "gradient", "checker", "stripes", "dots", "noise", "patches", "strokes")
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
-PYBULLET = ("checker_blue", "cube", "domino/domino", "jenga/jenga", "table/table", "tex256", "tray/tray", "uvmap")
+PYBULLET = ("checker_blue", "jenga/jenga", "table/table", "tray/tray")
 FAMILIES = (*PROCEDURAL, *(f"photo-{name}" for name in PHOTOGRAPHS), *(f"pybullet-{name}" for name in PYBULLET))
 KEPT = 1_000  # textures in memory, 12 KiB each
 
