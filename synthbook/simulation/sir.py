@@ -1,0 +1,121 @@
+"""An epidemic person by person, the differential equations of its average, and how it must end.
+
+Each of n people is susceptible, infected or recovered; everyone meets everyone. Kermack and McKendrick (1927). The
+final share z of people that were infected in a major outbreak solves z = 1 - exp(-R0 z), however fast the disease is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import solve_ivp
+from scipy.special import lambertw
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.plots import BLACK, BLUE, new_axis
+
+Array = NDArray[np.float64]
+STEP = 0.1  # infectious periods
+MAJOR = 0.1  # share of people: smaller outbreaks died out by chance before they took off
+
+
+@dataclass(frozen=True, eq=False)
+class Epidemic:
+    """Shares of people over time: `times` (T,) in infectious periods; susceptible, infected, recovered (runs, T)."""
+
+    times: Array
+    susceptible: Array
+    infected: Array
+    recovered: Array
+
+    @property
+    def final_share(self) -> Array:
+        """Share of people that were infected in the end (runs,)."""
+        return 1 - self.susceptible[:, -1]
+
+    @property
+    def major(self) -> NDArray[np.bool_]:
+        """Which runs (runs,) took off."""
+        return self.final_share > MAJOR
+
+
+def simulate(n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence, first: int = 1) -> Epidemic:
+    """Epidemics among `n` people, `first` of them infected at time 0, until nobody is.
+
+    In each step of 0.1 infectious periods a susceptible person is infected with probability 1 - exp(-b I/n) and an
+    infected one recovers with probability 1 - exp(-0.1); b is such that an infected person infects r0 others on average
+    while everyone else is susceptible. Raises `InvalidArgument`.
+    """
+    for name, value, least in (("n", n, 2), ("runs", runs, 1), ("first", first, 1)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InvalidArgument(name, value, f"a whole number of at least {least}")
+    if first >= n:
+        raise InvalidArgument("first", first, f"fewer than n = {n} people")
+    _check_r0(r0)
+    rng = np.random.default_rng(seed)
+    recover = -np.expm1(-STEP)
+    infected = np.zeros((runs, n), dtype=bool)
+    infected[:, :first] = True
+    susceptible = ~infected
+    history = [(susceptible.sum(1), infected.sum(1))]
+    while infected.any():
+        share = infected.mean(1, keepdims=True)  # (runs, 1)
+        # mean length of an infection is 1 / recover steps: r0 = b / recover
+        force = -np.expm1(-r0 * recover * share)
+        chance = rng.random((runs, n), dtype=np.float32)
+        caught = susceptible & (chance < force)
+        infected = (infected & (chance >= recover)) | caught
+        susceptible &= ~caught
+        history.append((susceptible.sum(1), infected.sum(1)))
+    s, i = (np.asarray(np.stack(part, axis=1) / n, dtype=float) for part in zip(*history, strict=True))
+    return Epidemic(STEP * np.arange(s.shape[1]), s, i, 1 - s - i)
+
+
+def mean_field(r0: float, times: ArrayLike, *, first: float) -> Epidemic:
+    """What endlessly many people do: ds/dt = -R0 s i, di/dt = R0 s i - i, from a share `first` of infected ones."""
+    _check_r0(r0)
+    if not 0 < first < 1:
+        raise InvalidArgument("first", first, "a share between 0 and 1")
+    at = np.asarray(times, dtype=float)
+    if at.ndim != 1 or len(at) < 2 or at[0] < 0 or (np.diff(at) <= 0).any():
+        raise InvalidArgument("times", times, "two or more times from 0 on, each later than the one before")
+
+    def change(_: float, state: Array) -> list[float]:
+        s, i = state
+        return [-r0 * s * i, r0 * s * i - i]
+
+    found = solve_ivp(change, (0, at[-1]), [1 - first, first], t_eval=at, rtol=1e-8, atol=1e-10)
+    s, i = found.y
+    return Epidemic(at, s[None], i[None], (1 - s - i)[None])
+
+
+def final_size(r0: float) -> float:
+    """The share z > 0 of people that a major outbreak infects: z = 1 - exp(-R0 z), 0 up to R0 = 1.
+
+    >>> round(final_size(2), 4)
+    0.7968
+    """
+    _check_r0(r0)
+    # z = 1 + W(-R0 exp(-R0)) / R0
+    return float(1 + lambertw(-r0 * np.exp(-r0)).real / r0) if r0 > 1 else 0.0
+
+
+def _check_r0(r0: float) -> None:
+    if not (np.isfinite(r0) and r0 > 0):
+        raise InvalidArgument("r0", r0, "a finite number above 0")
+
+
+def plot_epidemics(epidemic: Epidemic, ax: Axes | None = None, *, expected: Epidemic | None = None) -> Axes:
+    """The infected share of each run over time, and what the mean-field equations expect."""
+    ax = new_axis(ax)
+    for run in epidemic.infected:
+        ax.plot(epidemic.times, run, "-", color=BLUE, alpha=0.25, linewidth=1)
+    ax.plot([], [], "-", color=BLUE, label="one run each")
+    if expected is not None:
+        ax.plot(expected.times, expected.infected[0], "--", color=BLACK, label="mean-field equations")
+    ax.set(xlabel="time (infectious periods)", ylabel="share of people infected")
+    ax.legend(frameon=False)
+    return ax
