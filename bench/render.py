@@ -64,7 +64,8 @@ def side_by_side(task: RenderShard, jobs: int) -> float:
     """Images per second of a whole run, the start of the workers included."""
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
-        pmap(task, Plan(MANY, seed=2), Path(folder) / "run", jobs=jobs, origin=Provenance("a bench", "make bench-render"))
+        origin = Provenance("a bench", "make bench-render")
+        pmap(task, Plan(MANY, seed=2), Path(folder) / "run", jobs=jobs, origin=origin)
         return MANY / (perf_counter() - start)
 
 
@@ -89,10 +90,11 @@ def main() -> None:
     for n, rates in jobs.items():
         rows.append([f"a run of {MANY:,}, {n} process{'es' * (n > 1)}", f"{np.median(rates):,.0f}"])
     note = (
-        f"The pipeline reaches {share:.0%} of the bare rate; two processes {result['two_processes_over_one']:.2f} times "
-        f"one; memory grows by {result['growth_mib']:.0f} MiB from image 500 to 5,000."
+        f"The pipeline reaches {share:.0%} of the bare rate; two processes {result['two_processes_over_one']:.2f}"
+        f" times one; memory grows by {result['growth_mib']:.0f} MiB from image 500 to 5,000."
     )
-    harness.save_result("render", f"Rendering at {SIZE} x {SIZE}: pipeline and bare renderer", note, rows, result, seed=0)
+    title = f"Rendering at {SIZE} x {SIZE}: pipeline and bare renderer"
+    harness.save_result("render", title, note, rows, result, seed=0)
 
 
 if __name__ == "__main__":

@@ -198,6 +198,7 @@ def plot_recording(recording: Recording) -> list[Axes]:
         for axis, name in enumerate("xyz"):
             ax.plot(recording.times, values[:, axis], label=name, linewidth=1.5)
         ax.set(ylabel=label)
+    axes[0].set_ylim(-3 * G, 3 * G)  # hits go far beyond
     axes[0].legend(frameon=False, ncols=3)
     axes[1].set(xlabel="time (s)")
     return axes

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from synthbook.simulation.render import Sample
 from synthbook.simulation.scene import Array, Body, Camera, shallow
 from synthbook.simulation.shapes import CORNERS, SHAPES
+
+if TYPE_CHECKING:
+    from synthbook.simulation.render import Sample
 
 TOUCH = 0.004  # m: a corner is seen where the depth beside it is its own but for this
 

@@ -70,8 +70,10 @@ def simulate(n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence
         infected = (infected & (chance >= recover)) | caught
         susceptible &= ~caught
         history.append((susceptible.sum(1), infected.sum(1)))
-    s, i = (np.asarray(np.stack(part, axis=1) / n, dtype=float) for part in zip(*history, strict=True))
-    return Epidemic(STEP * np.arange(s.shape[1]), s, i, 1 - s - i)
+    s: Array = np.stack([counts for counts, _ in history], axis=1) / n
+    i: Array = np.stack([counts for _, counts in history], axis=1) / n
+    times = np.arange(s.shape[1], dtype=np.float64) * STEP
+    return Epidemic(times, s, i, 1 - s - i)
 
 
 def mean_field(r0: float, times: ArrayLike, *, first: float) -> Epidemic:

@@ -49,8 +49,13 @@ def test_importing_the_package_is_light():
     assert min(float(run(sys.executable, "-c", code).stdout) for _ in range(5)) < 0.2
 
 
+# they define networks or hold a client of the simulator; all others import such packages where they use them
+USERS = {f"synthbook.simulation.{name}" for name in ("bullet", "render", "writers", "bodies", "corner_net", "localize")}
+
+
 def test_no_module_imports_torch_or_pybullet_before_it_is_used():
-    imports = f"import sys, importlib; [importlib.import_module(m) for m in {MODULES}]"
+    assert set(MODULES) > USERS
+    imports = f"import sys, importlib; [importlib.import_module(m) for m in {sorted(set(MODULES) - USERS)}]"
     code = f"{imports}; print(sys.modules.keys() & {set(HEAVY)})"
     ran = run(sys.executable, "-c", code)
     assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr
