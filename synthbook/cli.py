@@ -33,6 +33,7 @@ app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
 app.command()(cli_tables.evaluate)
 app.command()(cli_simulation.render)
+app.command()(cli_simulation.locate)
 
 
 @app.callback()

@@ -1,0 +1,139 @@
+"""Find the cube in any photograph with the shipped network."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, UnidentifiedImageError
+
+from synthbook.core import checkpoints
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.files import atomic_write
+from synthbook.core.manifest import data_folder
+from synthbook.core.plots import new_axis
+from synthbook.simulation.corner_net import CornerNet
+from synthbook.simulation.localize import find_corners, poses
+from synthbook.simulation.pnp import Pose
+from synthbook.simulation.preview import plot_corners
+from synthbook.simulation.randomize import CUBE
+
+Array = NDArray[np.float64]
+MODEL, SHIPPED = "cube-localizer", "artifacts/localizer"
+WIDE, HIGH = 160, 120  # pixels: what the network was trained on
+LARGEST = 50_000_000  # pixels of a photograph
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A cube in a photograph: its corners (8, 2) px in the order of data/real-cube/labels.json, the box around them
+    (left, top, right, bottom), and where intrinsics were given its pose and the distance to its centre in metres."""
+
+    corners: Array
+    box: tuple[float, float, float, float]
+    pose: Pose | None
+
+    def __str__(self) -> str:
+        corners = " ".join(f"({u:.0f}, {v:.0f})" for u, v in self.corners)
+        where = ""
+        if self.pose is not None:
+            x, y, z = 100 * self.pose.t
+            where = f"; centre {x:.1f} cm right, {y:.1f} down, {z:.1f} ahead"
+        return "box {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*self.box) + f"; corners {corners}{where}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the pose as rotation matrix and translation in metres, for a cube of 8.4 cm."""
+        document: dict[str, Any] = {"corners": self.corners.round(2).tolist(), "box": [round(v, 2) for v in self.box]}
+        if self.pose is not None:
+            found = {"R": self.pose.R.round(6).tolist(), "t_m": self.pose.t.round(5).tolist(), "edge_m": CUBE}
+            document["pose"] = found | {"residual_px": round(self.pose.residual, 3)}
+        return document
+
+
+def shipped() -> CornerNet:
+    """The shipped network; `DataError` with the way to restore it where it is missing or altered."""
+    try:
+        weights, config = checkpoints.load(data_folder() / SHIPPED, model=MODEL)
+    except DataError as error:
+        raise DataError(f"{error}\nThe shipped localizer: git checkout -- data/{SHIPPED}") from None
+    net = CornerNet(config["width"])
+    net.load_state_dict(weights)
+    return net.requires_grad_(False).eval()
+
+
+def shrunk(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """A grey picture (H, W) as large as the network knows them, and the factor: pixel u lies at (u + 0.5) f - 0.5."""
+    high, wide = image.shape
+    factor = min(WIDE / wide, HIGH / high)
+    size = (max(round(wide * factor), 16), max(round(high * factor), 16))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
+
+
+def locate(net: CornerNet, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Found:
+    """The cube in a grey picture (H, W) of any size; its pose needs the camera's intrinsics K (3, 3) in pixels.
+
+    The network always answers: it was trained on pictures that show a cube. Raises `InvalidArgument`.
+    """
+    if image.ndim != 2 or min(image.shape) < 16 or image.dtype != np.uint8:
+        raise InvalidArgument("image", f"{image.dtype} {image.shape}", "grey levels (H, W), uint8, 16 pixels or more")
+    small, factor = shrunk(image)
+    corners = (find_corners(net, small[None])[0] + 0.5) / factor - 0.5
+    pose = None if K is None else poses(corners[None], K)[0]
+    left, top = corners.min(axis=0)
+    right, bottom = corners.max(axis=0)
+    return Found(corners, (float(left), float(top), float(right), float(bottom)), pose)
+
+
+def read_photograph(path: Path) -> NDArray[np.uint8]:
+    """A photograph as grey levels (H, W), turned upright as its EXIF data say. Raises `InvalidArgument`."""
+    from PIL import ImageOps
+
+    try:
+        with Image.open(path) as file:
+            if file.width * file.height > LARGEST:
+                raise InvalidArgument("photo", f"{path}: {file.width} x {file.height}", f"at most {LARGEST:,} pixels")
+            return np.asarray(ImageOps.exif_transpose(file).convert("L"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InvalidArgument("photo", str(path), f"a picture that can be read ({error})") from None
+
+
+def read_intrinsics(path: Path) -> Array:
+    """K (3, 3) from JSON: the matrix itself, or an object with the key "K". Raises `InvalidArgument`."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        k = np.array(document["K"] if isinstance(document, dict) else document, dtype=float)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidArgument(
+            "intrinsics", str(path), f'JSON such as {{"K": [[f, 0, cx], [0, f, cy], [0, 0, 1]]}} ({error})'
+        ) from None
+    if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or (k[2] != [0, 0, 1]).any():
+        raise InvalidArgument("intrinsics", k.tolist(), "[[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with fx, fy above 0")
+    return k
+
+
+def plot_found(image: NDArray[np.uint8], found: Found, ax: Axes | None = None) -> Axes:
+    """The photograph with the corners and edges that were found."""
+    ax = new_axis(ax, width=6, height=4.5)
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    plot_corners(found.corners, ax)
+    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
+    ax.grid(False)
+    return ax
+
+
+def draw_found(image: NDArray[np.uint8], found: Found, path: Path) -> Path:
+    """Write `plot_found` as a PNG file."""
+    ax = plot_found(image, found)
+    buffer = io.BytesIO()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return atomic_write(path, buffer.getvalue())
