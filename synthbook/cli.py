@@ -34,6 +34,8 @@ app.add_typer(train, name="train")
 app.command()(cli_tables.evaluate)
 app.command()(cli_simulation.render)
 app.command()(cli_simulation.locate)
+app.command("score-localizer")(cli_simulation.score_localizer)
+train.command("localizer")(cli_simulation.train_localizer)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""The verbs of section 2: `synthbook render`."""
+"""The verbs of section 2: render, locate, train localizer, score-localizer."""
 
 from __future__ import annotations
 
@@ -85,10 +85,13 @@ def locate(
     Examples: `synthbook locate photo.jpg`, `synthbook locate *.jpg --intrinsics K.json --out located/ --json`
     """
     from synthbook.simulation import locate as finder
+    from synthbook.simulation.localizer import shipped
 
+    if out is not None and len({path.stem for path in photos}) < len(photos):
+        raise InvalidArgument("photos", [str(p) for p in photos], "pictures with different names, to draw them")
     pictures = {path: finder.read_photograph(path) for path in photos}
     lens = None if intrinsics is None else finder.read_intrinsics(intrinsics)
-    net = finder.shipped()
+    net = shipped()
     found = {path: finder.locate(net, picture, lens) for path, picture in pictures.items()}
     drawn = {} if out is None else {p: finder.draw_found(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
     if as_json:
@@ -99,3 +102,56 @@ def locate(
         return
     for path, one in found.items():
         put(f"{path}: {one}" + (f"; drawn in {drawn[path]}" if path in drawn else ""))
+
+
+def train_localizer(
+    renders: Annotated[Path, typer.Option(metavar="FOLDER", help="A run of synthbook render, 320 x 240 pixels.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The checkpoint's folder.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 16,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="2 trains both networks side by side.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Train the two networks that find the cube, on rendered pictures only.
+
+    Examples: `synthbook render --n 24000 --width 320 --height 240 --seed 8 --jobs 2 --out renders/`, then
+    `synthbook train localizer --renders renders/ --out build/localizer`
+    """
+    from synthbook.simulation.localizer import Recipe, make
+
+    log = make(renders, out, seed=seed, recipe=Recipe(epochs=epochs), jobs=jobs)
+    if as_json:
+        put_json({"folder": str(out)} | log)
+    else:
+        put(f"{out}: {log['pictures']:,} pictures, {epochs} epochs, {log['minutes']} minutes")
+
+
+def score_localizer(
+    model: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A checkpoint; the shipped one without.")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="LOG.JSONL", help="Append the figures to this log.")] = None,
+    commit: Annotated[str, typer.Option(help="What the log says of the code's version.")] = "not said",
+    as_json: Json = False,
+) -> None:
+    """Errors on the 140 real photographs, in centimetres. Each look is written down: nothing may be chosen by them.
+
+    Example: `synthbook score-localizer --log data/artifacts/localizer/photographs.jsonl --commit $(git rev-parse HEAD)`
+    """
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from synthbook.core.data import real_cube
+    from synthbook.simulation import photographs as real
+    from synthbook.simulation.localizer import Localizer, shipped
+
+    net, held = shipped() if model is None else Localizer.load(model), real_cube()
+    scores = [
+        real.score("as they are", real.errors_of(net, held)),
+        real.score("through random windows", real.errors_in_windows(net, held, seed=0)),
+        real.score("always the mean position", real.errors_of_constant(held)),
+    ]
+    if log is not None:
+        real.append_to_log(log, datetime.now(UTC).date().isoformat(), commit, str(model or "shipped"), scores)
+    if as_json:
+        put_json({"scores": [asdict(one) for one in scores]})
+    else:
+        put("\n".join(map(str, scores)))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIDE = 4  # pixels of the picture for one of the maps
 # corners of the cube after 0, 1, 2, 3 quarter turns; the first four lie below, the same four above
 TURNS = torch.tensor([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])
 MIRROR = torch.tensor([0, 3, 2, 1, 4, 7, 6, 5])  # what a mirror makes of corners that are counted the other way round
@@ -23,14 +22,17 @@ def _block(a: int, b: int, stride: int = 1) -> nn.Sequential:
 
 
 class CornerNet(nn.Module):
-    """Grey pictures (N, 1, H, W), any range, H and W multiples of 16; `width` channels at a quarter of the size."""
+    """Grey pictures (N, 1, H, W), any range, to eight maps with one cell for `stride` pixels (2 or 4) each way.
 
-    def __init__(self, width: int = 24):
+    `width` is the number of channels in the finest maps.
+    """
+
+    def __init__(self, width: int = 24, stride: int = 4):
         super().__init__()
-        w = width
-        self.quarter = nn.Sequential(_block(1, w // 2, 2), _block(w // 2, w, 2), _block(w, w))
-        self.eighth = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
-        self.sixteenth = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w), _block(4 * w, 4 * w))
+        w, self.width, self.stride = width, width, stride
+        self.near = nn.Sequential(_block(1, w // 2, stride // 2), _block(w // 2, w, 2), _block(w, w))
+        self.far = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
+        self.farthest = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w), _block(4 * w, 4 * w))
         # on the way back what was seen from far is added to what was seen from near
         self.down_8, self.side_8, self.back_8 = (
             nn.Conv2d(4 * w, 2 * w, 1),
@@ -41,26 +43,26 @@ class CornerNet(nn.Module):
         self.maps = nn.Conv2d(w, 8, 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Log-probabilities (N, 8, H / 4, W / 4) of where each corner is."""
+        """Log-probabilities (N, 8, H / stride, W / stride) of where each corner is."""
         mean, sd = pictures.mean((1, 2, 3), keepdim=True), pictures.std((1, 2, 3), keepdim=True)
-        a = self.quarter((pictures - mean) / (sd + 1e-3))
-        b = self.eighth(a)
-        c = self.sixteenth(b)
+        a = self.near((pictures - mean) / (sd + 1e-3))
+        b = self.far(a)
+        c = self.farthest(b)
         b = self.back_8(self.side_8(b) + F.interpolate(self.down_8(c), size=b.shape[2:]))
         a = self.back_4(self.side_4(a) + F.interpolate(self.down_4(b), size=a.shape[2:]))
         scores: Tensor = self.maps(a).float()  # (N, 8, h, w)
         return scores.flatten(2).log_softmax(-1).view(scores.shape)
 
 
-def soft_argmax(log_maps: Tensor) -> Tensor:
+def soft_argmax(log_maps: Tensor, stride: int) -> Tensor:
     """Mean position (N, 8, 2), in pixels of the picture, under maps of log-probabilities (N, 8, h, w)."""
     p = log_maps.exp()
-    # a map's cell k has its centre at pixel 4 k + 1.5
-    y, x = (torch.arange(size) * STRIDE + (STRIDE - 1) / 2 for size in log_maps.shape[2:])
+    # cell k of a map has its centre at pixel stride k + (stride - 1) / 2
+    y, x = (torch.arange(size) * stride + (stride - 1) / 2 for size in log_maps.shape[2:])
     return torch.stack([(p.sum(2) * x).sum(-1), (p.sum(3) * y).sum(-1)], dim=-1)
 
 
-def corner_loss(log_maps: Tensor, corners: Tensor, *, turns: bool = True) -> Tensor:
+def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, turns: bool = True) -> Tensor:
     """Mean loss for true corners (N, 8, 2) px: the best of the four quarter turns, or without `turns` the one given.
 
     Each turn's loss is the negative log-probability of its corners, read between the map's cells, and a little of the
@@ -69,11 +71,11 @@ def corner_loss(log_maps: Tensor, corners: Tensor, *, turns: bool = True) -> Ten
     n, k, h, w = log_maps.shape
     truth = corners[:, TURNS if turns else TURNS[:1]]  # (N, T, 8, 2)
     # grid_sample wants -1 and 1 at the centres of the outermost cells
-    size = torch.tensor([w - 1, h - 1]) * STRIDE
-    places = (2 * (truth - (STRIDE - 1) / 2) / size - 1).transpose(1, 2).reshape(n * k, -1, 1, 2)
+    size = torch.tensor([w - 1, h - 1]) * stride
+    places = (2 * (truth - (stride - 1) / 2) / size - 1).transpose(1, 2).reshape(n * k, -1, 1, 2)
     read = F.grid_sample(log_maps.reshape(n * k, 1, h, w), places, align_corners=True, padding_mode="border")
     surprise = -read.view(n, k, -1).mean(1)  # (N, T)
-    away = soft_argmax(log_maps)[:, None].expand_as(truth)
+    away = soft_argmax(log_maps, stride)[:, None].expand_as(truth)
     distance = F.smooth_l1_loss(away, truth, reduction="none").sum(-1).mean(-1)  # (N, T)
     best = surprise.argmin(1, keepdim=True)
     return (surprise + FINE * distance).gather(1, best).mean()

@@ -66,21 +66,27 @@ def read_renders(folder: Path, n: int | None = None) -> Renders:
     return Renders(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
 
 
-def train_localizer(
+Batch = Callable[[NDArray[np.int64], np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+
+def train_corner_net(
     renders: Renders,
+    batch: Batch,
     *,
     seed: int,
     epochs: int,
     width: int = 24,
+    stride: int = 4,
     learning_rate: float = 3e-3,
     observe: Callable[[int, int, float], None] | None = None,
     after_epoch: Callable[[int, CornerNet], None] | None = None,
 ) -> CornerNet:
     """A net trained on these pictures, with averaged weights; budgets are epochs, never seconds.
 
-    AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored pictures half of the time.
-    `observe(step, steps, loss)` after every step, `after_epoch(epoch, averaged net)` after every epoch. The same seed,
-    threads and machine give the same weights. Raises `HoldoutError` for photographs: nothing is trained on them.
+    `batch(rows, rng)` makes views (N, 1, H, W) of the pictures and their corners (N, 8, 2): see `whole_pictures` and
+    `refine.crops`. AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored views half of
+    the time. `observe(step, steps, loss)` after every step, `after_epoch(epoch, averaged net)` after every epoch. The
+    same seed, threads and machine give the same weights. Raises `HoldoutError`: nothing is trained on photographs.
     """
     refuse_holdout(renders, "training the localizer")
     if not isinstance(renders, Renders) or len(renders) < BATCH:
@@ -88,24 +94,20 @@ def train_localizer(
     if epochs < 1:
         raise InvalidArgument("epochs", epochs, "a whole number of at least 1")
     rng = np.random.default_rng(seed)
-    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    net, averaged = _initialised(width, torch_rng), CornerNet(width).to(memory_format=torch.channels_last)
+    net = _initialised(CornerNet(width, stride), torch.Generator().manual_seed(int(rng.integers(2**62))))
+    averaged = CornerNet(width, stride)
     averaged.load_state_dict(net.state_dict())
-    images = torch.from_numpy(renders.images)
-    corners = torch.from_numpy(renders.corners).float()
-    ordered = from_nearest(corners, torch.from_numpy(renders.points[..., 2]))
     per_epoch = len(renders) // BATCH
     steps = epochs * per_epoch
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, max(steps, 20), pct_start=0.1)
     for step in range(steps):
         if step % per_epoch == 0:
-            order = torch.from_numpy(rng.permutation(len(renders)))
-        rows = order[step % per_epoch * BATCH :][:BATCH]
-        x, y = _mirrored(images[rows].float()[:, None], ordered[rows], rng)
+            order = rng.permutation(len(renders))
+        x, y = _mirrored(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
-        loss = corner_loss(maps, y, turns=step > SETTLING * steps)
+        loss = corner_loss(maps, y, stride, turns=step > SETTLING * steps)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -119,11 +121,24 @@ def train_localizer(
     return averaged.eval()
 
 
-def _initialised(width: int, rng: torch.Generator) -> CornerNet:
-    net = CornerNet(width)
-    for weights in net.parameters():
-        if weights.ndim == 4:  # He: variance 2 / fan-in
-            torch.nn.init.normal_(weights, std=float(np.sqrt(2 / weights[0].numel())), generator=rng)
+def whole_pictures(renders: Renders) -> Batch:
+    """Views that are the pictures as they are, corners counted from the nearest."""
+    images = torch.from_numpy(renders.images)
+    corners = counted_from_nearest(renders)
+    return lambda rows, _: (images[rows].float()[:, None], corners[rows])
+
+
+def counted_from_nearest(renders: Renders) -> torch.Tensor:
+    """The corners (N, 8, 2) of all pictures, turned so that the first is the lower one nearest to the camera."""
+    return from_nearest(torch.from_numpy(renders.corners).float(), torch.from_numpy(renders.points[..., 2]))
+
+
+def _initialised(net: CornerNet, rng: torch.Generator) -> CornerNet:
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):  # He: variance 2 / fan-in
+            torch.nn.init.normal_(module.weight, std=float(np.sqrt(2 / module.weight[0].numel())), generator=rng)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
     torch.nn.init.normal_(net.maps.weight, std=0.01, generator=rng)
     return net.to(memory_format=torch.channels_last)
 
@@ -150,7 +165,7 @@ def find_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
     """The corners (N, 8, 2) px that the net sees in grey pictures (N, H, W)."""
     net.eval()
     batches = torch.split(torch.from_numpy(np.asarray(images, dtype=np.float32))[:, None], BATCH)
-    return np.concatenate([soft_argmax(net(x)).double().numpy() for x in batches])
+    return np.concatenate([soft_argmax(net(x), net.stride).double().numpy() for x in batches])
 
 
 def poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE) -> list[Pose]:

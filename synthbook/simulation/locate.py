@@ -1,4 +1,4 @@
-"""Find the cube in any photograph with the shipped network."""
+"""Find the cube in any photograph."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, UnidentifiedImageError
 
-from synthbook.core import checkpoints
-from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.files import atomic_write
-from synthbook.core.manifest import data_folder
+from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axis
-from synthbook.simulation.corner_net import CornerNet
-from synthbook.simulation.localize import find_corners, poses
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.simulation.localize import poses
+from synthbook.simulation.localizer import Localizer, resized
 from synthbook.simulation.pnp import Pose
 from synthbook.simulation.preview import plot_corners
 from synthbook.simulation.randomize import CUBE
 
 Array = NDArray[np.float64]
-MODEL, SHIPPED = "cube-localizer", "artifacts/localizer"
-WIDE, HIGH = 160, 120  # pixels: what the network was trained on
 LARGEST = 50_000_000  # pixels of a photograph
 
 
@@ -57,37 +53,17 @@ class Found:
         return document
 
 
-def shipped() -> CornerNet:
-    """The shipped network; `DataError` with the way to restore it where it is missing or altered."""
-    try:
-        weights, config = checkpoints.load(data_folder() / SHIPPED, model=MODEL)
-    except DataError as error:
-        raise DataError(f"{error}\nThe shipped localizer: git checkout -- data/{SHIPPED}") from None
-    net = CornerNet(config["width"])
-    net.load_state_dict(weights)
-    return net.requires_grad_(False).eval()
-
-
-def shrunk(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """A grey picture (H, W) as large as the network knows them, and the factor: pixel u lies at (u + 0.5) f - 0.5."""
-    high, wide = image.shape
-    factor = min(WIDE / wide, HIGH / high)
-    size = (max(round(wide * factor), 16), max(round(high * factor), 16))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
-
-
-def locate(net: CornerNet, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Found:
+def locate(find: Localizer, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Found:
     """The cube in a grey picture (H, W) of any size; its pose needs the camera's intrinsics K (3, 3) in pixels.
 
     The network always answers: it was trained on pictures that show a cube. Raises `InvalidArgument`.
     """
-    if image.ndim != 2 or min(image.shape) < 16 or image.dtype != np.uint8:
-        raise InvalidArgument("image", f"{image.dtype} {image.shape}", "grey levels (H, W), uint8, 16 pixels or more")
-    small, factor = shrunk(image)
-    corners = (find_corners(net, small[None])[0] + 0.5) / factor - 0.5
+    if image.ndim != 2 or min(image.shape) < 32 or image.dtype != np.uint8:
+        raise InvalidArgument("image", f"{image.dtype} {image.shape}", "grey levels (H, W), uint8, 32 pixels or more")
+    small, factor = resized(image)
+    corners = (find(small[None])[0] + 0.5) / factor - 0.5
     pose = None if K is None else poses(corners[None], K)[0]
-    left, top = corners.min(axis=0)
-    right, bottom = corners.max(axis=0)
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     return Found(corners, (float(left), float(top), float(right), float(bottom)), pose)
 
 
@@ -136,4 +112,6 @@ def draw_found(image: NDArray[np.uint8], found: Found, path: Path) -> Path:
     assert figure is not None
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return atomic_write(path, buffer.getvalue())
+    return write_described(
+        path, buffer.getvalue(), Provenance("a photograph and what was found in it", "synthbook locate")
+    )

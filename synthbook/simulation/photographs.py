@@ -23,7 +23,7 @@ from synthbook.core.schema import Holdout
 from synthbook.simulation.localize import Errors, errors
 
 Array = NDArray[np.float64]
-Finder = Callable[[NDArray[np.uint8]], Array]  # a grey picture (H, W) to corners (8, 2) px
+Finder = Callable[[NDArray[np.uint8]], Array]  # grey pictures (N, H, W) to corners (N, 8, 2) px
 BLOCK = 14  # frames
 REPLICATES = 2_000
 WINDOW = (240, 180)  # pixels, of a photograph of 320 x 240
@@ -70,23 +70,22 @@ def score(what: str, found: Errors, *, seed: int = 0, block: int = BLOCK) -> Sco
 def errors_of(find: Finder, photographs: Holdout[Photographs]) -> Errors:
     """The network's errors on the photographs as they are."""
     real = _opened(photographs)
-    corners = np.stack([find(image) for image in real.images])
-    return errors(corners, real.corners, points_of(real), real.K, side=real.cube_side)
+    return errors(find(real.images), real.corners, points_of(real), real.K, side=real.cube_side)
 
 
 def errors_in_windows(find: Finder, photographs: Holdout[Photographs], *, seed: int) -> Errors:
     """The same through a random window of each photograph that holds the whole cube."""
     real, rng = _opened(photographs), np.random.default_rng(seed)
     (wide, high), (tall, broad) = WINDOW, real.images.shape[1:]
-    corners, pixels, lenses = [], [], []
+    views, pixels, lenses = [], [], []
     for image, truth in zip(real.images, real.corners, strict=True):
         low = np.maximum(np.ceil(truth.max(axis=0)) - [wide, high] + 1, 0)
         top = np.minimum(np.floor(truth.min(axis=0)), [broad - wide, tall - high])
         left, above = (int(rng.integers(int(a), max(int(b), int(a)) + 1)) for a, b in zip(low, top, strict=True))
-        corners.append(find(image[above : above + high, left : left + wide]))
+        views.append(image[above : above + high, left : left + wide])
         pixels.append(truth - [left, above])
         lenses.append(real.K - np.array([[0, 0, left], [0, 0, above], [0, 0, 0]]))
-    return errors(np.stack(corners), np.stack(pixels), points_of(real), np.stack(lenses), side=real.cube_side)
+    return errors(find(np.stack(views)), np.stack(pixels), points_of(real), np.stack(lenses), side=real.cube_side)
 
 
 def errors_of_constant(photographs: Holdout[Photographs]) -> Errors:

@@ -1,0 +1,231 @@
+"""The corner net, its loss and its training; the second look; errors, intervals and baselines on photographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synthbook.core.data import real_cube
+from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
+from synthbook.core.parallel import pmap
+from synthbook.core.payloads import Photographs
+from synthbook.core.provenance import Provenance
+from synthbook.core.schema import Holdout
+from synthbook.core.shards import Plan
+from synthbook.simulation import corner_net, photographs
+from synthbook.simulation.corner_net import MIRROR, TURNS, CornerNet, corner_loss, from_nearest, soft_argmax
+from synthbook.simulation.localize import Renders, errors, find_corners, read_renders, train_corner_net, whole_pictures
+from synthbook.simulation.localizer import Localizer, Recipe, half_pictures, make
+from synthbook.simulation.photographs import append_to_log, points_of, read_log, score
+from synthbook.simulation.pnp import solve_pnp
+from synthbook.simulation.randomize import CUBE, SCENES
+from synthbook.simulation.refine import SIZE, crops, cut, frames, into, out_of, refined
+from synthbook.simulation.shapes import CORNERS
+from synthbook.simulation.writers import RenderShard
+from tests.mutation import mutant
+
+ORIGIN = Provenance("a test", "pytest")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("renders") / "run"
+    pmap(RenderShard(SCENES["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, origin=ORIGIN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def renders(run: Path) -> Renders:
+    return read_renders(run)
+
+
+def peaked(corners: torch.Tensor, stride: int, h: int, w: int) -> torch.Tensor:
+    """Maps that are narrow bells around the corners (N, 8, 2)."""
+    y, x = torch.arange(h) * stride + (stride - 1) / 2, torch.arange(w) * stride + (stride - 1) / 2
+    away = (x - corners[..., :1])[..., None, :] ** 2 + (y - corners[..., 1:])[..., :, None] ** 2
+    scores = -away / (2 * stride**2)
+    return scores.flatten(2).log_softmax(-1).view(scores.shape)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_soft_argmax_reads_bells_to_a_fraction_of_a_pixel(stride: int) -> None:
+    corners = torch.rand(5, 8, 2, generator=torch.Generator().manual_seed(0)) * 30 + 20
+    read = soft_argmax(peaked(corners, stride, 80 // stride, 80 // stride), stride)
+    assert (read - corners).abs().max() < 0.01
+    net = CornerNet(8, stride)
+    assert net(torch.rand(2, 1, 48, 64)).shape == (2, 8, 48 // stride, 64 // stride)
+    assert (net(torch.rand(1, 1, 50, 70)).exp().sum((2, 3)) - 1).abs().max() < 1e-4
+
+
+def test_the_loss_is_least_at_the_corners_and_takes_any_quarter_turn() -> None:
+    corners = torch.rand(4, 8, 2, generator=torch.Generator().manual_seed(1)) * 40 + 10
+    maps = peaked(corners, 4, 16, 16)
+    least = corner_loss(maps, corners, 4)
+    for turn in TURNS:
+        assert corner_loss(maps, corners[:, turn], 4) == pytest.approx(float(least))
+    assert corner_loss(maps, corners[:, TURNS[1]], 4, turns=False) > least + 1
+    assert corner_loss(maps, corners + 4, 4) > least + 0.3
+    assert corner_loss(maps, corners[:, MIRROR], 4) > least + 1  # a mirror image is no turn
+
+
+def test_mutants_of_the_loss_lose_their_place() -> None:
+    corners = torch.rand(4, 8, 2, generator=torch.Generator().manual_seed(1)) * 40 + 10
+    maps = peaked(corners, 4, 16, 16)
+    for old, new in (
+        ("2 * (truth - (stride - 1) / 2) / size - 1", "2 * truth / size - 1"),
+        ("arange(size) * stride + (stride - 1) / 2", "arange(size) * stride"),
+    ):
+        broken = mutant(corner_net, old, new)
+        assert broken.corner_loss(maps, corners, 4) > corner_loss(maps, corners, 4) + 0.05
+
+
+def test_corners_are_counted_from_the_nearest_and_mirrors_stay_cubes(renders: Renders) -> None:
+    ordered = from_nearest(torch.from_numpy(renders.corners), torch.from_numpy(renders.points[..., 2])).numpy()
+    depth = np.take_along_axis(renders.points[..., 2], _order(renders.corners, ordered), axis=1)
+    assert (depth[:, :4].argmin(1) == 0).all()
+    wide = renders.images.shape[2]
+    for pixels, lens in zip(ordered[:10], renders.K, strict=False):
+        mirrored = pixels[MIRROR.numpy()] * [-1, 1] + [wide - 1, 0]
+        glass = lens.copy()
+        glass[0, 2] = wide - 1 - lens[0, 2]
+        assert solve_pnp(CORNERS * CUBE, mirrored, glass).residual < 1e-2
+        wrong = pixels * [-1, 1] + [wide - 1, 0]  # the same order is a cube inside out
+        assert solve_pnp(CORNERS * CUBE, wrong, glass).residual > 1
+
+
+def _order(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.abs(after[:, :, None] - before[:, None]).sum(-1).argmin(-1)
+
+
+def test_errors_are_zero_for_the_truth_and_for_its_quarter_turns(renders: Renders) -> None:
+    some = renders.take(slice(0, 12))
+    for turn in TURNS.numpy():
+        found = errors(some.corners[:, turn], some.corners, some.points, some.K)
+        assert found.centre.max() < 0.05 and found.corner.max() < 0.05 and found.pixel.max() < 1e-6
+    off = errors(some.corners + 3, some.corners, some.points, some.K)
+    assert off.pixel == pytest.approx(np.hypot(3, 3)) and off.centre.min() > 0.3
+
+
+def test_views_are_cut_where_their_corners_say(renders: Renders) -> None:
+    ramp = np.tile((np.arange(320) // 2).astype(np.uint8), (20, 240, 1))
+    slope = replace(renders.take(slice(0, 20)), images=ramp)
+    corners = torch.from_numpy(slope.corners).float()
+    matrix = frames(corners)
+    torch.testing.assert_close(out_of(matrix, into(matrix, corners)), corners, atol=1e-3, rtol=0)
+    views = cut(torch.from_numpy(slope.images), matrix)
+    assert views.shape == (20, 1, SIZE, SIZE)
+    middle = torch.full((20, 1, 2), (SIZE - 1) / 2)
+    across = out_of(matrix, middle)[:, 0, 0]
+    assert (views[:, 0, 31:33, 31:33].mean((1, 2)) - across / 2 + 0.25).abs().max() < 0.6
+    inside = into(matrix, corners)
+    assert inside.min() > 5 and inside.max() < SIZE - 6
+    x, y = crops(slope)(np.arange(20), np.random.default_rng(0))
+    assert x.shape == (20, 1, SIZE, SIZE) and y.shape == (20, 8, 2) and (y.std(0) > 0.5).all()
+    half, where = half_pictures(slope)(np.arange(20), np.random.default_rng(0))
+    assert half.shape == (20, 1, 120, 160)
+    torch.testing.assert_close(2 * where + 0.5, from_nearest(corners, torch.from_numpy(slope.points[..., 2])))
+
+
+def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
+    torch.set_num_threads(1)
+    seen: list[float] = []
+    small = Renders(
+        renders.images[:, ::4, ::4].copy(), (renders.corners + 0.5) / 4 - 0.5, renders.points, renders.K / 4
+    )
+    nets = [
+        train_corner_net(small, whole_pictures(small), seed=3, epochs=12, width=8, observe=lambda *a: seen.append(a[2]))
+        for _ in range(2)
+    ]
+    steps = len(seen) // 2
+    assert steps == 12 * (len(small) // 64)
+    assert np.mean(seen[steps - 4 : steps]) < np.mean(seen[:4]) - 0.5
+    for one, two in zip(*(net.state_dict().values() for net in nets), strict=True):
+        assert torch.equal(one, two)
+    found = find_corners(nets[0], small.images[:5])
+    assert found.shape == (5, 8, 2) and np.isfinite(found).all()
+    assert refined(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
+
+
+def test_nothing_is_trained_on_photographs(renders: Renders, tmp_path: Path) -> None:
+    for given in (real_cube(), Holdout(renders)):
+        with pytest.raises(HoldoutError):
+            train_corner_net(given, whole_pictures(renders), seed=0, epochs=1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="at least 64"):
+        train_corner_net(renders.take(slice(0, 9)), whole_pictures(renders), seed=0, epochs=1)
+    with pytest.raises(InvalidArgument, match="epochs"):
+        train_corner_net(renders, whole_pictures(renders), seed=0, epochs=0)
+    with pytest.raises(DataError, match="has not finished"):
+        read_renders(tmp_path)
+
+
+@pytest.mark.slow
+def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) -> None:
+    log = make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8), jobs=2)
+    assert log["pictures"] > 64 and set(log["losses"]) == {"coarse", "fine"}
+    net = Localizer.load(tmp_path / "model")
+    images = read_renders(run, 4).images
+    assert net(images).shape == (4, 8, 2)
+    with pytest.raises(InvalidArgument, match="nothing is overwritten"):
+        make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8))
+    pmap(RenderShard(SCENES["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", origin=ORIGIN)
+    with pytest.raises(InvalidArgument, match="320 x 240"):
+        make(tmp_path / "tiny", tmp_path / "other", seed=1, recipe=Recipe())
+
+
+def planted() -> Holdout[Photographs]:
+    """Photographs that are black but for one pixel for each corner, which says its number."""
+    real = real_cube().data
+    images = np.zeros_like(real.images)
+    for image, corners in zip(images, real.corners, strict=True):
+        for k, (u, v) in enumerate(np.rint(corners).astype(int)):
+            image[v, u] = 200 + k
+    return Holdout(replace(real, images=images))
+
+
+def read_planted(images: np.ndarray) -> np.ndarray:
+    found = []
+    for image in images:
+        corners = []
+        for k in range(8):
+            rows, columns = np.nonzero(image == 200 + k)
+            corners.append([columns.mean(), rows.mean()] if len(rows) else [np.nan, np.nan])
+        known = np.array(corners)
+        found.append(np.where(np.isnan(known), np.nanmean(known, axis=0), known))  # two corners on one pixel
+    return np.array(found)
+
+
+def test_a_finder_that_is_right_has_small_errors_in_every_window() -> None:
+    held = planted()
+    for found in (photographs.errors_of(read_planted, held), photographs.errors_in_windows(read_planted, held, seed=2)):
+        assert np.median(found.pixel) < 0.5 and np.median(found.centre) < 0.5
+    real = held.data
+    shown = points_of(real) @ real.K.T
+    np.testing.assert_allclose(shown[..., :2] / shown[..., 2:], real.corners, atol=0.05)
+
+
+def test_a_constant_answer_and_block_intervals() -> None:
+    constant = photographs.errors_of_constant(real_cube())
+    assert 2 < constant.centre.mean() < 8  # about 5 cm
+    by_block, by_frame = score("x", constant), score("x", constant, block=1)
+    assert by_block.centre == pytest.approx(constant.centre.mean())
+    wide, narrow = (s.centre_high - s.centre_low for s in (by_block, by_frame))
+    assert wide > 1.5 * narrow  # neighbours are alike
+    assert "constant" in str(score("constant", constant)) and "cm" in str(by_block)
+    with pytest.raises(InvalidArgument, match="block"):
+        score("x", constant, block=100)
+    with pytest.raises(InvalidArgument, match="Holdout"):
+        photographs.errors_of(read_planted, real_cube().data)  # type: ignore[arg-type]
+
+
+def test_every_look_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "looks.jsonl"
+    one = score("as they are", photographs.errors_of_constant(real_cube()))
+    for day in ("2026-01-01", "2026-01-02"):
+        append_to_log(path, day, "abc", "shipped", [one])
+    looks = read_log(path)
+    assert [look["date"] for look in looks] == ["2026-01-01", "2026-01-02"]
+    assert looks[0]["scores"][0]["centre"] == one.centre

@@ -1,0 +1,112 @@
+"""`synthbook locate` and `synthbook score-localizer` as people and machines use them, with stand-in networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synthbook.cli import main
+from synthbook.core.data import real_cube
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.provenance import Provenance, read_provenance
+from synthbook.simulation import localizer
+from synthbook.simulation.corner_net import CornerNet
+from synthbook.simulation.localizer import Localizer, Recipe, resized
+from synthbook.simulation.locate import locate, read_intrinsics, read_photograph
+
+
+class Sees:
+    """Stands in for the networks: corners at fixed shares of the picture."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        high, wide = images.shape[1:]
+        below = [[0.4, 0.7], [0.3, 0.6], [0.45, 0.5], [0.6, 0.6]]
+        shares = np.array([*below, *([u, v - 0.2] for u, v in below)])
+        return np.repeat((shares * [wide, high] - 0.5)[None], len(images), axis=0)
+
+
+@pytest.fixture
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(localizer, "shipped", Sees)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(real_cube().data.images[0]).resize((640, 480)).save("photo.jpg")
+    Path("K.json").write_text(json.dumps({"K": (real_cube().data.K * [[2], [2], [1]]).tolist()}))
+    return tmp_path / "photo.jpg"
+
+
+def test_for_people_and_for_machines(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["locate", "photo.jpg"]) == 0
+    assert "photo.jpg: box 192, 144 to 384, 336" in capsys.readouterr().out
+    assert main(["locate", "photo.jpg", "--intrinsics", "K.json", "--out", "drawn", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["photos"][0]
+    assert found["corners"][0] == pytest.approx([0.4 * 640 - 0.5, 0.7 * 480 - 0.5], abs=0.02)
+    assert np.linalg.det(found["pose"]["R"]) == pytest.approx(1, abs=1e-3) and found["pose"]["t_m"][2] > 0.1
+    assert found["pose"]["edge_m"] == 0.084
+    assert Image.open(found["drawn"]).size[0] > 300
+    assert read_provenance(Path(found["drawn"])).command == "synthbook locate"
+    assert main(["locate", "--help"]) == 0
+
+
+def test_a_picture_of_any_size_gives_the_same_shares(photo: Path) -> None:
+    for size in ((640, 480), (320, 240), (200, 333), (1000, 50)):
+        image = np.zeros(size[::-1], dtype=np.uint8)
+        found = locate(Sees(), image)  # type: ignore[arg-type]
+        assert found.corners[0] == pytest.approx([0.4 * size[0] - 0.5, 0.7 * size[1] - 0.5], abs=0.06 * max(size))
+        small, factor = resized(image)
+        assert small.shape[1] <= 321 and factor > 0
+    turned = Image.fromarray(np.zeros((20, 60), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright
+    turned.save("turned.jpg", exif=exif)
+    assert read_photograph(Path("turned.jpg")).shape == (60, 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["none.jpg"], "a picture that can be read"),
+        (["K.json"], "a picture that can be read"),
+        (["photo.jpg", "--intrinsics", "none.json"], "intrinsics"),
+        (["photo.jpg", "--intrinsics", "photo.jpg"], "intrinsics"),
+        (["photo.jpg", "sub/photo.jpg", "--out", "drawn"], "different names"),
+        (["tiny.png"], "32 pixels or more"),
+        ([], "PHOTO.JPG"),
+    ],
+)
+def test_bad_input_ends_with_2_and_draws_nothing(
+    photo: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    Path("sub").mkdir()
+    Image.open(photo).save("sub/photo.jpg")
+    Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save("tiny.png")
+    assert main(["locate", *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert not Path("drawn").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", "[[0, 0, 1], [0, 1, 1], [0, 0, 1]]", "[[1, 0, 0], [0, 1, 0], [0, 0, 2]]", "x"]
+)
+def test_intrinsics_that_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "K.json").write_text(text)
+    with pytest.raises(InvalidArgument, match="intrinsics"):
+        read_intrinsics(tmp_path / "K.json")
+
+
+def test_scores_are_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
+    net.save(tmp_path / "model", Recipe(1, 8, 8), Provenance("a test", "pytest"))
+    log = tmp_path / "looks.jsonl"
+    command = ["score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
+    assert main(command) == 0
+    assert "always the mean position: centre" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert [s["what"] for s in scores] == ["as they are", "through random windows", "always the mean position"]
+    looks = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(looks) == 2 and looks[0]["commit"] == "abc"
+    assert main(["score-localizer", "--model", str(tmp_path / "none")]) == 1
