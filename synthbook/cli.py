@@ -35,6 +35,9 @@ app.command()(cli_tables.evaluate)
 app.command()(cli_simulation.render)
 app.command()(cli_simulation.locate)
 app.command("score-localizer")(cli_simulation.score_localizer)
+calibrate = typer.Typer(help="Measure on several seeds what the claims about trained models rest on.", **HELP)
+app.add_typer(calibrate, name="calibrate")
+calibrate.command("randomization")(cli_simulation.calibrate_randomization)
 train.command("localizer")(cli_simulation.train_localizer)
 
 

@@ -1,0 +1,157 @@
+"""Train in one world, test in others: what a narrow simulator costs, and what randomizing it brings back.
+
+Small pictures and short training, so that many worlds can be compared: the same number of pictures and epochs for each,
+tested on fresh pictures of the same world, on the stand-in for reality, and on the photographs, all at the same size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from synthbook.core.data import real_cube
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.schema import Holdout
+from synthbook.core.shards import PLAN, item_seed, shard_paths
+from synthbook.simulation.corner_net import TURNS, CornerNet
+from synthbook.simulation.labels import label
+from synthbook.simulation.localize import LEAST, Renders, find_corners, train_corner_net, whole_pictures
+from synthbook.simulation.randomize import FACTORS, STAND_IN, Domain, draw
+from synthbook.simulation.render import Renderer
+from synthbook.simulation.shapes import CORNERS
+
+WIDE, HIGH = 80, 60  # pixels
+FULL = Domain().asking(occluded=0.08)
+TEXTURES = (1, 4, 16, 64, 256)
+
+
+def _worlds() -> dict[str, Domain]:
+    worlds = {f"width {kappa:g}": FULL.narrowed(kappa) for kappa in (0, 0.25, 0.5, 1)}
+    worlds["stand-in"] = STAND_IN
+    worlds |= {f"without {factor}": FULL.narrowed(0, factor) for factor in FACTORS}
+    for n in TEXTURES:
+        pools = {name: replace(getattr(FULL, name), unique=n) for name in ("cube_textures", "table_textures")}
+        worlds[f"{n} textures"] = replace(FULL, **pools)
+    return worlds
+
+
+WORLDS: Mapping[str, Domain] = _worlds()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The same for every world."""
+
+    pictures: int = 3_000
+    epochs: int = 12
+    width: int = 16
+    tests: int = 400
+    learning_rate: float = 4e-3
+
+
+def pictures(domain: Domain, n: int, *, seed: int) -> Renders:
+    """`n` pictures (60 x 80) of upright cubes of which enough is seen to be found."""
+    if n < 1:
+        raise InvalidArgument("n", n, "a whole number of at least 1")
+    images: list[NDArray[np.uint8]] = []
+    corners, points, lenses, item = [], [], [], 0
+    least = LEAST * WIDE * HIGH // (160 * 120)
+    with Renderer() as renderer:
+        while len(images) < n:
+            rng = np.random.default_rng(item_seed(seed, item))
+            item += 1
+            sample = renderer.render(draw(domain, rng, width=WIDE, height=HIGH), rng)
+            lens, cube = sample.params.camera, sample.params.bodies[1]
+            if sample.params.situation == "tilted" or label(sample)[0].area < least:
+                continue
+            images.append(sample.image if sample.image.ndim == 2 else sample.image.mean(-1).astype(np.uint8))
+            corners.append(lens.project(cube.place(CORNERS)))
+            points.append(lens.see(cube.place(CORNERS)))
+            lenses.append(lens.K)
+    return Renders(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
+
+
+def small_photographs() -> Holdout[Renders]:
+    """The real photographs at the same size (140, 60, 80), with their labels, still held out."""
+    real = real_cube().data
+    n, high, wide = real.images.shape
+    factor = wide // WIDE
+    images = real.images.reshape(n, high // factor, factor, wide // factor, factor).mean((2, 4)).astype(np.uint8)
+    turns = Rotation.from_rotvec(real.rvec).as_matrix()
+    points = np.einsum("nij,kj->nki", turns, real.cube_corners) + real.tvec[:, None]
+    lens = real.K / factor
+    lens[:2, 2] = (real.K[:2, 2] + 0.5) / factor - 0.5
+    lens[2, 2] = 1
+    return Holdout(Renders(images, (real.corners + 0.5) / factor - 0.5, points, np.broadcast_to(lens, (n, 3, 3))))
+
+
+def pixel_errors(net: CornerNet, renders: Renders) -> NDArray[np.float64]:
+    """Mean distance (N,) in pixels of the eight corners, after the best quarter turn."""
+    found = find_corners(net, renders.images)[:, None]
+    return np.asarray(np.linalg.norm(found - renders.corners[:, TURNS.numpy()], axis=-1).mean(-1).min(-1))
+
+
+def trial(world: str, budget: Budget, *, seed: int) -> dict[str, Any]:
+    """Train in a world and test in three: mean errors in pixels, one thread."""
+    if world not in WORLDS:
+        raise InvalidArgument("world", world, f"one of {', '.join(WORLDS)}")
+    torch.set_num_threads(1)
+    domain = WORLDS[world]
+    seen = pictures(domain, budget.pictures, seed=1_000 + seed)
+    net = train_corner_net(
+        seen,
+        whole_pictures(seen),
+        seed=seed,
+        epochs=budget.epochs,
+        width=budget.width,
+        learning_rate=budget.learning_rate,
+    )
+    tests = {
+        "own": Holdout(pictures(domain, budget.tests, seed=2_000 + seed)),
+        "stand-in": Holdout(pictures(STAND_IN, budget.tests, seed=3_000 + seed)),
+        "photographs": small_photographs(),
+    }
+    errors = {name: round(float(pixel_errors(net, held.data).mean()), 4) for name, held in tests.items()}
+    return {"world": world, "seed": seed, **errors}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The task of `synthbook calibrate randomization`: item i is a world and a seed."""
+
+    worlds: tuple[str, ...]
+    seeds: int
+    budget: Budget
+
+    @property
+    def n(self) -> int:
+        """How many trials."""
+        return len(self.worlds) * self.seeds
+
+    def __call__(self, items: dict[int, np.random.SeedSequence]) -> bytes:
+        lines = [trial(self.worlds[i % len(self.worlds)], self.budget, seed=i // len(self.worlds)) for i in items]
+        return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def gathered(folder: Path, origin: Provenance) -> Path:
+    """All trials of a finished calibration as one table, `trials.json` in the same folder."""
+    trials = [json.loads(path.read_text()) for path in shard_paths(folder)]
+    lines = ",\n ".join(json.dumps(trial) for trial in trials)
+    budget = json.loads((folder / PLAN).read_text())["settings"]["budget"]
+    text = f'{{"command": "{origin.command}", "budget": {json.dumps(budget)}, "trials": [\n {lines}\n]}}\n'
+    return write_described(folder / "trials.json", text, origin)
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """One row for each trial: world, seed, and the errors own, stand-in and photographs, in pixels."""
+    return pd.DataFrame(json.loads(path.read_text())["trials"])

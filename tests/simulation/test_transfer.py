@@ -1,0 +1,74 @@
+"""Worlds that differ in one thing, trials that repeat themselves, and a calibration that can be stopped."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthbook.cli import main
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.schema import Holdout
+from synthbook.simulation import transfer
+from synthbook.simulation.randomize import FACTORS, SCENES, STAND_IN
+from synthbook.simulation.transfer import FULL, WORLDS, Budget, pictures, read_trials, small_photographs, trial
+
+TINY = Budget(pictures=70, epochs=1, width=4, tests=5)
+
+
+def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
+    assert WORLDS["width 1"] == FULL and WORLDS["width 0"] == FULL.narrowed(0) and WORLDS["stand-in"] == STAND_IN
+    for factor, names in FACTORS.items():
+        world = WORLDS[f"without {factor}"]
+        changed = {name for name in vars(world) if getattr(world, name) != getattr(FULL, name)}
+        assert changed == set(names)
+    few = WORLDS["4 textures"]
+    assert few.cube_textures.unique == few.table_textures.unique == 4 and few.noise == FULL.noise
+    assert FULL.narrowed(1) != SCENES["stand-in"]
+
+
+def test_pictures_show_a_cube_with_its_corners() -> None:
+    seen = pictures(FULL, 12, seed=3)
+    assert seen.images.shape == (12, 60, 80) and seen.images.dtype == np.uint8
+    again = pictures(FULL, 12, seed=3)
+    assert (seen.images == again.images).all() and (seen.images != pictures(FULL, 12, seed=4).images).any()
+    with pytest.raises(InvalidArgument):
+        pictures(FULL, 0, seed=1)
+
+
+def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
+    held = small_photographs()
+    assert isinstance(held, Holdout)
+    small = held.data
+    assert small.images.shape == (140, 60, 80)
+    shown = np.einsum("nij,nkj->nki", small.K, small.points)
+    np.testing.assert_allclose(shown[..., :2] / shown[..., 2:], small.corners, atol=0.02)
+
+
+def test_a_trial_repeats_itself() -> None:
+    one, two = (trial("width 0", TINY, seed=2) for _ in range(2))
+    assert one == two and one["world"] == "width 0" and one["seed"] == 2
+    assert all(np.isfinite(one[name]) and one[name] > 0 for name in ("own", "stand-in", "photographs"))
+    with pytest.raises(InvalidArgument, match="one of width 0"):
+        trial("width 2", TINY, seed=0)
+
+
+def test_a_calibration_from_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(transfer, "WORLDS", {name: WORLDS[name] for name in ("width 0", "width 1")})
+    monkeypatch.setattr(transfer, "Budget", partial(Budget, 70, 1, 4, 5))
+    out = tmp_path / "calibration"
+    command = ["calibrate", "randomization", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 4
+    table = read_trials(out / "trials.json")
+    assert table.groupby("world").seed.apply(list).to_dict() == {"width 0": [0, 1], "width 1": [0, 1]}
+    assert table.columns.to_list() == ["world", "seed", "own", "stand-in", "photographs"]
+    before = (out / "trials.json").read_bytes()
+    assert main([*command, "--resume"]) == 0 and (out / "trials.json").read_bytes() == before
+    capsys.readouterr()
+    assert main(command) == 2 and "--resume" in capsys.readouterr().out
