@@ -11,7 +11,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.provenance import Provenance
-from synthbook.core.shards import Plan, claimed, finished, write_manifest, write_shard
+from synthbook.core.shards import Plan, claimed, finished, sweep, write_manifest, write_shard
 
 Task = Callable[[dict[int, np.random.SeedSequence]], bytes]
 RETRIES = 3  # rounds in which a worker may die
@@ -65,6 +65,7 @@ def pmap(
                         f"workers were killed {RETRIES + 1} times, perhaps for lack of memory. "
                         f"What is finished stays in {out}: use fewer --jobs and --resume"
                     ) from None
+        sweep(out)
         return write_manifest(out, plan, digests, origin)
 
 

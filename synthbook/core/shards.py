@@ -92,9 +92,14 @@ def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
     with locked(folder / LOCK, f"{folder} is being written to"):
         if found is None:
             atomic_write(folder / PLAN, json.dumps(plan.as_json(), indent=1) + "\n")
-        for left in folder.glob(".*.tmp"):  # parts of files that a killed run was writing
-            left.unlink(missing_ok=True)
+        sweep(folder)
         yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove the parts of files that somebody who was killed was writing."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

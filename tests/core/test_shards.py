@@ -91,6 +91,7 @@ def test_shards_of_a_killed_worker_are_tried_again(undisturbed: Path, tmp_path: 
     assert len(said) == 1 and "a worker was killed" in said[0]
 
 
+@pytest.mark.slow
 def test_workers_that_always_die_end_the_run_and_nothing_finished_is_lost(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(WorkersLost, match="--resume"):
         pmap(suicidal, PLAN, tmp_path / "run", jobs=2, origin=ORIGIN)

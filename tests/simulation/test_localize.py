@@ -130,6 +130,7 @@ def test_views_are_cut_where_their_corners_say(renders: Renders) -> None:
     torch.testing.assert_close(2 * where + 0.5, from_nearest(corners, torch.from_numpy(slope.points[..., 2])))
 
 
+@pytest.mark.slow
 def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
     torch.set_num_threads(1)
     seen: list[float] = []

@@ -97,6 +97,7 @@ def test_intrinsics_that_are_none(tmp_path: Path, text: str) -> None:
         read_intrinsics(tmp_path / "K.json")
 
 
+@pytest.mark.slow
 def test_scores_are_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
     net.save(tmp_path / "model", Recipe(1, 8, 8), Provenance("a test", "pytest"))

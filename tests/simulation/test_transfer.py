@@ -56,6 +56,7 @@ def test_a_trial_repeats_itself() -> None:
         trial("width 2", TINY, seed=0)
 
 
+@pytest.mark.slow
 def test_a_calibration_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
