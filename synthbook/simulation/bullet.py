@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 
+from synthbook.core.errors import SynthbookError
+
 
 def _import_quietly() -> None:
     sys.stderr.flush()
@@ -15,6 +17,9 @@ def _import_quietly() -> None:
         import pybullet  # noqa: F401
 
         ctypes.CDLL(None).fflush(None)
+    except ImportError as error:
+        how = "it comes with synthbook[course], under Python 3.11 (later ones have no wheels)"
+        raise SynthbookError(f"PyBullet cannot be imported ({error}): {how}") from None
     finally:
         os.dup2(kept, 2)
         os.close(kept)

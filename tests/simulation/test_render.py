@@ -174,3 +174,13 @@ def test_a_client_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(render, "pybullet", SimpleNamespace(connect=lambda mode: -1, DIRECT=2))
     with pytest.raises(render.RenderError, match="synthbook doctor"):
         Renderer()
+
+
+def test_without_pybullet_there_is_one_message() -> None:
+    code = (
+        "import sys; sys.modules['pybullet'] = None\n"
+        "from synthbook.cli import main; sys.exit(main(['render', '--n', '1', '--out', 'nowhere']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("synthbook: PyBullet cannot be imported") and "Traceback" not in ran.stderr
