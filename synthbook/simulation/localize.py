@@ -164,7 +164,7 @@ def _average(averaged: CornerNet, net: CornerNet, keep: float) -> None:
 def find_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
     """The corners (N, 8, 2) px that the net sees in grey pictures (N, H, W)."""
     net.eval()
-    batches = torch.split(torch.from_numpy(np.asarray(images, dtype=np.float32))[:, None], BATCH)
+    batches = torch.split(torch.tensor(images, dtype=torch.float32)[:, None], BATCH)
     return np.concatenate([soft_argmax(net(x), net.stride).double().numpy() for x in batches])
 
 

@@ -57,7 +57,7 @@ class Localizer:
 
     def __call__(self, images: NDArray[np.uint8]) -> Array:
         """Corners (N, 8, 2) px in grey pictures (N, H, W), about 320 x 240 each."""
-        half = halved(torch.from_numpy(np.asarray(images)).float()[:, None]).numpy()[:, 0]
+        half = halved(torch.tensor(images, dtype=torch.float32)[:, None]).numpy()[:, 0]
         first = find_corners(self.coarse, half)
         return refined(self.fine, images, (first + 0.5) * 2 - 0.5)
 

@@ -74,8 +74,7 @@ def crops(renders: Renders) -> Batch:
 def refined(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, looks: int = LOOKS) -> Array:
     """Corners (N, 8, 2) px found again in cuts around a first answer, in grey pictures (N, H, W)."""
     net.eval()
-    found = torch.from_numpy(np.asarray(corners)).float()
-    pictures = torch.from_numpy(np.asarray(images))
+    found, pictures = torch.tensor(corners, dtype=torch.float32), torch.tensor(images)
     for _ in range(looks):
         matrix = frames(found)
         views = [net(x) for x in torch.split(cut(pictures, matrix), 64)]

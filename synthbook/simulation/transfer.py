@@ -157,5 +157,5 @@ def gathered(folder: Path, origin: Provenance) -> Path:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """One row for each trial: world, seed, and the median errors own, stand-in and photographs in pixels, beside their means."""
+    """A row for each trial: world, seed, and the errors own, stand-in and photographs in pixels, medians and means."""
     return pd.DataFrame(json.loads(path.read_text())["trials"])

@@ -134,3 +134,11 @@ def test_inputs_are_what_they_claim():
     assert np.allclose(real.mean(axis=0), 0, atol=0.1) and np.allclose(synthetic.mean(axis=0), 1, atol=0.2)
     assert np.allclose(real.var(axis=0), [1, 1.25, 1.25], atol=0.15)
     assert np.allclose(synthetic.var(axis=0) / real.var(axis=0), 4, atol=0.4)
+
+
+def test_rendering_scales_with_processes_and_keeps_its_memory():
+    found = result("render")
+    assert found["two_processes_over_one"] >= 1.6
+    assert found["growth_mib"] < 20 and len(found["memory_mib"]) == 10
+    # the renderer is rebuilt for each picture, which costs more than drawing it
+    assert 0.3 < found["share_of_the_bare_rate"] < 1

@@ -1,0 +1,58 @@
+"""What is shipped is what was logged, small, and right on real photographs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from synthbook.core.checkpoints import TENSORS
+from synthbook.core.data import real_cube
+from synthbook.core.errors import DataError
+from synthbook.core.files import sha256_file
+from synthbook.core.manifest import data_folder
+from synthbook.core.provenance import read_provenance
+from synthbook.simulation import localizer
+from synthbook.simulation.localizer import LOG, SHIPPED, Localizer, shipped
+from synthbook.simulation.photographs import errors_in_windows, errors_of, errors_of_constant, read_log, score
+
+FOLDER = data_folder() / SHIPPED
+
+
+def test_the_log_tells_how_it_was_made() -> None:
+    log = json.loads((FOLDER / LOG).read_text())
+    assert log["sha256"] == sha256_file(FOLDER / TENSORS)
+    assert (FOLDER / TENSORS).stat().st_size < 3_000_000
+    assert log["command"].startswith("synthbook train localizer") and log["renders"]["settings"]["scene"] == "cube"
+    assert len(log["losses"]["coarse"]) == len(log["losses"]["fine"]) == log["recipe"]["epochs"]
+    for losses in log["losses"].values():
+        assert losses[-1] < losses[0] / 2
+    assert read_provenance(FOLDER / LOG).synthetic_share == 1.0
+
+
+def test_every_look_at_the_photographs_is_written_down() -> None:
+    looks = read_log(FOLDER / "photographs.jsonl")
+    assert all({"date", "commit", "model", "scores"} <= look.keys() for look in looks)
+    shown = looks[-1]["scores"]
+    assert [one["what"] for one in shown] == ["as they are", "through random windows", "always the mean position"]
+
+
+@pytest.mark.slow
+def test_errors_on_real_photographs_in_centimetres() -> None:
+    """At most 1.0 cm for the centre and 1.2 cm for the corners, also through random windows."""
+    net, held = shipped(), real_cube()
+    looked = read_log(FOLDER / "photographs.jsonl")[-1]["scores"]
+    for found, logged in ((errors_of(net, held), looked[0]), (errors_in_windows(net, held, seed=0), looked[1])):
+        one = score("now", found)
+        assert one.centre_high < 1.0 and one.corner_high < 1.2
+        assert one.centre == pytest.approx(logged["centre"], abs=0.02)
+    assert errors_of_constant(held).centre.mean() > 5 * one.centre
+
+
+def test_a_missing_or_foreign_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localizer, "data_folder", lambda: tmp_path)
+    with pytest.raises(DataError, match="git checkout -- data/artifacts/localizer"):
+        shipped()
+    with pytest.raises(DataError, match="not of 'cube-localizer'"):
+        Localizer.load(data_folder() / "artifacts" / "feature-nets" / "digits-cnn")
