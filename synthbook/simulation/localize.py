@@ -78,6 +78,7 @@ def train_corner_net(
     width: int = 24,
     stride: int = 4,
     learning_rate: float = 3e-3,
+    bfloat16: bool = False,
     observe: Callable[[int, int, float], None] | None = None,
     after_epoch: Callable[[int, CornerNet], None] | None = None,
 ) -> CornerNet:
@@ -85,8 +86,9 @@ def train_corner_net(
 
     `batch(rows, rng)` makes views (N, 1, H, W) of the pictures and their corners (N, 8, 2): see `whole_pictures` and
     `refine.crops`. AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored views half of
-    the time. `observe(step, steps, loss)` after every step, `after_epoch(epoch, averaged net)` after every epoch. The
-    same seed, threads and machine give the same weights. Raises `HoldoutError`: nothing is trained on photographs.
+    the time. `observe(step, steps, loss)` after every step, `after_epoch(epoch, averaged net)` after every epoch.
+    `bfloat16` pays for wide nets where the CPU has it. The same seed, threads and machine give the same weights. Raises
+    `HoldoutError`: nothing is trained on photographs.
     """
     refuse_holdout(renders, "training the localizer")
     if not isinstance(renders, Renders) or len(renders) < BATCH:
@@ -105,7 +107,7 @@ def train_corner_net(
         if step % per_epoch == 0:
             order = rng.permutation(len(renders))
         x, y = _mirrored(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
         loss = corner_loss(maps, y, stride, turns=step > SETTLING * steps)
         optimiser.zero_grad()
@@ -119,6 +121,12 @@ def train_corner_net(
         if after_epoch is not None and (step + 1) % per_epoch == 0:
             after_epoch((step + 1) // per_epoch, averaged)
     return averaged.eval()
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16, which doubles the speed; where it is emulated, it is far slower."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
 def whole_pictures(renders: Renders) -> Batch:

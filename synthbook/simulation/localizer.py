@@ -28,6 +28,7 @@ from synthbook.simulation.localize import (
     Renders,
     counted_from_nearest,
     find_corners,
+    has_bfloat16,
     read_renders,
     train_corner_net,
 )
@@ -160,6 +161,7 @@ def _train(name: str, folder: Path, seed: int, recipe: Recipe) -> tuple[str, Cor
         width=recipe.coarse_width if coarse else recipe.fine_width,
         stride=4 if coarse else 2,
         learning_rate=recipe.learning_rate,
+        bfloat16=has_bfloat16(),
         observe=lambda step, steps, loss: recent.append(loss),
         after_epoch=told,
     )

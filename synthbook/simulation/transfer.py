@@ -24,14 +24,17 @@ from synthbook.core.provenance import Provenance, write_described
 from synthbook.core.schema import Holdout
 from synthbook.core.shards import PLAN, item_seed, shard_paths
 from synthbook.simulation.corner_net import TURNS, CornerNet
+from synthbook.simulation.distributions import Pool
 from synthbook.simulation.labels import label
 from synthbook.simulation.localize import LEAST, Renders, find_corners, train_corner_net, whole_pictures
-from synthbook.simulation.randomize import FACTORS, STAND_IN, Domain, draw
+from synthbook.simulation.randomize import FACTORS, STAND_IN, TRAINING, Domain, draw
 from synthbook.simulation.render import Renderer
 from synthbook.simulation.shapes import CORNERS
 
 WIDE, HIGH = 80, 60  # pixels
-FULL = Domain().asking(occluded=0.08)
+# narrowed to one texture each, table and cube should not have the same one
+TABLES = Pool(TRAINING[5:] + TRAINING[:5], 1_000)
+FULL = replace(Domain().asking(occluded=0.08), table_textures=TABLES)
 TEXTURES = (1, 4, 16, 64, 256)
 
 

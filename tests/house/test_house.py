@@ -50,7 +50,8 @@ def test_importing_the_package_is_light():
 
 
 # they define networks or hold a client of the simulator; all others import such packages where they use them
-USERS = {f"synthbook.simulation.{name}" for name in ("bullet", "render", "writers", "bodies", "corner_net", "localize")}
+SIMULATION = ("bodies", "bullet", "corner_net", "locate", "localize", "localizer", "photographs", "refine", "render")
+USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 
 
 def test_no_module_imports_torch_or_pybullet_before_it_is_used():

@@ -16,7 +16,7 @@ from synthbook.core.payloads import Photographs
 from synthbook.core.provenance import Provenance
 from synthbook.core.schema import Holdout
 from synthbook.core.shards import Plan
-from synthbook.simulation import corner_net, photographs
+from synthbook.simulation import corner_net, localize, photographs
 from synthbook.simulation.corner_net import MIRROR, TURNS, CornerNet, corner_loss, from_nearest, soft_argmax
 from synthbook.simulation.localize import Renders, errors, find_corners, read_renders, train_corner_net, whole_pictures
 from synthbook.simulation.localizer import Localizer, Recipe, half_pictures, make
@@ -149,6 +149,16 @@ def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
     found = find_corners(nets[0], small.images[:5])
     assert found.shape == (5, 8, 2) and np.isfinite(found).all()
     assert refined(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
+
+
+def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert not localize.has_bfloat16()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert localize.has_bfloat16()
+    some = renders.take(slice(0, 64))
+    net = train_corner_net(some, half_pictures(some), seed=0, epochs=1, width=4, bfloat16=True)
+    assert np.isfinite(find_corners(net, some.images[:2])).all()
 
 
 def test_nothing_is_trained_on_photographs(renders: Renders, tmp_path: Path) -> None:
