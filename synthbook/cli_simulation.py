@@ -1,4 +1,4 @@
-"""The verbs of section 2: render, locate, train localizer, score-localizer."""
+"""The verbs of section 2: render, locate, score-localizer, train localizer, calibrate randomization."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def calibrate_randomization(
 ) -> None:
     """Train small networks in 17 worlds and test each in three: what the claims about randomization rest on.
 
-    Example: `synthbook calibrate randomization --out build/calibration --jobs 2` (about half an hour on two cores)
+    Example: `synthbook calibrate randomization --out build/calibration --jobs 2`
     """
     from dataclasses import asdict
 
@@ -169,7 +169,7 @@ def score_localizer(
     commit: Annotated[str, typer.Option(help="What the log says of the code's version.")] = "not said",
     as_json: Json = False,
 ) -> None:
-    """Errors on the 140 real photographs, in centimetres. Each look is written down: nothing may be chosen by them.
+    """Errors on the 140 real photographs, in centimetres. With --log the look is written down, so that all can see it.
 
     Example: `synthbook score-localizer --log data/artifacts/localizer/photographs.jsonl --commit $(git rev-parse HEAD)`
     """

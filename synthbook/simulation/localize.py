@@ -91,8 +91,8 @@ def train_corner_net(
     `HoldoutError`: nothing is trained on photographs.
     """
     refuse_holdout(renders, "training the localizer")
-    if not isinstance(renders, Renders) or len(renders) < BATCH:
-        raise InvalidArgument("renders", type(renders).__name__, f"at least {BATCH} rendered pictures")
+    if len(renders) < BATCH:
+        raise InvalidArgument("renders", f"{len(renders)} pictures", f"at least {BATCH}, one batch")
     if epochs < 1:
         raise InvalidArgument("epochs", epochs, "a whole number of at least 1")
     rng = np.random.default_rng(seed)
@@ -198,8 +198,10 @@ class Errors:
 def errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE) -> Errors:
     """How wrong are corners (N, 8, 2) px, given the true pixels and the points (N, 8, 3) m in the camera's frame?"""
     found = np.array([pose(CORNERS * side) for pose in poses(corners, K, side=side)])  # (N, 8, 3)
-    turns = TURNS.numpy()
     centre = np.linalg.norm(found.mean(1) - points.mean(1), axis=-1)
-    corner = np.linalg.norm(found[:, None] - points[:, turns], axis=-1).mean(-1).min(-1)
-    pixel = np.linalg.norm(corners[:, None] - pixels[:, turns], axis=-1).mean(-1).min(-1)
-    return Errors(100 * centre, 100 * corner, pixel)
+    return Errors(100 * centre, 100 * corner_distance(found, points), corner_distance(corners, pixels))
+
+
+def corner_distance(found: Array, true: Array) -> Array:
+    """Mean distance (N,) of eight corners (N, 8, 2 or 3) from the true ones, after the best quarter turn."""
+    return np.asarray(np.linalg.norm(found[:, None] - true[:, TURNS.numpy()], axis=-1).mean(-1).min(-1))

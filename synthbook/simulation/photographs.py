@@ -1,8 +1,8 @@
 """The last word has a camera: errors on 140 real photographs that no training and no choice ever saw.
 
 They are frames of one video, so neighbours are nearly the same picture: intervals come from resampling blocks of
-frames. The cube moves little in them, so a constant answer does not look bad, and stands beside the network's; and each
-photograph is also shown through random windows, which move the cube about.
+frames. The best constant answer stands beside the network's, and each photograph is also shown through random windows,
+which move the cube about.
 """
 
 from __future__ import annotations

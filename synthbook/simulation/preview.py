@@ -17,17 +17,15 @@ from PIL import Image
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, ORANGE, VERMILLION, new_axis, new_figure
 
-EDGES = [(i, (i + 1) % 4 + 4 * (i // 4)) if i % 4 < 3 else (i, i - 3) for i in range(8)] + [
-    (i, i + 4) for i in range(4)
-]
+EDGES = [(i, (i + 1) % 4 + 4 * (i // 4)) for i in range(8)] + [(i, i + 4) for i in range(4)]  # of a cube's corners
 
 
-def plot_corners(corners: ArrayLike, ax: Axes, *, colour: str = ORANGE, marker: str = "o", label: str = "") -> Axes:
+def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
     """A cube's eight corners (8, 2) px in the order of `shapes.CORNERS`, and its twelve edges."""
     points = np.asarray(corners, dtype=float)
     for a, b in EDGES:
-        ax.plot(*points[[a, b]].T, "-", color=colour, linewidth=1)
-    ax.plot(*points.T, marker, color=colour, markersize=3, linestyle="", label=label or None)
+        ax.plot(*points[[a, b]].T, "-", color=ORANGE, linewidth=1)
+    ax.plot(*points.T, "o", color=ORANGE, markersize=3)
     return ax
 
 

@@ -33,7 +33,6 @@ from synthbook.simulation.textures import PROCEDURAL, PYBULLET
 
 CUBE = 0.084  # m, the edge of the cube in the photographs
 SITUATIONS = ("typical", "occluded", "at the edge", "tilted")
-WHITE = (1.0, 1.0, 1.0)
 # seen in training; the stand-in for reality has the others
 TRAINING = (*PROCEDURAL, *(f"photo-{name}" for name in ("astronaut", "coffee", "coins", "rocket")))
 TRAINING += tuple(f"pybullet-{name}" for name in PYBULLET)

@@ -16,17 +16,24 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from synthbook.core.data import real_cube
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.provenance import Provenance, write_described
 from synthbook.core.schema import Holdout
 from synthbook.core.shards import PLAN, item_seed, shard_paths
-from synthbook.simulation.corner_net import TURNS, CornerNet
+from synthbook.simulation.corner_net import CornerNet
 from synthbook.simulation.distributions import Pool
 from synthbook.simulation.labels import label
-from synthbook.simulation.localize import LEAST, Renders, find_corners, train_corner_net, whole_pictures
+from synthbook.simulation.localize import (
+    LEAST,
+    Renders,
+    corner_distance,
+    find_corners,
+    train_corner_net,
+    whole_pictures,
+)
+from synthbook.simulation.photographs import points_of
 from synthbook.simulation.randomize import FACTORS, STAND_IN, TRAINING, Domain, draw
 from synthbook.simulation.render import Renderer
 from synthbook.simulation.shapes import CORNERS
@@ -90,18 +97,16 @@ def small_photographs() -> Holdout[Renders]:
     n, high, wide = real.images.shape
     factor = wide // WIDE
     images = real.images.reshape(n, high // factor, factor, wide // factor, factor).mean((2, 4)).astype(np.uint8)
-    turns = Rotation.from_rotvec(real.rvec).as_matrix()
-    points = np.einsum("nij,kj->nki", turns, real.cube_corners) + real.tvec[:, None]
     lens = real.K / factor
     lens[:2, 2] = (real.K[:2, 2] + 0.5) / factor - 0.5
     lens[2, 2] = 1
-    return Holdout(Renders(images, (real.corners + 0.5) / factor - 0.5, points, np.broadcast_to(lens, (n, 3, 3))))
+    corners = (real.corners + 0.5) / factor - 0.5
+    return Holdout(Renders(images, corners, points_of(real), np.broadcast_to(lens, (n, 3, 3))))
 
 
 def pixel_errors(net: CornerNet, renders: Renders) -> NDArray[np.float64]:
     """Mean distance (N,) in pixels of the eight corners, after the best quarter turn."""
-    found = find_corners(net, renders.images)[:, None]
-    return np.asarray(np.linalg.norm(found - renders.corners[:, TURNS.numpy()], axis=-1).mean(-1).min(-1))
+    return corner_distance(find_corners(net, renders.images), renders.corners)
 
 
 def trial(world: str, budget: Budget, *, seed: int) -> dict[str, Any]:
