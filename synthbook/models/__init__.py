@@ -1,0 +1,1 @@
+"""Section 3: generators that learn, all under one interface: fit, sample, save, load."""

@@ -1,0 +1,177 @@
+"""What every generator of section 3 can do: fit, sample, save, load. The families fill in how.
+
+    model = Diffusion().fit(images, seed=0)
+    model.sample(64, seed=1)
+
+Images are `Images` (N, C, H, W) in [-1, 1] with labels, which a model learns too, so that the classes to draw can be
+chosen. Points are arrays (N, d); they are shifted and scaled to mean 0 and a common variance of 1 while a model works.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from synthbook.core import checkpoints
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.files import sha256
+from synthbook.core.provenance import Provenance
+from synthbook.models.inputs import Data, Learnt, learnt
+from synthbook.models.nets import initialise
+from synthbook.models.training import Batches, Keep, Look, Observer, Parts, Seed, step_rng, train
+
+CHUNK = 500  # samples at a time
+
+
+class NotFitted(SynthbookError):
+    """A model was asked for samples before it was fitted or loaded."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all families are told: training steps, rows in a batch, Adam's learning rate."""
+
+    steps: int = 2_000
+    batch: int = 128
+    learning_rate: float = 1e-3
+
+
+class Generator(ABC):
+    """A family's common part; `family` is its name in checkpoints.
+
+    After `fit` or `load`: `learnt_`, what is known of the data; `modules_`, the networks; `history_`, at most 100 rows
+    of losses by name. `device` is "cpu", "cuda" or "mps"; without it the fastest there is.
+    """
+
+    family: ClassVar[str]
+    settings: ClassVar[type[Config]]
+
+    def __init__(self, *, device: str | None = None, **settings: Any):
+        known = [field.name for field in fields(self.settings)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise InvalidArgument("settings", unknown, f"some of {', '.join(known)}")
+        self.config: Any = self.settings(**settings)
+        self.device = torch.device(device or fastest())
+        self.history_: list[dict[str, float]] = []
+
+    @abstractmethod
+    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+        """The networks for this data."""
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Who changes which network: Adam for each, unless a family says otherwise."""
+        rate = self.config.learning_rate
+        return {name: torch.optim.Adam(module.parameters(), lr=rate) for name, module in self.modules_.items()}
+
+    @abstractmethod
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        """One step of training on batches that are drawn when asked for; the losses by name."""
+
+    @abstractmethod
+    def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Samples (n, ...) on the model's own scale."""
+
+    def fit(
+        self,
+        data: Data,
+        *,
+        seed: Seed,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+        look: Look | None = None,
+    ) -> Self:
+        """Learn from images or points; `steps` overrides the configuration's.
+
+        The same seed, machine and number of threads give the same weights, also where `keep` resumes a run that was
+        killed. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
+        """
+        x, labels, self.learnt_ = learnt(data)
+        if len(x) < self.config.batch:
+            raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch}, one batch")
+        total = self.config.steps if steps is None else steps
+        self._set(self._build(self.learnt_), step_rng(seed, 0))
+        x = x.to(self.device)
+        labels = None if labels is None else labels.to(self.device)
+        about = {"model": self.family, "config": asdict(self.config), "data": sha256(x.cpu().numpy().tobytes())}
+
+        def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
+            return self._step(Batches(x, labels, self.config.batch, rng), k, total, rng)
+
+        for module in self.modules_.values():
+            module.train()
+        self.optimisers_ = self._optimisers()
+        self.history_ = train(
+            Parts(self.modules_, self.optimisers_),
+            step,
+            steps=total,
+            seed=seed,
+            described=about,
+            keep=keep,
+            observe=observe or (lambda step, steps, losses: None),
+            look=look,
+        )
+        return self
+
+    def sample(self, n: int, *, seed: Seed, labels: ArrayLike | Tensor | None = None) -> Any:
+        """`n` samples: `Images` after images, an array (n, d) after points.
+
+        `labels` (n,) are the classes wanted; without them they are drawn with the training data's shares. Samples do
+        not depend on how many are drawn at a time on the way.
+        """
+        if not hasattr(self, "learnt_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise InvalidArgument("n", n, "a whole number of at least 1")
+        wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
+        for module in self.modules_.values():
+            module.eval()
+        parts = []
+        with torch.no_grad():
+            for k, first in enumerate(range(0, n, CHUNK)):
+                some = None if wanted is None else wanted[first : first + CHUNK].to(self.device)
+                parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
+        return self.learnt_.restored(torch.cat(parts), wanted)
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        if not hasattr(self, "learnt_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
+        tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
+        config = {"config": asdict(self.config), "learnt": asdict(self.learnt_)}
+        return checkpoints.save(folder, tensors, config, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(device=device, **card["config"])
+        model.learnt_ = Learnt.from_json(card["learnt"])
+        model._set(model._build(model.learnt_), step_rng(0, 0))
+        for name, module in model._kept().items():
+            module.load_state_dict(
+                {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+            )
+        return model
+
+    def _kept(self) -> dict[str, nn.Module]:
+        """The networks that sampling needs."""
+        return self.modules_
+
+    def _set(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
+        self.modules_ = {name: initialise(module, rng).to(self.device) for name, module in modules.items()}
+
+
+def fastest() -> str:
+    """The fastest device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
