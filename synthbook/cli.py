@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_simulation, cli_tables
+from synthbook import cli_models, cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -39,6 +39,10 @@ calibrate = typer.Typer(help="Measure on several seeds what the claims about tra
 app.add_typer(calibrate, name="calibrate")
 calibrate.command("randomization")(cli_simulation.calibrate_randomization)
 train.command("localizer")(cli_simulation.train_localizer)
+train.command("fashion-vae")(cli_models.train_vae)
+train.command("fashion-gan")(cli_models.train_gan)
+train.command("fashion-ddpm")(cli_models.train_ddpm)
+app.command()(cli_models.sample)
 
 
 @app.callback()

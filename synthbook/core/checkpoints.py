@@ -84,6 +84,11 @@ def provenance(folder: Path) -> Provenance:
     return Provenance(**_card(Path(folder))["provenance"])
 
 
+def model_of(folder: Path) -> str:
+    """What kind of model a checkpoint holds, as its card says; `DataError` as in `load`."""
+    return str(_card(Path(folder))["model"])
+
+
 def _card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     try:

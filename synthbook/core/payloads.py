@@ -35,6 +35,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: slice | NDArray[np.int64]) -> Images:
+        """Some of them."""
+        return Images(self.images[rows], self.labels[rows], self.class_names)
+
     def __repr__(self) -> str:
         return f"Images({tuple(self.images.shape)}, {len(self.class_names)} classes)"
 

@@ -43,6 +43,7 @@ WIDE, HIGH = 80, 60  # pixels
 TABLES = Pool(TRAINING[5:] + TRAINING[:5], 1_000)
 FULL = replace(Domain().asking(occluded=0.08), table_textures=TABLES)
 TEXTURES = (1, 4, 16, 64, 256)
+TRIALS = "artifacts/randomization/trials.json"  # of `synthbook calibrate randomization`
 
 
 def _worlds() -> dict[str, Domain]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 
 from synthbook.cli import main
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.manifest import data_folder
+from synthbook.core.provenance import read_provenance
 from synthbook.core.schema import Holdout
 from synthbook.simulation import transfer
 from synthbook.simulation.randomize import FACTORS, SCENES, STAND_IN
@@ -74,3 +78,14 @@ def test_a_calibration_from_the_shell(
     assert main([*command, "--resume"]) == 0 and (out / "trials.json").read_bytes() == before
     capsys.readouterr()
     assert main(command) == 2 and "--resume" in capsys.readouterr().out
+
+
+def test_the_shipped_trials_are_those_of_the_command() -> None:
+    path = data_folder() / transfer.TRIALS
+    document = json.loads(path.read_text())
+    assert read_provenance(path).command == document["command"] == "synthbook calibrate randomization"
+    assert document["budget"] == asdict(transfer.Budget())
+    trials = transfer.read_trials(path)
+    assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(transfer.WORLDS, range(5)))
+    errors = trials[["own", "stand-in", "photographs"]].to_numpy()
+    assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures

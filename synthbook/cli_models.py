@@ -1,0 +1,133 @@
+"""The verbs of section 3: train fashion-vae, fashion-gan and fashion-ddpm, and sample."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthbook.command import Json, put_json
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.progress import bar, put
+
+
+class Length(StrEnum):
+    """How long a model is trained."""
+
+    quick = "quick"
+    full = "full"
+
+
+class FashionModel(StrEnum):
+    """The models of `models.fashion.RECIPES`."""
+
+    vae = "fashion-vae"
+    gan = "fashion-gan"
+    ddpm = "fashion-ddpm"
+
+
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The checkpoint's folder.")]
+Profile = Annotated[Length, typer.Option(help="full is what the book ships; quick shows that it works.")]
+Seed = Annotated[int, typer.Option(min=0)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+
+
+def train_vae(
+    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train a variational autoencoder on Fashion-MNIST.
+
+    Examples: `synthbook train fashion-vae --profile full --out build/vae`, and with `--resume` after Ctrl-C
+    """
+    _train(FashionModel.vae, out, profile, seed, resume, as_json)
+
+
+def train_gan(
+    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train a generative adversarial network on Fashion-MNIST.
+
+    Examples: `synthbook train fashion-gan --profile full --out build/gan`, and with `--resume` after Ctrl-C
+    """
+    _train(FashionModel.gan, out, profile, seed, resume, as_json)
+
+
+def train_ddpm(
+    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train a diffusion model on Fashion-MNIST.
+
+    Examples: `synthbook train fashion-ddpm --profile full --out build/ddpm`, and with `--resume` after Ctrl-C
+    """
+    _train(FashionModel.ddpm, out, profile, seed, resume, as_json)
+
+
+def _train(model: FashionModel, out: Path, profile: Length, seed: int, resume: bool, as_json: bool) -> None:
+    from synthbook.models.fashion import make
+
+    with bar(f"training {model.value}") as told:
+        log = make(
+            model.value,
+            out,
+            profile=profile.value,
+            seed=seed,
+            resume=resume,
+            observe=lambda step, steps, losses: told(step, steps, next(iter(losses.values()))),
+        )
+    if as_json:
+        put_json({"folder": str(out)} | log)
+    else:
+        last = ", ".join(f"{name} {value:.3g}" for name, value in log["history"][-1].items() if name != "step")
+        put(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
+
+
+def sample(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a checkpoint's folder.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.NPZ", help="`images` (N, H, W) uint8 and `labels` (N,).")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 100,
+    seed: Seed = 0,
+    classes: Annotated[
+        str | None, typer.Option(help="Draw only these, as often each: names or numbers, with commas between.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw images from a model, and a contact sheet of the first hundred beside them (FILE.png).
+
+    Examples: `synthbook sample fashion-ddpm -n 1000 --seed 3 --out samples.npz`,
+    `synthbook sample fashion-ddpm -n 60 --classes Bag,Coat --out bags.npz`
+    """
+    from synthbook.core.provenance import Provenance
+    from synthbook.models.fashion import write_samples, write_sheet
+    from synthbook.models.shipped import load
+
+    sheet = out.with_suffix(".png")
+    if out.suffix != ".npz":
+        raise InvalidArgument("out", str(out), "a file name that ends in .npz")
+    if not force and (taken := [str(path) for path in (out, sheet) if path.exists()]):
+        raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
+    generator = load(model)
+    if not generator.learnt_.is_image:
+        raise InvalidArgument("model", model, "a model that was fitted to images")
+    drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))
+    command = f"synthbook sample {model} -n {n} --seed {seed}" + (f" --classes {classes}" if classes else "")
+    origin = Provenance(f"samples of {model}", command, generation=1, synthetic_share=1.0, seed=seed)
+    write_samples(drawn, out, origin)
+    write_sheet(drawn.take(slice(0, 100)), sheet, origin)
+    if as_json:
+        put_json({"samples": str(out), "sheet": str(sheet), "n": n})
+    else:
+        put(f"{out}: {n:,} images; look at {sheet}")
+
+
+def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:
+    """A label for each image, the classes in turn; None where nobody asked."""
+    if classes is None:
+        return None
+    numbers = {name.lower(): k for k, name in enumerate(names)} | {str(k): k for k in range(len(names))}
+    asked = [name.strip().lower() for name in classes.split(",")]
+    if unknown := [name for name in asked if name not in numbers]:
+        raise InvalidArgument("classes", ", ".join(unknown), f"some of {', '.join(names)}, or numbers from 0")
+    return [numbers[asked[i % len(asked)]] for i in range(n)]
