@@ -157,8 +157,8 @@ class GAN(Generator):
 def readings(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
     """What the discriminator's scores (N,) say: its `accuracy` (0.5: it guesses), and a distance of the distributions.
 
-    `jsd` (nats, at most ln 2) is ln 2 minus its mean cross-entropy, a lower bound on the Jensen-Shannon divergence. With
-    the Wasserstein loss `distance` is the difference of mean scores, which is at most W1 where no slope exceeds 1.
+    `jsd` (nats, at most ln 2) is ln 2 minus its mean cross-entropy, a lower bound on the Jensen-Shannon divergence;
+    `distance`, with the Wasserstein loss, is the difference of mean scores, at most W1 where no slope exceeds 1.
     """
     if loss == "wasserstein":
         cut = (real.mean() + fake.mean()) / 2
