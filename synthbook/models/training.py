@@ -119,9 +119,9 @@ def normal(shape: tuple[int, ...] | torch.Size, rng: torch.Generator, device: to
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Change the learning rate."""
+    """Change the learning rate; a group of parameters with "times" gets so many times as much."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("times", 1.0)
 
 
 def warm_then_cosine(step: int, steps: int, *, warm: float = 0.05) -> float:

@@ -23,6 +23,7 @@ from synthbook.models.protocol import Config, Generator
 from synthbook.models.training import Batches, normal, set_rate, warm_then_cosine
 
 KINDS = ("auto", "linear", "mlp", "conv")
+NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class VAE(Generator):
         return {"encoder": encoder, "decoder": decoder, "noise": Noise()}
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        everything = [p for module in self.modules_.values() for p in module.parameters()]
-        return {"all": torch.optim.Adam(everything, lr=self.config.learning_rate)}
+        nets = [p for name in ("encoder", "decoder") for p in self.modules_[name].parameters()]
+        # one number that may have to fall a hundredfold takes larger steps than weights do
+        groups = [{"params": nets}, {"params": self.modules_["noise"].parameters(), "times": NOISE_RATE}]
+        return {"all": torch.optim.Adam(groups, lr=self.config.learning_rate)}
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (N, latents) of the code of rows x (N, ...), on the model's scale."""

@@ -36,6 +36,7 @@ from synthbook.simulation.refine import crops, refined
 
 Array = NDArray[np.float64]
 MODEL, SHIPPED, LOG = "cube-localizer", "artifacts/localizer", "log.json"
+NARROW = "artifacts/localizer-narrow"  # the same networks, trained in the narrow simulator
 WIDE, HIGH = 320, 240  # pixels of the pictures it is trained on; the first look sees half as many each way
 
 
@@ -82,12 +83,12 @@ class Localizer:
         return cls(**nets)
 
 
-def shipped() -> Localizer:
-    """The shipped localizer; `DataError` with the way to restore it where it is missing or altered."""
+def shipped(folder: str = SHIPPED) -> Localizer:
+    """A shipped localizer; `DataError` with the way to restore it where it is missing or altered."""
     try:
-        return Localizer.load(data_folder() / SHIPPED)
+        return Localizer.load(data_folder() / folder)
     except DataError as error:
-        raise DataError(f"{error}\nThe shipped localizer: git checkout -- data/{SHIPPED}") from None
+        raise DataError(f"{error}\nThe shipped localizer: git checkout -- data/{folder}") from None
 
 
 def halved(x: torch.Tensor) -> torch.Tensor:

@@ -70,18 +70,18 @@ class Budget:
     learning_rate: float = 4e-3
 
 
-def pictures(domain: Domain, n: int, *, seed: int) -> Renders:
-    """`n` pictures (60 x 80) of upright cubes of which enough is seen to be found."""
+def pictures(domain: Domain, n: int, *, seed: int, width: int = WIDE, height: int = HIGH) -> Renders:
+    """`n` pictures of upright cubes of which enough is seen to be found."""
     if n < 1:
         raise InvalidArgument("n", n, "a whole number of at least 1")
     images: list[NDArray[np.uint8]] = []
     corners, points, lenses, item = [], [], [], 0
-    least = LEAST * WIDE * HIGH // (160 * 120)
+    least = LEAST * width * height // (160 * 120)
     with Renderer() as renderer:
         while len(images) < n:
             rng = np.random.default_rng(item_seed(seed, item))
             item += 1
-            sample = renderer.render(draw(domain, rng, width=WIDE, height=HIGH), rng)
+            sample = renderer.render(draw(domain, rng, width=width, height=height), rng)
             lens, cube = sample.params.camera, sample.params.bodies[1]
             if sample.params.situation == "tilted" or label(sample)[0].area < least:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from synthbook.core.checkpoints import TENSORS
@@ -14,8 +15,11 @@ from synthbook.core.files import sha256_file
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
 from synthbook.simulation import localizer
-from synthbook.simulation.localizer import LOG, SHIPPED, Localizer, shipped
+from synthbook.simulation.localize import errors
+from synthbook.simulation.localizer import LOG, NARROW, SHIPPED, Localizer, shipped
 from synthbook.simulation.photographs import errors_in_windows, errors_of, errors_of_constant, read_log, score
+from synthbook.simulation.randomize import SCENES
+from synthbook.simulation.transfer import pictures
 
 FOLDER = data_folder() / SHIPPED
 
@@ -36,6 +40,16 @@ def test_every_look_at_the_photographs_is_written_down() -> None:
     assert all({"date", "commit", "model", "scores"} <= look.keys() for look in looks)
     shown = looks[-1]["scores"]
     assert [one["what"] for one in shown] == ["as they are", "through random windows", "always the mean position"]
+
+
+@pytest.mark.slow
+def test_the_narrow_one_is_good_at_home_and_lost_in_reality() -> None:
+    narrow = shipped(NARROW)
+    home = pictures(SCENES["cube-narrow"], 60, seed=6, width=320, height=240)
+    at_home = errors(narrow(home.images), home.corners, home.points, home.K)
+    assert np.median(at_home.centre) < 0.5
+    away = score("now", errors_of(narrow, real_cube()))
+    assert away.centre_low > 3 * score("shipped", errors_of(shipped(), real_cube())).centre_high
 
 
 @pytest.mark.slow
