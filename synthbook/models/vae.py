@@ -76,7 +76,10 @@ class VAE(Generator):
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         nets = [p for name in ("encoder", "decoder") for p in self.modules_[name].parameters()]
         # one number that may have to fall a hundredfold takes larger steps than weights do
-        groups = [{"params": nets}, {"params": self.modules_["noise"].parameters(), "times": NOISE_RATE}]
+        groups: list[dict[str, Any]] = [
+            {"params": nets},
+            {"params": self.modules_["noise"].parameters(), "times": NOISE_RATE},
+        ]
         return {"all": torch.optim.Adam(groups, lr=self.config.learning_rate)}
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
