@@ -93,8 +93,6 @@ def make(
         def look(step: int) -> None:
             drawn = model.sample(40, seed=0, labels=np.tile(np.arange(10), 4))
             write_sheet(drawn, out / "looks" / f"step-{step:06d}.png", origin)
-            for module in model.modules_.values():
-                module.train()
 
         keep = Keep(out / STATE, every=500, resume=resume)
         model.fit(images, seed=seed, steps=steps, keep=keep, observe=observe, look=look)

@@ -10,7 +10,8 @@ chosen. Points are arrays (N, d); they are shifted and scaled to mean 0 and a co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -132,10 +133,8 @@ class Generator(ABC):
         if not isinstance(n, int | np.integer) or n < 1:
             raise InvalidArgument("n", n, "a whole number of at least 1")
         wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
-        for module in self.modules_.values():
-            module.eval()
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), _at_rest(self.modules_):
             for k, first in enumerate(range(0, n, CHUNK)):
                 some = None if wanted is None else wanted[first : first + CHUNK].to(self.device)
                 parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
@@ -168,6 +167,19 @@ class Generator(ABC):
 
     def _set(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
         self.modules_ = {name: initialise(module, rng).to(self.device) for name, module in modules.items()}
+
+
+@contextmanager
+def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Networks as they are for sampling; afterwards as they were, so that a look does not disturb training."""
+    before = {name: module.training for name, module in modules.items()}
+    for module in modules.values():
+        module.eval()
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            module.train(before[name])
 
 
 def fastest() -> str:

@@ -60,6 +60,14 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1  # older checkpoints are gone
 
 
+@pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
+def test_a_look_at_samples_does_not_disturb_training(family: type[Generator]) -> None:
+    undisturbed, watched = tiny(family).fit(POINTS, seed=3), tiny(family)
+    watched.fit(POINTS, seed=3, look=lambda step: watched.sample(3, seed=step))
+    for name, value in weights(undisturbed).items():
+        assert torch.equal(value, weights(watched)[name]), name
+
+
 def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
     tiny(VAE).fit(POINTS, seed=3, steps=12, keep=Keep(tmp_path, every=4))
     torn = tmp_path / "step-00000099"

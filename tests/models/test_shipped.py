@@ -1,0 +1,42 @@
+"""The shipped models are what was logged, small, and draw what they are asked for."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from synthbook.core.checkpoints import TENSORS
+from synthbook.core.files import sha256_file
+from synthbook.core.manifest import data_folder
+from synthbook.core.provenance import read_provenance
+from synthbook.evaluation import feature_nets
+from synthbook.models.fashion import LOG, RECIPES
+from synthbook.models.shipped import SHIPPED, load
+
+NAMES = sorted(path.name for path in (data_folder() / SHIPPED).iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_log_tells_how_it_was_made(name: str) -> None:
+    folder, recipe = data_folder() / SHIPPED / name, RECIPES[name]
+    log = json.loads((folder / LOG).read_text())
+    assert log["sha256"] == sha256_file(folder / TENSORS)
+    assert (folder / TENSORS).stat().st_size < 4_000_000
+    assert log["command"] == read_provenance(folder / LOG).command == f"synthbook train {name} --profile full --seed 0"
+    assert log["steps"] == recipe.full == log["history"][-1]["step"] and log["settings"] == dict(recipe.settings)
+    assert log["history"][-1]["loss"] < 0.5 * log["history"][0]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_draws_the_classes_it_is_asked_for(name: str) -> None:
+    """Judged by the classifier that saw real photographs only, and names 90 % of the real test images rightly."""
+    wanted = np.repeat(np.arange(10), 20)
+    drawn = load(name, device="cpu").sample(200, seed=0, labels=wanted)
+    with torch.no_grad():
+        said = feature_nets.shipped("fashion-cnn")(drawn.images).argmax(1).numpy()
+    assert (said == wanted).mean() > 0.8
+    assert drawn.images.flatten(1).std(0).mean() > 0.1  # not one picture for each class
