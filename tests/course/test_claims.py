@@ -22,7 +22,7 @@ INDEX = """
 C1.1-1 holds exact | C1.1-2 misattributed exact | C1.1-3 if null
 C1.2-1 too-simple exact | C1.2-2 if exact | C1.2-3 holds null
 C2.1-1 holds exact | C2.1-2 holds exact | C2.1-3 holds model
-C2.2-1 holds model | C2.2-2 too-simple exact | C2.2-3 holds model
+C2.2-1 holds model | C2.2-2 too-simple exact | C2.2-3 if model
 C3.1-1 holds exact | C3.1-2 if exact+model | C3.1-3 holds exact+model | C3.1-4 holds model
 C3.2-1 holds exact | C3.2-2 holds exact | C3.2-3 too-simple exact+model | C3.2-4 holds model | C3.2-5 holds model
 C3.3-1 if exact | C3.3-2 holds exact+model | C3.3-3 holds model | C3.3-4 holds exact+model
