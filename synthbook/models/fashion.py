@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ def make(
     """
     recipe = RECIPES[name]
     steps = {"full": recipe.full, "quick": recipe.quick}[profile]
-    if (out / checkpoints.CARD).exists():
-        raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
+    if (out / LOG).exists():  # written last
+        raise InvalidArgument("out", str(out), "a folder without a finished model: nothing is overwritten")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", f"{out} is being written"):
         began, model, images = time.perf_counter(), recipe.family(**recipe.settings), fashion_mnist().train
@@ -111,6 +112,7 @@ def make(
             "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
         }
         write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+        shutil.rmtree(out / STATE)
     return log
 
 

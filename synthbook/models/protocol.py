@@ -125,8 +125,7 @@ class Generator(ABC):
     def sample(self, n: int, *, seed: Seed, labels: ArrayLike | Tensor | None = None) -> Any:
         """`n` samples: `Images` after images, an array (n, d) after points.
 
-        `labels` (n,) are the classes wanted; without them they are drawn with the training data's shares. Samples do
-        not depend on how many are drawn at a time on the way.
+        `labels` (n,) are the classes wanted; without them they are drawn with the training data's shares.
         """
         if not hasattr(self, "learnt_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")

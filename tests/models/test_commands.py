@@ -45,6 +45,7 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     assert read_provenance(tmp_path / "log.json").synthetic_share == 1.0
     assert len(list((tmp_path / "looks").glob("*.png"))) == 10
     assert isinstance(shipped.load(tmp_path), recipe.family)
+    assert not (tmp_path / "state").exists()
     assert main(command) == 2 and "nothing is overwritten" in capsys.readouterr().out
 
 

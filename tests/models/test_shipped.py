@@ -19,6 +19,10 @@ from synthbook.models.shipped import SHIPPED, load
 NAMES = sorted(path.name for path in (data_folder() / SHIPPED).iterdir())
 
 
+def test_there_is_a_diffusion_model() -> None:
+    assert "fashion-ddpm" in NAMES
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_tells_how_it_was_made(name: str) -> None:
     folder, recipe = data_folder() / SHIPPED / name, RECIPES[name]
