@@ -138,21 +138,20 @@ def calibrate_randomization(
     Example: `synthbook calibrate randomization --out build/calibration --jobs 2`
     """
     from dataclasses import asdict
+    from functools import partial
 
-    from synthbook.core.parallel import pmap
     from synthbook.core.provenance import Provenance
-    from synthbook.core.shards import Plan
-    from synthbook.simulation.transfer import WORLDS, Budget, Calibration, gathered
+    from synthbook.core.trials import Trials, calibrate
+    from synthbook.simulation.transfer import WORLDS, Budget, trial
     from synthbook.simulation.writers import versions
 
-    task = Calibration(tuple(WORLDS), seeds, Budget())
+    budget = Budget()
+    task = Trials(partial(trial, budget=budget), tuple(WORLDS), seeds)
     domains = {name: asdict(domain) for name, domain in WORLDS.items()}
-    settings = {"worlds": domains, "budget": asdict(task.budget), "made by": versions()}
-    plan = Plan(task.n, 0, settings, shard_size=1, suffix=".jsonl")
+    settings = {"worlds": domains, "budget": asdict(budget), "made by": versions()}
     origin = Provenance("rendered scenes; tested on photographs, too", "synthbook calibrate randomization")
     with counter("calibrating", "trials") as observe:
-        pmap(task, plan, out, jobs=jobs, resume=resume, origin=origin, observe=observe, say=_say)
-    trials = gathered(out, origin)
+        trials = calibrate(task, out, settings, origin, jobs=jobs, resume=resume, observe=observe, say=_say)
     if as_json:
         put_json({"trials": str(trials), "n": task.n})
     else:

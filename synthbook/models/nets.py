@@ -30,21 +30,21 @@ class Mlp(nn.Module):
 
 
 class ConvDown(nn.Module):
-    """Images (N, channels, size, size) to vectors (N, outputs), halved twice on the way."""
+    """Images (N, channels, size, size) to vectors (N, outputs), halved twice; labels join the last layers."""
 
     def __init__(self, channels: int, size: int, outputs: int, *, width: int = 32, classes: int = 0):
         super().__init__()
         self.classes = classes
-        self.near = nn.Conv2d(channels + classes, width, 4, stride=2, padding=1)
+        self.near = nn.Conv2d(channels, width, 4, stride=2, padding=1)
         self.far = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
-        self.hidden = nn.Linear(2 * width * (size // 4) ** 2, 4 * width)
+        self.hidden = nn.Linear(2 * width * (size // 4) ** 2 + classes, 4 * width)
         self.out = nn.Linear(4 * width, outputs)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, outputs) for images x and labels (N,)."""
-        x = F.leaky_relu(self.near(with_label(x, labels, self.classes)), 0.2)
+        x = F.leaky_relu(self.near(x), 0.2)
         x = F.leaky_relu(self.far(x), 0.2)
-        result: Tensor = self.out(F.leaky_relu(self.hidden(x.flatten(1)), 0.2))
+        result: Tensor = self.out(F.leaky_relu(self.hidden(with_label(x.flatten(1), labels, self.classes)), 0.2))
         return result
 
 
@@ -58,8 +58,8 @@ class ConvUp(nn.Module):
         self.first = nn.Linear(4 * width, math.prod(self.shape))
         # a transposed convolution whose kernel is a multiple of its stride leaves no chequered pattern of its own
         self.far = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)
-        self.near = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
-        self.out = nn.Conv2d(width, channels, 3, padding=1)
+        self.near = nn.ConvTranspose2d(width, width // 4, 4, stride=2, padding=1)  # full size is where work is dear
+        self.out = nn.Conv2d(width // 4, channels, 3, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images for vectors z (N, inputs) and labels (N,)."""

@@ -6,22 +6,18 @@ tested on fresh pictures of the same world, on the stand-in for reality, and on 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from synthbook.core.data import real_cube
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.provenance import Provenance, write_described
 from synthbook.core.schema import Holdout
-from synthbook.core.shards import PLAN, item_seed, shard_paths
+from synthbook.core.shards import item_seed
 from synthbook.simulation.corner_net import CornerNet
 from synthbook.simulation.distributions import Pool
 from synthbook.simulation.labels import label
@@ -110,7 +106,7 @@ def pixel_errors(net: CornerNet, renders: Renders) -> NDArray[np.float64]:
     return corner_distance(find_corners(net, renders.images), renders.corners)
 
 
-def trial(world: str, budget: Budget, *, seed: int) -> dict[str, Any]:
+def trial(world: str, *, seed: int, budget: Budget) -> dict[str, Any]:
     """Train in a world and test in three: median (and mean) error over pictures in pixels, one thread."""
     if world not in WORLDS:
         raise InvalidArgument("world", world, f"one of {', '.join(WORLDS)}")
@@ -136,35 +132,3 @@ def trial(world: str, budget: Budget, *, seed: int) -> dict[str, Any]:
         # the mean is ruled by the pictures in which the cube was missed altogether
         found |= {name: round(float(np.median(away)), 4), f"{name} mean": round(float(away.mean()), 4)}
     return found
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The task of `synthbook calibrate randomization`: item i is a world and a seed."""
-
-    worlds: tuple[str, ...]
-    seeds: int
-    budget: Budget
-
-    @property
-    def n(self) -> int:
-        """How many trials."""
-        return len(self.worlds) * self.seeds
-
-    def __call__(self, items: dict[int, np.random.SeedSequence]) -> bytes:
-        lines = [trial(self.worlds[i % len(self.worlds)], self.budget, seed=i // len(self.worlds)) for i in items]
-        return "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-
-def gathered(folder: Path, origin: Provenance) -> Path:
-    """All trials of a finished calibration as one table, `trials.json` in the same folder."""
-    trials = [json.loads(path.read_text()) for path in shard_paths(folder)]
-    lines = ",\n ".join(json.dumps(trial) for trial in trials)
-    budget = json.loads((folder / PLAN).read_text())["settings"]["budget"]
-    text = f'{{"command": "{origin.command}", "budget": {json.dumps(budget)}, "trials": [\n {lines}\n]}}\n'
-    return write_described(folder / "trials.json", text, origin)
-
-
-def read_trials(path: Path) -> pd.DataFrame:
-    """A row for each trial: world, seed, and the errors own, stand-in and photographs in pixels, medians and means."""
-    return pd.DataFrame(json.loads(path.read_text())["trials"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,48 @@ def test_a_resumed_run_ends_with_the_same_bits(
         assert torch.equal(value, weights(resumed)[name]), name
     assert undisturbed.history_ == resumed.history_
     assert len(list(tmp_path.iterdir())) == 1  # older checkpoints are gone
+
+
+CHILD = """
+import sys, torch
+from pathlib import Path
+from synthbook.core.data import digits
+from synthbook.core.provenance import Provenance
+from synthbook.models.diffusion import Diffusion
+from synthbook.models.training import Keep
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+model = Diffusion(width=8, batch=16, device="cpu")
+said = lambda step, steps, losses: print(step, flush=True)
+model.fit(digits().train, seed=3, steps=60, keep=Keep(folder / "state", every=1, resume=True), observe=said)
+model.save(folder / "model", Provenance("a test", "pytest"))
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_leaves_no_trace(tmp_path: Path) -> None:
+    def start(folder: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", CHILD, str(tmp_path / folder)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def steps(run: subprocess.Popen[str]) -> list[int]:
+        assert run.stdout is not None
+        return [int(line) for line in run.stdout]
+
+    assert steps(start("undisturbed")) == list(range(1, 61))
+    seen, rng = [0], np.random.default_rng(0)
+    for _ in range(3):
+        run = start("killed")
+        assert run.stdout is not None
+        for _ in range(int(rng.integers(4, 19))):  # with a checkpoint at each step, most kills hit one being written
+            seen.append(int(run.stdout.readline()))
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+        seen += steps(run)  # what it had said before it died
+    last = steps(start("killed"))
+    assert 1 < last[0] <= max(seen) + 1 and last[-1] == 60  # it went on, and did not begin again
+    one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed"))
+    assert one == two
 
 
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])

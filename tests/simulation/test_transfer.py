@@ -16,9 +16,10 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
 from synthbook.core.schema import Holdout
+from synthbook.core.trials import read_trials
 from synthbook.simulation import transfer
 from synthbook.simulation.randomize import FACTORS, SCENES, STAND_IN
-from synthbook.simulation.transfer import FULL, WORLDS, Budget, pictures, read_trials, small_photographs, trial
+from synthbook.simulation.transfer import FULL, WORLDS, Budget, pictures, small_photographs, trial
 
 TINY = Budget(pictures=70, epochs=1, width=4, tests=5)
 
@@ -53,11 +54,11 @@ def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
 
 
 def test_a_trial_repeats_itself() -> None:
-    one, two = (trial("width 0", TINY, seed=2) for _ in range(2))
+    one, two = (trial("width 0", seed=2, budget=TINY) for _ in range(2))
     assert one == two and one["world"] == "width 0" and one["seed"] == 2
     assert all(np.isfinite(one[name]) and one[name] > 0 for name in ("own", "stand-in", "photographs"))
     with pytest.raises(InvalidArgument, match="one of width 0"):
-        trial("width 2", TINY, seed=0)
+        trial("width 2", seed=0, budget=TINY)
 
 
 @pytest.mark.slow
@@ -85,7 +86,7 @@ def test_the_shipped_trials_are_those_of_the_command() -> None:
     document = json.loads(path.read_text())
     assert read_provenance(path).command == document["command"] == "synthbook calibrate randomization"
     assert document["budget"] == asdict(transfer.Budget())
-    trials = transfer.read_trials(path)
+    trials = read_trials(path)
     assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(transfer.WORLDS, range(5)))
     errors = trials[["own", "stand-in", "photographs"]].to_numpy()
     assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures
