@@ -1,16 +1,17 @@
-"""The verbs of section 3: train fashion-vae, fashion-gan and fashion-ddpm, and sample."""
+"""The verbs of section 3: train fashion-vae, -gan and -ddpm, sample, and calibrate modes, vae and diffusion."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthbook.command import Json, put_json
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import bar, put
+from synthbook.core.progress import bar, counter, put
 
 
 class Length(StrEnum):
@@ -28,6 +29,9 @@ class FashionModel(StrEnum):
     ddpm = "fashion-ddpm"
 
 
+Trials = Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials are kept, one file each.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trials of each case.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Trials side by side.")]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The checkpoint's folder.")]
 Profile = Annotated[Length, typer.Option(help="full is what the book ships; quick shows that it works.")]
 Seed = Annotated[int, typer.Option(min=0)]
@@ -131,3 +135,65 @@ def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | 
     if unknown := [name for name in asked if name not in numbers]:
         raise InvalidArgument("classes", ", ".join(unknown), f"some of {', '.join(names)}, or numbers from 0")
     return [numbers[asked[i % len(asked)]] for i in range(n)]
+
+
+def calibrate_modes(
+    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train six small models on the grid and on the ring, and count the modes that they find.
+
+    Example: `synthbook calibrate modes --out build/modes --jobs 2`
+    """
+    from synthbook.models import coverage
+
+    budget = {name: settings for name, (_, settings) in coverage.FAMILIES.items()}
+    _calibrate("modes", coverage.cover, coverage.CASES, budget, out, seeds, jobs, resume, as_json)
+
+
+def calibrate_vae(out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False) -> None:
+    """Train VAEs of the digits at five prices and with five sizes of code.
+
+    Example: `synthbook calibrate vae --out build/vae-trials --jobs 2`
+    """
+    from synthbook.models import rate
+
+    _calibrate("vae", rate.trial, rate.CASES, None, out, seeds, jobs, resume, as_json)
+
+
+def calibrate_diffusion(
+    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train diffusion models of points and digits: loss over the least possible, sampling steps, nearness to training.
+
+    Example: `synthbook calibrate diffusion --out build/diffusion-trials --jobs 2`
+    """
+    from synthbook.models import sketch
+
+    _calibrate("diffusion", sketch.trial, sketch.CASES, None, out, seeds, jobs, resume, as_json)
+
+
+def _calibrate(
+    name: str,
+    run: Callable[..., Mapping[str, Any]],
+    cases: tuple[str, ...],
+    budget: Mapping[str, Any] | None,
+    out: Path,
+    seeds: int,
+    jobs: int,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    from synthbook.core import trials
+    from synthbook.core.provenance import Provenance
+
+    task = trials.Trials(run, cases, seeds)
+    settings = {"cases": list(cases), "budget": budget}
+    origin = Provenance("models of section 3, trained anew for each row", f"synthbook calibrate {name}")
+    with counter("calibrating", "trials") as observe:
+        table = trials.calibrate(
+            task, out, settings, origin, jobs=jobs, resume=resume, observe=observe, say=lambda m: put(m, stderr=True)
+        )
+    if as_json:
+        put_json({"trials": str(table), "n": task.n})
+    else:
+        put(f"{task.n} trials: {table}")
