@@ -126,6 +126,36 @@ def sample(
         put(f"{out}: {n:,} images; look at {sheet}")
 
 
+def score_models(
+    out: Annotated[Path, typer.Option(metavar="FILE.JSON", help="Where the table goes.")],
+    n: Annotated[int, typer.Option("-n", min=100, max=10_000, help="Images of each model.")] = 10_000,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score the shipped models of clothes against the real test set: Fréchet distance, precision to coverage, seconds.
+
+    Example: `synthbook score-models --out build/scores.json`
+    """
+    import json
+
+    from synthbook.core.provenance import Provenance, write_described
+    from synthbook.models.scoring import score_models as score
+
+    if out.exists() and not force:
+        raise InvalidArgument("out", str(out), "a new file, or --force to overwrite")
+    with counter("scoring", "models") as observe:
+        rows = score(n=n, seed=seed, observe=observe)
+    command = f"synthbook score-models -n {n} --seed {seed}"
+    text = json.dumps({"command": command, "scores": rows}, indent=1) + "\n"
+    write_described(out, text, Provenance("the shipped models and Fashion-MNIST's test part", command, seed=seed))
+    if as_json:
+        put_json({"table": str(out), "scores": rows})
+    else:
+        for row in rows:
+            put(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
+
+
 def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:
     """A label for each image, the classes in turn; None where nobody asked."""
     if classes is None:
