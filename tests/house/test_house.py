@@ -52,7 +52,19 @@ def test_importing_the_package_is_light():
 # they define networks or hold a client of the simulator; all others import such packages where they use them
 SIMULATION = ("bodies", "bullet", "corner_net", "locate", "localize", "localizer", "photographs", "refine", "render")
 NETWORKS = ("diffusion", "gan", "nets", "unet", "vae")
-MODELS = ("exact_noise", "fashion", "inputs", *NETWORKS, "protocol", "samplers", "shipped", "training")
+MODELS = (
+    "coverage",
+    "exact_noise",
+    "fashion",
+    "inputs",
+    *NETWORKS,
+    "protocol",
+    "rate",
+    "samplers",
+    "scoring",
+    "shipped",
+)
+MODELS += ("sketch", "training")
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS}
 
