@@ -64,6 +64,6 @@ def cover(case: str, *, seed: int) -> dict[str, Any]:
         "l_syn": round(density.l_syn, 4),
         "l_test": round(density.l_test, 4),
         "collapsed": density.collapsed,
-        "training seconds": round(fitted - began, 1),
-        "sampling seconds": round(done - fitted, 2),
+        "training seconds": round(fitted - began, 3),
+        "sampling seconds": round(done - fitted, 3),
     }
