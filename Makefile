@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render bench-diffusers clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render bench-diffusers  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
@@ -46,6 +46,9 @@ bench-prdc-large: $(PEERS)/ready  ## the same at 50,000 rows, without the peer, 
 
 bench-frechet: $(PEERS)/ready  ## the Fréchet distance against torchmetrics
 	@$(PEERS)/bin/python bench/compare_frechet.py
+
+bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, half an hour
+	@$(PEERS)/bin/python bench/compare_diffusers.py
 
 bench-sdmetrics: $(PEERS)/ready $(PEERS)-sdmetrics/ready  ## novelty against sdmetrics
 	@$(PEERS)/bin/python bench/compare_sdmetrics.py $(PEERS)-sdmetrics/bin/python

@@ -37,7 +37,7 @@ FAMILIES: Mapping[str, tuple[type[Generator], Mapping[str, Any]]] = {  # their s
     "VAE": (VAE, {"steps": 10_000, "latents": 2, "batch": 256, "learning_rate": 3e-3}),
     "diffusion": (Diffusion, {"steps": 6_000, "batch": 256, "width": 32, "learning_rate": 4e-3}),
 }
-CASES = tuple(f"{family} on grid" for family in FAMILIES)
+CASES = tuple(f"{family} on {place}" for place in ("grid", "ring") for family in FAMILIES)
 TRIALS = "artifacts/calibration/modes/trials.json"  # of `synthbook calibrate modes`
 
 
