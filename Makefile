@@ -47,7 +47,7 @@ bench-prdc-large: $(PEERS)/ready  ## the same at 50,000 rows, without the peer, 
 bench-frechet: $(PEERS)/ready  ## the Fréchet distance against torchmetrics
 	@$(PEERS)/bin/python bench/compare_frechet.py
 
-bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, half an hour
+bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, an hour
 	@$(PEERS)/bin/python bench/compare_diffusers.py
 
 bench-sdmetrics: $(PEERS)/ready $(PEERS)-sdmetrics/ready  ## novelty against sdmetrics

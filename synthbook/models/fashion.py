@@ -47,7 +47,9 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "fashion-vae": Recipe(VAE, {"latents": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}, full=20_000, quick=300),
+    "fashion-vae": Recipe(
+        VAE, {"latents": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}, full=20_000, quick=300
+    ),
     "fashion-gan": Recipe(
         GAN,
         {

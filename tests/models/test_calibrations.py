@@ -43,7 +43,7 @@ def test_calibrate_modes_from_the_shell(
     out = tmp_path / "modes"
     command = ["calibrate", "modes", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out)["n"] == 12
+    assert json.loads(capsys.readouterr().out)["n"] == 2 * len(coverage.CASES)
     table = read_trials(out / "trials.json")
     assert sorted(zip(table.case, table.seed, strict=True)) == sorted(product(coverage.CASES, range(2)))
     assert main(command) == 2 and "--resume" in capsys.readouterr().out
