@@ -171,7 +171,8 @@ def main() -> None:
     note = (
         f"Ours trains {faster['training']:.1f} times as many images per second and draws {faster['sampling']:.1f} times"
         f" as many ({SAMPLING_STEPS} ancestral steps); the peer takes"
-        f" {', '.join(f'{s:.1f}' if s else '?' for s in sooner)} times as long to the held-out losses of its {len(sooner)} budgets (a question mark: ours did not get there)."
+        f" {', '.join(f'{s:.1f}' if s else '?' for s in sooner)} times as long to the held-out losses of its"
+        f" {len(sooner)} budgets (a question mark: ours did not get there)."
         f" Each side learns at its best of {len(RATES)} rates."
     )
     result = {

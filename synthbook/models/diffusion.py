@@ -72,6 +72,12 @@ class Diffusion(Generator):
         return SCHEDULES[self.config.schedule](self.config.T)
 
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+        left = float(self.schedule.alpha_bar[-1])
+        if self.config.predict == "eps" and self.config.sampler == "ddim" and not learnt.is_image and left < 1e-6:
+            # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): pictures are clipped, rows fly away
+            said = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
+            raise InvalidArgument("predict", said, 'predict="v", sampler="ancestral" or schedule="linear" with T=1000')
+
         def net() -> nn.Module:
             if learnt.is_image:
                 return UNet(learnt.shape[0], width=self.config.width, classes=learnt.classes)

@@ -192,6 +192,8 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     ):
         with pytest.raises(InvalidArgument, match=says):
             tiny(VAE).fit(wrong, seed=0)
+    with pytest.raises(InvalidArgument, match='predict="v"'):  # ddim would divide by sqrt(alpha_bar_T)
+        Diffusion(predict="eps", steps=12, device="cpu").fit(POINTS, seed=0)
     with pytest.raises(HoldoutError):
         tiny(VAE).fit(digits().test, seed=0)  # type: ignore[arg-type]
     with pytest.raises(NotFitted, match="fit it"):
