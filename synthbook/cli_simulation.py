@@ -110,20 +110,21 @@ def train_localizer(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="2 trains both networks side by side.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the two networks that find the cube, on rendered pictures only.
 
     Examples: `synthbook render --n 24000 --width 320 --height 240 --seed 8 --jobs 2 --out renders/`, then
-    `synthbook train localizer --renders renders/ --out build/localizer`
+    `synthbook train localizer --renders renders/ --out build/localizer`, and with `--resume` after Ctrl-C
     """
     from synthbook.simulation.localizer import Recipe, make
 
-    log = make(renders, out, seed=seed, recipe=Recipe(epochs=epochs), jobs=jobs)
+    log = make(renders, out, seed=seed, recipe=Recipe(epochs=epochs), jobs=jobs, resume=resume)
     if as_json:
         put_json({"folder": str(out)} | log)
     else:
-        put(f"{out}: {log['pictures']:,} pictures, {epochs} epochs, {log['minutes']} minutes")
+        put(f"{out}: {log['pictures']:,} pictures, {epochs} epochs")
 
 
 def calibrate_randomization(

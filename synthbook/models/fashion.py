@@ -26,10 +26,11 @@ from synthbook.core.manifest import data_folder, read_manifest
 from synthbook.core.payloads import Images
 from synthbook.core.plots import new_axis
 from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.resume import Keep
 from synthbook.models.diffusion import Diffusion
 from synthbook.models.gan import GAN
 from synthbook.models.protocol import Generator
-from synthbook.models.training import Keep, Observer
+from synthbook.models.training import Observer
 from synthbook.models.vae import VAE
 
 LOG, STATE = "log.json", "state"

@@ -25,9 +25,10 @@ from synthbook.core import checkpoints
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.files import sha256
 from synthbook.core.provenance import Provenance
+from synthbook.core.resume import Keep, Parts
 from synthbook.models.inputs import Data, Learnt, learnt
 from synthbook.models.nets import initialise
-from synthbook.models.training import Batches, Keep, Look, Observer, Parts, Seed, step_rng, train
+from synthbook.models.training import Batches, Look, Observer, Seed, step_rng, train
 
 CHUNK = 500  # samples at a time
 

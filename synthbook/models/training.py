@@ -6,47 +6,26 @@ and the number of the step, and a run that was killed and resumed ends with the 
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from synthbook.core import checkpoints
-from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.provenance import Provenance
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.resume import Keep, Parts, begin, write
 
 Seed = int | np.random.SeedSequence
 Observer = Callable[[int, int, Mapping[str, float]], None]
 Look = Callable[[int], None]
-ROWS, STATE = 100, "training state"  # rows of the history
+ROWS = 100  # of the history
 
 
 class TrainingDiverged(SynthbookError):
     """A loss became infinite or NaN; what was kept before stays."""
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Where a run keeps what it needs to go on, and every how many steps."""
-
-    folder: Path
-    every: int = 500
-    resume: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What training changes: networks and their optimisers, by name."""
-
-    modules: Mapping[str, nn.Module]
-    optimisers: Mapping[str, torch.optim.Optimizer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +63,8 @@ def train(
     if not isinstance(steps, int | np.integer) or steps < 1:
         raise InvalidArgument("steps", steps, "a whole number of at least 1")
     described = {**described, "steps": int(steps), "seed": str(seed)}
-    done, history = (0, []) if keep is None else _start(parts, keep, described)
+    done, kept = (0, {}) if keep is None else begin(parts, keep, described)
+    history: list[dict[str, float]] = list(kept.get("history", []))
     every, recent = max(steps // ROWS, 1), []
     kept_every = 0 if keep is None else -(-keep.every // every) * every  # at the end of a row
     for k in range(done + 1, steps + 1):
@@ -100,7 +80,7 @@ def train(
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
         if keep is not None and (k % kept_every == 0 or k == steps):
-            _write(parts, keep.folder, described, k, history)
+            write(parts, keep.folder, described, k, {"history": history})
         if look is not None and k % max(steps // 10, 1) == 0:
             look(k)
     return history
@@ -128,57 +108,3 @@ def warm_then_cosine(step: int, steps: int, *, warm: float = 0.05) -> float:
     """The learning rate at a step, relative to its peak: up on a line over a share `warm`, down along a cosine."""
     ramp = max(warm * steps, 1)
     return min(step / ramp, 0.5 * (1 + math.cos(math.pi * max(step - ramp, 0) / max(steps - ramp, 1))))
-
-
-def _start(parts: Parts, keep: Keep, described: Mapping[str, Any]) -> tuple[int, list[dict[str, float]]]:
-    """Bring the parts to the newest whole checkpoint; the steps that are done, and the history."""
-    found = sorted(Path(keep.folder).glob("step-*"), reverse=True)
-    if found and not keep.resume:
-        raise InvalidArgument(
-            "folder", str(keep.folder), "an empty folder, or resume to go on with the run that is there"
-        )
-    for path in found:
-        try:
-            tensors, config = checkpoints.load(path, model=STATE)
-        except DataError:
-            continue  # it was being written when the run was killed: the one before is whole
-        if (other := config["described"]) != json.loads(json.dumps(described)):
-            differing = sorted(key for key in other.keys() | described.keys() if other.get(key) != described.get(key))
-            raise InvalidArgument("resume", str(path), f"the run that was begun: this one differs in {differing}")
-        _put_back(parts, tensors)
-        return int(config["step"]), list(config["history"])
-    if found:
-        raise DataError(f"{found[0]} and what is beside it cannot be read: remove {keep.folder} and begin again")
-    return 0, []
-
-
-def _write(
-    parts: Parts, folder: Path, described: Mapping[str, Any], step: int, history: list[dict[str, float]]
-) -> None:
-    """Keep everything that the next step needs; what was kept before goes only once the new checkpoint is whole."""
-    tensors = {
-        f"{name}/{key}": value for name, module in parts.modules.items() for key, value in module.state_dict().items()
-    }
-    for name, optimiser in parts.optimisers.items():
-        for i, memory in optimiser.state_dict()["state"].items():
-            tensors |= {f"{name}.optimiser/{i}/{key}": value for key, value in memory.items()}
-    before = list(Path(folder).glob("step-*"))
-    config = {"described": described, "step": step, "history": history}
-    origin = Provenance(f"a run of {described.get('model', 'training')} on its way", "--resume goes on from here")
-    checkpoints.save(Path(folder) / f"step-{step:08d}", tensors, config, model=STATE, provenance=origin)
-    for old in before:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _put_back(parts: Parts, tensors: Mapping[str, Tensor]) -> None:
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-    for name, module in parts.modules.items():
-        module.load_state_dict(under(f"{name}/"))
-    for name, optimiser in parts.optimisers.items():
-        memory: dict[int, dict[str, Tensor]] = {}
-        for key, value in under(f"{name}.optimiser/").items():
-            i, what = key.split("/")
-            memory.setdefault(int(i), {})[what] = value
-        optimiser.load_state_dict({"state": memory, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.resume import Keep, Parts, begin, write
 from synthbook.core.schema import refuse_holdout
 from synthbook.simulation.corner_net import MIRROR, TURNS, CornerNet, corner_loss, from_nearest, soft_argmax
 from synthbook.simulation.pnp import Pose, solve_pnp
@@ -80,15 +82,17 @@ def train_corner_net(
     learning_rate: float = 3e-3,
     bfloat16: bool = False,
     observe: Callable[[int, int, float], None] | None = None,
-    after_epoch: Callable[[int, CornerNet], None] | None = None,
+    after_epoch: Callable[[list[float], CornerNet], None] | None = None,
+    keep: Keep | None = None,
 ) -> CornerNet:
     """A net trained on these pictures, with averaged weights; budgets are epochs, never seconds.
 
     `batch(rows, rng)` makes views (N, 1, H, W) of the pictures and their corners (N, 8, 2): see `whole_pictures` and
     `refine.crops`. AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored views half of
-    the time. `observe(step, steps, loss)` after every step, `after_epoch(epoch, averaged net)` after every epoch.
-    `bfloat16` pays for wide nets where the CPU has it. The same seed, threads and machine give the same weights. Raises
-    `HoldoutError`: nothing is trained on photographs.
+    the time. `observe(step, steps, loss)` after every step; `after_epoch(losses, averaged net)` after every epoch, with
+    the mean loss of each so far, and on resuming. With `keep` a run that was killed goes on after its last whole
+    multiple of `keep.every` epochs. `bfloat16` pays for wide nets where the CPU has it. The same seed, threads and
+    machine give the same weights, resumed or not. Raises `HoldoutError`: nothing is trained on photographs.
     """
     refuse_holdout(renders, "training the localizer")
     if len(renders) < BATCH:
@@ -103,7 +107,17 @@ def train_corner_net(
     steps = epochs * per_epoch
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, max(steps, 20), pct_start=0.1)
-    for step in range(steps):
+    parts, losses, recent = Parts({"net": net, "averaged": averaged}, {"net": optimiser}), [], []
+    settings = {"width": width, "stride": stride, "learning_rate": learning_rate, "bfloat16": bfloat16}
+    pictures = {"pictures": len(renders), "crc32": zlib.crc32(np.ascontiguousarray(renders.images).data)}
+    described = {"model": "a corner net", "seed": seed, "epochs": epochs} | settings | pictures
+    done, kept = (0, {}) if keep is None else begin(parts, keep, described)
+    if done:
+        losses, rng.bit_generator.state = kept["losses"], kept["rng"]
+        schedule.load_state_dict(kept["schedule"])
+        if after_epoch is not None:
+            after_epoch(losses, averaged)
+    for step in range(done, steps):
         if step % per_epoch == 0:
             order = rng.permutation(len(renders))
         x, y = _mirrored(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
@@ -116,10 +130,16 @@ def train_corner_net(
         optimiser.step()
         schedule.step()
         _average(averaged, net, min(MEMORY, (1 + step) / (10 + step)))
+        recent.append(float(loss.detach()))
         if observe is not None:
-            observe(step + 1, steps, float(loss.detach()))
-        if after_epoch is not None and (step + 1) % per_epoch == 0:
-            after_epoch((step + 1) // per_epoch, averaged)
+            observe(step + 1, steps, recent[-1])
+        if (step + 1) % per_epoch == 0:
+            losses, recent = [*losses, float(np.mean(recent))], []
+            if after_epoch is not None:
+                after_epoch(losses, averaged)
+            if keep is not None and len(losses) % keep.every == 0:
+                more = {"losses": losses, "rng": rng.bit_generator.state, "schedule": schedule.state_dict()}
+                write(parts, keep.folder, described, step + 1, more)
     return averaged.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.files import sha256_file
+from synthbook.core.lock import locked
 from synthbook.core.manifest import data_folder
 from synthbook.core.progress import put
 from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.resume import Keep
 from synthbook.core.shards import MANIFEST
 from synthbook.simulation.corner_net import CornerNet
 from synthbook.simulation.localize import (
@@ -35,7 +38,7 @@ from synthbook.simulation.localize import (
 from synthbook.simulation.refine import crops, refined
 
 Array = NDArray[np.float64]
-MODEL, SHIPPED, LOG = "cube-localizer", "artifacts/localizer", "log.json"
+MODEL, SHIPPED, LOG, STATE = "cube-localizer", "artifacts/localizer", "log.json", "state"
 NARROW = "artifacts/localizer-narrow"  # the same networks, trained in the narrow simulator
 WIDE, HIGH = 320, 240  # pixels of the pictures it is trained on; the first look sees half as many each way
 
@@ -111,10 +114,11 @@ def resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
 
 
-def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2) -> dict[str, Any]:
+def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, resume: bool = False) -> dict[str, Any]:
     """Train both networks on a finished run of `synthbook render`, write checkpoint and log, and return the log.
 
-    They do not depend on each other and are trained side by side, one thread each.
+    They do not depend on each other and are trained side by side, one thread each. After every epoch `out/state` keeps
+    what they need to go on; it is removed once both are done.
     """
     if (out / checkpoints.CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
@@ -123,36 +127,42 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2) 
         raise InvalidArgument(
             "renders", f"{pictures.images.shape[2]} x {pictures.images.shape[1]}", f"pictures of {WIDE} x {HIGH}"
         )
-    began = time.perf_counter()
-    parts = Parallel(n_jobs=min(jobs, 2))(delayed(_train)(name, renders, seed, recipe) for name in ("coarse", "fine"))
-    nets = {name: net for name, net, _, _ in parts}
-    command = f"synthbook train localizer --renders {renders.name} --epochs {recipe.epochs} --seed {seed}"
-    parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
-    origin = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
-    Localizer(**nets).save(out, recipe, origin)
-    log = {
-        "command": command,
-        "renders": json.loads((renders / MANIFEST).read_text())["plan"],
-        "pictures": parts[0][3],
-        "seed": seed,
-        "recipe": asdict(recipe),
-        "losses": {name: losses for name, _, losses, _ in parts},
-        "minutes": round((time.perf_counter() - began) / 60, 1),
-        "sha256": sha256_file(out / checkpoints.TENSORS),
-    }
-    write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", f"{out} is being written"):
+        began = time.perf_counter()
+        parts = Parallel(n_jobs=min(jobs, 2))(
+            delayed(_train)(name, renders, seed, recipe, Keep(out / STATE / name, 1, resume))
+            for name in ("coarse", "fine")
+        )
+        nets = {name: net for name, net, _, _ in parts}
+        command = f"synthbook train localizer --renders {renders.name} --epochs {recipe.epochs} --seed {seed}"
+        parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
+        origin = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
+        Localizer(**nets).save(out, recipe, origin)
+        log = {
+            "command": command,
+            "renders": json.loads((renders / MANIFEST).read_text())["plan"],
+            "pictures": parts[0][3],
+            "seed": seed,
+            "recipe": asdict(recipe),
+            "losses": {name: losses for name, _, losses, _ in parts},
+            "resumed": resume,
+            "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
+            "sha256": sha256_file(out / checkpoints.TENSORS),
+        }
+        write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+        shutil.rmtree(out / STATE)
     return log
 
 
-def _train(name: str, folder: Path, seed: int, recipe: Recipe) -> tuple[str, CornerNet, list[float], int]:
+def _train(name: str, folder: Path, seed: int, recipe: Recipe, keep: Keep) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
-    renders, losses, recent = read_renders(folder), [], []  # type: ignore[var-annotated]
+    renders, losses = read_renders(folder), []  # type: ignore[var-annotated]
     coarse = name == "coarse"
 
-    def told(epoch: int, _: CornerNet) -> None:
-        losses.append(round(float(np.mean(recent)), 4))
-        recent.clear()
-        put(f"{name}: epoch {epoch} of {recipe.epochs}, loss {losses[-1]:.3f}", stderr=True)
+    def told(so_far: list[float], _: CornerNet) -> None:
+        losses[:] = [round(loss, 4) for loss in so_far]
+        put(f"{name}: epoch {len(losses)} of {recipe.epochs}, loss {losses[-1]:.3f}", stderr=True)
 
     net = train_corner_net(
         renders,
@@ -163,7 +173,7 @@ def _train(name: str, folder: Path, seed: int, recipe: Recipe) -> tuple[str, Cor
         stride=4 if coarse else 2,
         learning_rate=recipe.learning_rate,
         bfloat16=has_bfloat16(),
-        observe=lambda step, steps, loss: recent.append(loss),
         after_epoch=told,
+        keep=keep,
     )
     return name, net, losses, len(renders)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +29,7 @@ from synthbook.simulation.shapes import SHAPES, Shape
 from synthbook.simulation.textures import atlas, texture, tga
 
 NOTHING = 255  # in a mask: neither table nor thing
+TEXTURES = "synthbook-textures-"  # folders, each with its process in the name
 
 
 class RenderError(SynthbookError):
@@ -62,7 +65,8 @@ class Renderer:
             raise RenderError("PyBullet does not start a client: `synthbook doctor` says what works here")
         # in memory where there is such a place: a file for each scene is written and read back
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self._folder = tempfile.TemporaryDirectory(prefix="synthbook-textures-", dir=memory)
+        _sweep(Path(memory or tempfile.gettempdir()))
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{TEXTURES}{os.getpid()}-", dir=memory)
 
     def __enter__(self) -> Renderer:
         return self
@@ -177,6 +181,14 @@ class Renderer:
             np.asarray(depth, dtype=float).reshape(size),
             np.asarray(labels).reshape(size),
         )
+
+
+def _sweep(place: Path) -> None:
+    """Remove what renderers left that were killed: it lies in memory."""
+    for folder in place.glob(f"{TEXTURES}*-*"):
+        owner = folder.name.removeprefix(TEXTURES).split("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
 
 
 def _shape(body: Body) -> Shape:

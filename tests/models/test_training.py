@@ -15,12 +15,13 @@ from synthbook.core.data import digits
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.payloads import Images
 from synthbook.core.provenance import Provenance
+from synthbook.core.resume import Keep
 from synthbook.models import training
 from synthbook.models.diffusion import Diffusion
 from synthbook.models.gan import GAN
 from synthbook.models.points import GRID
 from synthbook.models.protocol import Generator, NotFitted
-from synthbook.models.training import Keep, TrainingDiverged
+from synthbook.models.training import TrainingDiverged
 from synthbook.models.vae import VAE
 
 ORIGIN = Provenance("a test", "pytest")
@@ -69,7 +70,7 @@ from pathlib import Path
 from synthbook.core.data import digits
 from synthbook.core.provenance import Provenance
 from synthbook.models.diffusion import Diffusion
-from synthbook.models.training import Keep
+from synthbook.core.resume import Keep
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 model = Diffusion(width=8, batch=16, device="cpu")

@@ -14,6 +14,7 @@ from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.parallel import pmap
 from synthbook.core.payloads import Photographs
 from synthbook.core.provenance import Provenance
+from synthbook.core.resume import Keep
 from synthbook.core.schema import Holdout
 from synthbook.core.shards import Plan
 from synthbook.simulation import corner_net, localize, photographs
@@ -151,6 +152,55 @@ def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
     assert refined(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
 
 
+class Stopped(Exception):
+    """What stops a training in these tests."""
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders: Renders, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    small = renders.take(slice(0, 128))
+
+    def trained(keep: Keep | None, *, dies: int | None = None) -> tuple[CornerNet, list[float]]:
+        told: list[float] = []
+
+        def after_epoch(losses: list[float], _: CornerNet) -> None:
+            told[:] = losses
+
+        def observe(step: int, steps: int, loss: float) -> None:
+            if step == dies:
+                raise Stopped
+
+        net = train_corner_net(
+            small,
+            crops(small),
+            seed=3,
+            epochs=4,
+            width=4,
+            stride=2,
+            observe=observe,
+            after_epoch=after_epoch,
+            keep=keep,
+        )
+        return net, told
+
+    whole, losses = trained(None)
+    with pytest.raises(Stopped):
+        trained(Keep(tmp_path, every=1), dies=7)  # of 8 steps, two in an epoch
+    with pytest.raises(InvalidArgument, match="or resume"):
+        trained(Keep(tmp_path, every=1))
+    resumed, again = trained(Keep(tmp_path, every=1, resume=True))
+    assert again == losses and len(losses) == 4
+    for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    done, again = trained(Keep(tmp_path, every=1, resume=True), dies=1)  # nothing is left to do
+    assert again == losses and torch.equal(done.maps.weight, whole.maps.weight)
+    other = replace(small, images=255 - small.images)
+    with pytest.raises(InvalidArgument, match=r"differs in .*crc32"):
+        train_corner_net(
+            other, crops(other), seed=3, epochs=4, width=4, stride=2, keep=Keep(tmp_path, every=1, resume=True)
+        )
+
+
 def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     assert not localize.has_bfloat16()
@@ -176,7 +226,11 @@ def test_nothing_is_trained_on_photographs(renders: Renders, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) -> None:
     log = make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8), jobs=2)
-    assert log["pictures"] > 64 and set(log["losses"]) == {"coarse", "fine"}
+    assert log["pictures"] > 64 and {name: len(losses) for name, losses in log["losses"].items()} == {
+        "coarse": 1,
+        "fine": 1,
+    }
+    assert not (tmp_path / "model" / "state").exists()
     net = Localizer.load(tmp_path / "model")
     images = read_renders(run, 4).images
     assert net(images).shape == (4, 8, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -184,3 +185,12 @@ def test_without_pybullet_there_is_one_message() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stderr.startswith("synthbook: PyBullet cannot be imported") and "Traceback" not in ran.stderr
+
+
+def test_what_a_killed_renderer_left_in_memory_is_removed(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left, kept = f"{int(ended.stdout)}-x", {f"{os.getpid()}-x", "notes-x"}
+    for name in (left, *kept):
+        (tmp_path / (render.TEXTURES + name)).mkdir()
+    render._sweep(tmp_path)
+    assert {path.name.removeprefix(render.TEXTURES) for path in tmp_path.iterdir()} == kept
