@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_models, cli_simulation, cli_tables
+from synthbook import cli_models, cli_sample, cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -31,6 +31,7 @@ schema = typer.Typer(help="What a table may hold.", **HELP)
 train = typer.Typer(help="Train the models that the book ships.", **HELP)
 app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
+app.command()(cli_tables.fit)
 app.command()(cli_tables.evaluate)
 app.command()(cli_simulation.render)
 app.command()(cli_simulation.locate)
@@ -46,7 +47,7 @@ train.command("localizer")(cli_simulation.train_localizer)
 train.command("fashion-vae")(cli_models.train_vae)
 train.command("fashion-gan")(cli_models.train_gan)
 train.command("fashion-ddpm")(cli_models.train_ddpm)
-app.command()(cli_models.sample)
+app.command()(cli_sample.sample)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""The verbs of section 3: train fashion-vae, -gan and -ddpm, sample, and calibrate modes, vae and diffusion."""
+"""The verbs of section 3: train fashion-vae, -gan and -ddpm, score-models, and calibrate modes, vae and diffusion."""
 
 from __future__ import annotations
 
@@ -87,45 +87,6 @@ def _train(model: FashionModel, out: Path, profile: Length, seed: int, resume: b
         put(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
 
 
-def sample(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a checkpoint's folder.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.NPZ", help="`images` (N, H, W) uint8 and `labels` (N,).")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 100,
-    seed: Seed = 0,
-    classes: Annotated[
-        str | None, typer.Option(help="Draw only these, as often each: names or numbers, with commas between.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Draw images from a model, and a contact sheet of the first hundred beside them (FILE.png).
-
-    Examples: `synthbook sample fashion-ddpm -n 1000 --seed 3 --out samples.npz`,
-    `synthbook sample fashion-ddpm -n 60 --classes Bag,Coat --out bags.npz`
-    """
-    from synthbook.core.provenance import Provenance
-    from synthbook.models.fashion import write_samples, write_sheet
-    from synthbook.models.shipped import load
-
-    sheet = out.with_suffix(".png")
-    if out.suffix != ".npz":
-        raise InvalidArgument("out", str(out), "a file name that ends in .npz")
-    if not force and (taken := [str(path) for path in (out, sheet) if path.exists()]):
-        raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
-    generator = load(model)
-    if not generator.learnt_.is_image:
-        raise InvalidArgument("model", model, "a model that was fitted to images")
-    drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))
-    command = f"synthbook sample {model} -n {n} --seed {seed}" + (f" --classes {classes}" if classes else "")
-    origin = Provenance(f"samples of {model}", command, generation=1, synthetic_share=1.0, seed=seed)
-    write_samples(drawn, out, origin)
-    write_sheet(drawn.take(slice(0, 100)), sheet, origin)
-    if as_json:
-        put_json({"samples": str(out), "sheet": str(sheet), "n": n})
-    else:
-        put(f"{out}: {n:,} images; look at {sheet}")
-
-
 def score_models(
     out: Annotated[Path, typer.Option(metavar="FILE.JSON", help="Where the table goes.")],
     n: Annotated[int, typer.Option("-n", min=100, max=10_000, help="Images of each model.")] = 10_000,
@@ -154,17 +115,6 @@ def score_models(
     else:
         for row in rows:
             put(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
-
-
-def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:
-    """A label for each image, the classes in turn; None where nobody asked."""
-    if classes is None:
-        return None
-    numbers = {name.lower(): k for k, name in enumerate(names)} | {str(k): k for k in range(len(names))}
-    asked = [name.strip().lower() for name in classes.split(",")]
-    if unknown := [name for name in asked if name not in numbers]:
-        raise InvalidArgument("classes", ", ".join(unknown), f"some of {', '.join(names)}, or numbers from 0")
-    return [numbers[asked[i % len(asked)]] for i in range(n)]
 
 
 def calibrate_modes(

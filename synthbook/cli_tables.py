@@ -1,7 +1,8 @@
-"""The verbs for tables of one's own: `synthbook evaluate`."""
+"""The verbs for tables of one's own: `synthbook fit` and `synthbook evaluate`; `synthbook sample` draws rows."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,63 @@ import typer
 
 from synthbook.command import Json, put_json
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import console, put
+from synthbook.core.progress import bar, console, put
+
+
+class TableModel(StrEnum):
+    """The names of `models.tabular.families.FAMILIES`."""
+
+    marginals = "marginals"
+    copula = "copula"
+    bootstrap = "bootstrap"
+    cart = "cart"
+
+
+def fit(
+    source: Annotated[Path, typer.Argument(metavar="REAL.CSV", help="A delimited text file with a header.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the model goes.")],
+    model: Annotated[TableModel, typer.Option(help="The family.")] = TableModel.copula,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="SCHEMA.TOML", help="Without it, FOLDER/schema.toml, drafted from the rows.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a generator to a table. Without a reviewed schema one is drafted from the rows, and shown for review.
+
+    Examples: `synthbook fit real.csv --model copula --out model/`,
+    `synthbook fit real.csv --model cart --schema schema.toml --out model/`
+    """
+    from synthbook.core.checkpoints import CARD
+    from synthbook.core.draft import draft_file
+    from synthbook.core.files import sha256_file
+    from synthbook.core.provenance import Provenance
+    from synthbook.core.reading import load_table
+    from synthbook.core.schema import Schema
+    from synthbook.models.tabular.families import FAMILIES
+
+    if (out / CARD).exists():
+        raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
+    _check_files({"source": source} | ({} if schema is None else {"schema": schema}), None)
+    chosen = schema or out / "schema.toml"
+    if not chosen.exists():
+        console(stderr=True).print(draft_file(source, chosen))
+    declared = Schema.from_toml(chosen)
+    table = load_table(source, declared)
+    with bar(f"fitting {model.value}") as told:
+        fitted = FAMILIES[model.value]().fit(
+            table, seed=seed, observe=lambda step, steps, values: told(step, steps, next(iter(values.values())))
+        )
+    parents = {source.name: sha256_file(source), chosen.name: sha256_file(chosen)}
+    command = f"synthbook fit {source.name} --model {model.value} --schema {chosen.name} --seed {seed} --out {out.name}"
+    fitted.save(out, Provenance(f"the rows of {source.name}", command, parents, 1, 1.0, seed))
+    facts = {"model": str(out), "family": model.value, "rows": len(table), "schema": str(chosen)}
+    if as_json:
+        put_json(facts | {"origin": declared.origin})
+        return
+    put(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
+    if declared.origin == "inferred":
+        put(f'{chosen} was inferred from the data: review it, say origin = "public", and fit again', stderr=True)
 
 
 def evaluate(

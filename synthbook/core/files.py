@@ -6,22 +6,25 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
-def atomic_write(path: Path, content: str | bytes) -> Path:
+def atomic_write(path: Path, content: str | bytes | Iterable[str]) -> Path:
     """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never a part.
 
-    Text is written as UTF-8. The temporary file lies in the target's own folder, so the rename never crosses devices.
+    Text is written as UTF-8, piece by piece where there are several. The temporary file lies in the target's own
+    folder, so the rename never crosses devices.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode() if isinstance(content, str) else content
+    pieces = [content] if isinstance(content, str | bytes) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(raw)
+            for piece in pieces:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp makes files that only their owner may read

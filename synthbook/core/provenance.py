@@ -11,6 +11,7 @@ drafted `schema.toml` (its first lines), and `data/manifest.json`, which is itse
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".provenance.json")
 
 
-def write_described(path: Path, content: str | bytes, provenance: Provenance) -> Path:
+def write_described(path: Path, content: str | bytes | Iterable[str], provenance: Provenance) -> Path:
     """Write a file and its sidecar; the file first, so that a sidecar never describes something that is not there."""
     path = atomic_write(path, content)
     described = {"file": path.name, "sha256": sha256_file(path), "synthbook": synthbook.__version__}

@@ -104,13 +104,17 @@ class Schema:
             raise SchemaError(f"{source} is not a schema: {error}") from error
 
     def to_toml(self, path: Path) -> Path:
-        """Write the schema as TOML that `from_toml` reads back to an equal schema, without values at their default."""
+        """Write `as_toml` into a file."""
+        return atomic_write(path, self.as_toml())
+
+    def as_toml(self) -> str:
+        """TOML that `from_toml` reads back to an equal schema, without values at their default."""
         lines = [f"origin = {_toml(self.origin)}"] + ([f"entity = {_toml(self.entity)}"] if self.entity else [])
         for header, rows in (("column", self.columns), ("rule", self.rules)):
             for row in rows:
                 filled = {key: value for key, value in asdict(row).items() if _is_filled(value)}
                 lines += ["", f"[[{header}]]"] + [f"{key} = {_toml(value)}" for key, value in filled.items()]
-        return atomic_write(path, "\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
 
 
 def _is_filled(value: object) -> bool:

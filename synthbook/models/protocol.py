@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,19 +22,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from synthbook.core import checkpoints
-from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.errors import InvalidArgument
 from synthbook.core.files import sha256
 from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep, Parts
 from synthbook.models.inputs import Data, Learnt, learnt
 from synthbook.models.nets import initialise
+from synthbook.models.settings import NotFitted, configured
 from synthbook.models.training import Batches, Look, Observer, Seed, step_rng, train
 
 CHUNK = 500  # samples at a time
-
-
-class NotFitted(SynthbookError):
-    """A model was asked for samples before it was fitted or loaded."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,7 @@ class Generator(ABC):
     settings: ClassVar[type[Config]]
 
     def __init__(self, *, device: str | None = None, **settings: Any):
-        known = [field.name for field in fields(self.settings)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise InvalidArgument("settings", unknown, f"some of {', '.join(known)}")
-        self.config: Any = self.settings(**settings)
+        self.config: Any = configured(self.settings, settings)
         self.device = torch.device(device or fastest())
         self.history_: list[dict[str, float]] = []
 

@@ -20,7 +20,8 @@ from synthbook.models import training
 from synthbook.models.diffusion import Diffusion
 from synthbook.models.gan import GAN
 from synthbook.models.points import GRID
-from synthbook.models.protocol import Generator, NotFitted
+from synthbook.models.protocol import Generator
+from synthbook.models.settings import NotFitted
 from synthbook.models.training import TrainingDiverged
 from synthbook.models.vae import VAE
 

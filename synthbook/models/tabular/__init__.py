@@ -1,0 +1,1 @@
+"""Section 3, tables: independent margins, copula, bootstrap, trees, and networks, under one interface."""
