@@ -21,6 +21,9 @@ class TableModel(StrEnum):
     copula = "copula"
     bootstrap = "bootstrap"
     cart = "cart"
+    tvae = "tvae"
+    ctgan = "ctgan"
+    diffusion = "diffusion"
 
 
 def fit(
@@ -30,19 +33,24 @@ def fit(
     schema: Annotated[
         Path | None, typer.Option(metavar="SCHEMA.TOML", help="Without it, FOLDER/schema.toml, drafted from the rows.")
     ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training: tvae, ctgan and diffusion.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fit a generator to a table. Without a reviewed schema one is drafted from the rows, and shown for review.
 
     Examples: `synthbook fit real.csv --model copula --out model/`,
-    `synthbook fit real.csv --model cart --schema schema.toml --out model/`
+    `synthbook fit real.csv --model ctgan --schema schema.toml --out model/`, and with `--resume` after Ctrl-C
     """
+    import shutil
+
     from synthbook.core.checkpoints import CARD
     from synthbook.core.draft import draft_file
     from synthbook.core.files import sha256_file
     from synthbook.core.provenance import Provenance
     from synthbook.core.reading import load_table
+    from synthbook.core.resume import Keep
     from synthbook.core.schema import Schema
     from synthbook.models.tabular.families import FAMILIES
 
@@ -56,11 +64,17 @@ def fit(
     table = load_table(source, declared)
     with bar(f"fitting {model.value}") as told:
         fitted = FAMILIES[model.value]().fit(
-            table, seed=seed, observe=lambda step, steps, values: told(step, steps, next(iter(values.values())))
+            table,
+            seed=seed,
+            steps=steps,
+            keep=Keep(out / "state", resume=resume),
+            observe=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
         )
     parents = {source.name: sha256_file(source), chosen.name: sha256_file(chosen)}
     command = f"synthbook fit {source.name} --model {model.value} --schema {chosen.name} --seed {seed} --out {out.name}"
+    command += "" if steps is None else f" --steps {steps}"
     fitted.save(out, Provenance(f"the rows of {source.name}", command, parents, 1, 1.0, seed))
+    shutil.rmtree(out / "state", ignore_errors=True)
     facts = {"model": str(out), "family": model.value, "rows": len(table), "schema": str(chosen)}
     if as_json:
         put_json(facts | {"origin": declared.origin})

@@ -64,7 +64,8 @@ MODELS = (
     "scoring",
     "shipped",
 )
-MODELS += ("sketch", "training")
+TABULAR = ("conditions", "ctgan", "diffusion", "families", "networks", "tvae")
+MODELS += ("sketch", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS}
 

@@ -12,13 +12,19 @@ from synthbook.core.provenance import Provenance, write_described
 from synthbook.models.tabular.bootstrap import Bootstrap
 from synthbook.models.tabular.cart import Cart
 from synthbook.models.tabular.copula import Copula, Marginals
+from synthbook.models.tabular.ctgan import Ctgan
+from synthbook.models.tabular.diffusion import TableDiffusion
 from synthbook.models.tabular.protocol import Seed, TableGenerator
+from synthbook.models.tabular.tvae import Tvae
 
 FAMILIES: Mapping[str, type[TableGenerator]] = {
     "marginals": Marginals,
     "copula": Copula,
     "bootstrap": Bootstrap,
     "cart": Cart,
+    "tvae": Tvae,
+    "ctgan": Ctgan,
+    "diffusion": TableDiffusion,
 }
 
 

@@ -1,0 +1,121 @@
+"""A variational autoencoder for tables: Xu et al. 2019, arXiv:1907.00503, section 4.4.
+
+    loss = -E_q[log p(row | z)] + beta KL(q(z | row) || N(0, 1))
+
+p(row | z): a normal density for each alpha, with a variance that is learnt, and a softmax for each column's states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.models.nets import Mlp
+from synthbook.models.tabular.encode import Encoding
+from synthbook.models.tabular.networks import Network, NetworkConfig, batch_of, one_hot_draws, torch_rng
+from synthbook.models.tabular.protocol import Tensors
+from synthbook.models.training import set_rate, warm_then_cosine
+
+LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
+
+
+@dataclass(frozen=True)
+class TvaeConfig(NetworkConfig):
+    """`latents` numbers in a code, `beta` its price, `modes` of a number at most (0: min-max scaling)."""
+
+    steps: int = 3_000
+    latents: int = 32
+    beta: float = 0.5  # the published weight of the reconstruction is 2
+    modes: int = 10
+
+
+class Spread(nn.Module):
+    """The logarithm of each alpha's standard deviation."""
+
+    def __init__(self, alphas: int):
+        super().__init__()
+        self.log_sd = nn.Parameter(torch.full((alphas,), -1.0))
+
+
+class Tvae(Network):
+    """Encoder, decoder and the alphas' spread, trained together."""
+
+    family, settings = "table-tvae", TvaeConfig
+
+    def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
+        self.encoding_ = Encoding.of(self.layout_.modelled, frame, most=self.config.modes, rng=rng)
+
+    def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
+        return torch.tensor(self.encoding_.encode(frame, rng), dtype=torch.float32)
+
+    def _build(self) -> dict[str, nn.Module]:
+        width, config = self.encoding_.width, self.config
+        return {
+            "encoder": Mlp(width, 2 * config.latents, hidden=config.hidden),
+            "decoder": Mlp(config.latents, width, hidden=config.hidden),
+            "spread": Spread(len(self._alphas())),
+        }
+
+    def _alphas(self) -> list[int]:
+        return [span.start for span in self.encoding_.spans if span.is_alpha]
+
+    def _kept(self) -> dict[str, nn.Module]:
+        return {name: self.modules_[name] for name in ("decoder", "spread")}
+
+    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        rows = batch_of(x, self.config.batch, rng)
+        mean, log_var = self.modules_["encoder"](rows).chunk(2, dim=1)
+        z = mean + (log_var / 2).exp() * torch.randn(mean.shape, generator=rng)
+        rebuilt = -self.log_likelihood(rows, z).mean()
+        # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2
+        price = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(dim=1).mean()
+        (optimiser,) = self.optimisers_.values()
+        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimiser.zero_grad()
+        loss = rebuilt + self.config.beta * price
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.item(), "rebuilding": rebuilt.item(), "KL": price.item()}
+
+    def log_likelihood(self, rows: Tensor, z: Tensor) -> Tensor:
+        """log p(row | z) in nats (N,) of encoded rows (N, width) given codes (N, latents)."""
+        out = self.modules_["decoder"](z)
+        alphas, log_sd = self._alphas(), self._log_sd()
+        away = (rows[:, alphas] - out[:, alphas]) / log_sd.exp()
+        # log N(x; m, s) = -((x - m) / s)^2 / 2 - log s - log sqrt(2 pi)
+        total = (-(away**2) / 2 - log_sd - 0.5 * np.log(2 * np.pi)).sum(dim=1)
+        for span in self.encoding_.spans:
+            if not span.is_alpha:
+                states = slice(span.start, span.start + span.width)
+                total = total - F.cross_entropy(out[:, states], rows[:, states].argmax(dim=1), reduction="none")
+        result: Tensor = total
+        return result
+
+    def _log_sd(self) -> Tensor:
+        spread = self.modules_["spread"]
+        assert isinstance(spread, Spread)
+        result: Tensor = spread.log_sd.clamp(LEAST_LOG_SD, MOST_LOG_SD)
+        return result
+
+    @torch.no_grad()
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng, alphas = torch_rng(seed), self._alphas()
+        out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
+        drawn = one_hot_draws(out, self.encoding_.spans, rng)
+        drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)
+        return self.encoding_.decode(drawn.numpy())
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        tensors, facts = super()._state()
+        return {**tensors, **self.encoding_.as_tensors()}, facts
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        self.encoding_ = Encoding.from_tensors(self.layout_.modelled, tensors)
+        super()._set_state(tensors, facts)
