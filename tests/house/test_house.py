@@ -65,7 +65,7 @@ MODELS = (
     "shipped",
 )
 TABULAR = ("conditions", "ctgan", "diffusion", "families", "networks", "tvae")
-MODELS += ("sketch", "training", *(f"tabular.{name}" for name in TABULAR))
+MODELS += ("sketch", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS}
 
