@@ -80,6 +80,8 @@ def fit(
         put_json(facts | {"origin": declared.origin})
         return
     put(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
+    for rule in fitted.layout_.rules_at_risk:
+        put(f"rows may break the rule {rule.kind}{rule.columns}: if it is no law, remove it from {chosen}", stderr=True)
     if declared.origin == "inferred":
         put(f'{chosen} was inferred from the data: review it, say origin = "public", and fit again', stderr=True)
 

@@ -28,7 +28,7 @@ from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep, Parts
 from synthbook.models.inputs import Data, Learnt, learnt
 from synthbook.models.nets import initialise
-from synthbook.models.settings import NotFitted, configured
+from synthbook.models.settings import NotFitted, check_count, configured
 from synthbook.models.training import Batches, Look, Observer, Seed, step_rng, train
 
 CHUNK = 500  # samples at a time
@@ -124,8 +124,7 @@ class Generator(ABC):
         """
         if not hasattr(self, "learnt_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise InvalidArgument("n", n, "a whole number of at least 1")
+        check_count("n", n)
         wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
         parts = []
         with torch.no_grad(), _at_rest(self.modules_):

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from synthbook.core.errors import InvalidArgument, SynthbookError
 
 
 class NotFitted(SynthbookError):
     """A model was asked for samples before it was fitted or loaded."""
+
+
+def check_count(name: str, given: object) -> int:
+    """A whole number of at least 1; `InvalidArgument` for anything else."""
+    if not isinstance(given, int | np.integer) or given < 1:
+        raise InvalidArgument(name, given, "a whole number of at least 1")
+    return int(given)
 
 
 def configured(settings: type, given: Mapping[str, Any]) -> Any:

@@ -48,14 +48,12 @@ class Bootstrap(Marginals):
         rows = self.rows_[rng.integers(len(self.rows_), size=n)]
         columns = {}
         for j, margin in enumerate(self.margins_):
-            column, values = margin.column, from_numbers(margin.column, rows[:, j])
+            column, shaken = margin.column, rows[:, j]
             if column.categories:
-                shaken = np.where(rng.random(n) < self.config.anew, margin.quantile(rng.random(n)), rows[:, j])
-            else:
-                z = ndtri(margin.draw_levels(values, rng))
-                shaken = (
-                    margin.quantile(ndtr((z + h * rng.standard_normal(n)) / np.sqrt(1 + h**2))) if h else rows[:, j]
-                )
+                shaken = np.where(rng.random(n) < self.config.anew, margin.quantile(rng.random(n)), shaken)
+            elif h > 0:
+                z = ndtri(margin.draw_levels(from_numbers(column, shaken), rng))
+                shaken = margin.quantile(ndtr((z + h * rng.standard_normal(n)) / np.sqrt(1 + h**2)))
             columns[column.name] = from_numbers(column, shaken)
         return pd.DataFrame(columns)
 

@@ -76,9 +76,8 @@ class Tree:
         going = np.flatnonzero(self.feature[at] >= 0)
         while len(going):
             node = at[going]
-            smaller = (
-                x[going, self.feature[node]].astype(np.float32) <= self.threshold[node]
-            )  # as scikit-learn compares
+            x32 = x[going, self.feature[node]].astype(np.float32)  # as scikit-learn compares
+            smaller = x32 <= self.threshold[node]
             at[going] = np.where(smaller, self.left[node], self.right[node])
             going = going[self.feature[at[going]] >= 0]
         return at

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from synthbook.models.tabular.margins import Margin
+from synthbook.models.tabular.margins import Margin, margins_state, restored_margins
 from synthbook.models.tabular.protocol import TableGenerator, Tensors, Training
 from synthbook.models.tabular.values import Array, as_numbers
 
@@ -38,18 +38,11 @@ class Marginals(TableGenerator):
         return rng.random((n, len(self.margins_)))
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors = {
-            f"{k}/{name}": getattr(m, name) for k, m in enumerate(self.margins_) for name in ("levels", "values")
-        }
-        return tensors, {"margins": [margin.as_json() for margin in self.margins_]}
+        arrays, facts = margins_state(self.margins_)
+        return arrays, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.margins_ = [
-            Margin(
-                column, tensors[f"{k}/levels"].numpy(), tensors[f"{k}/values"].numpy(), m["missing"], tuple(m["order"])
-            )
-            for k, (column, m) in enumerate(zip(self.layout_.modelled, facts["margins"], strict=True))
-        ]
+        self.margins_ = restored_margins(self.layout_.modelled, tensors, facts["margins"])
 
 
 class Copula(Marginals):

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.models.tabular.conditions import Conditions
-from synthbook.models.tabular.encode import Encoding, Span
-from synthbook.models.tabular.networks import Network, NetworkConfig, batch_of, gumbel, one_hot_draws, torch_rng
+from synthbook.models.tabular.encode import Span
+from synthbook.models.tabular.networks import ModeNetwork, NetworkConfig, batch_of, gumbel, one_hot_draws, torch_rng
 from synthbook.models.tabular.protocol import Tensors
 from synthbook.models.tabular.values import as_numbers
 
@@ -90,13 +90,13 @@ class Judge(nn.Module):
         return result
 
 
-class Ctgan(Network):
+class Ctgan(ModeNetwork):
     """Generator and judge."""
 
     family, settings = "table-ctgan", CtganConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.encoding_ = Encoding.of(self.layout_.modelled, frame, most=self.config.modes, rng=rng)
+        super()._learn_encoding(frame, rng)
         spans, shares = self._category_spans(), []
         for span in spans:
             column = self.encoding_.columns[span.column]
@@ -110,7 +110,7 @@ class Ctgan(Network):
         return tuple(span for span in self.encoding_.spans if columns[span.column].categories and self.config.condition)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
-        x = torch.tensor(self.encoding_.encode(frame, rng), dtype=torch.float32)
+        x = super()._encode(frame, rng)
         self.index_ = self.conditions_.index(x)
         return x
 
@@ -211,17 +211,15 @@ class Ctgan(Network):
                     column[:], state[:] = j, asked.categories.index(where[asked.name])
             told = (column, state)
         drawn = one_hot_draws(self._make(told, n, rng), self.encoding_.spans, rng)
-        alphas = [span.start for span in self.encoding_.spans if span.is_alpha]
+        alphas = self._alphas()
         drawn[:, alphas] = drawn[:, alphas].tanh()
         return self.encoding_.decode(drawn.numpy())
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, facts = super()._state()
         shares = {f"share/{j}": share for j, share in enumerate(self.conditions_.shares)}
-        return {**tensors, **shares, **self.encoding_.as_tensors()}, facts
+        return {**tensors, **shares}, facts
 
-    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.encoding_ = Encoding.from_tensors(self.layout_.modelled, tensors)
+    def _set_more(self, tensors: Tensors) -> None:
         spans = self._category_spans()
         self.conditions_ = Conditions(spans, tuple(tensors[f"share/{j}"] for j in range(len(spans))))
-        super()._set_state(tensors, facts)

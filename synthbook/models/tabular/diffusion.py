@@ -23,7 +23,7 @@ from synthbook.core.columns import Column
 from synthbook.models.gan import follow
 from synthbook.models.samplers import alpha_bar_at, q_sample
 from synthbook.models.schedule import Schedule
-from synthbook.models.tabular.margins import Margin
+from synthbook.models.tabular.margins import Margin, margins_state, restored_margins
 from synthbook.models.tabular.networks import Network, NetworkConfig, batch_of, gumbel, torch_rng
 from synthbook.models.tabular.protocol import Tensors
 from synthbook.models.tabular.values import as_numbers, from_numbers
@@ -80,11 +80,8 @@ class TableDiffusion(Network):
         return len(self._numbers()) + sum(k for _, k in self._states())
 
     def _build(self) -> dict[str, nn.Module]:
-        nets = {
-            name: TimedMlp(self._width(), hidden=self.config.hidden, layers=self.config.layers)
-            for name in ("net", "average")
-        }
-        return dict(nets)
+        width, config = self._width(), self.config
+        return {n: TimedMlp(width, hidden=config.hidden, layers=config.layers) for n in ("net", "average")}
 
     def _kept(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
@@ -160,14 +157,11 @@ class TableDiffusion(Network):
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, _ = super()._state()
-        knots = {f"{k}/{name}": getattr(m, name) for k, m in enumerate(self.margins_) for name in ("levels", "values")}
-        return {**tensors, **knots}, {"missing": [margin.missing for margin in self.margins_]}
+        arrays, facts = margins_state(self.margins_)
+        return {**tensors, **arrays}, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.margins_ = [
-            Margin(column, tensors[f"{k}/levels"].numpy(), tensors[f"{k}/values"].numpy(), missing)
-            for k, (column, missing) in enumerate(zip(self._numbers(), facts["missing"], strict=True))
-        ]
+        self.margins_ = restored_margins(self._numbers(), tensors, facts["margins"])
         super()._set_state(tensors, facts)
 
 

@@ -16,6 +16,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.schema import Table, refuse_holdout
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.utility import check_target
+from synthbook.models.settings import check_count
 from synthbook.models.tabular.layout import Layout
 from synthbook.models.tabular.values import as_numbers, from_numbers
 
@@ -33,8 +34,7 @@ def interpolate(
     if value not in column.categories:
         raise InvalidArgument("value", value, column.allowed)
     for name, number in (("n", n), ("neighbours", neighbours)):
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise InvalidArgument(name, number, "a whole number of at least 1")
+        check_count(name, number)
     frame = table.frame
     few = frame[frame[target] == value].reset_index(drop=True)
     if len(few) < 2:

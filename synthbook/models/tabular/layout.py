@@ -49,6 +49,21 @@ class Layout:
         """The columns that a generator learns, in the schema's order."""
         return tuple(c for c in self.schema.columns if c.kind not in ("id", "text") and c.name not in self.looked_up)
 
+    @cached_property
+    def rules_of_rows(self) -> tuple[Rule, ...]:
+        """Rules that a row can break by itself: rows that do are drawn again."""
+        return tuple(r for r in self.schema.rules if r.kind != "dependency" and not self._is_looked_up(r))
+
+    @cached_property
+    def rules_at_risk(self) -> tuple[Rule, ...]:
+        """Rules that only all rows together keep or break, and that nothing here makes sure of."""
+        known = {frozenset((name, source)) for name, (source, pairs) in self.looked_up.items() if _one_to_one(pairs)}
+        at_risk = (r for r in self.schema.rules if r.kind == "dependency" and not self._is_looked_up(r))
+        return tuple(rule for rule in at_risk if frozenset(rule.columns) not in known)
+
+    def _is_looked_up(self, rule: Rule) -> bool:
+        return self.looked_up.get(rule.columns[1], ("",))[0] == rule.columns[0]
+
     def completed(self, values: pd.DataFrame, first: int) -> pd.DataFrame:
         """All columns of rows whose modelled ones are given; ids count from `first`."""
         columns: dict[str, Any] = {}
@@ -65,13 +80,13 @@ class Layout:
     def keeps_rules(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows (N,) keep the rules that a row can break by itself."""
         kept = np.ones(len(frame), dtype=bool)
-        for rule in self.schema.rules:
+        for rule in self.rules_of_rows:
             rows = frame[list(rule.columns)]
             whole = rows.notna().all(axis=1).to_numpy()
             first, second = (rows.loc[whole, name] for name in rule.columns)
             if rule.kind == "inequality":
                 kept[whole] &= (first <= second).to_numpy(dtype=bool)
-            elif rule.kind == "pairs":
+            else:
                 allowed = set(rule.pairs)
                 kept[whole] &= np.array([pair in allowed for pair in zip(first, second, strict=True)], dtype=bool)
         return kept
@@ -105,6 +120,10 @@ class Layout:
         """What `as_json` gave."""
         found = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
         return cls(Schema.from_text(given["schema"], source=source), found)
+
+
+def _one_to_one(pairs: Mapping[Any, Any]) -> bool:
+    return len(set(pairs.values())) == len(pairs)
 
 
 def _can_be_looked_up(first: Column, second: Column) -> bool:

@@ -7,6 +7,7 @@ lowest levels. So a uniform u gives values with the right shares, and every valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,9 +101,20 @@ class Margin:
         mean = (_density(z_low) - _density(z_high)) / np.where(wide, high - low, 1)
         return np.asarray(np.where(wide, mean, ndtri(np.clip((low + high) / 2, EDGE, 1 - EDGE))))
 
-    def as_json(self) -> dict[str, object]:
-        """What is not in the arrays."""
-        return {"missing": self.missing, "order": list(self.order)}
+
+def margins_state(margins: Sequence[Margin]) -> tuple[dict[str, Array], list[dict[str, Any]]]:
+    """Margins as arrays, and as plain JSON what is not in them."""
+    arrays = {f"margin/{k}/{name}": getattr(m, name) for k, m in enumerate(margins) for name in ("levels", "values")}
+    return arrays, [{"missing": margin.missing, "order": list(margin.order)} for margin in margins]
+
+
+def restored_margins(columns: Sequence[Column], arrays: Mapping[str, Any], facts: Sequence[Any]) -> list[Margin]:
+    """What `margins_state` gave."""
+    found = []
+    for k, (column, fact) in enumerate(zip(columns, facts, strict=True)):
+        levels, values = (arrays[f"margin/{k}/{name}"].numpy() for name in ("levels", "values"))
+        found.append(Margin(column, levels, values, fact["missing"], tuple(fact["order"])))
+    return found
 
 
 def _density(z: Array) -> Array:

@@ -16,7 +16,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.files import sha256
 from synthbook.core.resume import Parts
 from synthbook.models.nets import initialise
-from synthbook.models.tabular.encode import Span
+from synthbook.models.tabular.encode import Encoding, Span
 from synthbook.models.tabular.protocol import TableGenerator, Tensors, Training, child
 from synthbook.models.training import step_rng, train
 
@@ -94,6 +94,31 @@ class Network(TableGenerator):
             mine = f"net/{name}/"
             module.load_state_dict({k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)})
             module.eval()
+
+
+class ModeNetwork(Network):
+    """A network that sees rows as `Encoding` writes them; its settings name the `modes` of a number."""
+
+    def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
+        self.encoding_ = Encoding.of(self.layout_.modelled, frame, most=self.config.modes, rng=rng)
+
+    def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
+        return torch.tensor(self.encoding_.encode(frame, rng), dtype=torch.float32)
+
+    def _alphas(self) -> list[int]:
+        return [span.start for span in self.encoding_.spans if span.is_alpha]
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        tensors, facts = super()._state()
+        return {**tensors, **self.encoding_.as_tensors()}, facts
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        self.encoding_ = Encoding.from_tensors(self.layout_.modelled, tensors)
+        self._set_more(tensors)
+        super()._set_state(tensors, facts)
+
+    def _set_more(self, tensors: Tensors) -> None:
+        """What else must be known before the networks are built."""
 
 
 def torch_rng(seed: np.random.SeedSequence) -> torch.Generator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep
 from synthbook.core.schema import Table, refuse_holdout
-from synthbook.models.settings import NotFitted, configured
+from synthbook.models.settings import NotFitted, check_count, configured
 from synthbook.models.tabular.layout import Layout
 
 Seed = int | np.random.SeedSequence
@@ -101,26 +101,26 @@ class TableGenerator(ABC):
         """
         parts = list(self.stream(n, seed=seed, where=where))
         frame = pd.concat(parts, ignore_index=True)
-        for rule in self.layout_.schema.rules:
-            if rule.kind == "dependency" and (broken := rule.broken(frame)):
-                warnings.warn(f"{broken} rows break the rule dependency{rule.columns}", stacklevel=2)
-                schema = self.layout_.schema
-                others = tuple(r for r in schema.rules if r != rule)
-                return Table(frame, type(schema)(schema.columns, schema.origin, others, schema.entity))
-        return Table(frame, self.layout_.schema)
+        schema, broken = self.layout_.schema, []
+        for rule in self.layout_.rules_at_risk:
+            if n_broken := rule.broken(frame):
+                warnings.warn(f"{n_broken} rows break the rule {rule.kind}{rule.columns}", stacklevel=2)
+                broken.append(rule)
+        kept = tuple(rule for rule in schema.rules if rule not in broken)
+        return Table(frame, replace(schema, rules=kept))
 
     def stream(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
         """The rows of `sample` as frames of at most 10,000, in bounded memory."""
         if not hasattr(self, "layout_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise InvalidArgument("n", n, "a whole number of at least 1")
+        check_count("n", n)
         return self._stream(int(n), _sequence(seed), self.layout_.check_where(where or {}))
 
     def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
         kept = drawn = chunk = 0
         while kept < n:
-            size = CHUNK if where or self.layout_.schema.rules else min(CHUNK, n - kept)
+            # where no row is sent back, as many as are wanted
+            size = CHUNK if where or self.layout_.rules_of_rows else min(CHUNK, n - kept)
             frame = self.layout_.completed(self._draw(size, child(root, chunk), where), kept + 1)
             frame = frame[self.layout_.keeps_rules(frame) & self.layout_.matches(frame, where)].iloc[: n - kept]
             kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.models.nets import Mlp
-from synthbook.models.tabular.encode import Encoding
-from synthbook.models.tabular.networks import Network, NetworkConfig, batch_of, one_hot_draws, torch_rng
-from synthbook.models.tabular.protocol import Tensors
+from synthbook.models.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, torch_rng
 from synthbook.models.training import set_rate, warm_then_cosine
 
 LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
@@ -44,16 +42,10 @@ class Spread(nn.Module):
         self.log_sd = nn.Parameter(torch.full((alphas,), -1.0))
 
 
-class Tvae(Network):
+class Tvae(ModeNetwork):
     """Encoder, decoder and the alphas' spread, trained together."""
 
     family, settings = "table-tvae", TvaeConfig
-
-    def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.encoding_ = Encoding.of(self.layout_.modelled, frame, most=self.config.modes, rng=rng)
-
-    def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
-        return torch.tensor(self.encoding_.encode(frame, rng), dtype=torch.float32)
 
     def _build(self) -> dict[str, nn.Module]:
         width, config = self.encoding_.width, self.config
@@ -62,9 +54,6 @@ class Tvae(Network):
             "decoder": Mlp(config.latents, width, hidden=config.hidden),
             "spread": Spread(len(self._alphas())),
         }
-
-    def _alphas(self) -> list[int]:
-        return [span.start for span in self.encoding_.spans if span.is_alpha]
 
     def _kept(self) -> dict[str, nn.Module]:
         return {name: self.modules_[name] for name in ("decoder", "spread")}
@@ -111,11 +100,3 @@ class Tvae(Network):
         drawn = one_hot_draws(out, self.encoding_.spans, rng)
         drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)
         return self.encoding_.decode(drawn.numpy())
-
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors, facts = super()._state()
-        return {**tensors, **self.encoding_.as_tensors()}, facts
-
-    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.encoding_ = Encoding.from_tensors(self.layout_.modelled, tensors)
-        super()._set_state(tensors, facts)

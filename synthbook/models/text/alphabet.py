@@ -9,9 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.payloads import Texts
+from synthbook.core.schema import refuse_holdout
 
 Codes = NDArray[np.int64]
 UNKNOWN, BEFORE = "\ufffd", "\n"  # what stands for other characters, and what comes before a text
+
+
+def parts_of(texts: Texts | Iterable[str], for_what: str) -> list[str]:
+    """The texts to learn from; a string is one. Raises `HoldoutError`, and `InvalidArgument` without a character."""
+    refuse_holdout(texts, for_what)
+    parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
+    if not any(parts):
+        raise InvalidArgument("texts", parts[:1], "at least one character")
+    return parts
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ import numpy as np
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.payloads import Texts
-from synthbook.core.schema import refuse_holdout
-from synthbook.models.settings import NotFitted
-from synthbook.models.text.alphabet import BEFORE, Alphabet, Codes
+from synthbook.models.settings import NotFitted, check_count
+from synthbook.models.text.alphabet import BEFORE, Alphabet, Codes, parts_of
 
 SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
 DISCOUNT = 0.75  # D
@@ -58,10 +57,7 @@ class NGram:
 
     def fit(self, texts: Texts | Iterable[str]) -> Self:
         """Count. Raises `HoldoutError`, and `InvalidArgument` for texts without a character."""
-        refuse_holdout(texts, "fitting an n-gram model")
-        parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
-        if not any(parts):
-            raise InvalidArgument("texts", parts[:1], "at least one character")
+        parts = parts_of(texts, "fitting an n-gram model")
         self.alphabet_ = Alphabet.of(parts)
         v, codes = len(self.alphabet_), [self._padded(part) for part in parts]
         self.counts_: list[Counts] = []
@@ -105,8 +101,7 @@ class NGram:
 
     def sample(self, n: int, *, seed: int | np.random.SeedSequence, prompt: str = "") -> str:
         """`n` characters that follow `prompt`, one after the other."""
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise InvalidArgument("n", n, "a whole number of at least 1")
+        check_count("n", n)
         if not hasattr(self, "counts_"):
             raise NotFitted("this NGram has seen no text: fit it")
         rng, v = np.random.default_rng(seed), len(self.alphabet_)

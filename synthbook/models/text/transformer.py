@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,10 +23,9 @@ from synthbook.core.files import sha256
 from synthbook.core.payloads import Texts
 from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep, Parts
-from synthbook.core.schema import refuse_holdout
 from synthbook.models.nets import initialise
-from synthbook.models.settings import NotFitted, configured
-from synthbook.models.text.alphabet import BEFORE, Alphabet
+from synthbook.models.settings import NotFitted, check_count, configured
+from synthbook.models.text.alphabet import BEFORE, Alphabet, parts_of
 from synthbook.models.training import Observer, Seed, set_rate, step_rng, train, warm_then_cosine
 
 
@@ -111,8 +109,7 @@ class Transformer:
 
         Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`.
         """
-        refuse_holdout(texts, "training a transformer")
-        parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
+        parts = parts_of(texts, "training a transformer")
         self.alphabet_ = Alphabet.of(parts)
         codes = torch.from_numpy(self.alphabet_.codes(BEFORE.join(["", *parts])))
         length = self.config.context + 1
@@ -165,8 +162,7 @@ class Transformer:
     def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
         """`n` characters that follow `prompt`, one after the other."""
         net, alphabet = self._fitted()
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise InvalidArgument("n", n, "a whole number of at least 1")
+        check_count("n", n)
         rng, codes = step_rng(seed, 0), torch.from_numpy(alphabet.codes(BEFORE + prompt))
         before = len(codes)
         for _ in range(n):

@@ -157,9 +157,27 @@ def test_a_rule_between_a_number_and_another_column_is_reported_when_it_breaks()
     x = rng.integers(0, 5, 300)
     frame = pd.DataFrame({"x": x, "y": x * 1.5})
     columns = (Column("x", "numeric", 0, 9, integer=True), Column("y", "numeric", 0, 20))
-    table = Table(frame, Schema(columns, "public", (Rule("dependency", ("x", "y")),)))
-    with pytest.warns(UserWarning, match="rows break the rule dependency"):
-        Marginals().fit(table, seed=0).sample(100, seed=0)
+    both = (Rule("dependency", ("x", "y")), Rule("dependency", ("y", "x")))
+    for rules in (both[:1], both):
+        table = Table(frame, Schema(columns, "public", rules))
+        with pytest.warns(UserWarning, match="rows break the rule dependency") as told:
+            made = Marginals().fit(table, seed=0).sample(100, seed=0)
+        assert len(told) == len(rules) and made.schema.rules == ()
+
+
+def test_only_rules_that_rows_can_break_cost_rows() -> None:
+    asked: list[int] = []
+
+    class Counted(Marginals):
+        def _draw(self, n: int, *given: object) -> pd.DataFrame:
+            asked.append(n)
+            return super()._draw(n, *given)  # type: ignore[arg-type]
+
+    rows = Table(adult().train.frame.head(200), adult().train.schema)
+    assert len(Counted().fit(rows, seed=0).sample(7, seed=0)) == 7  # education-num is looked up, whatever the rows are
+    assert asked == [7] and not Counted().fit(rows, seed=0).layout_.rules_at_risk
+    Counted().fit(TABLE, seed=0).sample(7, seed=0)  # low <= high
+    assert asked[1:] == [10_000]
 
 
 def test_the_families_of_adult_order_themselves_by_what_they_keep_of_its_columns() -> None:
