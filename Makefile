@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render bench-diffusers clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-render bench-diffusers  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
@@ -53,8 +53,11 @@ bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, an hour
 bench-sdmetrics: $(PEERS)/ready $(PEERS)-sdmetrics/ready  ## novelty against sdmetrics
 	@$(PEERS)/bin/python bench/compare_sdmetrics.py $(PEERS)-sdmetrics/bin/python
 
+bench-ctgan: $(VENV)/ready-course $(PEERS)-ctgan/ready  ## generators of tables against ctgan, up to two hours
+	@$(BIN)/python bench/compare_ctgan.py $(PEERS)-ctgan/bin/python $(ARGS)
+
 clean:  ## remove everything that was built, the environment included
-	rm -rf build $(VENV) $(PEERS) $(PEERS)-sdmetrics .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf build $(VENV) $(PEERS) $(PEERS)-sdmetrics $(PEERS)-ctgan .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@if [ -x $(BIN)/python ]; then chosen=$(BIN)/python; else chosen='$(PYTHON)'; fi; \
@@ -86,6 +89,16 @@ $(PEERS)-sdmetrics/ready: $(VENV)/ready-course bench/peers-sdmetrics.txt
 	@echo "Setting up $(PEERS)-sdmetrics ..."
 	@test -x $(PEERS)-sdmetrics/bin/python || $(BIN)/python -m venv $(PEERS)-sdmetrics
 	@$(PEERS)-sdmetrics/bin/python -m pip install --quiet --requirement bench/peers-sdmetrics.txt
+	@touch $@
+
+# so does ctgan; all else it sees in .venv, which pip, run before, must not
+$(PEERS)-ctgan/ready: $(VENV)/ready-course bench/peers-ctgan.txt
+	@echo "Setting up $(PEERS)-ctgan ..."
+	@rm -rf $(PEERS)-ctgan
+	@$(BIN)/python -m venv $(PEERS)-ctgan
+	@$(PEERS)-ctgan/bin/python -m pip install --quiet --no-deps --requirement bench/peers-ctgan.txt
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    >"$$($(PEERS)-ctgan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
 	@touch $@
 
 EXTRAS_course := course

@@ -110,12 +110,17 @@ def save(path: Path, content: dict, command: str, *, seed: int, source: str = ""
     print(f"written to {path.relative_to(BENCH.parent)}")
 
 
-def save_result(name: str, title: str, note: str, rows: list[list[str]], content: dict, **kwargs: object) -> None:
-    """Write bench/results/<name>.json; `rows` are the site's table, the first of them its heading."""
-    table = {"columns": rows[0], "rows": rows[1:]}
+def show(rows: list[list[str]], note: str) -> None:
+    """Print a table and the note below it."""
     for line in rows:
         print(" | ".join(line))
     print(note)
+
+
+def save_result(name: str, title: str, note: str, rows: list[list[str]], content: dict, **kwargs: object) -> None:
+    """Write bench/results/<name>.json; `rows` are the site's table, the first of them its heading."""
+    table = {"columns": rows[0], "rows": rows[1:]}
+    show(rows, note)
     seed = int(kwargs.pop("seed", 0))  # type: ignore[call-overload]
     save(
         BENCH / "results" / f"{name}.json",

@@ -1,4 +1,5 @@
-"""The verbs of section 3: train fashion-vae, -gan and -ddpm, score-models, and calibrate modes, vae and diffusion."""
+"""The verbs of section 3: train fashion-vae, -gan and -ddpm, score-models, and calibrate modes, vae,
+diffusion, tables and rare."""
 
 from __future__ import annotations
 
@@ -150,6 +151,30 @@ def calibrate_diffusion(
     from synthbook.models import sketch
 
     _calibrate("diffusion", sketch.trial, sketch.CASES, None, out, seeds, jobs, resume, as_json)
+
+
+def calibrate_tables(
+    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Fit every family of generators to 5,000 rows of Adult, and score what each keeps, copies and costs.
+
+    Example: `synthbook calibrate tables --out build/tables --jobs 2`
+    """
+    from synthbook.models.tabular import choosing
+
+    _calibrate("tables", choosing.trial, choosing.CASES, choosing.STEPS, out, seeds, jobs, resume, as_json)
+
+
+def calibrate_rare(
+    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train conditional GANs of a toy table and of Shuttle, with and without what keeps rare categories.
+
+    Example: `synthbook calibrate rare --out build/rare --jobs 2`
+    """
+    from synthbook.models.tabular import rare
+
+    _calibrate("rare", rare.trial, rare.CASES, {"toy": rare.TOY}, out, seeds, jobs, resume, as_json)
 
 
 def _calibrate(

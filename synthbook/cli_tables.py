@@ -21,6 +21,7 @@ class TableModel(StrEnum):
     copula = "copula"
     bootstrap = "bootstrap"
     cart = "cart"
+    boosted = "boosted"
     tvae = "tvae"
     ctgan = "ctgan"
     diffusion = "diffusion"

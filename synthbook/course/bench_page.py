@@ -9,9 +9,9 @@ from typing import Any
 HEAD = """# Benchmarks
 
 How the package compares with others that measure the same thing: same data, same machine, runs that take turns in
-processes of their own with one thread for linear algebra. Imports are not counted. Memory is what a call adds at its
-peak. The files lie in `bench/results`, each with a sidecar that names its command; `make bench` measures all of them
-anew. Times differ from machine to machine, so look at the ratios."""
+processes of their own with one thread for linear algebra, unless a table says otherwise. Imports are not counted.
+Memory is what a call adds at its peak. The files lie in `bench/results`, each with a sidecar that names its command;
+`make bench` measures all of them anew. Times differ from machine to machine, so look at the ratios."""
 
 
 def bench_page(folder: Path) -> str:

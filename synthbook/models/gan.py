@@ -173,7 +173,8 @@ def readings(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
 def follow(average: nn.Module, net: nn.Module, keep: float) -> None:
     """Move a running mean of weights towards a net's: average <- keep average + (1 - keep) net."""
     for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        old.mul_(keep).add_(new, alpha=1 - keep)
+        if old.is_floating_point():  # a norm counts its batches in whole numbers
+            old.mul_(keep).add_(new, alpha=1 - keep)
 
 
 def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -73,7 +73,9 @@ def test_torchvision_is_pinned_with_the_torch_that_it_was_built_for() -> None:
     assert fits, f"torch is pinned to {pinned['torch']}, torchvision {found} was built for {needed}"
 
 
-def test_the_shared_peers_add_to_the_constraints_and_sdmetrics_stands_apart() -> None:
+def test_the_shared_peers_add_to_the_constraints_and_those_with_an_older_pandas_stand_apart() -> None:
     assert not pins("bench/peers.txt").keys() & pins().keys(), "the shared peer environment borrows these from .venv"
-    apart = pins("bench/peers-sdmetrics.txt")
-    assert "sdmetrics" in apart and apart["pandas"] < Version("3") <= pins()["pandas"]
+    for peer in ("sdmetrics", "ctgan"):
+        apart = pins(f"bench/peers-{peer}.txt")
+        assert peer in apart and apart["pandas"] < Version("3") <= pins()["pandas"]
+    assert pins("bench/peers-ctgan.txt").keys() & pins().keys() == {"pandas"}, "ctgan borrows all else from .venv"

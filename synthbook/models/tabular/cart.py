@@ -20,9 +20,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from synthbook.core.columns import Column
 from synthbook.core.errors import InvalidArgument
 from synthbook.models.tabular.protocol import TableGenerator, Tensors, Training, child
+from synthbook.models.tabular.trees import Nodes, features
 from synthbook.models.tabular.values import Array, as_numbers, from_numbers
-
-ABSENT = -1e12  # what a tree sees of a missing number
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,9 @@ class CartConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Tree:
+class Tree(Nodes):
     """A fitted tree (nodes,) and the values (N,) of the rows in its leaves, leaf after leaf."""
 
-    feature: NDArray[np.int64]  # -1 in a leaf
-    threshold: Array
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
     start: NDArray[np.int64]  # where a leaf's values begin, and how many there are
     count: NDArray[np.int64]
     values: Array
@@ -70,18 +65,6 @@ class Tree:
             y[np.argsort(inside, kind="stable")],
         )
 
-    def leaf_of(self, x: Array) -> NDArray[np.int64]:
-        """The leaf (N,) into which each row of x (N, features) falls."""
-        at = np.zeros(len(x), dtype=np.int64)
-        going = np.flatnonzero(self.feature[at] >= 0)
-        while len(going):
-            node = at[going]
-            x32 = x[going, self.feature[node]].astype(np.float32)  # as scikit-learn compares
-            smaller = x32 <= self.threshold[node]
-            at[going] = np.where(smaller, self.left[node], self.right[node])
-            going = going[self.feature[at[going]] >= 0]
-        return at
-
     def draw(self, x: Array, rng: np.random.Generator) -> Array:
         """A value (N,) for each row: that of a training row of its leaf."""
         leaf = self.leaf_of(x)
@@ -102,7 +85,7 @@ class Cart(TableGenerator):
         for j, (column, y) in enumerate(zip(columns, values, strict=True)):
             number = int(child(seed, j).generate_state(1)[0]) % 2**31
             self.trees_.append(Tree.grown(seen, y, column, self.config.leaf, number))
-            seen = np.concatenate([seen, _features(column, y)], axis=1)
+            seen = np.concatenate([seen, features(column, y)], axis=1)
             if training.observe is not None:
                 training.observe(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
 
@@ -111,7 +94,7 @@ class Cart(TableGenerator):
         for column, tree in zip(self.layout_.modelled, self.trees_, strict=True):
             y = tree.draw(seen, rng)
             drawn[column.name] = from_numbers(column, y)
-            seen = np.concatenate([seen, _features(column, y)], axis=1)
+            seen = np.concatenate([seen, features(column, y)], axis=1)
         return pd.DataFrame(drawn)
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
@@ -122,10 +105,3 @@ class Cart(TableGenerator):
         self.trees_ = [
             Tree(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(self.layout_.modelled))
         ]
-
-
-def _features(column: Column, y: Array) -> Array:
-    """What later trees see of a column (N, features): a number or a rank, or one column for each nominal category."""
-    if column.kind == "categorical" and len(column.categories) > 2:
-        return np.asarray(y[:, None] == np.arange(len(column.categories)), dtype=float)
-    return np.asarray(np.where(np.isnan(y), ABSENT, y)[:, None])

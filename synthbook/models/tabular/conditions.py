@@ -26,9 +26,21 @@ class Conditions:
         """States of all columns."""
         return sum(span.width for span in self.spans)
 
-    def draw(self, n: int, rng: torch.Generator, *, rows: int | None = None) -> tuple[Tensor, Tensor]:
-        """Columns (n,) and states (n,): by share, or by the logarithm of their count among `rows` rows."""
+    @property
+    def rarest(self) -> int:
+        """The column with the rarest state."""
+        return min(range(len(self.shares)), key=lambda j: float(self.shares[j][self.shares[j] > 0].min()))
+
+    def draw(
+        self, n: int, rng: torch.Generator, *, rows: int | None = None, only: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Columns (n,) and states (n,): by share, or by the logarithm of their count among `rows` rows.
+
+        Any column is drawn, or `only` one.
+        """
         column = torch.randint(len(self.spans), (n,), generator=rng)
+        if only is not None:
+            column[:] = only
         state = torch.zeros(n, dtype=torch.int64)
         for j, share in enumerate(self.shares):
             weight = share if rows is None else torch.log1p(share * rows)

@@ -37,7 +37,8 @@ EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 class DiffusionConfig(NetworkConfig):
     """`T` noise levels on the cosine schedule; `layers` of the network; weights are averaged with memory `average`."""
 
-    steps: int = 5_000
+    steps: int = 6_000
+    learning_rate: float = 2e-3
     T: int = 100
     layers: int = 3
     average: float = 0.995

@@ -9,6 +9,7 @@ from typing import Any
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError
 from synthbook.core.provenance import Provenance, write_described
+from synthbook.models.tabular.boosted import Boosted
 from synthbook.models.tabular.bootstrap import Bootstrap
 from synthbook.models.tabular.cart import Cart
 from synthbook.models.tabular.copula import Copula, Marginals
@@ -22,6 +23,7 @@ FAMILIES: Mapping[str, type[TableGenerator]] = {
     "copula": Copula,
     "bootstrap": Bootstrap,
     "cart": Cart,
+    "boosted": Boosted,
     "tvae": Tvae,
     "ctgan": Ctgan,
     "diffusion": TableDiffusion,

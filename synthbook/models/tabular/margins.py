@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from synthbook.core.columns import Column
 from synthbook.models.tabular.values import Array, as_numbers, from_numbers
 
-SPIKE = 0.002  # share of the rows from which on a number is a value for itself
+SPIKE = 0.0005  # share of the rows from which on a number is a value for itself
 KNOTS = 1_000  # at most, beside those of spikes
 EDGE = 1e-9  # levels stay this far from 0 and 1
 

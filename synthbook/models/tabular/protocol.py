@@ -27,7 +27,7 @@ from synthbook.models.tabular.layout import Layout
 Seed = int | np.random.SeedSequence
 Tensors = Mapping[str, Any]
 Observer = Callable[[int, int, Mapping[str, float]], None]
-CHUNK = 10_000  # rows at a time
+CHUNK = 4_000  # rows at a time
 PATIENCE = 200  # rows drawn for each that is kept, before giving up
 
 
@@ -58,7 +58,7 @@ class TableGenerator(ABC):
 
     @abstractmethod
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        """`n` rows of the modelled columns; a family that can has them as `where` asks."""
+        """At most `n` rows of the modelled columns; a family that can has them as `where` asks."""
 
     @abstractmethod
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
@@ -91,7 +91,7 @@ class TableGenerator(ABC):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
         self.layout_ = Layout.of(table)
         frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
-        self._fit(frame, _sequence(seed), Training(steps, keep, observe))
+        self._fit(frame, sequence(seed), Training(steps, keep, observe))
         return self
 
     def sample(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Table:
@@ -110,11 +110,11 @@ class TableGenerator(ABC):
         return Table(frame, replace(schema, rules=kept))
 
     def stream(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
-        """The rows of `sample` as frames of at most 10,000, in bounded memory."""
+        """The rows of `sample` as frames of at most 4,000, in bounded memory."""
         if not hasattr(self, "layout_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
         check_count("n", n)
-        return self._stream(int(n), _sequence(seed), self.layout_.check_where(where or {}))
+        return self._stream(int(n), sequence(seed), self.layout_.check_where(where or {}))
 
     def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
         kept = drawn = chunk = 0
@@ -160,7 +160,7 @@ class Training:
     observe: Observer | None
 
 
-def _sequence(seed: Seed) -> np.random.SeedSequence:
+def sequence(seed: Seed) -> np.random.SeedSequence:
     return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
 
 

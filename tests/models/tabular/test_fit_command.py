@@ -121,3 +121,43 @@ def test_latin_letters_dates_free_text_and_many_categories(tmp_path: Path) -> No
         and set(made["gleich"]) == {"x"}
     )
     assert made["am"].dt.year.eq(2024).all() and "text" not in (tmp_path / "made.csv").read_text()
+
+
+def test_rows_that_do_not_fit_a_reviewed_schema_are_refused(
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, ["fit", str(real), "--model", "marginals", "--out", str(tmp_path / "model")]) == 0
+    schema, frame = tmp_path / "model" / "schema.toml", adult().train.frame.drop(columns=["fnlwgt"]).head(50)
+    for changed, expected in (
+        (frame.assign(sex=["Male"] * 49 + ["Other"]), "Other"),
+        (frame.assign(shoe=42), "shoe"),
+        (frame.drop(columns=["sex"]), "sex"),
+        (frame.assign(age=["forty"] + [40] * 49), "forty"),
+    ):
+        path = tmp_path / "other.csv"
+        changed.to_csv(path, index=False)
+        capsys.readouterr()
+        assert run(app, ["fit", str(path), "--schema", str(schema), "--out", str(tmp_path / "again")]) == 2
+        assert expected in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "again").exists() or not list((tmp_path / "again").iterdir())
+
+
+def test_ten_thousand_categories_are_for_models_without_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["shop,sum", *(f"s{rng.integers(10_000)},{rng.normal():.3f}" for _ in range(40_000))]
+    path = tmp_path / "real.csv"
+    path.write_text("\n".join(lines))
+    model = tmp_path / "model"
+    assert run(app, ["schema", "draft", str(path), "--out", str(tmp_path / "schema.toml")]) == 0
+    drafted = Schema.from_toml(tmp_path / "schema.toml")
+    if drafted["shop"].kind == "categorical":
+        for family, code, expected in (("tvae", 2, "name model cart or copula"), ("marginals", 0, "40,000 rows")):
+            capsys.readouterr()
+            ask = ["fit", str(path), "--schema", str(tmp_path / "schema.toml"), "--model", family, "--out", str(model)]
+            assert run(app, ask) == code
+            told = capsys.readouterr()
+            assert expected in " ".join((told.err + told.out).split())
+    else:
+        assert drafted["shop"].kind in ("id", "text")  # so many different words are taken for no category

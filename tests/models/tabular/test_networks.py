@@ -13,11 +13,12 @@ from scipy.stats import norm
 
 from synthbook.core.columns import Column
 from synthbook.core.data import adult
-from synthbook.core.errors import InvalidArgument
+from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.resume import Keep
 from synthbook.core.schema import Schema, Table
 from synthbook.models.schedule import Schedule
-from synthbook.models.tabular import diffusion, encode
+from synthbook.models.settings import NotFitted
+from synthbook.models.tabular import diffusion, encode, rare
 from synthbook.models.tabular.conditions import Conditions
 from synthbook.models.tabular.ctgan import Ctgan
 from synthbook.models.tabular.diffusion import TableDiffusion, posterior
@@ -209,3 +210,30 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
     assert ((rows * told).sum(1) == 1).all() and (told.sum(1) == 1).all()
     column, state = conditions.draw(20_000, rng)
     assert state[column == 0].float().mean().item() == pytest.approx(0.01, abs=0.005)
+    assert conditions.rarest == 0  # what has no row at all does not count
+    column, state = conditions.draw(5_000, rng, only=conditions.rarest)
+    assert (column == 0).all() and state.float().mean().item() == pytest.approx(0.01, abs=0.005)
+
+
+def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
+    few = rare.toy(2_000, seed=0)
+    model = Ctgan(batch=100, hidden=32, noise=8, rarest=True, steps=400).fit(few, seed=0)
+    drawn, real = (float((table["kind"] == "C").mean()) for table in (model.sample(20_000, seed=1), few))
+    assert 0.4 * real < drawn < 1.5 * real
+
+
+def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_rows() -> None:
+    model = Tvae(steps=150, hidden=32, latents=4).fit(pair(), seed=0)
+    last = model.history_[-1]
+    bound = model.elbo(pair(), seed=1)
+    assert bound.mean() == pytest.approx(-(last["rebuilding"] + last["KL"]), abs=0.5)
+    # the mean over many codes is the same bound, with less noise
+    assert model.elbo(pair(), seed=2, codes=32).mean() == pytest.approx(bound.mean(), abs=0.1)
+    broken = pair().frame.sample(frac=1.0, random_state=0).reset_index(drop=True)  # one column of other rows
+    first = pair().schema.names[0]
+    odd = Table(pair().frame.assign(**{first: broken[first]}), pair().schema)
+    assert model.elbo(odd, seed=1).mean() < bound.mean() - 0.2
+    with pytest.raises(SchemaError, match="the rows have the columns"):
+        model.elbo(TABLE, seed=0)
+    with pytest.raises(NotFitted):
+        Tvae().elbo(pair(), seed=0)

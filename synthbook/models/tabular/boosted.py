@@ -1,0 +1,229 @@
+"""One column after the other, as in `cart`, but many small trees vote on each: gradient boosting as a generator.
+
+    p(x_j = k | x_1, ..., x_{j-1}) = softmax_k( b_k + sum_m f_mk(x_1, ..., x_{j-1}) )          Friedman (2001), eq. 31
+
+A number is cut into cells first, and drawn evenly within its cell's levels. What a row gets is then no training row's
+value but a vote of all, so that the model can be sharp without copying. The trees are scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from synthbook.core.columns import Column
+from synthbook.core.errors import InvalidArgument
+from synthbook.models.tabular.margins import EDGE, Margin, margins_state, restored_margins
+from synthbook.models.tabular.protocol import TableGenerator, Tensors, Training, child
+from synthbook.models.tabular.trees import ABSENT, Nodes
+from synthbook.models.tabular.values import Array, as_numbers, from_numbers
+
+Codes = NDArray[np.int64]
+MOST_CATEGORIES = 255  # that scikit-learn's trees divide as sets
+
+
+@dataclass(frozen=True)
+class BoostedConfig:
+    """`rounds` of boosting for a column of two classes, fewer for more; `cells` of a number; `leaves` of a tree,
+    with at least `leaf` rows in each.
+    """
+
+    rounds: int = 45
+    learning_rate: float = 0.2
+    leaves: int = 15
+    leaf: int = 20
+    cells: int = 20
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.leaf, self.cells) < 1 or self.learning_rate <= 0 or self.leaves < 2:
+            raise InvalidArgument("settings", asdict(self), "positive numbers, and at least 2 leaves")
+
+
+@dataclass(frozen=True, eq=False)
+class Votes(Nodes):
+    """The trees of a column: `value` (nodes,) of each leaf, `roots` (rounds, K), `base` (K,) of the `classes` (K,).
+
+    Of a feature of categories a node has a `bitset` (-1: none): those that go left, as bits of 8 `words` of 32.
+    """
+
+    value: Array
+    bitset: Codes
+    words: Codes
+    roots: Codes
+    base: Array
+    classes: Codes
+
+    @classmethod
+    def grown(cls, x: Array, nominal: list[bool], codes: Codes, config: BoostedConfig, seed: int) -> Votes:
+        """Learnt from x (N, features), of which some are `nominal` codes, and the classes (N,)."""
+        classes, counts = np.unique(codes, return_counts=True)
+        if len(classes) == 1 or not x.shape[1]:
+            return cls.constant(classes, counts)
+        x = x.astype(np.float32).astype(float)  # as they are compared
+        fitted = HistGradientBoostingClassifier(
+            # each round grows a tree for every class: with many classes fewer rounds say as much
+            max_iter=max(round(config.rounds / np.log2(len(classes))), 1),
+            learning_rate=config.learning_rate,
+            max_leaf_nodes=config.leaves,
+            min_samples_leaf=min(config.leaf, len(x)),
+            categorical_features=nominal if any(nominal) else None,
+            early_stopping=False,
+            random_state=seed,
+        ).fit(x, codes)
+        votes = cls._read(fitted._predictors, np.argsort(~np.array(nominal), kind="stable"), classes)
+        # what the library begins with is all that it says beyond its trees
+        votes.base[:] = (np.reshape(fitted.decision_function(x[:1]), (1, -1)) - votes.scores(x[:1]))[0]
+        return votes
+
+    @classmethod
+    def constant(cls, classes: Codes, counts: Codes) -> Votes:
+        """No trees: the classes' own shares, whatever came before."""
+        nodes: Codes = np.zeros(0, dtype=np.int64)
+        numbers: Array = np.zeros(0)
+        base: Array = np.log(counts / counts.sum())
+        words, roots = nodes.reshape(0, 8), nodes.reshape(0, 1)
+        return cls(nodes, numbers, nodes, nodes, numbers, nodes, words, roots, base, classes)
+
+    @classmethod
+    def _read(cls, rounds: list[list[Any]], order: Codes, classes: Codes) -> Votes:
+        # the library counts features in this `order`: nominal ones first
+        trees = [tree for row in rounds for tree in row]
+        first = np.cumsum([0, *(len(tree.nodes) for tree in trees)])
+        sets = np.cumsum([0, *(len(tree.raw_left_cat_bitsets) for tree in trees)])
+        nodes = np.concatenate([tree.nodes for tree in trees])
+        inside, sizes = nodes["is_leaf"] == 0, np.diff(first)
+        shift, shift_sets = (np.repeat(start[:-1], sizes) for start in (first, sets))
+        return cls(
+            feature=np.where(inside, order[nodes["feature_idx"].astype(np.int64)], -1),
+            threshold=np.where(inside, nodes["num_threshold"], 0.0),
+            left=np.where(inside, nodes["left"] + shift, 0).astype(np.int64),
+            right=np.where(inside, nodes["right"] + shift, 0).astype(np.int64),
+            value=nodes["value"].astype(float),
+            bitset=np.where(inside & (nodes["is_categorical"] == 1), nodes["bitset_idx"] + shift_sets, -1),
+            words=np.concatenate([tree.raw_left_cat_bitsets for tree in trees]).reshape(-1, 8).astype(np.int64),
+            roots=first[:-1].reshape(len(rounds), -1).astype(np.int64),
+            base=np.zeros(len(rounds[0])),
+            classes=classes,
+        )
+
+    def goes_left(self, node: Codes, value: Array) -> NDArray[np.bool_]:
+        """Numbers as in one tree, categories by their bit."""
+        left, chosen = super().goes_left(node, value), self.bitset[node]
+        named = np.flatnonzero(chosen >= 0)
+        code = value[named].astype(np.int64)
+        left[named] = (self.words[chosen[named], code >> 5] >> (code & 31)) & 1
+        return left
+
+    def scores(self, x: Array) -> Array:
+        """b + sum of the trees' values (N, K), or (N, 1) for two classes: the log odds of the second."""
+        total = np.tile(self.base, (len(x), 1))
+        for row in self.roots:
+            for k, root in enumerate(row):
+                total[:, k] += self.value[self.leaf_of(x, int(root))]
+        return total
+
+    def probabilities(self, x: Array) -> Array:
+        """p(class | x) (N, K)."""
+        scores = self.scores(x)
+        if scores.shape[1] == 1 and len(self.classes) == 2:
+            scores = np.column_stack([np.zeros(len(x)), scores])
+        return np.asarray(softmax(scores, axis=1))
+
+    def draw(self, x: Array, rng: np.random.Generator) -> Codes:
+        """A class (N,) for each row."""
+        p = self.probabilities(x).cumsum(axis=1)
+        below = p < rng.random((len(x), 1)) * p[:, -1:]
+        drawn: Codes = self.classes[np.minimum(below.sum(axis=1), len(self.classes) - 1)]
+        return drawn
+
+
+class Boosted(TableGenerator):
+    """Boosted trees in the schema's order of columns."""
+
+    family, settings = "table-boosted", BoostedConfig
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        columns = self.layout_.modelled
+        self.margins_ = [Margin.of(column, frame[column.name]) for column in columns]
+        self.votes_: list[Votes] = []
+        seen, nominal = np.zeros((len(frame), 0)), [is_nominal(column) for column in columns]
+        for j, margin in enumerate(self.margins_):
+            rng = np.random.default_rng(child(seed, j))
+            codes = self._codes(margin, frame[margin.column.name], rng)
+            self.votes_.append(Votes.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
+            seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
+            if training.observe is not None:
+                training.observe(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
+
+    def _feature(self, j: int, rows: pd.Series[Any]) -> Array:
+        """What later trees see of column j (N,): a number, or the place of a category among those that occur."""
+        column = self.margins_[j].column
+        numbers = as_numbers(column, rows)
+        if is_nominal(column):
+            codes = np.nan_to_num(numbers, nan=len(column.categories))
+            return np.asarray(np.searchsorted(self.votes_[j].classes, codes), dtype=float)
+        return np.asarray(np.where(np.isnan(numbers), ABSENT, numbers))
+
+    def _codes(self, margin: Margin, rows: pd.Series[Any], rng: np.random.Generator) -> Codes:
+        """The cell (N,) of each number, the code of each category; a missing category is one more."""
+        column = margin.column
+        if column.categories:
+            return np.nan_to_num(as_numbers(column, rows), nan=len(column.categories)).astype(np.int64)
+        edges = cells(margin, self.config.cells)
+        return np.clip(np.searchsorted(edges, margin.draw_levels(rows, rng), "right") - 1, 0, len(edges) - 2)
+
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 0))
+        for j, (margin, votes) in enumerate(zip(self.margins_, self.votes_, strict=True)):
+            column, codes = margin.column, votes.draw(seen, rng)
+            if column.categories:
+                numbers = np.where(codes == len(column.categories), np.nan, codes)
+            else:
+                edges = cells(margin, self.config.cells)
+                u = edges[codes] + (edges[codes + 1] - edges[codes]) * rng.random(n)
+                numbers = margin.quantile(np.clip(u, EDGE, 1 - EDGE))
+            drawn[column.name] = from_numbers(column, numbers)
+            seen = np.column_stack([seen, self._feature(j, drawn[column.name])])
+        return pd.DataFrame(drawn)
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        arrays, facts = margins_state(self.margins_)
+        votes = {f"{j}/{name}": value for j, votes in enumerate(self.votes_) for name, value in vars(votes).items()}
+        return {**arrays, **votes}, {"margins": facts}
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        columns, names = self.layout_.modelled, list(Votes.__dataclass_fields__)
+        self.margins_ = restored_margins(columns, tensors, facts["margins"])
+        self.votes_ = [Votes(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(columns))]
+
+
+def is_nominal(column: Column) -> bool:
+    """Whether trees divide a column's categories as sets; with more than fit into their bits, they go by order."""
+    return column.kind == "categorical" and 2 < len(column.categories) < MOST_CATEGORIES
+
+
+def cells(margin: Margin, most: int) -> Array:
+    """Edges of cells along a number's levels: one for missing values, one for each frequent value, `most` for the rest.
+
+    A value is frequent with a share of at least 1 / (2 `most`).
+    """
+    flat = np.diff(margin.values) == 0
+    low, high = margin.levels[:-1][flat], margin.levels[1:][flat]
+    frequent = high - low >= 1 / (2 * most)
+    ends = np.unique(np.concatenate([[0.0, margin.missing, 1.0], low[frequent], high[frequent]]))
+    whole = np.array([b <= margin.missing or (frequent & (low <= a) & (high >= b)).any() for a, b in pairwise(ends)])
+    width = np.diff(ends)
+    pieces = np.where(whole, 1, np.ceil(width * most / max(width[~whole].sum(), EDGE)))
+    edges = np.concatenate([np.linspace(a, b, int(n) + 1) for (a, b), n in zip(pairwise(ends), pieces, strict=True)])
+    for a, b in zip(low, high, strict=True):  # no cut through a value: its halves would be mixed with its neighbours
+        inside = (edges > a) & (edges < b)
+        edges[inside] = np.where(edges[inside] - a < b - edges[inside], a, b)
+    return np.unique(edges)
