@@ -64,7 +64,7 @@ MODELS = (
     "scoring",
     "shipped",
 )
-TABULAR = ("conditions", "ctgan", "diffusion", "families", "networks", "tvae")
+TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae")
 MODELS += ("sketch", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS}

@@ -14,12 +14,14 @@ from synthbook.cli import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
+from synthbook.core.schema import Table
 from synthbook.core.trials import read_trials
 from synthbook.models import coverage, rate, sketch
 from synthbook.models.exact_noise import GaussianNoise, loss_floor
 from synthbook.models.schedule import Schedule
 from synthbook.models.scoring import MODELS, REAL, SCORES, read_scores
 from synthbook.models.shipped import SHIPPED
+from synthbook.models.tabular import choosing, rare
 
 SHORT = {name: (family, {**settings, "steps": 3}) for name, (family, settings) in coverage.FAMILIES.items()}
 
@@ -55,6 +57,8 @@ def test_calibrate_modes_from_the_shell(
         ("modes", coverage.TRIALS, coverage.CASES),
         ("vae", rate.TRIALS, rate.CASES),
         ("diffusion", sketch.TRIALS, sketch.CASES),
+        ("tables", choosing.TRIALS, choosing.CASES),
+        ("rare", rare.TRIALS, rare.CASES),
     ],
 )
 def test_the_shipped_trials_are_those_of_the_command(name: str, path: str, cases: tuple[str, ...]) -> None:
@@ -65,6 +69,10 @@ def test_the_shipped_trials_are_those_of_the_command(name: str, path: str, cases
     assert sorted(zip(trials.case, trials.seed, strict=True)) == sorted(product(cases, range(5)))
     if name == "modes":
         assert document["budget"] == {family: settings for family, (_, settings) in coverage.FAMILIES.items()}
+    if name == "tables":
+        assert document["budget"] == choosing.STEPS
+    if name == "rare":
+        assert document["budget"] == {"toy": rare.TOY}
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
@@ -129,3 +137,54 @@ def test_score_models_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = json.loads(capsys.readouterr().out)["scores"]
     assert [row["name"] for row in rows] == [REAL, *MODELS] == list(read_scores(out).index)
     assert main(command) == 2 and "--force" in capsys.readouterr().out
+
+
+def test_a_trial_on_tables_repeats_itself_and_knows_whose_rows_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "ROWS", 400)
+    monkeypatch.setattr(choosing, "MANY", 800)
+    learned, others = choosing.parts_of_adult(3)
+    assert len(learned) == len(others) == 400 and not set(learned.frame.index) & set(others.frame.index)
+    assert learned.frame.loc[choosing.HER, "native-country"] == choosing.COUNTRY
+    assert (learned["native-country"] == choosing.COUNTRY).sum() == 1 and choosing.HER not in others.frame.index
+    one, two = (choosing.trial("marginals", seed=3) for _ in range(2))
+    timed = {"fit seconds", "draw seconds"}
+    assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in two.items() if k not in timed}
+    assert one["auc"] < 0.65 < one["real auc"] and 0 <= one["her"] <= 5
+    copied = choosing.score(learned, learned, others, seed=0)  # a copy is real, varied, useful, and not new
+    assert copied["share"] > copied["share high"] and copied["copies"] > copied["copies limit"]
+    assert copied["dependence"] == 0 and copied["coverage"] == 1
+    with pytest.raises(InvalidArgument, match="marginals"):
+        choosing.trial("no such family", seed=0)
+
+
+def test_the_toy_is_what_it_says_and_its_score_knows_its_faults() -> None:
+    real = rare.toy(50_000, seed=0)
+    good = rare.score_toy(real)
+    assert good["rare"] == pytest.approx(1, abs=0.2) and good["valley"] == pytest.approx(1, abs=0.6)
+    assert good["smaller bump"] == pytest.approx(0.5, abs=0.01)
+    flat = Table(real.frame.assign(number=np.linspace(-3, 3, len(real)), kind="A"), real.schema)
+    bad = rare.score_toy(flat)
+    assert bad["valley"] > 50 and bad["rare"] == 0
+    high = real["number"] > 0
+    assert (real["label"][high] == "yes").mean() - (real["label"][~high] == "yes").mean() == pytest.approx(
+        0.4, abs=0.03
+    )
+    for unknown in ("toy: nothing", "shuttle: min-max", "both"):
+        with pytest.raises(InvalidArgument, match="toy: both"):
+            rare.trial(unknown, seed=0)
+
+
+def test_the_thresholds_of_the_claims_about_tables_hold_in_the_trials() -> None:
+    """C3.1-4 and C3.2-5, in as many seeds as the ledger asks for."""
+    tables = read_trials(data_folder() / choosing.TRIALS).set_index(["case", "seed"])
+    few = read_trials(data_folder() / rare.TRIALS).set_index(["case", "seed"])
+    starved = []
+    for seed in range(5):
+        assert tables.loc[("tvae", seed), "f1"] >= 0.8 * tables.loc[("tvae", seed), "real f1"]
+        both = few.loc[("toy: both", seed)]
+        assert both["smaller bump"] >= 0.1 and abs(both["rare"] - 1) <= 0.5
+        assert few.loc[("toy: min-max", seed), "valley"] >= 5
+        kept = few.loc[("shuttle: both", seed), list(rare.CLASSES)].astype(float)
+        assert (abs(kept - 1) <= 0.5).all()
+        starved.append(few.loc[("shuttle: no sampling by category", seed), list(rare.CLASSES)].astype(float).min())
+    assert np.mean(np.array(starved) <= 0.5) >= 0.6

@@ -10,7 +10,7 @@ import torch
 from scipy import integrate, stats
 
 from synthbook.models import gan, nets
-from synthbook.models.gan import gradient_penalty, judge_loss, readings
+from synthbook.models.gan import follow, gradient_penalty, judge_loss, readings
 from synthbook.models.nets import ConvDown, Mlp, SpectralNorm, initialise, spectrally_normalised
 from tests.mutation import mutant
 
@@ -147,3 +147,12 @@ def test_no_spectrally_normalised_layer_stretches(kind: str) -> None:
 def test_the_judge_loss_of_a_sure_judge() -> None:
     assert float(judge_loss("saturating", torch.tensor([9.0]), torch.tensor([-9.0]))) < 1e-3
     assert float(judge_loss("wasserstein", torch.tensor([9.0]), torch.tensor([-9.0]))) == -18
+
+
+def test_an_average_of_weights_leaves_counts_alone() -> None:
+    average, net = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    with torch.no_grad():
+        net.weight.fill_(3.0)
+    net(torch.zeros(4, 2))
+    follow(average, net, 0.75)
+    assert torch.allclose(average.weight, torch.full((2,), 1.5)) and int(average.num_batches_tracked) == 0

@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from synthbook.core.columns import Column
 from synthbook.core.errors import InvalidArgument
 from synthbook.models.tabular.protocol import TableGenerator, Tensors, Training, child
-from synthbook.models.tabular.trees import Nodes, features
+from synthbook.models.tabular.trees import ABSENT, Nodes
 from synthbook.models.tabular.values import Array, as_numbers, from_numbers
 
 
@@ -85,7 +85,7 @@ class Cart(TableGenerator):
         for j, (column, y) in enumerate(zip(columns, values, strict=True)):
             number = int(child(seed, j).generate_state(1)[0]) % 2**31
             self.trees_.append(Tree.grown(seen, y, column, self.config.leaf, number))
-            seen = np.concatenate([seen, features(column, y)], axis=1)
+            seen = np.concatenate([seen, _features(column, y)], axis=1)
             if training.observe is not None:
                 training.observe(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
 
@@ -94,7 +94,7 @@ class Cart(TableGenerator):
         for column, tree in zip(self.layout_.modelled, self.trees_, strict=True):
             y = tree.draw(seen, rng)
             drawn[column.name] = from_numbers(column, y)
-            seen = np.concatenate([seen, features(column, y)], axis=1)
+            seen = np.concatenate([seen, _features(column, y)], axis=1)
         return pd.DataFrame(drawn)
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
@@ -105,3 +105,10 @@ class Cart(TableGenerator):
         self.trees_ = [
             Tree(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(self.layout_.modelled))
         ]
+
+
+def _features(column: Column, y: Array) -> Array:
+    """What later trees see of a column (N, features): a number or a rank, or one column for each nominal category."""
+    if column.kind == "categorical" and len(column.categories) > 2:
+        return np.asarray(y[:, None] == np.arange(len(column.categories)), dtype=float)
+    return np.asarray(np.where(np.isnan(y), ABSENT, y)[:, None])

@@ -6,7 +6,8 @@ Rare categories starve an ordinary GAN: most batches hold none. Here each row of
 
 and the generator pays where it does not obey. The judge is a Wasserstein critic with gradient penalty that sees rows in
 packs (PacGAN, arXiv:1712.04086), so that it notices when all of them are alike. The paper packs ten rows and drops half
-of the judge's hidden units in each step; here packs are of two and nothing is dropped, which takes fewer steps.
+of the judge's hidden units in each step; here packs are of two and nothing is dropped, which takes fewer steps. When
+rows are drawn, one that does not have what it was told is drawn again: else the crowd leaks into rare categories.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What trees see of a row, and where they send it: shared by one tree for each column and by many."""
+"""Where trees send a row: what one tree for each column and many of them have in common."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synthbook.core.columns import Column
 from synthbook.models.tabular.values import Array
 
 ABSENT = -1e12  # what a tree sees of a missing number
-
-
-def features(column: Column, y: Array) -> Array:
-    """What later trees see of a column (N, features): a number or a rank, or one column for each nominal category."""
-    if column.kind == "categorical" and len(column.categories) > 2:
-        return np.asarray(y[:, None] == np.arange(len(column.categories)), dtype=float)
-    return np.asarray(np.where(np.isnan(y), ABSENT, y)[:, None])
 
 
 @dataclass(frozen=True, eq=False)

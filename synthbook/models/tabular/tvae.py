@@ -34,6 +34,7 @@ class TvaeConfig(NetworkConfig):
     """`latents` numbers in a code, `beta` its price, `modes` of a number at most (0: min-max scaling)."""
 
     steps: int = 2_000
+    learning_rate: float = 2e-3
     latents: int = 32
     beta: float = 0.5  # the published weight of the reconstruction is 2
     modes: int = 10
@@ -75,6 +76,7 @@ class Tvae(ModeNetwork):
     def _terms(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """log p(row | z) for a code z drawn for each row, and KL(q(z | row) || N(0, 1)), both (N,) in nats."""
         mean, log_var = self.modules_["encoder"](rows).chunk(2, dim=1)
+        log_var = log_var.clamp(max=20.0)  # rows unlike all others would give infinities
         z = mean + (log_var / 2).exp() * torch.randn(mean.shape, generator=rng)
         # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2
         return self.log_likelihood(rows, z), 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(dim=1)

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from synthbook.core import checkpoints
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.payloads import Texts
+from synthbook.core.provenance import Provenance
 from synthbook.models.settings import NotFitted, check_count
 from synthbook.models.text.alphabet import BEFORE, Alphabet, Codes, parts_of
 
+Seed = int | np.random.SeedSequence
 SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
 DISCOUNT = 0.75  # D
 
@@ -48,6 +52,8 @@ class Counts:
 class NGram:
     """A model of characters given the `n` - 1 before. After `fit`: `alphabet_`, `counts_` for k = 1, ..., n."""
 
+    family = "text-ngram"
+
     def __init__(self, n: int = 5, *, smoothing: str = "kneser-ney"):
         if not isinstance(n, int) or not 1 <= n <= 8:
             raise InvalidArgument("n", n, "a whole number from 1 to 8")
@@ -55,8 +61,11 @@ class NGram:
             raise InvalidArgument("smoothing", smoothing, f"one of {', '.join(SMOOTHINGS)}")
         self.n, self.smoothing = n, smoothing
 
-    def fit(self, texts: Texts | Iterable[str]) -> Self:
-        """Count. Raises `HoldoutError`, and `InvalidArgument` for texts without a character."""
+    def fit(self, texts: Texts | Iterable[str], *, seed: Seed = 0) -> Self:
+        """Count; `seed` is there for whoever fits several kinds of models, and changes nothing.
+
+        Raises `HoldoutError`, and `InvalidArgument` for texts without a character.
+        """
         parts = parts_of(texts, "fitting an n-gram model")
         self.alphabet_ = Alphabet.of(parts)
         v, codes = len(self.alphabet_), [self._padded(part) for part in parts]
@@ -99,7 +108,7 @@ class NGram:
                 p = np.where(total > 0, mixed, p)
         return p
 
-    def sample(self, n: int, *, seed: int | np.random.SeedSequence, prompt: str = "") -> str:
+    def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
         """`n` characters that follow `prompt`, one after the other."""
         check_count("n", n)
         if not hasattr(self, "counts_"):
@@ -115,6 +124,24 @@ class NGram:
             p[-1] = 0  # what stands for characters that were never seen is not written
             drawn.append(int(rng.choice(v, p=p / p.sum())))
         return self.alphabet_.text(drawn[before:])
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        if not hasattr(self, "counts_"):
+            raise NotFitted("this NGram has seen no text: there is nothing to save")
+        tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
+        card = {"n": self.n, "smoothing": self.smoothing, "alphabet": self.alphabet_.characters}
+        return checkpoints.save(folder, tensors, card, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(card["n"], smoothing=card["smoothing"])
+        model.alphabet_ = Alphabet(card["alphabet"])
+        names = list(Counts.__dataclass_fields__)
+        model.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(model.n)]
+        return model
 
     def _padded(self, text: str) -> Codes:
         return self.alphabet_.codes(BEFORE * (self.n - 1) + text)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from synthbook.core.data import austen
-from synthbook.core.errors import HoldoutError, InvalidArgument
+from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
+from synthbook.core.provenance import Provenance
 from synthbook.models.settings import NotFitted
 from synthbook.models.text import ngram
 from synthbook.models.text.alphabet import UNKNOWN, unigram_entropy
 from synthbook.models.text.ngram import DISCOUNT, SMOOTHINGS, NGram
+from synthbook.models.text.table import bits_of_austen, plot_bits
+from synthbook.models.text.transformer import Transformer
 from tests.mutation import mutant
 
 TEXTS = ["abracadabra", "a cab, a bar", "\nbad"]
@@ -117,3 +121,31 @@ def test_what_cannot_be_counted_is_refused() -> None:
         NGram().sample(3, seed=0)
     with pytest.raises(InvalidArgument, match="at least one character"):
         NGram(2).fit(TEXTS).bits_per_character("")
+
+
+def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
+    model = NGram(4, smoothing="witten-bell").fit(TEXTS, seed=1)
+    origin = Provenance("a test", "pytest")
+    kept = NGram.load(model.save(tmp_path / "one", origin))
+    assert kept.bits_per_character("a bad car") == model.bits_per_character("a bad car")
+    assert kept.sample(50, seed=2) == model.sample(50, seed=2)
+    kept.save(tmp_path / "two", origin)
+    for name in ("model.json", "model.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with pytest.raises(DataError, match="text-ngram"):
+        Transformer.load(tmp_path / "one")
+    with pytest.raises(NotFitted):
+        NGram().save(tmp_path / "three", origin)
+
+
+def test_the_table_of_austen_is_that_of_its_models() -> None:
+    table = bits_of_austen((1, 3), characters=3_000)
+    assert set(table["smoothing"]) == set(SMOOTHINGS) and table["n"].tolist() == [1, 3] * 3
+    split = austen()
+    learned = [novel[:3_000] for novel in split.train.texts]
+    held_out = "".join(novel[:500] for novel in split.test.data.texts)
+    one = table[(table.smoothing == "kneser-ney") & (table.n == 3)]["bits"].item()
+    assert one == NGram(3).fit(learned).bits_per_character(held_out) < table.attrs["unigram"]
+    assert table.attrs["unigram"] == unigram_entropy(held_out)
+    ax = plot_bits(table)
+    assert len(ax.lines) == len(SMOOTHINGS) + 1 and "bits" in ax.get_ylabel()
