@@ -76,7 +76,7 @@ class Votes(Nodes):
             max_leaf_nodes=config.leaves,
             min_samples_leaf=min(config.leaf, len(x)),
             categorical_features=nominal if any(nominal) else None,
-            # without it, the step of a class that a leaf holds once is 1 over its tiny curvature, and takes over the leaf
+            # without it, a class that a leaf holds once takes the leaf over: its step is 1 over a tiny curvature
             l2_regularization=config.l2,
             early_stopping=False,
             random_state=seed,

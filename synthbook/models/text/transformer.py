@@ -2,9 +2,7 @@
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V                  Vaswani et al., arXiv:1706.03762, eq. 1
 
-Where a character stands is told by turning Q and K, so that their product depends on how far apart two characters are
-(Su et al., arXiv:2104.09864). Fewer than a million parameters; it learns from random stretches of text, with the same
-loop as the other networks.
+Fewer than a million parameters; it learns from random stretches of text, with the same loop as the other networks.
 """
 
 from __future__ import annotations
@@ -28,9 +26,7 @@ from synthbook.core.resume import Keep, Parts
 from synthbook.models.nets import initialise
 from synthbook.models.settings import NotFitted, check_count, configured
 from synthbook.models.text.alphabet import BEFORE, Alphabet, parts_of
-from synthbook.models.training import Look, Observer, Seed, set_rate, step_rng, train, warm_then_cosine
-
-TOGETHER = 64  # stretches of text that are judged at a time
+from synthbook.models.training import Observer, Seed, set_rate, step_rng, train, warm_then_cosine
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,8 @@ class TransformerConfig:
     layers: int = 3
 
     def __post_init__(self) -> None:
-        if min(asdict(self).values()) <= 0 or self.width % (2 * self.heads) or self.context < 2:
-            needed = "positive numbers, a context of at least 2, heads that divide the width into even parts"
-            raise InvalidArgument("settings", asdict(self), needed)
-
-
-def turned(x: Tensor) -> Tensor:
-    """Each pair of numbers of (..., places, d) turned about the origin, by its own angle from place to place."""
-    places, d = x.shape[-2:]
-    angle = torch.arange(places)[:, None] * 10_000 ** -(torch.arange(0, d, 2) / d)  # (places, d / 2)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-1)
+        if min(asdict(self).values()) <= 0 or self.width % self.heads:
+            raise InvalidArgument("settings", asdict(self), "positive numbers, heads that divide the width")
 
 
 class Layer(nn.Module):
@@ -75,7 +62,7 @@ class Layer(nn.Module):
         """(N, places, width) to the same."""
         n, places, width = x.shape
         q, k, v = self.asked(self.norm_1(x)).view(n, places, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True)  # (N, heads, places, width / heads)
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (N, heads, places, width / heads)
         x = x + self.mixed(seen.transpose(1, 2).reshape(n, places, width))
         return x + self.down(F.gelu(self.up(self.norm_2(x))))  # type: ignore[no-any-return]
 
@@ -88,12 +75,13 @@ class Net(nn.Module):
     def __init__(self, characters: int, config: TransformerConfig):
         super().__init__()
         self.character = nn.Embedding(characters, config.width)
+        self.place = nn.Embedding(config.context, config.width)
         self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.norm, self.out = nn.LayerNorm(config.width), nn.Linear(config.width, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits after each place."""
-        x = self.character(codes)
+        x = self.character(codes) + self.place(torch.arange(codes.shape[1]))
         for layer in self.layers:
             x = layer(x)
         result: Tensor = self.out(self.norm(x))
@@ -116,52 +104,43 @@ class Transformer:
         steps: int | None = None,
         keep: Keep | None = None,
         observe: Observer | None = None,
-        look: Look | None = None,
     ) -> Self:
         """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.
 
         Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`.
         """
         parts = parts_of(texts, "training a transformer")
-        net, alphabet = self.begin(parts, seed=seed)._fitted()
-        codes = torch.from_numpy(alphabet.codes(BEFORE.join(["", *parts])))
+        self.alphabet_ = Alphabet.of(parts)
+        codes = torch.from_numpy(self.alphabet_.codes(BEFORE.join(["", *parts])))
         length = self.config.context + 1
         if len(codes) < length:
             raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context}")
-        optimiser = torch.optim.AdamW(net.parameters(), lr=self.config.learning_rate, weight_decay=0.1, betas=(0.9, 0.99))
+        self.net_ = Net(len(self.alphabet_), self.config)
+        initialise(self.net_, step_rng(seed, 0))
+        optimiser = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
         total = self.config.steps if steps is None else steps
 
         def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
             first = torch.randint(len(codes) - length + 1, (self.config.batch, 1), generator=rng)
             rows = codes[first + torch.arange(length)]
-            loss = _nats(net, rows).mean()
+            loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
             set_rate(optimiser, self.config.learning_rate * warm_then_cosine(k, total))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
             optimiser.step()
             return {"loss": loss.item()}
 
         about = {"model": self.family, "config": asdict(self.config), "data": sha256(codes.numpy().tobytes())}
         self.history_ = train(
-            Parts({"net": net}, {"net": optimiser}),
+            Parts({"net": self.net_}, {"net": optimiser}),
             step,
             steps=total,
             seed=seed,
             described=about,
             keep=keep,
             observe=observe or (lambda step, steps, losses: None),
-            look=look,
         )
-        return self
-
-    @torch.no_grad()
-    def begin(self, texts: Texts | Iterable[str], *, seed: Seed) -> Self:
-        """The alphabet of texts, and a network that has learnt nothing: where `fit` sets out."""
-        self.alphabet_ = Alphabet.of(parts_of(texts, "training a transformer"))
-        self.net_ = Net(len(self.alphabet_), self.config)
-        initialise(self.net_, step_rng(seed, 0))
-        self.net_.character.weight.mul_(0.1)  # so that what is learnt soon outweighs it
         return self
 
     @torch.no_grad()
@@ -171,11 +150,12 @@ class Transformer:
         if not text:
             raise InvalidArgument("text", text, "at least one character")
         codes, half = torch.from_numpy(alphabet.codes(BEFORE + text)), self.config.context // 2
-        windows = codes.unfold(0, min(2 * half, len(text)) + 1, half)  # (m, places + 1), each half over the one before
-        lost = torch.cat([_nats(net, some) for some in windows.split(TOGETHER)])  # (m, places)
-        rest = len(text) - half * (len(lost) - 1) - lost.shape[1]  # characters after the last window
-        end = _nats(net, codes[None, -windows.shape[1] :])[0, lost.shape[1] - rest :]
-        total = torch.cat([lost[0, :half], lost[:, half:].flatten(), end]).double().sum().item()
+        total = 0.0
+        for first in range(0, len(codes) - 1, half):
+            start = max(first - half, 0)
+            window = codes[start : first + half + 1]
+            lost = F.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="none")
+            total += float(lost[first - start :].sum())
         return total / math.log(2) / len(text)
 
     @torch.no_grad()
@@ -207,17 +187,7 @@ class Transformer:
         model.net_.load_state_dict(tensors)
         return model
 
-    def _kept(self) -> dict[str, nn.Module]:
-        """The networks that sampling needs."""
-        return {"net": self._fitted()[0]}
-
     def _fitted(self) -> tuple[Net, Alphabet]:
         if not hasattr(self, "net_"):
             raise NotFitted("this Transformer has seen no text: fit it, or load one that was fitted")
         return self.net_, self.alphabet_
-
-
-def _nats(net: Net, rows: Tensor) -> Tensor:
-    """-ln p (N, places) of each character of (N, places + 1) but the first."""
-    lost = F.cross_entropy(net(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
-    return lost.view(len(rows), -1)
