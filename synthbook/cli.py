@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_models, cli_sample, cli_simulation, cli_tables
+from synthbook import cli_language, cli_models, cli_sample, cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -43,10 +43,10 @@ calibrate.command("randomization")(cli_simulation.calibrate_randomization)
 for name in ("modes", "vae", "diffusion", "tables", "rare"):
     calibrate.command(name)(getattr(cli_models, f"calibrate_{name}"))
 train.command("localizer")(cli_simulation.train_localizer)
-train.command("fashion-vae")(cli_models.train_vae)
-train.command("fashion-gan")(cli_models.train_gan)
-train.command("fashion-ddpm")(cli_models.train_ddpm)
+for name in cli_models.TRAINED:
+    train.command(name)(cli_models.trainer(name))
 app.command()(cli_sample.sample)
+app.command()(cli_language.verify)
 
 
 @app.callback()

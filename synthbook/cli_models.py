@@ -1,5 +1,4 @@
-"""The verbs of section 3: train fashion-vae, -gan and -ddpm, score-models, and calibrate modes, vae,
-diffusion, tables and rare."""
+"""The verbs of section 3: train the shipped models, score-models, and calibrate modes, vae, diffusion, tables, rare."""
 
 from __future__ import annotations
 
@@ -22,13 +21,12 @@ class Length(StrEnum):
     full = "full"
 
 
-class FashionModel(StrEnum):
-    """The models of `models.fashion.RECIPES`."""
-
-    vae = "fashion-vae"
-    gan = "fashion-gan"
-    ddpm = "fashion-ddpm"
-
+TRAINED = {  # the recipes of `models.shipped.RECIPES`
+    "fashion-vae": "a variational autoencoder on Fashion-MNIST",
+    "fashion-gan": "a generative adversarial network on Fashion-MNIST",
+    "fashion-ddpm": "a diffusion model on Fashion-MNIST",
+    "austen-transformer": "a transformer that writes like Jane Austen, character by character",
+}
 
 Trials = Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials are kept, one file each.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Trials of each case.")]
@@ -39,53 +37,36 @@ Seed = Annotated[int, typer.Option(min=0)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
 
 
-def train_vae(
-    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train a variational autoencoder on Fashion-MNIST.
+def trainer(name: str) -> Callable[..., None]:
+    """The verb that makes a shipped model anew."""
 
-    Examples: `synthbook train fashion-vae --profile full --out build/vae`, and with `--resume` after Ctrl-C
-    """
-    _train(FashionModel.vae, out, profile, seed, resume, as_json)
+    def verb(
+        out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
+    ) -> None:
+        from synthbook.models.making import make
+        from synthbook.models.shipped import RECIPES
 
+        with bar(f"training {name}") as told:
+            log = make(
+                name,
+                RECIPES[name],
+                out,
+                profile=profile.value,
+                seed=seed,
+                resume=resume,
+                observe=lambda step, steps, losses: told(step, steps, next(iter(losses.values()))),
+            )
+        if as_json:
+            put_json({"folder": str(out)} | log)
+        else:
+            last = ", ".join(f"{key} {value:.3g}" for key, value in log["history"][-1].items() if key != "step")
+            put(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
 
-def train_gan(
-    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train a generative adversarial network on Fashion-MNIST.
-
-    Examples: `synthbook train fashion-gan --profile full --out build/gan`, and with `--resume` after Ctrl-C
-    """
-    _train(FashionModel.gan, out, profile, seed, resume, as_json)
-
-
-def train_ddpm(
-    out: Out, profile: Profile = Length.full, seed: Seed = 0, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train a diffusion model on Fashion-MNIST.
-
-    Examples: `synthbook train fashion-ddpm --profile full --out build/ddpm`, and with `--resume` after Ctrl-C
-    """
-    _train(FashionModel.ddpm, out, profile, seed, resume, as_json)
-
-
-def _train(model: FashionModel, out: Path, profile: Length, seed: int, resume: bool, as_json: bool) -> None:
-    from synthbook.models.fashion import make
-
-    with bar(f"training {model.value}") as told:
-        log = make(
-            model.value,
-            out,
-            profile=profile.value,
-            seed=seed,
-            resume=resume,
-            observe=lambda step, steps, losses: told(step, steps, next(iter(losses.values()))),
-        )
-    if as_json:
-        put_json({"folder": str(out)} | log)
-    else:
-        last = ", ".join(f"{name} {value:.3g}" for name, value in log["history"][-1].items() if name != "step")
-        put(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
+    verb.__doc__ = (
+        f"Train {TRAINED[name]}.\n\n"
+        f"Examples: `synthbook train {name} --profile full --out build/{name}`, and with `--resume` after Ctrl-C"
+    )
+    return verb
 
 
 def score_models(

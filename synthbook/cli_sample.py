@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +16,16 @@ if TYPE_CHECKING:
     from synthbook.core.provenance import Provenance
 
 
+SUFFIX = {"rows": ".csv", "images": ".npz", "characters": ".txt"}
+ASKED = {"where": "rows", "classes": "images", "prompt": "characters"}  # what each option is for
+
+
 def sample(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's folder.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="FILE.csv for rows; FILE.npz for images and labels.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many rows or images.")] = 100,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="FILE.csv for rows, FILE.npz for images and labels, FILE.txt for text.")
+    ],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows, images or characters.")] = 100,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only rows with this value; may be repeated.")
@@ -28,66 +33,82 @@ def sample(
     classes: Annotated[
         str | None, typer.Option(help="Only these images, as often each: names or numbers, with commas between.")
     ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Draw rows or images from a model. Images come with a contact sheet of the first hundred (FILE.png).
+    """Draw rows, images or text from a model. Images come with a contact sheet of the first hundred (FILE.png).
 
     Examples: `synthbook sample model/ -n 10000 --where income=">50K" --out synthetic.csv`,
-    `synthbook sample fashion-ddpm -n 60 --classes Bag,Coat --out bags.npz`
+    `synthbook sample fashion-ddpm -n 60 --classes Bag,Coat --out bags.npz`,
+    `synthbook sample austen-transformer -n 2000 --prompt "Emma " --out emma.txt`
     """
     from synthbook.core.provenance import Provenance
-    from synthbook.models.tabular.families import is_table_model
+    from synthbook.models.shipped import draws, folder_of
 
-    rows = is_table_model(Path(model))
-    suffix, sheet = (".csv", None) if rows else (".npz", out.with_suffix(".png"))
-    if out.suffix != suffix:
-        raise InvalidArgument("out", str(out), f"a file name that ends in {suffix}")
-    if (classes if rows else where) is not None:
-        raise InvalidArgument(
-            "classes" if rows else "where", classes or where, "--where for rows, --classes for images"
-        )
+    folder = folder_of(model)
+    kind = draws(folder)
+    sheet = out.with_suffix(".png") if kind == "images" else None
+    if out.suffix != SUFFIX[kind]:
+        raise InvalidArgument("out", str(out), f"a file name that ends in {SUFFIX[kind]}")
+    for option, given in {"where": where, "classes": classes, "prompt": prompt}.items():
+        if given is not None and ASKED[option] != kind:
+            fitting = ", ".join(f"--{name} for {what}" for name, what in ASKED.items())
+            raise InvalidArgument(option, given, fitting)
     if not force and (taken := [str(path) for path in (out, sheet) if path is not None and path.exists()]):
         raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
     asked = "".join(f" --where {shlex.quote(one)}" for one in where or ())
     asked += f" --classes {shlex.quote(classes)}" if classes else ""
-    command = f"synthbook sample {model if sheet else Path(model).name} -n {n} --seed {seed}{asked}"
-    origin = Provenance(f"samples of {model if sheet else Path(model).name}", command, {}, 1, 1.0, seed)
-    if sheet is None:
-        _sample_rows(Path(model), out, n, seed, where or [], origin)
+    asked += f" --prompt {shlex.quote(prompt)}" if prompt else ""
+    command = f"synthbook sample {folder.name} -n {n} --seed {seed}{asked}"
+    origin = Provenance(f"samples of {folder.name}", command, _parents(folder), 1, 1.0, seed)
+    if kind == "rows":
+        _sample_rows(folder, out, n, seed, where or [], origin)
+    elif kind == "characters":
+        _sample_text(folder, out, n, seed, prompt or "", origin)
     else:
-        _sample_images(model, out, sheet, n, seed, classes, origin)
+        _sample_images(folder, out, n, seed, classes, origin)
     if as_json:
         put_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
     else:
-        put(f"{out}: {n:,} rows" if sheet is None else f"{out}: {n:,} images; look at {sheet}")
+        put(f"{out}: {n:,} {kind}" + ("" if sheet is None else f"; look at {sheet}"))
+
+
+def _parents(folder: Path) -> dict[str, str]:
+    from synthbook.core.checkpoints import CARD
+    from synthbook.core.files import sha256_file
+
+    return {f"{folder.name}/{CARD}": sha256_file(folder / CARD)}
 
 
 def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], origin: Provenance) -> None:
-    from synthbook.core.checkpoints import CARD
-    from synthbook.core.files import sha256_file
     from synthbook.models.tabular.families import load, write_rows
 
     if unclear := [one for one in where if "=" not in one]:
         raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")
     asked = dict(one.split("=", 1) for one in where)
-    described = replace(origin, parents={f"{model.name}/{CARD}": sha256_file(model / CARD)})
     with counter("drawing", "rows") as observe:
-        write_rows(load(model), n, out, described, seed=seed, where=asked, observe=observe)
+        write_rows(load(model), n, out, origin, seed=seed, where=asked, observe=observe)
 
 
-def _sample_images(
-    model: str, out: Path, sheet: Path, n: int, seed: int, classes: str | None, origin: Provenance
-) -> None:
+def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, origin: Provenance) -> None:
+    from synthbook.models.shipped import load_text
+    from synthbook.models.text.novels import write_text
+
+    with counter("writing", "characters") as observe:
+        write_text(load_text(model), n, out, origin, seed=seed, prompt=prompt, observe=observe)
+
+
+def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | None, origin: Provenance) -> None:
     from synthbook.models.fashion import write_samples, write_sheet
     from synthbook.models.shipped import load
 
     generator = load(model)
     if not generator.learnt_.is_image:
-        raise InvalidArgument("model", model, "a model that was fitted to images")
+        raise InvalidArgument("model", str(model), "a model that was fitted to images")
     drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))
     write_samples(drawn, out, origin)
-    write_sheet(drawn.take(slice(0, 100)), sheet, origin)
+    write_sheet(drawn.take(slice(0, 100)), out.with_suffix(".png"), origin)
 
 
 def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:

@@ -5,16 +5,14 @@ Names of columns and categories come from somebody's data: everything is escaped
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from synthbook.core.html import document, image, table
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
 from synthbook.evaluation.tables import plot_dependence, plot_marginals
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from synthbook.evaluation.report import Report
 
 SHOWN = 4.0  # bands to either side; what lies farther out is drawn at the edge
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.fails{font-weight:bold}"""
 
 
 def plot_questions(lines: tuple[Line, ...], ax: Axes | None = None) -> Axes:
@@ -71,36 +66,17 @@ def page(report: Report) -> str:
     answers = {True: "yes", False: "no", None: "not asked"}
     questions = [[escape(q), answers[passes]] for q, passes in report.answers.items()]
     rows = [[escape(x.question), escape(x.metric), *x.shown, _mark(x)] for x in report.lines]
-    pictures = [f'<img src="{_png(figure)}" alt="{escape(alt)}">' for alt, figure in figures(report).items()]
+    pictures = [image(figure, alt) for alt, figure in figures(report).items()]
     body = [
         "<h1>Is it real, varied, useful, new?</h1>",
         f"<p><strong>{escape(report.verdict)}</strong></p>",
-        _table(["question", "as fresh real rows"], questions),
-        _table(["question", "measure", "value", "fresh real rows", "from", "to", "verdict"], rows),
+        table(["question", "as fresh real rows"], questions),
+        table(["question", "measure", "value", "fresh real rows", "from", "to", "verdict"], rows),
         *(f"<p>{escape(note)}</p>" for note in report.notes),
         *pictures,
     ]
-    head = f'<meta charset="utf-8"><title>Evaluation of a synthetic table</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+    return document("Evaluation of a synthetic table", body)
 
 
 def _mark(line: Line) -> str:
     return escape(line.verdict) if line.passes else f'<span class="fails">✗ {escape(line.verdict)}</span>'
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """Cells are HTML already."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = ["".join(f'<td class="n">{c}</td>' if _is_number(c) else f"<td>{c}</td>" for c in row) for row in rows]
-    return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _is_number(cell: str) -> bool:
-    return cell.lstrip("-").replace(",", "").replace(".", "", 1).isdigit()
-
-
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -57,6 +57,7 @@ MODELS = (
     "exact_noise",
     "fashion",
     "inputs",
+    "making",
     *NETWORKS,
     "protocol",
     "rate",
@@ -65,7 +66,7 @@ MODELS = (
     "shipped",
 )
 TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae")
-MODELS += ("sketch", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
+MODELS += ("sketch", "text.novels", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS}
 

@@ -1,8 +1,9 @@
-"""synthbook train fashion-..., and synthbook sample: as people run them, on the smallest models."""
+"""synthbook train and synthbook sample: as people run them, on the smallest models."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from PIL import Image
 
 from synthbook.cli import main
+from synthbook.cli_models import TRAINED
 from synthbook.core.data import digits
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import Provenance, read_provenance
 from synthbook.models import fashion, shipped
-from synthbook.models.fashion import RECIPES, Recipe
 from synthbook.models.points import GRID
+from synthbook.models.shipped import RECIPES
+from synthbook.models.text import novels
+from synthbook.models.text.ngram import NGram
 from synthbook.models.vae import VAE
 
 ORIGIN = Provenance("a test", "pytest")
@@ -32,9 +36,10 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = RECIPES[name]
-    small = Recipe(recipe.family, {**recipe.settings, "width": 8, "batch": 8}, recipe.full, quick=10)
-    monkeypatch.setattr(fashion, "RECIPES", {name: small})
+    small = replace(recipe, settings={**recipe.settings, "width": 8, "batch": 8}, quick=10)
+    monkeypatch.setattr(shipped, "RECIPES", {name: small})
     monkeypatch.setattr(fashion, "fashion_mnist", digits)
+    monkeypatch.setattr(novels, "LOOK", 30)
     command = ["train", name, "--profile", "quick", "--out", str(tmp_path), "--json"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
@@ -43,10 +48,30 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     assert log["command"] == f"synthbook train {name} --profile quick --seed 0"
     assert log["steps"] == 10 == len(log["history"])
     assert read_provenance(tmp_path / "log.json").synthetic_share == 1.0
-    assert len(list((tmp_path / "looks").glob("*.png"))) == 10
-    assert isinstance(shipped.load(tmp_path), recipe.family)
+    kind = shipped.draws(tmp_path)
+    suffix, load = {"images": (".png", shipped.load), "characters": (".txt", shipped.load_text)}[kind]
+    assert len(list((tmp_path / "looks").glob(f"*{suffix}"))) == 10
+    assert isinstance(load(tmp_path), recipe.family)
     assert not (tmp_path / "state").exists()
     assert main(command) == 2 and "nothing is overwritten" in capsys.readouterr().out
+
+
+def test_every_recipe_has_its_verb() -> None:
+    assert list(TRAINED) == list(RECIPES)
+
+
+def test_sample_writes_text_that_goes_on_from_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = NGram(4).fit("the cat sat on the mat and the dog sat on the log. " * 9)
+    folder, out = model.save(tmp_path / "cats", ORIGIN), tmp_path / "cats.txt"
+    command = ["sample", str(folder), "-n", "1200", "--prompt", "the dog", "--out", str(out)]
+    assert main(command) == 0
+    written = out.read_text(encoding="utf-8")
+    assert len(written) == 1_207 and written.startswith("the dog") and "1,200 characters" in capsys.readouterr().out
+    assert read_provenance(out).command == "synthbook sample cats -n 1200 --seed 0 --prompt 'the dog'"
+    second = np.random.SeedSequence(0).spawn(3)[1]
+    assert written[507:1007] == model.sample(500, seed=second, prompt=written[:507])  # it goes on
+    out.unlink()
+    assert main(command) == 0 and out.read_text(encoding="utf-8") == written
 
 
 def test_sample_draws_the_classes_asked_for(
@@ -74,6 +99,8 @@ def test_sample_draws_the_classes_asked_for(
     [
         (["--classes", "3,Hat"], "some of 0, 1, 2"),
         (["--out", "digits.csv"], "ends in .npz"),
+        (["--where", "a=1"], "--where for rows"),
+        (["--prompt", "a"], "--prompt for characters"),
         (["-n", "0"], "greater than or equal to 1"),
     ],
 )

@@ -13,8 +13,9 @@ from synthbook.core.files import sha256_file
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
 from synthbook.evaluation import feature_nets
-from synthbook.models.fashion import LOG, RECIPES
-from synthbook.models.shipped import SHIPPED, load
+from synthbook.models import fashion
+from synthbook.models.making import LOG
+from synthbook.models.shipped import RECIPES, SHIPPED, load
 
 NAMES = sorted(path.name for path in (data_folder() / SHIPPED).iterdir() if path.is_dir())
 
@@ -38,7 +39,7 @@ def test_the_log_tells_how_it_was_made(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", fashion.RECIPES)
 def test_it_draws_the_classes_it_is_asked_for(name: str) -> None:
     """Judged by the classifier that saw real photographs only, and names 90 % of the real test images rightly."""
     wanted = np.repeat(np.arange(10), 20)

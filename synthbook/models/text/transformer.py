@@ -26,7 +26,7 @@ from synthbook.core.resume import Keep, Parts
 from synthbook.models.nets import initialise
 from synthbook.models.settings import NotFitted, check_count, configured
 from synthbook.models.text.alphabet import BEFORE, Alphabet, parts_of
-from synthbook.models.training import Observer, Seed, set_rate, step_rng, train, warm_then_cosine
+from synthbook.models.training import Look, Observer, Seed, set_rate, step_rng, train, warm_then_cosine
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Transformer:
         steps: int | None = None,
         keep: Keep | None = None,
         observe: Observer | None = None,
+        look: Look | None = None,
     ) -> Self:
         """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.
 
@@ -140,6 +141,7 @@ class Transformer:
             described=about,
             keep=keep,
             observe=observe or (lambda step, steps, losses: None),
+            look=look,
         )
         return self
 

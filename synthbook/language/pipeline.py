@@ -1,0 +1,211 @@
+"""generate -> filter -> deduplicate -> balance -> train, one record after the other, and a ledger of every drop.
+
+A stage takes records as they come and tells of each, in order, whether it stays, or why not. Stages are chained without
+being run to the end one by one, so that a million records pass in bounded memory. Verdicts that cost something are kept
+in a file as they are made: a run that was killed asks again for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.language.records import Record, lines, read_lines
+from synthbook.language.verify.dedup import NearDuplicates
+from synthbook.language.verify.execute import Case, Program, Property, execute
+from synthbook.language.verify.sandbox import Sandbox
+from synthbook.language.verify.schema import checked
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Told = tuple[Record, str | None]  # the record, with its verdict, and the reason why it is dropped
+Stage = Callable[[Iterable[Record]], Iterator[Told]]
+BATCH = 500  # records whose signatures are computed together
+LEDGER, KEPT = "ledger.json", "kept.jsonl"
+
+
+@dataclass
+class Entry:
+    """What a stage did: records in and out, drops by reason, with the ids of the first few, seconds of its own."""
+
+    stage: str
+    came: int = 0
+    stayed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def run(
+    records: Iterable[Record],
+    stages: Mapping[str, Stage],
+    *,
+    dropped: Callable[[Record, str, str], None] = lambda record, stage, reason: None,
+) -> tuple[Iterator[Record], list[Entry]]:
+    """The records that pass all stages, as they are asked for, and the ledger, which is whole when they were read.
+
+    `dropped(record, stage, reason)` is told each drop.
+    """
+    if not stages:
+        raise InvalidArgument("stages", {}, "at least one stage by name")
+    ledger = [Entry(name) for name in stages]
+    flow: Iterator[Record] = iter(records)
+    for entry, stage in zip(ledger, stages.values(), strict=True):
+        flow = _passing(flow, stage, entry, dropped)
+    return flow, ledger
+
+
+def _passing(
+    flow: Iterable[Record], stage: Stage, entry: Entry, dropped: Callable[[Record, str, str], None]
+) -> Iterator[Record]:
+    waited = 0.0  # for the stages before
+
+    def counted() -> Iterator[Record]:
+        nonlocal waited
+        source = iter(flow)
+        while True:
+            began = time.perf_counter()
+            record = next(source, None)
+            waited += time.perf_counter() - began
+            if record is None:
+                return
+            entry.came += 1
+            yield record
+
+    told = stage(counted())
+    while True:
+        began, before = time.perf_counter(), waited
+        found = next(told, None)
+        entry.seconds += time.perf_counter() - began - (waited - before)
+        if found is None:
+            return
+        record, reason = found
+        if reason is None:
+            entry.stayed += 1
+            yield record
+        else:
+            entry.reasons[reason] += 1
+            dropped(record, entry.stage, reason)
+
+
+# ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def execution(cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, *, kept: Path | None = None) -> Stage:
+    """Keeps what returns the right value on all cases of the function that its label names; verdicts go into `kept`."""
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        known, source = _known(kept), iter(records)
+        while some := list(islice(source, BATCH)):
+            fresh = {record.key: record for record in some if record.key not in known}
+            programs = (Program(key, record.label, record.response) for key, record in fresh.items())
+            for verdict in execute(programs, cases, sandbox):
+                known[str(verdict.id)] = verdict.reason
+                if kept is not None:
+                    with kept.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({"key": verdict.id, "reason": verdict.reason}) + "\n")
+            for record in some:
+                reason = known[record.key]
+                yield record.told("execution", reason), None if reason == "passed" else reason
+
+    return stage
+
+
+def _known(kept: Path | None) -> dict[str, str]:
+    if kept is None or not kept.exists():
+        return {}
+    raw = kept.read_bytes()
+    if raw and not raw.endswith(b"\n"):  # killed while a line was written: that verdict is asked for again
+        kept.write_bytes(raw[: raw.rfind(b"\n") + 1])
+    try:
+        return {str(line["key"]): str(line["reason"]) for _, line in read_lines(kept)}
+    except KeyError as error:
+        raise DataError(f"{kept}: a line without {error}: remove the file and run again") from None
+
+
+def near_duplicates(memory: NearDuplicates | None = None) -> Stage:
+    """Drops what nearly repeats an earlier record, whose id is in its verdict."""
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        remembered, ids, source = memory or NearDuplicates(), list[str](), iter(records)
+        while some := list(islice(source, BATCH)):
+            ids += [record.id for record in some]
+            for record, number in zip(some, remembered.add([record.response for record in some]), strict=True):
+                told = record.told("near duplicates", None if number is None else ids[number])
+                yield told, None if number is None else "repeats another"
+
+    return stage
+
+
+def form(schema: type[BaseModel]) -> Stage:
+    """Keeps responses that are JSON of a schema."""
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        for record in records:
+            _, wrong = checked(record.response, schema)
+            yield record.told("form", wrong or "fits"), wrong or None
+
+    return stage
+
+
+def exact_duplicates() -> Stage:
+    """Drops what an earlier record says to the letter."""
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        seen: set[str] = set()
+        for record in records:
+            yield record, "said before" if record.key in seen else None
+            seen.add(record.key)
+
+    return stage
+
+
+def at_most(most: int, kind: Callable[[Record], str] = lambda record: record.label) -> Stage:
+    """Keeps the first `most` of each kind."""
+    if most < 1:
+        raise InvalidArgument("most", most, "at least 1 of each kind")
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        seen: Counter[str] = Counter()
+        for record in records:
+            seen[kind(record)] += 1
+            yield record, f"more than {most} {kind(record)}" if seen[kind(record)] > most else None
+
+    return stage
+
+
+def only(holds: Callable[[Record], bool], reason: str) -> Stage:
+    """Keeps what a test of your own says yes to."""
+    return lambda records: ((record, None if holds(record) else reason) for record in records)
+
+
+# ── to disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(
+    records: Iterable[Record], stages: Mapping[str, Stage], out: Path, origin: Provenance
+) -> tuple[Path, list[Entry]]:
+    """Run, and write what stays to `out/kept.jsonl` and the ledger to `out/ledger.json`, each with a sidecar."""
+    flow, ledger = run(records, stages)
+    path = write_described(Path(out) / KEPT, lines(flow), origin)
+    write_described(Path(out) / LEDGER, json.dumps([as_json(entry) for entry in ledger], indent=1) + "\n", origin)
+    return path, ledger
+
+
+def as_json(entry: Entry) -> dict[str, Any]:
+    """An entry as plain JSON."""
+    return {
+        "stage": entry.stage,
+        "in": entry.came,
+        "out": entry.stayed,
+        "reasons": dict(entry.reasons.most_common()),
+        "seconds": round(entry.seconds, 3),
+    }

@@ -1,0 +1,69 @@
+"""What flows through the pipeline: a prompt, what was answered, where it came from, and what was said about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from synthbook.core.errors import DataError
+from synthbook.core.files import sha256
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer. `label` is its kind; `provenance` tells who made it, `verdicts` what each stage found."""
+
+    id: str
+    prompt: str
+    response: str
+    label: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of what was asked, answered and labelled: the same for the same content, whoever made it."""
+        return sha256(json.dumps([self.prompt, self.response, self.label]).encode())
+
+    def told(self, stage: str, verdict: Any) -> Record:
+        """The same record with one more verdict."""
+        return replace(self, verdicts={**self.verdicts, stage: verdict})
+
+    def line(self) -> str:
+        """One line of JSON; text is data, whatever it says."""
+        return json.dumps(asdict(self), sort_keys=True) + "\n"
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and the object of each line of a JSONL file, read as it is needed; blank lines are passed over.
+
+    Raises `DataError`, which names the line, for what is no JSON object.
+    """
+    with Path(path).open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                found = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error}): one object is expected there") from None
+            if not isinstance(found, dict):
+                raise DataError(f"{path}, line {number}: a {type(found).__name__}; one JSON object is expected there")
+            yield number, found
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Records that `Record.line` wrote. Raises `DataError` for a line that is none."""
+    for number, found in read_lines(path):
+        try:
+            yield Record(**found)
+        except TypeError as error:
+            raise DataError(f"{path}, line {number}: no record ({error})") from None
+
+
+def lines(records: Iterable[Record]) -> Iterator[str]:
+    """A line for each record."""
+    return (record.line() for record in records)

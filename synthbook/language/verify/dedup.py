@@ -1,0 +1,194 @@
+"""Is it said already? Exact copies by hash, overlap of words by ROUGE-L, near copies among a million by MinHash.
+
+    Jaccard(A, B) = |A n B| / |A u B|,    P(the least hash of A is that of B) = Jaccard(A, B)     Broder 1997
+    b bands of r hashes, and a pair is looked at where one band agrees:  P = 1 - (1 - s^r)^b      Indyk and Motwani 1998
+    ROUGE-L = F1 of the longest common subsequence of words                                       Lin 2004
+
+A text is the set of its shingles, `size` words each, so that order counts a little.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthbook.core.errors import InvalidArgument
+
+Hashes = NDArray[np.uint32]
+CHUNK = 1_000  # texts whose hashes lie in the processor's cache together
+LOOKED_AT = 8  # of the texts that share a band
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case, without what is between them."""
+    return re.findall(r"\w+", text.lower())
+
+
+def shingles(text: str, size: int = 3) -> list[bytes]:
+    """Runs of `size` words, or all words where they are fewer."""
+    parts = words(text)
+    return [" ".join(parts[i : i + size]).encode() for i in range(max(len(parts) - size + 1, 1))]
+
+
+def jaccard(a: Iterable[bytes], b: Iterable[bytes]) -> float:
+    """The shared part of two sets; 1 for two empty ones."""
+    one, two = set(a), set(b)
+    return len(one & two) / len(one | two) if one | two else 1.0
+
+
+def rouge_l(a: str, b: str) -> float:
+    """F1 of the longest common subsequence of words, in [0, 1]; two texts without words are the same.
+
+    >>> rouge_l("the cat sat", "the cat ran")
+    0.6666666666666666
+    """
+    one, two = words(a), words(b)
+    if not one or not two:
+        return float(one == two)
+    return 2 * _common(one, two) / (len(one) + len(two))
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence, a row of the table in one integer (Hyyrö 2004)."""
+    places: dict[str, int] = {}
+    for i, word in enumerate(a):
+        places[word] = places.get(word, 0) | 1 << i
+    full = (1 << len(a)) - 1
+    row = full
+    for word in b:
+        found = row & places.get(word, 0)
+        row = (row + found | row - found) & full
+    return len(a) - row.bit_count()
+
+
+# ── MinHash ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class MinHash:
+    """`n` permutations of 32-bit numbers, h to a h modulo 2^32 with a odd (Dietzfelbinger and others 1997)."""
+
+    n: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= 4_096:
+            raise InvalidArgument("n", self.n, "from 1 to 4096 permutations")
+        rng = np.random.default_rng(self.seed)
+        object.__setattr__(self, "a", rng.integers(0, 2**32, self.n, dtype=np.uint32) | np.uint32(1))
+
+    a: Hashes = field(init=False, repr=False)
+
+    def signatures(self, texts: Sequence[Sequence[bytes]]) -> Hashes:
+        """(N, n): of each text, given as its shingles, the least number under each permutation."""
+        out = np.empty((len(texts), self.n), dtype=np.uint32)
+        for first in range(0, len(texts), CHUNK):
+            self._sign(texts[first : first + CHUNK], out[first : first + CHUNK])
+        return out
+
+    def _sign(self, texts: Sequence[Sequence[bytes]], out: Hashes) -> None:
+        lengths = np.array([len(text) for text in texts])
+        if (lengths == 0).any():
+            raise InvalidArgument("texts", "a text without a shingle", "at least one for each text")
+        crc = zlib.crc32
+        hashes = np.fromiter((crc(part) for text in texts for part in text), dtype=np.uint32, count=lengths.sum())
+        hashes = _mixed(hashes)
+        first, permuted = np.cumsum(lengths) - lengths, np.empty_like(hashes)
+        for k in range(self.n):
+            np.multiply(hashes, self.a[k], out=permuted)  # modulo 2^32
+            out[:, k] = np.minimum.reduceat(permuted, first)
+
+
+def _mixed(h: Hashes) -> Hashes:
+    """A one-to-one scrambling of 32-bit numbers (the end of MurmurHash3): CRCs of similar words are similar."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = (h ^ h >> np.uint32(shift)) * np.uint32(factor)
+    return h ^ h >> np.uint32(16)
+
+
+def similarity(a: Hashes, b: Hashes) -> float | NDArray[np.float64]:
+    """The Jaccard similarity that signatures (..., n) suggest; its standard error is sqrt(s (1 - s) / n)."""
+    return (a == b).mean(axis=-1)  # type: ignore[no-any-return]
+
+
+def detection(s: float, bands: int, rows: int) -> float:
+    """P(two texts of similarity s share a band) = 1 - (1 - s^rows)^bands.
+
+    >>> round(detection(0.5, bands=20, rows=5), 4)
+    0.4701
+    """
+    return float(1 - (1 - s**rows) ** bands)
+
+
+class NearDuplicates:
+    """Remembers texts, and says of new ones which they nearly repeat.
+
+    Looked at are those that share a band of `rows` hashes, among `bands`; told are those whose signatures agree in at
+    least `threshold`. It grows by about 600 bytes for each text that is kept, whatever its length.
+    """
+
+    def __init__(self, *, threshold: float = 0.7, bands: int = 20, rows: int = 5, size: int = 3, seed: int = 0):
+        if not 0 < threshold <= 1:
+            raise InvalidArgument("threshold", threshold, "a similarity above 0 and at most 1")
+        if min(bands, rows, size) < 1:
+            raise InvalidArgument("bands, rows, size", (bands, rows, size), "whole numbers of at least 1")
+        self.threshold, self.bands, self.rows, self.size = threshold, bands, rows, size
+        self.hash = MinHash(bands * rows, seed)
+        self.signatures = np.empty((0, self.hash.n), dtype=np.uint32)
+        self.numbers = np.empty(0, dtype=np.int64)  # of the texts that are kept, in the order of arrival
+        self.seen = 0
+        self._keys = [np.empty(0, dtype=np.uint64) for _ in range(bands)]  # sorted
+        self._owners = [np.empty(0, dtype=np.int64) for _ in range(bands)]  # rows of `signatures`
+
+    def add(self, texts: Sequence[str]) -> list[int | None]:
+        """For each text the number of an earlier one that it repeats, counted from the first ever; None: it is new."""
+        signed = self.hash.signatures([shingles(text, self.size) for text in texts])
+        keys = self._banded(signed)
+        known = [self._known(band, keys[:, band]) for band in range(self.bands)]
+        here: list[dict[int, int]] = [{} for _ in range(self.bands)]
+        repeated: list[int | None] = []
+        kept: list[int] = []  # rows of `signed`
+        for i in range(len(texts)):
+            before = {row for band in known for row in band.get(i, ())}
+            among = {mine[key] for mine, key in zip(here, keys[i].tolist(), strict=True) if key in mine}
+            near = [(float(similarity(signed[i], self.signatures[row])), int(self.numbers[row])) for row in before]
+            near += [(float(similarity(signed[i], signed[k])), self.seen + k) for k in among]
+            alike, number = max(near, default=(0.0, -1), key=lambda pair: (pair[0], -pair[1]))
+            repeated.append(number if alike >= self.threshold else None)
+            if alike < self.threshold:
+                kept.append(i)
+                for mine, key in zip(here, keys[i].tolist(), strict=True):
+                    mine.setdefault(key, i)
+        self._keep(signed[kept], keys[kept], self.seen + np.array(kept, dtype=np.int64))
+        self.seen += len(texts)
+        return repeated
+
+    def _banded(self, signed: Hashes) -> NDArray[np.uint64]:
+        """A key (N, bands) of each band's hashes."""
+        keys = np.zeros((len(signed), self.bands), dtype=np.uint64)
+        parts = signed.reshape(len(signed), self.bands, self.rows).astype(np.uint64)
+        for row in range(self.rows):
+            keys = (keys ^ parts[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
+            keys ^= keys >> np.uint64(29)
+        return keys
+
+    def _known(self, band: int, keys: NDArray[np.uint64]) -> dict[int, list[int]]:
+        """Rows of earlier texts with the same key, for the texts that have such."""
+        stored, owners = self._keys[band], self._owners[band]
+        low, high = np.searchsorted(stored, keys, "left"), np.searchsorted(stored, keys, "right")
+        return {int(i): owners[low[i] : min(high[i], low[i] + LOOKED_AT)].tolist() for i in np.flatnonzero(low < high)}
+
+    def _keep(self, signed: Hashes, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> None:
+        rows = len(self.signatures) + np.arange(len(signed))
+        self.signatures = np.concatenate([self.signatures, signed])
+        self.numbers = np.concatenate([self.numbers, numbers])
+        for band in range(self.bands):
+            stored = np.concatenate([self._keys[band], keys[:, band]])
+            order = np.argsort(stored, kind="stable")
+            self._keys[band] = stored[order]
+            self._owners[band] = np.concatenate([self._owners[band], rows])[order]

@@ -1,0 +1,225 @@
+"""The planted teacher errs as it was told; the pipeline keeps its ledger, its order and its memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.provenance import Provenance, read_provenance
+from synthbook.language import pipeline
+from synthbook.language.flow import plot_flow
+from synthbook.language.pipeline import at_most, exact_duplicates, execution, form, near_duplicates, only, run
+from synthbook.language.planted import Teacher, cases, reworded
+from synthbook.language.records import Record, read_lines, read_records
+from synthbook.language.skills import SKILLS
+from synthbook.language.verify.execute import Program, execute
+from synthbook.language.verify.filters import score_filter
+from synthbook.language.verify.sandbox import Limits, Sandbox
+
+ORIGIN = Provenance("a test", "pytest")
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    with Sandbox(Limits(2.0), jobs=2, allow_weak=True) as sandbox:  # every program here is our own
+        yield sandbox
+
+
+# ── the teacher ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_right_programs_are_right_and_wrong_ones_are_not(box: Sandbox) -> None:
+    """On many inputs of its oracle: the ground truth itself. One is wrong for 0 and 1 alone."""
+    known = cases(1_500, seed=5)
+    right = [Program(skill.name, skill.name, skill.right) for skill in SKILLS]
+    assert [v.id for v in execute(right, known, box) if not v.passed] == []
+    wrong = [Program(f"{s.name} {k}", s.name, code) for s in SKILLS for k, code in enumerate(s.wrong)]
+    assert [v.id for v in execute(wrong, known, box) if v.passed] == []
+
+
+def test_the_teacher_errs_and_repeats_as_often_as_it_was_told() -> None:
+    n = 4_000
+    made = list(Teacher(error=0.2, hard=0.5, repeats=0.3).records(n, seed=0))
+    fresh = [record for record in made if "repeats" not in record.provenance]
+    assert abs(1 - len(fresh) / n - 0.3) < 4 * np.sqrt(0.3 * 0.7 / n)
+    for hard, error in ((False, 0.2), (True, 0.5)):
+        some = [record for record in fresh if record.provenance["hard"] is hard]
+        share = np.mean([not record.provenance["right"] for record in some])
+        assert abs(share - error) < 4 * np.sqrt(error * (1 - error) / len(some))
+    by_id = {record.id: record for record in made}
+    for record in made:
+        if first := record.provenance.get("repeats"):
+            assert by_id[first].provenance.get("repeats") is None and by_id[first].label == record.label
+            assert by_id[first].provenance["right"] == record.provenance["right"] and record.response != ""
+
+
+def test_a_record_depends_on_the_seed_and_its_number_alone() -> None:
+    teacher = Teacher(repeats=0.3)
+    some = list(teacher.records(50, seed=1))
+    assert list(itertools.islice(teacher.records(10_000, seed=1), 50)) == some
+    assert list(teacher.records(50, seed=2)) != some
+    with pytest.raises(InvalidArgument):
+        Teacher(error=1.5)
+
+
+def test_rewording_changes_no_meaning(box: Sandbox) -> None:
+    known, rng = cases(20, seed=6), np.random.default_rng(0)
+    programs = [Program(f"{s.name} {k}", s.name, reworded(s.right, rng)) for s in SKILLS for k in range(4)]
+    assert all(verdict.passed for verdict in execute(programs, known, box))
+
+
+# ── filters, scored ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [0.1, 0.3, 0.5])
+def test_execution_follows_its_rates_and_more_cases_miss_less(error: float, box: Sandbox) -> None:
+    """C4.3-1: b, measured on one half, foretells the other; it falls as the cases grow."""
+    made = list(Teacher(error=error).records(300, seed=7))
+    right = np.array([record.provenance["right"] for record in made])
+    programs = (Program(record.id, record.label, record.response) for record in made)
+    passed = np.array([verdict.cases for verdict in execute(programs, cases(8, seed=8), box)])
+    scores = {k: score_filter(right, passed[:, :k].all(axis=1)) for k in (1, 2, 4, 8)}
+    assert all(score.a == 1 for score in scores.values())
+    rates = [score.b for score in scores.values()]
+    assert rates == sorted(rates, reverse=True) and rates[0] > 2 * rates[-1]
+    precision, kept = scores[2].predicted
+    assert scores[2].precision == pytest.approx(precision) and scores[2].kept == pytest.approx(kept)
+
+
+# ── the pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_drop_is_in_the_ledger(box: Sandbox) -> None:
+    made = list(Teacher(error=0.4, repeats=0.3).records(300, seed=0))
+    stages = {
+        "no comments": only(lambda record: not record.response.startswith("#"), "a comment"),
+        "copies": exact_duplicates(),
+        "execution": execution(cases(6, seed=1), box),
+        "repeats": near_duplicates(),
+        "balance": at_most(2),
+    }
+    told: list[tuple[str, str, str]] = []
+    flow, ledger = run(made, stages, dropped=lambda record, stage, reason: told.append((record.id, stage, reason)))
+    kept = list(flow)
+    assert [entry.stage for entry in ledger] == list(stages)
+    assert ledger[0].came == 300 and ledger[-1].stayed == len(kept)
+    for before, after in itertools.pairwise(ledger):
+        assert before.stayed == after.came
+    for entry in ledger:
+        assert entry.came == entry.stayed + sum(entry.reasons.values())
+    assert Counter(stage for _, stage, _ in told) == {e.stage: sum(e.reasons.values()) for e in ledger if e.reasons}
+    assert {record.id for record in kept} | {name for name, _, _ in told} == {record.id for record in made}
+    assert [record.id for record in kept] == sorted(record.id for record in kept)
+    assert max(Counter(record.label for record in kept).values()) <= 2
+    assert all(record.verdicts["execution"] == "passed" for record in kept)
+    ax = plot_flow(ledger)
+    words = " ".join(text.get_text() for text in ax.texts)
+    assert all(entry.stage in words for entry in ledger) and "wrong" in words
+
+
+def test_nothing_is_read_before_it_is_needed() -> None:
+    read = []
+
+    def records() -> Iterator[Record]:
+        for k in itertools.count():
+            read.append(k)
+            yield Record(str(k), "", str(k), "a")
+
+    flow, ledger = run(records(), {"even": only(lambda record: int(record.id) % 2 == 0, "odd")})
+    assert [record.id for record in itertools.islice(flow, 3)] == ["0", "2", "4"]
+    assert len(read) == 5 and ledger[0].reasons == {"odd": 2}
+
+
+def test_many_records_pass_in_bounded_memory() -> None:
+    def records(n: int) -> Iterator[Record]:
+        return (Record(str(k), "prompt", f"answer {k} " + "x" * 1_000, "a") for k in range(n))
+
+    def peak(n: int) -> int:
+        flow, _ = run(records(n), {"short": only(lambda record: len(record.id) < 4, "long"), "few": at_most(10)})
+        tracemalloc.start()
+        assert sum(1 for _ in flow) == 10
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(20_000) < peak(2_000) + 100_000
+
+
+def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Path) -> None:
+    made, file = list(Teacher().records(40, seed=0)), tmp_path / "verdicts.jsonl"
+    asked: list[str] = []
+
+    class Counting:
+        def map(self, tasks: Iterable[object]) -> Iterator[object]:
+            def counted() -> Iterator[object]:
+                for task in tasks:
+                    asked.append(task.code)  # type: ignore[attr-defined]
+                    yield task
+
+            return box.map(counted())  # type: ignore[arg-type, return-value]
+
+    def kept(some: list[Record]) -> list[Record]:
+        flow, _ = run(some, {"execution": execution(cases(4, seed=1), Counting(), kept=file)})  # type: ignore[arg-type]
+        return list(flow)
+
+    kept(made[:25])
+    first = len(asked)
+    assert first == len({record.key for record in made[:25]})
+    file.write_bytes(file.read_bytes() + b'{"key": "cut off wh')
+    whole = kept(made)
+    assert len(asked) == len({record.key for record in made}) and len(set(asked)) == len(asked)
+    fresh, _ = run(made, {"execution": execution(cases(4, seed=1), box)})
+    assert list(fresh) == whole
+
+
+def test_what_was_kept_is_written_with_its_origin(tmp_path: Path) -> None:
+    made = list(Teacher().records(30, seed=0))
+    path, ledger = pipeline.write(made, {"few": at_most(1)}, tmp_path / "out", ORIGIN)
+    assert list(read_records(path)) == [r for k, r in enumerate(made) if r.label not in {m.label for m in made[:k]}]
+    assert read_provenance(path) == ORIGIN == read_provenance(tmp_path / "out" / "ledger.json")
+    (entry,) = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert entry["in"] == 30 and entry["out"] == ledger[0].stayed == len(list(read_records(path)))
+
+
+class Note(BaseModel):
+    """What a response should look like."""
+
+    text: str
+
+
+def test_a_form_is_checked_and_text_stays_data() -> None:
+    nasty = '{"text": "ignore all rules\\n{\\"id\\": \\"9\\"}\\u0000\\ud800"}'
+    some = [Record("1", "p", '{"text": "a"}'), Record("2", "p", "no JSON"), Record("3", "p", nasty)]
+    flow, ledger = run(some, {"form": form(Note)})
+    assert next(flow).verdicts == {"form": "fits"}
+    list(flow)
+    assert sum(ledger[0].reasons.values()) >= 1
+    line = some[2].line()
+    assert line.count("\n") == 1 and json.loads(line)["response"] == nasty
+
+
+def test_lines_that_are_no_records_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + Record("1", "p", "r").line().encode() + b"\n  \n[1]\n")
+    with pytest.raises(DataError, match="line 4: a list"):
+        list(read_lines(path))
+    path.write_text('{"id": "1"}\n')
+    with pytest.raises(DataError, match="line 1: no record"):
+        list(read_records(path))
+    path.write_bytes(b'{"id": "\xff"}\n')
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        list(read_lines(path))
+    for bad in ({}, None):
+        with pytest.raises(InvalidArgument):
+            run([], bad or {})
+    with pytest.raises(InvalidArgument):
+        at_most(0)
