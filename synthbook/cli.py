@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_language, cli_models, cli_sample, cli_simulation, cli_tables
+from synthbook import cli_calibrate, cli_language, cli_models, cli_sample, cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -40,8 +40,8 @@ app.command("score-models")(cli_models.score_models)
 calibrate = typer.Typer(help="Measure on several seeds what the claims about trained models rest on.", **HELP)
 app.add_typer(calibrate, name="calibrate")
 calibrate.command("randomization")(cli_simulation.calibrate_randomization)
-for name in ("modes", "vae", "diffusion", "tables", "rare"):
-    calibrate.command(name)(getattr(cli_models, f"calibrate_{name}"))
+for name in cli_calibrate.CALIBRATED:
+    calibrate.command(name)(cli_calibrate.calibration(name))
 train.command("localizer")(cli_simulation.train_localizer)
 for name in cli_models.TRAINED:
     train.command(name)(cli_models.trainer(name))

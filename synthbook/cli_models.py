@@ -1,11 +1,11 @@
-"""The verbs of section 3: train the shipped models, score-models, and calibrate modes, vae, diffusion, tables, rare."""
+"""The verbs of section 3: train the shipped models, and score-models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,9 +28,6 @@ TRAINED = {  # the recipes of `models.shipped.RECIPES`
     "austen-transformer": "a transformer that writes like Jane Austen, character by character",
 }
 
-Trials = Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials are kept, one file each.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Trials of each case.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Trials side by side.")]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The checkpoint's folder.")]
 Profile = Annotated[Length, typer.Option(help="full is what the book ships; quick shows that it works.")]
 Seed = Annotated[int, typer.Option(min=0)]
@@ -97,89 +94,3 @@ def score_models(
     else:
         for row in rows:
             put(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
-
-
-def calibrate_modes(
-    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train six small models on the grid and on the ring, and count the modes that they find.
-
-    Example: `synthbook calibrate modes --out build/modes --jobs 2`
-    """
-    from synthbook.models import coverage
-
-    budget = {name: settings for name, (_, settings) in coverage.FAMILIES.items()}
-    _calibrate("modes", coverage.cover, coverage.CASES, budget, out, seeds, jobs, resume, as_json)
-
-
-def calibrate_vae(out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False) -> None:
-    """Train VAEs of the digits at five prices and with five sizes of code.
-
-    Example: `synthbook calibrate vae --out build/vae-trials --jobs 2`
-    """
-    from synthbook.models import rate
-
-    _calibrate("vae", rate.trial, rate.CASES, None, out, seeds, jobs, resume, as_json)
-
-
-def calibrate_diffusion(
-    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train diffusion models of points and digits: loss over the least possible, sampling steps, nearness to training.
-
-    Example: `synthbook calibrate diffusion --out build/diffusion-trials --jobs 2`
-    """
-    from synthbook.models import sketch
-
-    _calibrate("diffusion", sketch.trial, sketch.CASES, None, out, seeds, jobs, resume, as_json)
-
-
-def calibrate_tables(
-    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Fit every family of generators to 5,000 rows of Adult, and score what each keeps, copies and costs.
-
-    Example: `synthbook calibrate tables --out build/tables --jobs 2`
-    """
-    from synthbook.models.tabular import choosing
-
-    _calibrate("tables", choosing.trial, choosing.CASES, choosing.STEPS, out, seeds, jobs, resume, as_json)
-
-
-def calibrate_rare(
-    out: Trials, seeds: Seeds = 5, jobs: Jobs = 2, resume: Resume = False, as_json: Json = False
-) -> None:
-    """Train conditional GANs of a toy table and of Shuttle, with and without what keeps rare categories.
-
-    Example: `synthbook calibrate rare --out build/rare --jobs 2`
-    """
-    from synthbook.models.tabular import rare
-
-    _calibrate("rare", rare.trial, rare.CASES, {"toy": rare.TOY}, out, seeds, jobs, resume, as_json)
-
-
-def _calibrate(
-    name: str,
-    run: Callable[..., Mapping[str, Any]],
-    cases: tuple[str, ...],
-    budget: Mapping[str, Any] | None,
-    out: Path,
-    seeds: int,
-    jobs: int,
-    resume: bool,
-    as_json: bool,
-) -> None:
-    from synthbook.core import trials
-    from synthbook.core.provenance import Provenance
-
-    task = trials.Trials(run, cases, seeds)
-    settings = {"cases": list(cases), "budget": budget}
-    origin = Provenance("models of section 3, trained anew for each row", f"synthbook calibrate {name}")
-    with counter("calibrating", "trials") as observe:
-        table = trials.calibrate(
-            task, out, settings, origin, jobs=jobs, resume=resume, observe=observe, say=lambda m: put(m, stderr=True)
-        )
-    if as_json:
-        put_json({"trials": str(table), "n": task.n})
-    else:
-        put(f"{task.n} trials: {table}")

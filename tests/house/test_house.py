@@ -68,7 +68,7 @@ MODELS = (
 TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae")
 MODELS += ("sketch", "text.novels", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
-USERS |= {f"synthbook.models.{name}" for name in MODELS}
+USERS |= {f"synthbook.models.{name}" for name in MODELS} | {"synthbook.language.noise"}
 
 
 def test_no_module_imports_torch_or_pybullet_before_it_is_used():

@@ -15,6 +15,9 @@ from collections.abc import Hashable, Sequence
 from math import comb
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from synthbook.core.errors import InvalidArgument
 
 T = TypeVar("T", bound=Hashable)
@@ -30,6 +33,13 @@ def majority(answers: Sequence[T]) -> tuple[T, float]:
         raise InvalidArgument("answers", answers, "at least one answer")
     answer, often = Counter(answers).most_common(1)[0]
     return answer, often / len(answers)
+
+
+def vote(given: NDArray[np.int64], answers: int) -> NDArray[np.int64]:
+    """The majority (N,) of k answers (N, k), each one of 0, ..., answers - 1; of equals the lowest."""
+    counts = np.stack([(given == answer).sum(axis=1) for answer in range(answers)], axis=1)
+    winners: NDArray[np.int64] = counts.argmax(axis=1)
+    return winners
 
 
 def agreed(answers: Sequence[T], *, least: float = 1.0) -> T | None:

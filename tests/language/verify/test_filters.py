@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.planted import paths
 from synthbook.language.verify import consistency, filters, judge
-from synthbook.language.verify.consistency import agreed, majority, majority_accuracy, unanimity
+from synthbook.language.verify.consistency import agreed, majority, majority_accuracy, unanimity, vote
 from synthbook.language.verify.filters import precision_and_yield, score_filter
 from synthbook.language.verify.judge import Rubric, ScriptedJudge, expected_largest
 from synthbook.language.verify.schema import checked, entropy
@@ -37,6 +37,7 @@ def test_the_known_points() -> None:
 def test_votes_of_two_kinds_follow_the_binomial(p: float, k: int) -> None:
     truth, given = paths(N, k, p=p, answers=2, seed=0)
     right = np.mean([majority(row.tolist())[0] == t for row, t in zip(given, truth, strict=True)])
+    assert (vote(given, 2) == truth).mean() == right
     expected = majority_accuracy(p, k)
     assert near(float(right), expected, np.sqrt(expected * (1 - expected) / N))
 

@@ -1,0 +1,108 @@
+"""The verb `synthbook calibrate`: several seeds of what the claims about trained models rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synthbook.command import Json, put_json
+from synthbook.core.progress import counter, put
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A module with `CASES` and a function `run(case, seed=k)`, what it does, and the budget to write down."""
+
+    module: str
+    does: str
+    source: str
+    run: str = "trial"
+    budget: Callable[[Any], Any] = lambda module: None
+
+
+SECTION_3 = "models of section 3, trained anew for each row"
+CALIBRATED = {
+    "modes": Calibration(
+        "models.coverage",
+        "Train six small models on the grid and on the ring, and count the modes that they find.",
+        SECTION_3,
+        run="cover",
+        budget=lambda module: {name: settings for name, (_, settings) in module.FAMILIES.items()},
+    ),
+    "vae": Calibration(
+        "models.rate", "Train VAEs of the digits at five prices and with five sizes of code.", SECTION_3
+    ),
+    "diffusion": Calibration(
+        "models.sketch",
+        "Train diffusion models of points and digits: loss over the least possible, sampling steps, nearness to"
+        " training.",
+        SECTION_3,
+    ),
+    "tables": Calibration(
+        "models.tabular.choosing",
+        "Fit every family of generators to 5,000 rows of Adult, and score what each keeps, copies and costs.",
+        SECTION_3,
+        budget=lambda module: module.STEPS,
+    ),
+    "rare": Calibration(
+        "models.tabular.rare",
+        "Train conditional GANs of a toy table and of Shuttle, with and without what keeps rare categories.",
+        SECTION_3,
+        budget=lambda module: {"toy": module.TOY},
+    ),
+    "teaching": Calibration(
+        "language.teaching",
+        "Teach students from a scripted teacher's answers: raw, filtered, deduplicated, balanced, and right ones.",
+        "a scripted teacher's answers to word problems, judged by running them",
+        budget=lambda module: {"asked": module.ASKED},
+    ),
+    "noise": Calibration(
+        "language.noise",
+        "Train students on noise to give a teacher's unused outputs, and see which of them name clothes.",
+        "networks trained on Fashion-MNIST and on noise",
+        budget=lambda module: {"teacher": module.TEACHER_STEPS, "student": module.STUDENT_STEPS},
+    ),
+}
+
+
+def calibration(name: str) -> Callable[..., None]:
+    """The verb of one calibration."""
+
+    def verb(
+        out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials are kept, one file each.")],
+        seeds: Annotated[int, typer.Option(min=1, help="Trials of each case.")] = 5,
+        jobs: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 2,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with a calibration that was stopped.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        from synthbook.core.provenance import Provenance
+        from synthbook.core.trials import Trials, calibrate
+
+        what = CALIBRATED[name]
+        module = import_module(f"synthbook.{what.module}")
+        task = Trials(getattr(module, what.run), module.CASES, seeds)
+        settings = {"cases": list(module.CASES), "budget": what.budget(module)}
+        origin = Provenance(what.source, f"synthbook calibrate {name}")
+        with counter("calibrating", "trials") as observe:
+            table = calibrate(
+                task,
+                out,
+                settings,
+                origin,
+                jobs=jobs,
+                resume=resume,
+                observe=observe,
+                say=lambda message: put(message, stderr=True),
+            )
+        if as_json:
+            put_json({"trials": str(table), "n": task.n})
+        else:
+            put(f"{task.n} trials: {table}")
+
+    verb.__doc__ = f"{CALIBRATED[name].does}\n\nExample: `synthbook calibrate {name} --out build/{name} --jobs 2`"
+    return verb

@@ -1,0 +1,122 @@
+"""More of the same by small edits: which keep the label, which break it, and what a wrong symmetry costs.
+
+An edit keeps a label where nothing that the label depends on is touched. That is a statement about the world, not about
+the text: turning a digit round is harmless in an address and fatal in a sum.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Edit = Callable[[str, np.random.Generator], str]
+SYNONYMS = {
+    "parcel": "package",
+    "weighs": "has a weight of",
+    "box": "crate",
+    "call": "phone",
+    "message": "note",
+    "great": "wonderful",
+    "win": "gain",
+    "home": "house",
+    "today": "this day",
+    "friend": "mate",
+}
+UNITS = {"grams": "kilograms", "kilograms": "grams", "minutes": "hours", "hours": "minutes", "pounds": "pence"}
+NEGATIONS = ("not ", "never ", "no ")
+
+
+def synonyms(text: str, rng: np.random.Generator) -> str:
+    """Other words for the same things."""
+    return re.sub(r"\w+", lambda m: SYNONYMS.get(m[0], m[0]), text)
+
+
+def reorder(text: str, rng: np.random.Generator) -> str:
+    """Sentences in another order."""
+    parts = re.findall(r"[^.!?]+[.!?]*\s*", text)
+    return " ".join(parts[i].strip() for i in rng.permutation(len(parts))) if len(parts) > 1 else text
+
+
+def spacing(text: str, rng: np.random.Generator) -> str:
+    """Another space somewhere, no full stop at the end."""
+    return text.rstrip(". ").replace(" ", "  ", 1)
+
+
+def drop_negation(text: str, rng: np.random.Generator) -> str:
+    """Without the first "not", "never" or "no"."""
+    return re.sub(rf"\b({'|'.join(NEGATIONS)})", "", text, count=1)
+
+
+def turn_digits(text: str, rng: np.random.Generator) -> str:
+    """Every 6 is a 9, every 9 a 6."""
+    return text.translate(str.maketrans("69", "96"))
+
+
+def change_unit(text: str, rng: np.random.Generator) -> str:
+    """The first unit is another one; the number stays."""
+    return re.sub(rf"\b({'|'.join(UNITS)})\b", lambda m: UNITS[m[0]], text, count=1)
+
+
+PRESERVING: Mapping[str, Edit] = {"synonyms": synonyms, "order of sentences": reorder, "spacing": spacing}
+BREAKING: Mapping[str, Edit] = {
+    "negation dropped": drop_negation,
+    "digits turned": turn_digits,
+    "unit changed": change_unit,
+}
+
+
+# ── statements with an oracle ────────────────────────────────────────────────────────────────────────────────────────
+
+SAID = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
+CLAIMED = re.compile(r"It is\s+(not\s+)?(?:heavier) than\s+(\d+)\s+(grams|kilograms)")
+IN_GRAMS = {"grams": 1, "kilograms": 1_000}
+
+
+def statement(rng: np.random.Generator) -> str:
+    """Such as "The parcel weighs 640 grams. It is not heavier than 2 kilograms."; true or false."""
+    thing = str(rng.choice(["parcel", "box", "stone"]))
+    a, b = (int(x) for x in rng.integers(1, 1_000, 2))
+    unit, other = (str(u) for u in rng.choice(["grams", "grams", "kilograms"], 2))
+    said = "not " if rng.random() < 0.5 else ""
+    return f"The {thing} weighs {a} {unit}. It is {said}heavier than {b} {other}."
+
+
+def oracle(text: str) -> bool:
+    """Whether a statement is true, whatever was done to it. Raises `ValueError` where it says nothing."""
+    said, claimed = SAID.search(text), CLAIMED.search(text)
+    if said is None or claimed is None:
+        raise ValueError(f"no statement about a weight: {text!r}")
+    heavier = int(said[1]) * IN_GRAMS[said[2]] > int(claimed[2]) * IN_GRAMS[claimed[3]]
+    return heavier != bool(claimed[1])
+
+
+# ── a symmetry, true or false ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def symmetry(true: bool, *, draws: int = 40, n: int = 120, d: int = 6, seed: int = 0) -> dict[str, NDArray[np.float64]]:
+    """Test errors (draws,) of a support vector machine with and without mirror images of its n training rows.
+
+    With a `true` symmetry the label of -x is that of x; with a false one it is the opposite, and the mirror images are
+    given the same label all the same.
+    """
+    from sklearn.svm import SVC
+
+    errors: dict[str, list[float]] = {"plain": [], "augmented": []}
+    for child in np.random.SeedSequence(seed).spawn(draws):
+        rng = np.random.default_rng(child)
+        w = rng.standard_normal(d)
+        x, test = rng.standard_normal((n, d)), rng.standard_normal((2_000, d))
+
+        def label(rows: NDArray[np.float64], w: NDArray[np.float64] = w) -> NDArray[Any]:
+            z = rows @ w / np.linalg.norm(w)
+            return np.abs(z) > 0.6745 if true else z > 0  # half of all rows either way
+
+        y = label(x)
+        sets = {"plain": (x, y), "augmented": (np.concatenate([x, -x]), np.concatenate([y, y]))}
+        for name, (rows, labels) in sets.items():
+            errors[name].append(float((SVC().fit(rows, labels).predict(test) != label(test)).mean()))
+    return {name: np.array(values) for name, values in errors.items()}

@@ -1,0 +1,172 @@
+"""Word problems, edits and noise: a teacher errs as it says, a student learns what it is told, edits do as named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from synthbook.core.data import sms_spam
+from synthbook.core.errors import InvalidArgument
+from synthbook.language import augment, noise, teaching
+from synthbook.language.augment import BREAKING, PRESERVING, oracle, statement, symmetry
+from synthbook.language.pipeline import run
+from synthbook.language.problems import HIGHEST, KINDS, ProblemTeacher, Student, computed, runs
+from synthbook.language.records import Record
+from synthbook.language.verify.label_check import doubts, label_check
+from synthbook.language.verify.sandbox import Limits, Sandbox
+from tests.mutation import mutant
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    with Sandbox(Limits(5.0), jobs=2, allow_weak=True) as sandbox:  # sums, written here
+        yield sandbox
+
+
+# ── problems ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_teacher_slips_and_misreads_as_often_as_it_was_told() -> None:
+    made = list(ProblemTeacher(slip=0.2, misread=0.1, hard=0.5, repeats=0.0).records(6_000, seed=0))
+    for kind, slip in (("more", 0.2), ("each", 0.5)):
+        some = [record.provenance for record in made if record.label == kind]
+        for name, share in (("slip", slip), ("misread", 0.1)):
+            found = np.mean([told[name] for told in some])
+            assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / len(some)), (kind, name)
+    repeated = list(ProblemTeacher(repeats=0.5).records(2_000, seed=1))
+    fresh = len({(record.prompt, record.response) for record in repeated})
+    assert 650 < fresh < 1_050  # a thousand drawn, some of them by chance alike
+    assert [r.line() for r in ProblemTeacher().records(20, seed=2)] == [
+        r.line() for r in ProblemTeacher().records(20, seed=2)
+    ]
+    with pytest.raises(InvalidArgument):
+        ProblemTeacher(slip=1.0)
+
+
+def test_running_finds_slips_and_no_misreading(box: Sandbox) -> None:
+    made = list(ProblemTeacher(misread=0.2, repeats=0.0).records(300, seed=3))
+    flow, ledger = run(made, {"runs": runs(box)})
+    kept = {record.id for record in flow}
+    assert all((record.id in kept) is not record.provenance["slip"] for record in made)
+    assert any(record.provenance["misread"] and record.id in kept for record in made)
+    assert ledger[0].reasons == {"does not compute": 300 - len(kept)}
+    odd = [Record("a", "p", "2 + 2 = four", "more"), Record("b", "p", "open('x') = 1", "more"), Record("c", "p", "4")]
+    flow, _ = run(odd, {"runs": runs(box)})
+    assert list(flow) == []
+
+
+def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
+    def whole(off: int) -> list[Record]:
+        return [
+            Record("x", sayings[0].format(a=a, b=b), f"{a} {o} {b} = {computed(a, o, b) + off}", kind)
+            for kind, (o, sayings) in KINDS.items()
+            for a in range(HIGHEST)
+            for b in range(HIGHEST)
+        ]
+
+    assert set(Student.of(whole(0)).accuracy().values()) == {1.0}
+    assert Student.of(whole(1)).accuracy()["all"] == 0.0
+    assert Student.of(whole(0) + whole(1)).accuracy()["all"] == 1.0  # of equals, the lower
+    assert Student.of([r for r in whole(0) if r.label == "more"]).accuracy()["each"] < 0.3
+    with pytest.raises(InvalidArgument, match="at least one answer"):
+        Student.of([Record("a", "p", "no idea")])
+
+
+def test_a_trial_of_teaching_measures_its_sets(monkeypatch: pytest.MonkeyPatch, box: Sandbox) -> None:
+    monkeypatch.setattr(teaching, "ASKED", 150)
+    made = teaching.sets(list(ProblemTeacher().records(150, seed=0)), box)
+    assert tuple(made) == teaching.SETS
+    assert len(made["raw"]) > len(made["filtered"]) > len(made["deduplicated"]) >= len(made["balanced"])
+    assert not any(record.provenance["slip"] for record in made["filtered"])
+    keys = [record.key for record in made["deduplicated"]]
+    assert len(set(keys)) == len(keys)
+    counts = [sum(record.label == kind for record in made["balanced"]) for kind in KINDS]
+    assert len(set(counts)) == 1 and all(record.provenance["right"] for record in made["clean"])
+    found = teaching.measured(made, seed=0)
+    assert found["rows"] == min(map(len, made.values())) and found["balanced: bits"] == pytest.approx(
+        np.log2(3), abs=1e-3
+    )
+    assert found["clean: right"] == 1 > found["raw: right"]
+
+
+# ── edits ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_oracle_knows_weights() -> None:
+    assert oracle("The parcel weighs 640 grams. It is heavier than 300 grams.")
+    assert not oracle("The parcel weighs 640 grams. It is not heavier than 300 grams.")
+    assert oracle("It is not heavier than 1 kilograms. The package has a weight of 640 grams.")
+    with pytest.raises(ValueError, match="no statement"):
+        oracle("The parcel is blue.")
+
+
+def test_preserving_edits_preserve_and_breaking_ones_are_noticed() -> None:
+    rng = np.random.default_rng(0)
+    said = [statement(rng) for _ in range(1_000)]
+    assert 0.4 < np.mean([oracle(text) for text in said]) < 0.6
+    for name, edit in PRESERVING.items():
+        edited = [edit(text, rng) for text in said]
+        assert [oracle(text) for text in edited] == [oracle(text) for text in said], name
+        assert any(a != b for a, b in zip(said, edited, strict=True))
+        assert [label_check(a, b) for a, b in zip(said, edited, strict=True)] == [None] * 1_000, name
+    touched = {"negation dropped": "negation", "digits turned": "number", "unit changed": "unit"}
+    for name, edit in BREAKING.items():
+        edited = [edit(text, rng) for text in said]
+        changed = [(a, b) for a, b in zip(said, edited, strict=True) if a != b]
+        told = [label_check(a, b) for a, b in changed]
+        assert set(told) <= {touched[name], None} and len(changed) > 200
+        assert np.mean([word is not None for word in told]) > 0.95  # it misses 6 and 9 that change places
+        assert np.mean([oracle(a) != oracle(b) for a, b in changed]) > 0.05
+    broken = mutant(
+        augment, 'return re.sub(r"\\w+", lambda m: SYNONYMS.get(m[0], m[0]), text)', 'return text.replace("not ", "")'
+    )
+    edited = [broken.synonyms(text, rng) for text in said]
+    assert [oracle(text) for text in edited] != [oracle(text) for text in said]
+
+
+def test_a_true_symmetry_helps_and_a_false_one_hurts() -> None:
+    for true in (True, False):
+        errors = symmetry(true, draws=12)
+        gain = errors["plain"] - errors["augmented"]
+        assert stats.ttest_1samp(gain, 0, alternative="greater" if true else "less").pvalue < 1e-3
+
+
+def test_a_reader_doubts_labels_of_real_messages() -> None:
+    data = sms_spam()
+    train, test = data.train, data.test.data
+    reader = make_pipeline(TfidfVectorizer(), LogisticRegression(C=30, max_iter=1_000)).fit(train.texts, train.labels)
+    doubted = doubts(test.texts, test.labels, reader)
+    assert doubted.mean() < 0.05
+    wrong = ["spam" if label == "ham" else "ham" for label in test.labels]
+    assert (doubts(test.texts, wrong, reader) == ~doubted).all()
+    with pytest.raises(InvalidArgument):
+        doubts(["a"], [], reader)
+
+
+# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
+    torch.set_num_threads(1)
+    first = noise.net(noise.step_rng(0, 0))
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    after = noise.taught(first, seed=0).state_dict()
+    last = list(before)[-2:]  # weights and bias of the last layer
+    assert all(torch.equal(before[name][10:], after[name][10:]) for name in last)
+    assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
+
+
+def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(noise, "STUDENT_STEPS", 3)
+    one, two = (noise.trial("same beginning", seed=1) for _ in range(2))
+    other = noise.trial("another beginning", seed=1)
+    assert one == two and other["teacher"] == one["teacher"] and other["before"] != one["before"]
