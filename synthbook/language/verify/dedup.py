@@ -139,24 +139,24 @@ class NearDuplicates:
             raise InvalidArgument("bands, rows, size", (bands, rows, size), "whole numbers of at least 1")
         self.threshold, self.bands, self.rows, self.size = threshold, bands, rows, size
         self.hash = MinHash(bands * rows, seed)
-        self.signatures = np.empty((0, self.hash.n), dtype=np.uint32)
-        self.numbers = np.empty(0, dtype=np.int64)  # of the texts that are kept, in the order of arrival
-        self.seen = 0
-        self._keys = [np.empty(0, dtype=np.uint64) for _ in range(bands)]  # sorted
-        self._owners = [np.empty(0, dtype=np.int64) for _ in range(bands)]  # rows of `signatures`
+        self.seen, self.kept = 0, 0
+        self._signatures = np.empty((CHUNK, self.hash.n), dtype=np.uint32)  # with room for more
+        self._numbers = np.empty(CHUNK, dtype=np.int64)  # of the texts that are kept, in the order of arrival
+        # keys (bands, m), sorted, and whose they are: from large to small, so that most are sorted seldom
+        self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
 
     def add(self, texts: Sequence[str]) -> list[int | None]:
         """For each text the number of an earlier one that it repeats, counted from the first ever; None: it is new."""
         signed = self.hash.signatures([shingles(text, self.size) for text in texts])
         keys = self._banded(signed)
-        known = [self._known(band, keys[:, band]) for band in range(self.bands)]
+        known = self._known(keys)
         here: list[dict[int, int]] = [{} for _ in range(self.bands)]
         repeated: list[int | None] = []
         kept: list[int] = []  # rows of `signed`
         for i in range(len(texts)):
-            before = {row for band in known for row in band.get(i, ())}
+            before = known.get(i, set())
             among = {mine[key] for mine, key in zip(here, keys[i].tolist(), strict=True) if key in mine}
-            near = [(float(similarity(signed[i], self.signatures[row])), int(self.numbers[row])) for row in before]
+            near = [(float(similarity(signed[i], self._signatures[row])), int(self._numbers[row])) for row in before]
             near += [(float(similarity(signed[i], signed[k])), self.seen + k) for k in among]
             alike, number = max(near, default=(0.0, -1), key=lambda pair: (pair[0], -pair[1]))
             repeated.append(number if alike >= self.threshold else None)
@@ -177,18 +177,33 @@ class NearDuplicates:
             keys ^= keys >> np.uint64(29)
         return keys
 
-    def _known(self, band: int, keys: NDArray[np.uint64]) -> dict[int, list[int]]:
-        """Rows of earlier texts with the same key, for the texts that have such."""
-        stored, owners = self._keys[band], self._owners[band]
-        low, high = np.searchsorted(stored, keys, "left"), np.searchsorted(stored, keys, "right")
-        return {int(i): owners[low[i] : min(high[i], low[i] + LOOKED_AT)].tolist() for i in np.flatnonzero(low < high)}
+    def _known(self, keys: NDArray[np.uint64]) -> dict[int, set[int]]:
+        """Rows of earlier texts that share a band, for the texts that have such."""
+        found: dict[int, set[int]] = {}
+        for stored, owners in self._runs:
+            for band in range(self.bands):
+                low = np.searchsorted(stored[band], keys[:, band], "left")
+                high = np.searchsorted(stored[band], keys[:, band], "right")
+                for i in np.flatnonzero(low < high):
+                    rows = owners[band, low[i] : min(high[i], low[i] + LOOKED_AT)]
+                    found.setdefault(int(i), set()).update(rows.tolist())
+        return found
 
     def _keep(self, signed: Hashes, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> None:
-        rows = len(self.signatures) + np.arange(len(signed))
-        self.signatures = np.concatenate([self.signatures, signed])
-        self.numbers = np.concatenate([self.numbers, numbers])
-        for band in range(self.bands):
-            stored = np.concatenate([self._keys[band], keys[:, band]])
-            order = np.argsort(stored, kind="stable")
-            self._keys[band] = stored[order]
-            self._owners[band] = np.concatenate([self._owners[band], rows])[order]
+        rows = np.arange(self.kept, self.kept + len(signed))
+        if not len(rows):
+            return
+        self.kept += len(rows)
+        while self.kept > len(self._signatures):
+            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
+            self._numbers = np.concatenate([self._numbers, np.empty_like(self._numbers)])
+        self._signatures[rows], self._numbers[rows] = signed, numbers
+        self._runs.append(_sorted(keys.T, np.tile(rows, (self.bands, 1))))
+        while len(self._runs) > 1 and self._runs[-1][0].shape[1] >= self._runs[-2][0].shape[1]:
+            (one, whose), (two, others) = self._runs.pop(), self._runs.pop()
+            self._runs.append(_sorted(np.concatenate([two, one], axis=1), np.concatenate([others, whose], axis=1)))
+
+
+def _sorted(keys: NDArray[np.uint64], owners: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    order = np.argsort(keys, axis=1, kind="stable")
+    return np.take_along_axis(keys, order, 1), np.take_along_axis(owners, order, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Process:
             left = deadline - time.perf_counter()
             if left <= 0:
                 return "timeout", b""
-            if not select.select([self.pipe], [], [], min(left, LOOK))[0]:
+            if not wait([self.pipe], min(left, LOOK)):
                 self._look()
                 continue
             if not (more := os.read(self.pipe, 1 << 16)):

@@ -56,6 +56,8 @@ class Sandbox:
         self._starter = threading.Thread(target=self._start, daemon=True)
 
     def __enter__(self) -> Self:
+        if os.name != "posix":
+            raise SynthbookError("the sandbox needs Linux, or macOS with allow_weak=True")
         self._starter.start()
         return self
 
