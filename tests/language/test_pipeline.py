@@ -22,7 +22,7 @@ from synthbook.language.planted import Teacher, cases, reworded
 from synthbook.language.records import Record, read_lines, read_records
 from synthbook.language.skills import SKILLS
 from synthbook.language.verify.execute import Program, execute
-from synthbook.language.verify.filters import score_filter
+from synthbook.language.verify.filters import precision_and_yield, score_filter
 from synthbook.language.verify.sandbox import Limits, Sandbox
 
 ORIGIN = Provenance("a test", "pytest")
@@ -80,19 +80,35 @@ def test_rewording_changes_no_meaning(box: Sandbox) -> None:
 # ── filters, scored ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture(scope="module")
+def passed(box: Sandbox) -> dict[str, tuple[bool, ...]]:
+    """For each program of the teacher whether it passes each of eight cases."""
+    programs = [Program(code, skill.name, code) for skill in SKILLS for code in (skill.right, *skill.wrong)]
+    return {str(verdict.id): verdict.cases for verdict in execute(programs, cases(8, seed=8), box)}
+
+
 @pytest.mark.parametrize("error", [0.1, 0.3, 0.5])
-def test_execution_follows_its_rates_and_more_cases_miss_less(error: float, box: Sandbox) -> None:
-    """C4.3-1: b, measured on one half, foretells the other; it falls as the cases grow."""
-    made = list(Teacher(error=error).records(300, seed=7))
+@pytest.mark.parametrize("k", [1, 2, 8])
+def test_execution_does_what_its_rates_foretell(error: float, k: int, passed: dict[str, tuple[bool, ...]]) -> None:
+    """C4.3-1: a and b of one half give precision and yield of the other, within 4 standard errors."""
+    made = list(Teacher(error=error).records(8_000, seed=7))
     right = np.array([record.provenance["right"] for record in made])
-    programs = (Program(record.id, record.label, record.response) for record in made)
-    passed = np.array([verdict.cases for verdict in execute(programs, cases(8, seed=8), box)])
-    scores = {k: score_filter(right, passed[:, :k].all(axis=1)) for k in (1, 2, 4, 8)}
-    assert all(score.a == 1 for score in scores.values())
-    rates = [score.b for score in scores.values()]
-    assert rates == sorted(rates, reverse=True) and rates[0] > 2 * rates[-1]
-    precision, kept = scores[2].predicted
-    assert scores[2].precision == pytest.approx(precision) and scores[2].kept == pytest.approx(kept)
+    kept = np.array([all(passed[record.response][:k]) for record in made])
+    known, found = score_filter(right[::2], kept[::2]), score_filter(right[1::2], kept[1::2])
+    precision, share = precision_and_yield(found.p, known.a, known.b)
+    wrong, n = 4_000 * (1 - found.p), 4_000
+    se_b = np.sqrt(known.b * (1 - known.b) / wrong)  # of b here, and of b there
+    se_share = np.sqrt(2) * (1 - found.p) * se_b
+    se_precision = np.sqrt(2) * se_b * found.p * (1 - found.p) / share**2
+    assert known.a == 1 and abs(found.kept - share) < 4 * se_share + 1 / n
+    assert abs(found.precision - precision) < 4 * se_precision + 1 / n
+
+
+def test_more_cases_miss_less(passed: dict[str, tuple[bool, ...]]) -> None:
+    wrong = [passed[code] for skill in SKILLS for code in skill.wrong]
+    rates = [np.mean([all(told[:k]) for told in wrong]) for k in range(1, 9)]
+    assert rates == sorted(rates, reverse=True) and rates[0] > 2 * rates[-1] > 0
+    assert all(all(passed[skill.right]) for skill in SKILLS)
 
 
 # ── the pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,8 @@ from sklearn.pipeline import make_pipeline
 
 from synthbook.core.data import sms_spam
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.manifest import data_folder
+from synthbook.core.trials import read_trials
 from synthbook.language import augment, noise, teaching
 from synthbook.language.augment import BREAKING, PRESERVING, oracle, statement, symmetry
 from synthbook.language.pipeline import run
@@ -170,3 +172,12 @@ def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     one, two = (noise.trial("same beginning", seed=1) for _ in range(2))
     other = noise.trial("another beginning", seed=1)
     assert one == two and other["teacher"] == one["teacher"] and other["before"] != one["before"]
+
+
+def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
+    """C4.2-4 and C4.3-5: what notebook 04b shows live for one seed."""
+    told = read_trials(data_folder() / noise.TRIALS).set_index(["case", "seed"])["student"]
+    assert all(told["same beginning", seed] >= 0.6 and told["another beginning", seed] <= 0.3 for seed in range(5))
+    taught = read_trials(data_folder() / teaching.TRIALS)
+    gain = taught["filtered: at equal rows"] - taught["raw: at equal rows"]
+    assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(5)

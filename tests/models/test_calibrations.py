@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from synthbook.cli import main
+from synthbook.cli_calibrate import CALIBRATED
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.manifest import data_folder
 from synthbook.core.provenance import read_provenance
@@ -51,28 +53,16 @@ def test_calibrate_modes_from_the_shell(
     assert main(command) == 2 and "--resume" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "cases"),
-    [
-        ("modes", coverage.TRIALS, coverage.CASES),
-        ("vae", rate.TRIALS, rate.CASES),
-        ("diffusion", sketch.TRIALS, sketch.CASES),
-        ("tables", choosing.TRIALS, choosing.CASES),
-        ("rare", rare.TRIALS, rare.CASES),
-    ],
-)
-def test_the_shipped_trials_are_those_of_the_command(name: str, path: str, cases: tuple[str, ...]) -> None:
-    file = data_folder() / path
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_the_shipped_trials_are_those_of_the_command(name: str) -> None:
+    what = CALIBRATED[name]
+    module = import_module(f"synthbook.{what.module}")
+    file = data_folder() / module.TRIALS
     document = json.loads(file.read_text())
     assert read_provenance(file).command == document["command"] == f"synthbook calibrate {name}"
     trials = read_trials(file)
-    assert sorted(zip(trials.case, trials.seed, strict=True)) == sorted(product(cases, range(5)))
-    if name == "modes":
-        assert document["budget"] == {family: settings for family, (_, settings) in coverage.FAMILIES.items()}
-    if name == "tables":
-        assert document["budget"] == choosing.STEPS
-    if name == "rare":
-        assert document["budget"] == {"toy": rare.TOY}
+    assert sorted(zip(trials.case, trials.seed, strict=True)) == sorted(product(module.CASES, range(5)))
+    assert document["budget"] == json.loads(json.dumps(what.budget(module)))
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:

@@ -129,7 +129,7 @@ class NearDuplicates:
     """Remembers texts, and says of new ones which they nearly repeat.
 
     Looked at are those that share a band of `rows` hashes, among `bands`; told are those whose signatures agree in at
-    least `threshold`. It grows by about 600 bytes for each text that is kept, whatever its length.
+    least `threshold`. Memory is about 750 bytes for each text that is kept, whatever its length, at times twice that.
     """
 
     def __init__(self, *, threshold: float = 0.7, bands: int = 20, rows: int = 5, size: int = 3, seed: int = 0):

@@ -50,8 +50,8 @@ def _look(model: TextModel, stem: Path, origin: Provenance) -> Path:
 RECIPES: Mapping[str, Recipe] = {
     "austen-transformer": Recipe(
         Transformer,
-        {"layers": 4, "width": 112, "context": 128},
-        full=6_000,
+        {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
+        full=3_000,
         quick=100,
         data=lambda: austen().train,
         source="the first nine tenths of each of Austen's novels",
