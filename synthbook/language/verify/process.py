@@ -106,8 +106,11 @@ class Process:
         return self.isolation
 
     def run(self, task: Task) -> Outcome:
-        """Send a task, and read the answer as what a stranger sent."""
-        calls = [[encode(argument) for argument in arguments] for arguments in task.calls]
+        """Send a task, and read the answer as what a stranger sent. Raises `InvalidArgument` for other arguments."""
+        try:
+            calls = [[encode(argument) for argument in arguments] for arguments in task.calls]
+        except TypeError as error:
+            raise InvalidArgument("calls", str(error), "None, bool, int, float, str, list, tuple, set, dict") from None
         sent = json.dumps({"code": task.code, "function": task.function, "calls": calls}).encode()
         began, expected = time.perf_counter(), len(calls) if task.function else 1
         with contextlib.suppress(BrokenPipeError):

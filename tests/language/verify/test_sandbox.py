@@ -318,6 +318,12 @@ def test_what_a_stranger_made_can_be_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "own").exists() and outside.stat().st_mode & 0o777 == 0o755
 
 
+def test_arguments_that_cannot_be_sent_are_refused(box: Sandbox) -> None:
+    for argument in (b"bytes", object(), range(3), [1j]):
+        with pytest.raises(InvalidArgument, match="None, bool, int"):
+            box.run(Task("def f(x): return x", "f", ((argument,),)))
+
+
 def test_bad_limits_and_an_unopened_sandbox_are_refused() -> None:
     for limits in ({"seconds": 0}, {"seconds": -1}, {"memory_mib": 8}, {"output_kib": 0}):
         with pytest.raises(InvalidArgument):
