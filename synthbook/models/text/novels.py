@@ -51,7 +51,7 @@ RECIPES: Mapping[str, Recipe] = {
     "austen-transformer": Recipe(
         Transformer,
         {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
-        full=3_000,
+        full=4_000,
         quick=100,
         data=lambda: austen().train,
         source="the first nine tenths of each of Austen's novels",
