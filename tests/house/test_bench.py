@@ -78,8 +78,6 @@ def test_novelty_of_fresh_rows_is_a_half_where_a_peer_that_counts_ties_is_not():
 
 
 def test_tables_come_up_to_the_ctgan_package_in_a_quarter_of_its_time_and_no_more_memory():
-    if not (BENCH / "results" / "ctgan.json").exists():
-        pytest.skip("make bench-ctgan takes an hour of a quiet machine; its result is not in the project yet")
     found = result("ctgan")
     assert (found["rows"], found["epochs"]) == (20_000, 300), "the peer's defaults"
     assert found["against"].keys() == {"ctgan", "tvae", "diffusion"}
