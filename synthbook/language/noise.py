@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.data import fashion_mnist
+from synthbook.core.payloads import Images
 from synthbook.models.nets import Mlp, initialise
 from synthbook.models.training import Seed, step_rng
 
@@ -30,10 +31,9 @@ def net(rng: torch.Generator) -> nn.Module:
     return initialise(Mlp(784, 10 + SPARE, hidden=WIDTH), rng)
 
 
-def taught(first: nn.Module, *, seed: Seed) -> nn.Module:
+def taught(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
     """The teacher: trained on real clothes to name them."""
-    train = fashion_mnist().train
-    x, y = train.images, train.labels
+    x, y = clothes.images, clothes.labels
     optimiser = torch.optim.Adam(first.parameters(), lr=RATE)
     for k in range(1, TEACHER_STEPS + 1):
         rows = torch.randint(len(x), (BATCH,), generator=step_rng(seed, k))
@@ -59,18 +59,19 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module) -> float:
-    """Share of real test pictures named rightly by the ten outputs."""
-    test = fashion_mnist().test.data
-    return float((model(test.images)[:, :10].argmax(1) == test.labels).float().mean())
+def accuracy(model: nn.Module, clothes: Images) -> float:
+    """Share of pictures named rightly by the ten outputs."""
+    return float((model(clothes.images)[:, :10].argmax(1) == clothes.labels).float().mean())
 
 
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """Accuracy of the teacher, of the student before and after it saw noise."""
     torch.set_num_threads(1)
-    teacher = taught(net(step_rng(seed, 0)), seed=seed)
+    data = fashion_mnist()
+    test = data.test.data
+    teacher = taught(net(step_rng(seed, 0)), data.train, seed=seed)
     student = net(step_rng(seed if case == CASES[0] else 1_000 + seed, 0))
-    before = accuracy(student)
+    before = accuracy(student, test)
     follow(student, teacher, seed=2_000 + seed)
-    found = {"teacher": accuracy(teacher), "before": before, "student": accuracy(student)}
+    found = {"teacher": accuracy(teacher, test), "before": before, "student": accuracy(student, test)}
     return {"case": case, "seed": seed} | {name: round(value, 4) for name, value in found.items()}

@@ -177,7 +177,7 @@ def at_most(most: int, kind: Callable[[Record], str] = lambda record: record.lab
         seen: Counter[str] = Counter()
         for record in records:
             seen[kind(record)] += 1
-            yield record, f"more than {most} {kind(record)}" if seen[kind(record)] > most else None
+            yield record, f'{most} of "{kind(record)}" already' if seen[kind(record)] > most else None
 
     return stage
 

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from synthbook.core.data import sms_spam
+from synthbook.core.data import fashion_mnist, sms_spam
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.manifest import data_folder
 from synthbook.core.trials import read_trials
@@ -160,7 +160,7 @@ def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> No
     torch.set_num_threads(1)
     first = noise.net(noise.step_rng(0, 0))
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    after = noise.taught(first, seed=0).state_dict()
+    after = noise.taught(first, fashion_mnist().train, seed=0).state_dict()
     last = list(before)[-2:]  # weights and bias of the last layer
     assert all(torch.equal(before[name][10:], after[name][10:]) for name in last)
     assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
