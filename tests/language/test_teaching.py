@@ -175,7 +175,7 @@ def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
-    """C4.2-4 and C4.3-5: what notebook 04b shows live for one seed."""
+    """C4.2-4 and C4.3-5: what notebooks 04d and 04b show live for one seed."""
     told = read_trials(data_folder() / noise.TRIALS).set_index(["case", "seed"])["student"]
     assert all(told["same beginning", seed] >= 0.6 and told["another beginning", seed] <= 0.3 for seed in range(5))
     taught = read_trials(data_folder() / teaching.TRIALS)
