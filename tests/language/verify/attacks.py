@@ -269,11 +269,15 @@ def violated(sandbox: Any, arena: Arena, kind: str, name: str) -> tuple[list[str
     from synthbook.language.verify.sandbox import Failed, Task
 
     body = {"reaches": REACHES, "burdens": BURDENS, "forgeries": FORGERIES}[kind][name]
-    began = time.perf_counter()
-    outcome = sandbox.run(Task(arena.code(body), "f", ((),)))
+    for _ in range(2):  # a machine that is busy elsewhere gets a second try; what is slow by itself is slow again
+        began = time.perf_counter()
+        outcome = sandbox.run(Task(arena.code(body), "f", ((),)))
+        spent = time.perf_counter() - began
+        if spent <= SECONDS + 1:
+            break
     found, (value,) = arena.traces(), outcome.values
-    if time.perf_counter() - began > SECONDS + 1:
-        found.append(f"took {time.perf_counter() - began:.1f} s")
+    if spent > SECONDS + 1:
+        found.append(f"took {spent:.1f} s")
     if value == "reached":
         found.append("reached what it was after")
     if kind == "forgeries" and type(value) is int and value == 42:
