@@ -33,7 +33,7 @@ def plot_flow(ledger: Sequence[Entry], ax: Axes | None = None) -> Axes:
         if lost:
             words = "\n".join(f"{reason} {count:,}" for reason, count in lost)
             ax.text(x + 0.58, 1 - came - GAP - 0.25, words, fontsize=8, va="bottom", ha="left")
-        ax.text(x + 0.02, 1.03, f"{entry.stage}\n{entry.came:,}", fontsize=9, va="bottom")
+        ax.text(x + 0.02, 1.03, f"{entry.stage}\n{entry.came:,} came", fontsize=9, va="bottom")
     ax.text(len(ledger) + 0.02, 1.03, f"kept\n{ledger[-1].stayed:,}", fontsize=9, va="bottom")
     ax.set(xlim=(0, len(ledger) + 0.4), ylim=(-0.35, 1.2), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)

@@ -8,17 +8,18 @@ in a file as they are made: a run that was killed asks again for nothing.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.files import sha256
 from synthbook.core.provenance import Provenance, write_described
-from synthbook.language.records import Record, lines, read_lines
+from synthbook.language.records import Record, batches, cut_to_lines, lines, read_lines
 from synthbook.language.verify.dedup import NearDuplicates
 from synthbook.language.verify.execute import Case, Program, Property, execute
 from synthbook.language.verify.sandbox import Sandbox
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 Told = tuple[Record, str | None]  # the record, with its verdict, and the reason why it is dropped
 Stage = Callable[[Iterable[Record]], Iterator[Told]]
 BATCH = 500  # records whose signatures are computed together
-LEDGER, KEPT = "ledger.json", "kept.jsonl"
+LEDGER, KEPT, DROPPED = "ledger.json", "kept.jsonl", "dropped.jsonl"
 
 
 @dataclass
 class Entry:
-    """What a stage did: records in and out, drops by reason, with the ids of the first few, seconds of its own."""
+    """What a stage did: records in and out, drops by reason, seconds of its own."""
 
     stage: str
     came: int = 0
@@ -100,20 +101,30 @@ def _passing(
 
 
 def execution(cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, *, kept: Path | None = None) -> Stage:
-    """Keeps what returns the right value on all cases of the function that its label names; verdicts go into `kept`."""
+    """Keeps what returns the right value on all cases of the function that its label names.
+
+    Verdicts go into the file `kept`, and are found there again for the same record, cases and limits. Raises
+    `InvalidArgument` for a property together with `kept`: a function has no name that outlives a run.
+    """
+    if kept is not None and any(isinstance(case, Property) for some in cases.values() for case in some):
+        raise InvalidArgument("kept", str(kept), "None, or cases with expected values only")
+    asked = {name: sha256(repr((some, sandbox.limits)).encode()) for name, some in cases.items()}
+
+    def key(record: Record) -> str:
+        return f"{record.key} {asked.get(record.label)}"
 
     def stage(records: Iterable[Record]) -> Iterator[Told]:
-        known, source = _known(kept), iter(records)
-        while some := list(islice(source, BATCH)):
-            fresh = {record.key: record for record in some if record.key not in known}
-            programs = (Program(key, record.label, record.response) for key, record in fresh.items())
+        known = _known(kept)
+        for some in batches(records, BATCH):
+            fresh = {key(record): record for record in some if key(record) not in known}
+            programs = (Program(name, record.label, record.response) for name, record in fresh.items())
             for verdict in execute(programs, cases, sandbox):
                 known[str(verdict.id)] = verdict.reason
                 if kept is not None:
                     with kept.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"key": verdict.id, "reason": verdict.reason}) + "\n")
             for record in some:
-                reason = known[record.key]
+                reason = known[key(record)]
                 yield record.told("execution", reason), None if reason == "passed" else reason
 
     return stage
@@ -122,9 +133,7 @@ def execution(cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, 
 def _known(kept: Path | None) -> dict[str, str]:
     if kept is None or not kept.exists():
         return {}
-    raw = kept.read_bytes()
-    if raw and not raw.endswith(b"\n"):  # killed while a line was written: that verdict is asked for again
-        kept.write_bytes(raw[: raw.rfind(b"\n") + 1])
+    cut_to_lines(kept)
     try:
         return {str(line["key"]): str(line["reason"]) for _, line in read_lines(kept)}
     except KeyError as error:
@@ -135,8 +144,8 @@ def near_duplicates(memory: NearDuplicates | None = None) -> Stage:
     """Drops what nearly repeats an earlier record, whose id is in its verdict."""
 
     def stage(records: Iterable[Record]) -> Iterator[Told]:
-        remembered, ids, source = memory or NearDuplicates(), list[str](), iter(records)
-        while some := list(islice(source, BATCH)):
+        remembered, ids = memory or NearDuplicates(), list[str]()
+        for some in batches(records, BATCH):
             ids += [record.id for record in some]
             for record, number in zip(some, remembered.add([record.response for record in some]), strict=True):
                 told = record.told("near duplicates", None if number is None else ids[number])
@@ -193,10 +202,20 @@ def only(holds: Callable[[Record], bool], reason: str) -> Stage:
 def write(
     records: Iterable[Record], stages: Mapping[str, Stage], out: Path, origin: Provenance
 ) -> tuple[Path, list[Entry]]:
-    """Run, and write what stays to `out/kept.jsonl` and the ledger to `out/ledger.json`, each with a sidecar."""
-    flow, ledger = run(records, stages)
-    path = write_described(Path(out) / KEPT, lines(flow), origin)
-    write_described(Path(out) / LEDGER, json.dumps([as_json(entry) for entry in ledger], indent=1) + "\n", origin)
+    """Run, and write what stays to `out/kept.jsonl`, each drop with stage and reason to `out/dropped.jsonl`, and the
+    ledger to `out/ledger.json`, each with a sidecar."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out) as drops:
+
+        def dropped(record: Record, stage: str, reason: str) -> None:
+            drops.write(json.dumps({"id": record.id, "stage": stage, "reason": reason}) + "\n")
+
+        flow, ledger = run(records, stages, dropped=dropped)
+        path = write_described(out / KEPT, lines(flow), origin)
+        drops.seek(0)
+        write_described(out / DROPPED, drops, origin)
+    write_described(out / LEDGER, json.dumps([as_json(entry) for entry in ledger], indent=1) + "\n", origin)
     return path, ledger
 
 

@@ -8,7 +8,7 @@ was computed, not what was asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.pipeline import BATCH, Stage, Told
 from synthbook.language.planted import Seed
-from synthbook.language.records import Record
+from synthbook.language.records import Record, batches
 from synthbook.language.verify.execute import evaluate
 from synthbook.language.verify.sandbox import Sandbox
 
@@ -109,16 +109,7 @@ def computed(a: int, operator: str, b: int) -> int:
 def runs(sandbox: Sandbox) -> Stage:
     """Keeps answers whose left side, run in the sandbox, gives the right side."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
-        some: list[Record] = []
-        for record in records:
-            some.append(record)
-            if len(some) == BATCH:
-                yield from _run(some, sandbox)
-                some = []
-        yield from _run(some, sandbox)
-
-    return stage
+    return lambda records: (told for some in batches(records, BATCH) for told in _run(some, sandbox))
 
 
 def _run(records: Sequence[Record], sandbox: Sandbox) -> Iterator[Told]:

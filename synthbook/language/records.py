@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synthbook.core.errors import DataError
 from synthbook.core.files import sha256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ def read_records(path: Path) -> Iterator[Record]:
             yield Record(**found)
         except TypeError as error:
             raise DataError(f"{path}, line {number}: no record ({error})") from None
+
+
+def cut_to_lines(path: Path) -> None:
+    """Cut off a last line that was being written when its run was killed."""
+    with Path(path).open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def batches(items: Iterable[T], n: int) -> Iterator[list[T]]:
+    """Items in lists of n, the last one shorter; read as they are needed."""
+    source = iter(items)
+    while some := list(islice(source, n)):
+        yield some
 
 
 def lines(records: Iterable[Record]) -> Iterator[str]:

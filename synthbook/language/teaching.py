@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import entropy
 
-from synthbook.language.pipeline import Stage, at_most, exact_duplicates, run
+from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, run
 from synthbook.language.problems import ProblemTeacher, Student, runs
 from synthbook.language.records import Record
 from synthbook.language.verify.sandbox import Limits, Sandbox
-from synthbook.language.verify.schema import entropy
 
 ASKED = 800  # answers of the teacher
 DRAWS = 10  # of as many rows for everybody
@@ -25,25 +25,31 @@ CASES = ("teaching",)
 TRIALS = "artifacts/calibration/teaching/trials.json"  # of `synthbook calibrate teaching`
 
 
-def sets(records: Sequence[Record], sandbox: Sandbox) -> dict[str, list[Record]]:
-    """The records after no stage, one, two and three, and those that are right; copies are of prompt and answer."""
-    found = {"raw": list(records)}
-    stages: dict[str, Stage] = {"filtered": runs(sandbox), "deduplicated": exact_duplicates()}
-    for name, stage in stages.items():
-        flow, _ = run(list(found.values())[-1], {name: stage})
+def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Record]], list[Entry]]:
+    """The records after no stage, one, two and three, and those that are right, all of them once; and the ledger.
+
+    Copies are of prompt and answer.
+    """
+    found, ledger = {"raw": list(records)}, []
+
+    def apply(name: str, stage: Stage, some: Sequence[Record]) -> list[Record]:
+        flow, entries = run(some, {name: stage})
         found[name] = list(flow)
-    fewest = min(Counter(record.label for record in found["deduplicated"]).values())
-    flow, _ = run(found["deduplicated"], {"balanced": at_most(fewest)})
-    found["balanced"] = list(flow)
+        ledger.extend(entries)
+        return found[name]
+
+    different = apply("deduplicated", exact_duplicates(), apply("filtered", runs(sandbox), records))
+    fewest = min(Counter(record.label for record in different).values())
+    apply("balanced", at_most(fewest), different)
     right = [record for record in records if record.provenance["right"]]
     flow, _ = run(right, {"clean": exact_duplicates()})
-    return found | {"clean": list(flow)}
+    return found | {"clean": list(flow)}, ledger
 
 
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One teacher, five sets, ten students: a flat row of measurements."""
     with Sandbox(Limits(5.0), jobs=1, allow_weak=True) as sandbox:  # sums of a scripted teacher
-        made = sets(list(ProblemTeacher().records(ASKED, seed=seed)), sandbox)
+        made, _ = sets(list(ProblemTeacher().records(ASKED, seed=seed)), sandbox)
     return {"case": case, "seed": seed} | measured(made, seed=seed)
 
 
@@ -58,7 +64,7 @@ def measured(made: Mapping[str, Sequence[Record]], *, seed: int) -> dict[str, fl
         found |= {
             f"{name}: rows": len(records),
             f"{name}: right": float(np.mean([record.provenance["right"] for record in records])),
-            f"{name}: bits": entropy(record.label for record in records),
+            f"{name}: bits": float(entropy(list(Counter(record.label for record in records).values()), base=2)),
             f"{name}: at equal rows": float(equal),
             f"{name}: at equal cost": whole["all"],
             f"{name}: hard kind": whole["each"],

@@ -21,7 +21,7 @@ from synthbook.language.pipeline import at_most, exact_duplicates, execution, fo
 from synthbook.language.planted import Teacher, cases, reworded
 from synthbook.language.records import Record, read_lines, read_records
 from synthbook.language.skills import SKILLS
-from synthbook.language.verify.execute import Program, execute
+from synthbook.language.verify.execute import Program, Property, execute
 from synthbook.language.verify.filters import precision_and_yield, score_filter
 from synthbook.language.verify.sandbox import Limits, Sandbox
 
@@ -175,6 +175,8 @@ def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Pa
     asked: list[str] = []
 
     class Counting:
+        limits = box.limits
+
         def map(self, tasks: Iterable[object]) -> Iterator[object]:
             def counted() -> Iterator[object]:
                 for task in tasks:
@@ -195,6 +197,12 @@ def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Pa
     assert len(asked) == len({record.key for record in made}) and len(set(asked)) == len(asked)
     fresh, _ = run(made, {"execution": execution(cases(4, seed=1), box)})
     assert list(fresh) == whole
+    others = {**cases(4, seed=1), **cases(1, seed=2)}
+    flow, _ = run(made, {"execution": execution(others, Counting(), kept=file)})  # type: ignore[arg-type]
+    list(flow)
+    assert len(asked) == 2 * len(set(asked))  # other cases are another question
+    with pytest.raises(InvalidArgument, match="expected values only"):
+        execution({"f": [Property("f", (), bool)]}, box, kept=file)
 
 
 def test_what_was_kept_is_written_with_its_origin(tmp_path: Path) -> None:
@@ -202,6 +210,9 @@ def test_what_was_kept_is_written_with_its_origin(tmp_path: Path) -> None:
     path, ledger = pipeline.write(made, {"few": at_most(1)}, tmp_path / "out", ORIGIN)
     assert list(read_records(path)) == [r for k, r in enumerate(made) if r.label not in {m.label for m in made[:k]}]
     assert read_provenance(path) == ORIGIN == read_provenance(tmp_path / "out" / "ledger.json")
+    drops = [line for _, line in read_lines(tmp_path / "out" / "dropped.jsonl")]
+    assert {line["id"] for line in drops} | {record.id for record in read_records(path)} == {r.id for r in made}
+    assert all(line["stage"] == "few" and "already" in line["reason"] for line in drops)
     (entry,) = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert entry["in"] == 30 and entry["out"] == ledger[0].stayed == len(list(read_records(path)))
 
@@ -216,9 +227,9 @@ def test_a_form_is_checked_and_text_stays_data() -> None:
     nasty = '{"text": "ignore all rules\\n{\\"id\\": \\"9\\"}\\u0000\\ud800"}'
     some = [Record("1", "p", '{"text": "a"}'), Record("2", "p", "no JSON"), Record("3", "p", nasty)]
     flow, ledger = run(some, {"form": form(Note)})
-    assert next(flow).verdicts == {"form": "fits"}
-    list(flow)
-    assert sum(ledger[0].reasons.values()) >= 1
+    kept = list(flow)
+    assert (kept[0].id, kept[0].verdicts) == ("1", {"form": "fits"})
+    assert any("Invalid JSON" in reason for reason in ledger[0].reasons)
     line = some[2].line()
     assert line.count("\n") == 1 and json.loads(line)["response"] == nasty
 

@@ -81,9 +81,9 @@ def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
         Student.of([Record("a", "p", "no idea")])
 
 
-def test_a_trial_of_teaching_measures_its_sets(monkeypatch: pytest.MonkeyPatch, box: Sandbox) -> None:
-    monkeypatch.setattr(teaching, "ASKED", 150)
-    made = teaching.sets(list(ProblemTeacher().records(150, seed=0)), box)
+def test_a_trial_of_teaching_measures_its_sets(box: Sandbox) -> None:
+    made, ledger = teaching.sets(list(ProblemTeacher().records(150, seed=0)), box)
+    assert [entry.stayed for entry in ledger] == [len(made[entry.stage]) for entry in ledger] and len(ledger) == 3
     assert tuple(made) == teaching.SETS
     assert len(made["raw"]) > len(made["filtered"]) > len(made["deduplicated"]) >= len(made["balanced"])
     assert not any(record.provenance["slip"] for record in made["filtered"])

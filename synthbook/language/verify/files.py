@@ -10,14 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.files import sha256, sha256_file
+from synthbook.core.files import atomic_write, sha256, sha256_file
 from synthbook.core.provenance import Provenance, write_described
-from synthbook.language.records import read_lines
+from synthbook.language.records import cut_to_lines, read_lines
 from synthbook.language.verify.child import decode
 from synthbook.language.verify.execute import Case, Program, Verdict, execute
 from synthbook.language.verify.sandbox import Limits, Sandbox
@@ -65,12 +65,12 @@ def read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]
 
 @dataclass(frozen=True)
 class Summary:
-    """How many programs, of which kinds, and the first failures."""
+    """How many programs, of which kinds, and the first failures: lines with `function` and `words` as well."""
 
     n: int
     reasons: dict[str, int]
     isolation: str
-    failures: list[tuple[Verdict, str]]  # with the function
+    failures: list[dict[str, Any]]
 
 
 def verify_files(
@@ -94,28 +94,22 @@ def verify_files(
     if not n:
         raise DataError(f"{records} holds no program")
     told = {"records": sha256_file(records), "cases": sha256_file(cases), "limits": asdict(limits)}
-    partial, task = out.with_name(out.name + ".partial"), sha256(json.dumps(told).encode())
-    done = _begun(partial, task, resume)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    reasons, isolation = Counter(line["reason"] for line in done), "os"
-    failures: list[tuple[Verdict, str]] = []
+    partial = out.with_name(out.name + ".partial")
+    done = _begin(partial, sha256(json.dumps(told).encode()), resume)
+    rest, asked = tee(islice(read_programs(records, known), done, None))
     with Sandbox(limits, jobs=jobs, allow_weak=allow_weak) as sandbox, partial.open("a", encoding="utf-8") as file:
-        if not done:
-            file.write(json.dumps({"task": task}) + "\n")
-        rest = islice(read_programs(records, known), len(done), None)
-        names = (program.function for program in islice(read_programs(records, known), len(done), None))
-        for k, verdict in enumerate(execute(rest, known, sandbox), start=len(done) + 1):
-            file.write(json.dumps(_line(verdict)) + "\n")
+        judged = zip(asked, execute(rest, known, sandbox), strict=True)
+        for k, (program, verdict) in enumerate(judged, start=done + 1):
+            line = _line(verdict) | {"function": program.function, "words": verdict.words}
+            file.write(json.dumps(line) + "\n")
             file.flush()
-            reasons[verdict.reason] += 1
-            isolation, function = verdict.isolation, next(names)
-            if not verdict.passed and len(failures) < SHOWN:
-                failures.append((verdict, function))
             observe(k, n)
-    with partial.open(encoding="utf-8") as file:
-        write_described(out, islice(file, 1, None), origin)  # without the line that names the task
+    write_described(out, (json.dumps({name: line[name] for name in COLUMNS}) + "\n" for line in _kept(partial)), origin)
+    reasons = Counter(line["reason"] for line in _kept(partial))
+    weak = any(line["isolation"] != "os" for line in _kept(partial))
+    failures = list(islice((line for line in _kept(partial) if not line["passed"]), SHOWN))
     partial.unlink()
-    return Summary(n, dict(reasons.most_common()), isolation, failures)
+    return Summary(n, dict(reasons.most_common()), "limits-only" if weak else "os", failures)
 
 
 def _line(verdict: Verdict) -> dict[str, Any]:
@@ -125,20 +119,26 @@ def _line(verdict: Verdict) -> dict[str, Any]:
     return line
 
 
-def _begun(partial: Path, task: str, resume: bool) -> list[dict[str, Any]]:
-    """The verdicts that a run before this one kept; what was cut off is cut away."""
-    if not partial.exists():
-        return []
-    if not resume:
-        raise InvalidArgument("out", str(partial), "another file, --resume to go on, or remove it to begin again")
-    raw = partial.read_bytes()
-    partial.write_bytes(raw[: raw.rfind(b"\n") + 1])
-    found = [line for _, line in read_lines(partial)]
-    if not found:
-        return []
-    if found[0].get("task") != task:
-        raise InvalidArgument("resume", str(partial), "the run that was begun: other files or limits now")
-    return found[1:]
+def _kept(partial: Path) -> Iterator[dict[str, Any]]:
+    """The verdicts that were kept, after the line that names their task."""
+    return (line for _, line in islice(read_lines(partial), 1, None))
+
+
+def _begin(partial: Path, task: str, resume: bool) -> int:
+    """How many verdicts a run before this one kept; where there is none, a new file that names the task."""
+    if partial.exists():
+        cut_to_lines(partial)
+        found = [line for _, line in islice(read_lines(partial), 2)]
+        if len(found) == 2:
+            if not resume:
+                raise InvalidArgument(
+                    "out", str(partial), "another file, --resume to go on, or remove it to begin again"
+                )
+            if found[0].get("task") != task:
+                raise InvalidArgument("resume", str(partial), "the run that was begun: other files or limits now")
+            return sum(1 for _ in _kept(partial))
+    atomic_write(partial, json.dumps({"task": task}) + "\n")
+    return 0
 
 
 def page(summary: Summary, title: str) -> str:
@@ -150,8 +150,8 @@ def page(summary: Summary, title: str) -> str:
 
     share = summary.reasons.get("passed", 0) / summary.n
     rows = [
-        [escape(str(v.id)), escape(function), v.reason, f"{v.seconds:.2f}", escape(v.words[:200])]
-        for v, function in summary.failures
+        [escape(str(v["id"])), escape(v["function"]), v["reason"], f"{v['seconds']:.2f}", escape(v["words"])]
+        for v in summary.failures
     ]
     alt = ", ".join(f"{reason} {count:,}" for reason, count in summary.reasons.items())
     kept = "confined by the operating system" if summary.isolation == "os" else "NOT confined: limits only"

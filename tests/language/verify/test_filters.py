@@ -12,7 +12,7 @@ from synthbook.language.verify import consistency, filters, judge
 from synthbook.language.verify.consistency import agreed, majority, majority_accuracy, unanimity, vote
 from synthbook.language.verify.filters import precision_and_yield, score_filter
 from synthbook.language.verify.judge import Rubric, ScriptedJudge, expected_largest
-from synthbook.language.verify.schema import checked, entropy
+from synthbook.language.verify.schema import checked
 from tests.mutation import mutant
 
 N = 20_000
@@ -177,9 +177,3 @@ def test_a_schema_knows_the_form_and_not_the_meaning() -> None:
     ):
         found, wrong = checked(answer, Review)
         assert (found is None and says in wrong and answer[:60] not in wrong[:-1]) or not answer
-
-
-def test_entropy_of_kinds() -> None:
-    assert entropy([1, 2, 3, 4]) == 2 and entropy("aaab") == pytest.approx(0.8112781)
-    with pytest.raises(InvalidArgument):
-        entropy([])

@@ -11,7 +11,6 @@ import pytest
 from synthbook.cli import main
 from synthbook.core.provenance import read_provenance
 from synthbook.language.verify import files
-from synthbook.language.verify.execute import Verdict
 
 PROGRAMS = [
     {"id": "right", "function": "add", "code": "def add(a, b): return a + b"},
@@ -96,9 +95,26 @@ def test_a_run_that_was_stopped_goes_on(
     partial.write_text(partial.read_text() + '{"id": "slow", "pas')
     assert main(command) == 2 and "--resume to go on" in capsys.readouterr().err
     assert main([*command, "--resume", "--timeout", "0.9"]) == 2 and "other files or limits" in capsys.readouterr().err
-    assert main([*command, "--resume"]) == 0
+    assert main([*command, "--resume", "--report", str(tmp_path / "report.html")]) == 0
+    assert "&lt;script&gt;" in (tmp_path / "report.html").read_text()  # a failure of the first sitting
     assert [json.loads(line)["reason"] for line in out.read_text().splitlines()] == whole
     assert made == [program["id"] for program in PROGRAMS[3:]]
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_run_that_was_stopped_before_its_first_verdict_begins_again(
+    more: list[str], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    execute = files.execute
+    monkeypatch.setattr(files, "execute", stopped)
+    assert main(command) == 130 and (tmp_path / "verdicts.jsonl.partial").exists()
+    monkeypatch.setattr(files, "execute", execute)
+    assert main([*command, *more]) == 0
+    told = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in told] == REASONS and not list(tmp_path.glob("*.partial"))
 
 
 HOLES = [
@@ -146,6 +162,6 @@ def test_bad_options_are_refused(
 
 
 def test_a_report_says_when_nothing_was_confined() -> None:
-    verdict = Verdict("a", False, "wrong", "limits-only", 0.1, None, words="0")
-    shown = files.page(files.Summary(1, {"wrong": 1}, "limits-only", [(verdict, "f")]), "Programs")
+    failure = {"id": "a", "function": "f", "reason": "wrong", "seconds": 0.1, "words": "0"}
+    shown = files.page(files.Summary(1, {"wrong": 1}, "limits-only", [failure]), "Programs")
     assert "NOT confined" in shown and "0 of 1 programs passed" in shown
