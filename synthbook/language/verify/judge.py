@@ -9,13 +9,14 @@ the best of many is the luckiest of many: quality falls in k (Goodhart's law).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.language.chat import Answer, Ask, Message, Sampling
 
 Numbers = NDArray[np.float64]
 
@@ -92,3 +93,46 @@ def expected_largest(k: int) -> float:
         raise InvalidArgument("k", k, "at least 1")
     value, _ = quad(lambda x: x * k * norm.pdf(x) * norm.cdf(x) ** (k - 1), -12, 12, epsabs=1e-10)
     return float(value)
+
+
+# ── a real model as a judge ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, and two answers of which the first is the better one."""
+
+    question: str
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Shares of what a judge chose: the better answer, the one that stood first, the same one in both orders."""
+
+    n: int
+    better: float
+    first: float
+    same: float
+
+
+def pair_asks(pairs: Iterable[Pair]) -> Iterator[Ask]:
+    """Two questions for each pair, which answer is the better one: the better one stands first, then second."""
+    sampling = Sampling(temperature=0.0, max_tokens=8, schema={"type": "string", "enum": ["A", "B"]})
+    for pair in pairs:
+        for a, b in ((pair.better, pair.worse), (pair.worse, pair.better)):
+            text = f"Question: {pair.question}\nAnswer A: {a}\nAnswer B: {b}\nWhich answer is better, A or B?"
+            yield Ask((Message("user", text),), sampling)
+
+
+def preferences(answers: Sequence[Answer]) -> Preferences:
+    """What the answers to `pair_asks` say of the judge; whoever names neither A nor B has chosen neither."""
+    chose = [answer.text.strip().strip('"') for answer in answers]
+    if not chose or len(chose) % 2:
+        raise InvalidArgument("answers", len(chose), "two for each pair, at least one pair")
+    shown = list(zip(chose[::2], chose[1::2], strict=True))
+    better = np.mean([[one == "A", two == "B"] for one, two in shown])
+    first = np.mean([[one == "A", two == "A"] for one, two in shown])
+    same = np.mean([{one, two} == {"A", "B"} for one, two in shown])
+    return Preferences(len(shown), float(better), float(first), float(same))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,4 +20,5 @@ def checked(answer: str, schema: type[M]) -> tuple[M | None, str]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        return None, f"{place}: {first['msg']}" if place else str(first["msg"])
+        words = re.sub(r" at line \d+ column \d+", "", str(first["msg"]))  # the same fault has the same words
+        return None, f"{place}: {words}" if place else words

@@ -1,0 +1,152 @@
+"""Everything that section 4 asks of a real model: messages, sums, programs, judgements, rewordings, dialogues.
+
+Each experiment takes a model and the number of a draw, asks the same questions for the same draw, and returns records.
+So the whole can be asked once, live, and replayed from what was kept: `synthbook record` makes that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from synthbook.core.data import austen, sms_spam
+from synthbook.core.manifest import data_folder
+from synthbook.language import augment, classify_data, dialogue, tasks
+from synthbook.language.chat import Model
+from synthbook.language.classify_data import Seeds, Written
+from synthbook.language.local_model import SHA256
+from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, execution, form, near_duplicates, run
+from synthbook.language.records import Record
+from synthbook.language.replay import Replay
+from synthbook.language.tasks import Problem
+from synthbook.language.verify.judge import Pair, Preferences, pair_asks, preferences
+from synthbook.language.verify.sandbox import Sandbox
+
+CACHE = "artifacts/replay/smollm2.jsonl"  # of `synthbook record`
+DRAWS = 5
+SEEDS_OF_EACH, MESSAGES_OF_EACH, SUMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
+MAKER = "SmolLM2-135M-Instruct"
+SENTENCES = 60  # statements to reword
+JUDGED = 40  # pairs
+DOCUMENTS = 24
+
+
+def replay() -> Replay:
+    """The answers that come with the book; they are only read."""
+    return Replay(data_folder() / CACHE, model=SHA256, read_only=True)
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def messages(model: Model, draw: int) -> tuple[Seeds, list[Record]]:
+    """Eighty real messages, and what the model writes after them."""
+    train = sms_spam().train
+    seeds = Seeds.drawn(train.texts, train.labels, SEEDS_OF_EACH, seed=draw)
+    asked = list(classify_data.asks(seeds, MESSAGES_OF_EACH, seed=draw))
+    return seeds, classify_data.records(asked, model(ask for ask, _ in asked), maker=MAKER)
+
+
+def verified_messages(seeds: Seeds, records: Sequence[Record]) -> tuple[list[Record], list[Entry]]:
+    """Those that have the form, copy neither seeds nor each other, and whose label a classifier of the seeds shares."""
+    known = classify_data.classifier().fit(list(seeds.texts), list(seeds.labels))
+    flow, ledger = run(records, {"form": form(Written)})
+    stages: dict[str, Stage] = {
+        "no copy of a seed": classify_data.no_copies(seeds),
+        "exact duplicates": exact_duplicates(),
+        "near duplicates": near_duplicates(),
+        "label": classify_data.agrees(known),
+    }
+    flow, more = run([classify_data.plain(record) for record in flow], stages)
+    kept = list(flow)
+    fewest = min(sum(record.label == label for record in kept) for label in classify_data.ASKED_FOR)
+    flow, last = run(kept, {"balance": at_most(max(fewest, 1))})
+    return list(flow), ledger + more + last  # the list is made first: a ledger is whole when its flow was read
+
+
+# ── sums and programs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sums(model: Model, draw: int) -> tuple[list[Record], dict[str, Problem]]:
+    """Answers to word problems, and the problem of each by its record's id."""
+    asked = list(tasks.sum_asks(SUMS, seed=draw))
+    records = [
+        Record(f"{k:04d}", problem.text, answer.text.strip(), problem.kind, _told(answer.completion_tokens))
+        for k, (answer, (_, problem)) in enumerate(zip(model(ask for ask, _ in asked), asked, strict=True))
+    ]
+    return records, {record.id: problem for record, (_, problem) in zip(records, asked, strict=True)}
+
+
+def programs(model: Model, draw: int) -> list[Record]:
+    """Small functions, as they were written."""
+    asked = list(tasks.function_asks(PROGRAMS_OF_EACH, seed=draw))
+    return [
+        Record(f"{k:04d}", ask.messages[-1].content, answer.text, name, _told(answer.completion_tokens))
+        for k, (answer, (ask, name)) in enumerate(zip(model(ask for ask, _ in asked), asked, strict=True))
+    ]
+
+
+def _told(tokens: int) -> dict[str, Any]:
+    return {"teacher": MAKER, "tokens": tokens}
+
+
+def tokens(records: Sequence[Record]) -> int:
+    """Tokens that were written, drops included."""
+    return sum(int(record.provenance["tokens"]) for record in records)
+
+
+def visible_sums(
+    records: Sequence[Record], problems: Mapping[str, Problem], sandbox: Sandbox
+) -> tuple[list[Record], list[Entry]]:
+    """Sums that are right on visible cases."""
+    flow, ledger = run(records, {"visible cases": tasks.visible(problems, sandbox)})
+    return list(flow), ledger
+
+
+def visible_programs(records: Sequence[Record], sandbox: Sandbox) -> tuple[list[Record], list[Entry]]:
+    """Programs that are right on visible cases."""
+    flow, ledger = run(records, {"visible cases": execution(tasks.function_cases(hidden=False), sandbox)})
+    return list(flow), ledger
+
+
+# ── judging, rewording, talking ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def judged(model: Model, draw: int = 0) -> dict[str, Preferences]:
+    """What the model prefers: right sums to wrong ones; long ones to short ones, both right ("better": the long)."""
+    rng, pool = np.random.default_rng([draw, 46]), tasks.problems(held_out=True)
+    chosen = [pool[i] for i in rng.choice(len(pool), JUDGED, replace=False)]
+    right = [Pair(p.text, p.sum, f"{p.a} {p.operator} {p.b} = {p.answer + int(rng.integers(1, 5))}") for p in chosen]
+    longer = [Pair(p.text, f"Let us see. We compute {p.sum}. The answer is {p.answer}.", p.sum) for p in chosen]
+    return {
+        name: preferences(list(model(pair_asks(some)))) for name, some in {"right": right, "longer": longer}.items()
+    }
+
+
+def reworded(model: Model, draw: int = 0) -> list[tuple[str, str, bool | None]]:
+    """Statements, the model's rewordings of them, and whether they are as true as before."""
+    rng = np.random.default_rng([draw, 47])
+    texts = [augment.statement(rng) for _ in range(SENTENCES)]
+    answers = list(model(augment.paraphrase_asks(texts, seed=draw)))
+    return [(text, a.text.strip(), augment.kept_label(text, a.text)) for text, a in zip(texts, answers, strict=True)]
+
+
+def dialogues(model: Model, draw: int = 0) -> list[Record]:
+    """Two turns about each of some passages of Jane Austen's."""
+    novels = austen().train
+    return dialogue.dialogues(model, dialogue.passages(novels.texts, novels.labels, DOCUMENTS, seed=draw), seed=draw)
+
+
+RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook record`
+    **{
+        f"{name} {draw}": partial(asked, draw=draw)
+        for name, asked in {"messages": messages, "sums": sums, "programs": programs}.items()
+        for draw in range(DRAWS)
+    },
+    "judged": judged,
+    "reworded": reworded,
+    "dialogues": dialogues,
+}
