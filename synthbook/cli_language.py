@@ -107,8 +107,9 @@ def record(
     if as_json:
         put_json({"cache": str(out)} | log)
         return
-    given = sum(spent["completion_tokens"] for spent in log["experiments"].values())
-    put(f"{out}: {given:,} tokens in {log['minutes since the last start']} minutes")
+    spent = log["experiments"].values()
+    given, minutes = sum(one["completion_tokens"] for one in spent), sum(one["seconds"] for one in spent) / 60
+    put(f"{out}: {given:,} tokens, written in {minutes:.1f} minutes")
 
 
 class Fetched(StrEnum):

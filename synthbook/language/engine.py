@@ -6,6 +6,7 @@ So the whole can be asked once, live, and replayed from what was kept: `synthboo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from synthbook.core.data import austen, sms_spam
-from synthbook.core.manifest import data_folder
+from synthbook.core.manifest import data_folder, read_data
 from synthbook.language import augment, classify_data, dialogue, tasks
 from synthbook.language.chat import Model
 from synthbook.language.classify_data import Seeds, Written
@@ -21,22 +22,31 @@ from synthbook.language.local_model import SHA256
 from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, execution, form, near_duplicates, run
 from synthbook.language.records import Record
 from synthbook.language.replay import Replay
+from synthbook.language.self_instruct import Pool, Task, grow, seed_tasks, with_instances
 from synthbook.language.tasks import Problem
 from synthbook.language.verify.judge import Pair, Preferences, pair_asks, preferences
 from synthbook.language.verify.sandbox import Sandbox
 
-CACHE = "artifacts/replay/smollm2.jsonl"  # of `synthbook record`
+CACHE, LOG = "artifacts/replay/smollm2.jsonl", "artifacts/replay/smollm2.log.json"  # of `synthbook record`
 DRAWS = 5
 SEEDS_OF_EACH, MESSAGES_OF_EACH, SUMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
 MAKER = "SmolLM2-135M-Instruct"
 SENTENCES = 60  # statements to reword
 JUDGED = 40  # pairs
 DOCUMENTS = 24
+ROUNDS = 15  # of self-instruct
 
 
 def replay() -> Replay:
     """The answers that come with the book; they are only read."""
     return Replay(data_folder() / CACHE, model=SHA256, read_only=True)
+
+
+def recorded() -> dict[str, float]:
+    """What the answers that come with the book cost: how many they are, tokens that were written, minutes."""
+    spent = json.loads(read_data(LOG))["experiments"].values()
+    total = {name: sum(one[name] for one in spent) for name in ("asked", "completion_tokens", "seconds")}
+    return {"answers": total["asked"], "tokens": total["completion_tokens"], "minutes": total["seconds"] / 60}
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -140,6 +150,12 @@ def dialogues(model: Model, draw: int = 0) -> list[Record]:
     return dialogue.dialogues(model, dialogue.passages(novels.texts, novels.labels, DOCUMENTS, seed=draw), seed=draw)
 
 
+def instructions(model: Model, draw: int = 0) -> tuple[Pool, list[tuple[Task, str | None]]]:
+    """A pool of tasks that the model grew, and its tasks with an instance each and what is wrong with it."""
+    pool = grow(model, seed_tasks(), rounds=ROUNDS, seed=draw)
+    return pool, list(with_instances(model, pool, seed=draw))
+
+
 RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook record`
     **{
         f"{name} {draw}": partial(asked, draw=draw)
@@ -149,4 +165,5 @@ RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook re
     "judged": judged,
     "reworded": reworded,
     "dialogues": dialogues,
+    "instructions": instructions,
 }

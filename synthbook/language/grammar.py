@@ -18,7 +18,7 @@ from synthbook.language.verify.dedup import rouge_l
 
 VERBS = (
     *("Count the", "Describe the", "Sort all", "Find odd", "Round all", "Summarise the", "Check the"),
-    *("Explain the", "Compare both", "Draw ten", "Label the", "Mask the"),
+    *("Explain the", "Compare both", "Pick ten", "Label the", "Mask the"),
 )
 THINGS = (
     *("rows", "dates", "prices", "towns", "names", "weights", "answers", "readings", "colours", "codes", "routes"),

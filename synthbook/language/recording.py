@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.files import sha256_file
 from synthbook.core.provenance import Provenance, write_described
 from synthbook.language.client import Client
 from synthbook.language.endpoint import Endpoint
 from synthbook.language.engine import RECORDED
 from synthbook.language.replay import Replay, in_order
 
-LOG = ".log.json"  # beside the cache: what was asked, and what it cost
+COMMAND = "synthbook record"
 
 
 def record(
@@ -37,24 +36,24 @@ def record(
         raise InvalidArgument("only", only, f"the beginning of one of {', '.join(RECORDED)}")
     if out.exists() and not resume:
         raise InvalidArgument("out", str(out), "a new file, or --resume to go on with it")
-    client, spent, began = Client(endpoint, replay=Replay(out, model=endpoint.pinned)), {}, time.perf_counter()
+    client, path = Client(endpoint, replay=Replay(out, model=endpoint.pinned)), log_of(out)
+    log: dict[str, Any] = {"model": endpoint.model, "pinned": endpoint.pinned, "experiments": {}}
+    if resume and path.exists():
+        log["experiments"] = json.loads(path.read_text())["experiments"]
+    origin = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.pinned}, 1, 1.0)
     for k, (name, run) in enumerate(chosen.items()):
         observe(k, len(chosen))
         before, start = asdict(client.spent), time.perf_counter()
         run(client.ask)
-        spent[name] = {key: value - before[key] for key, value in asdict(client.spent).items() if key != "cost"}
-        spent[name]["seconds"] = round(time.perf_counter() - start, 1)
+        spent = {key: value - before[key] for key, value in asdict(client.spent).items() if key != "cost"}
+        if spent["asked"]:  # else all was there, and what it cost is known
+            log["experiments"][name] = spent | {"seconds": round(time.perf_counter() - start, 1)}
+            write_described(path, json.dumps(log, indent=1) + "\n", origin)
     observe(len(chosen), len(chosen))
-    command = "synthbook record" + (f" --only {only!r}" if only else "")
-    origin = Provenance(f"answers of {endpoint.model}", command, {endpoint.model: endpoint.pinned}, 1, 1.0)
     write_described(out, list(in_order(out)), origin)
-    log = {
-        "command": command,
-        "model": endpoint.model,
-        "pinned": endpoint.pinned,
-        "sha256": sha256_file(out),
-        "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
-        "experiments": spent,
-    }
-    write_described(out.with_name(out.stem + LOG), json.dumps(log, indent=1) + "\n", origin)
     return log
+
+
+def log_of(cache: Path) -> Path:
+    """The log beside a cache: what was asked for each experiment, and what it cost."""
+    return cache.with_suffix(".log.json")

@@ -224,13 +224,13 @@ def test_a_seed_that_gives_orders_stays_inside_its_turn() -> None:
 
 
 def test_each_filter_of_messages_drops_what_it_is_for() -> None:
-    spam, ham = SEEDS.of("spam"), SEEDS.of("ham")
     answers = {
         "good": written("it promises a prize", "You have won a FREE prize! Call 09061234567 now to claim your award"),
         "no form": "You have won!",
         "cut off": '{"why": "it promises", "message": "You have',
-        "copy": written("it wants a call", spam[0]),
+        "copy": written("it wants a call", SEEDS.of("spam")[0]),
         "again": written("other", "You have won a FREE prize! Call 09061234567 now to claim your award"),
+        "nearly": written("x", "You have won a FREE prize! Call 09061234567 now to claim your award today"),
         "mislabelled": written("it is about love", "ok will be home late, see you at dinner, love you"),
     }
     records = [Record(name, "q", text, "spam", {"tokens": 1}) for name, text in answers.items()]
@@ -239,8 +239,8 @@ def test_each_filter_of_messages_drops_what_it_is_for() -> None:
     kept, ledger = engine.verified_messages(SEEDS, records)
     assert [record.id for record in kept] == ["good", "ham"]
     dropped = {entry.stage: dict(entry.reasons) for entry in ledger if entry.reasons}
-    assert list(dropped) == ["form", "no copy of a seed", "near duplicates", "label"]
-    assert sum(dropped["form"].values()) == 2 and ham
+    assert list(dropped) == ["form", "no copy of a seed", "exact duplicates", "near duplicates", "label"]
+    assert sum(dropped["form"].values()) == 2
 
 
 @pytest.mark.slow
