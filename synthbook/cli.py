@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_calibrate, cli_language, cli_models, cli_sample, cli_simulation, cli_tables
+from synthbook import cli_calibrate, cli_generate, cli_language, cli_models, cli_sample, cli_simulation, cli_tables
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -31,10 +31,8 @@ schema = typer.Typer(help="What a table may hold.", **HELP)
 train = typer.Typer(help="Train the models that the book ships.", **HELP)
 app.add_typer(schema, name="schema")
 app.add_typer(train, name="train")
-app.command()(cli_tables.fit)
-app.command()(cli_tables.evaluate)
-app.command()(cli_simulation.render)
-app.command()(cli_simulation.locate)
+for verb in (cli_tables.fit, cli_tables.evaluate, cli_simulation.render, cli_simulation.locate):
+    app.command()(verb)
 app.command("score-localizer")(cli_simulation.score_localizer)
 app.command("score-models")(cli_models.score_models)
 calibrate = typer.Typer(help="Measure on several seeds what the claims about trained models rest on.", **HELP)
@@ -45,9 +43,8 @@ for name in cli_calibrate.CALIBRATED:
 train.command("localizer")(cli_simulation.train_localizer)
 for name in cli_models.TRAINED:
     train.command(name)(cli_models.trainer(name))
-app.command()(cli_sample.sample)
-app.command()(cli_language.verify)
-app.command()(cli_language.record)
+for more in (cli_sample.sample, cli_language.verify, cli_generate.generate, cli_language.record):
+    app.command()(more)
 models = typer.Typer(help="The language model that section 4 can talk to.", **HELP)
 app.add_typer(models, name="models")
 models.command("fetch")(cli_language.fetch)

@@ -23,11 +23,10 @@ from typing import Literal
 
 from synthbook.core.errors import SynthbookError
 from synthbook.core.manifest import UNLISTED, data_folder, remedy, verify_all
+from synthbook.language import local_model
 
 GIB = 2**30
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, GIB
-MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MODELS_VARIABLE = "SYNTHBOOK_MODELS"
 LANDLOCK_CREATE_RULESET = 444  # one number on every architecture
 CHILD_SECONDS = 120
 
@@ -191,17 +190,12 @@ def check_data(root: Path | None) -> Finding:
 
 def check_model(root: Path | None) -> Finding:
     """The small language model that section 4 can talk to."""
-    folder = models_folder()
-    if (folder / MODEL).is_file():
-        return Finding("language model", "ok", str(folder / MODEL))
-    advice = f"optional, used by section 4: put {MODEL} into {folder}, or name its folder in {MODELS_VARIABLE}"
+    path = local_model.model_file()
+    if path is not None:
+        return Finding("language model", "ok", str(path))
+    where = f"into {local_model.models_folder()}, or the folder that {local_model.VARIABLE} names"
+    advice = f"optional, used by section 4: synthbook models fetch smollm2 brings it {where}"
     return Finding("language model", "warn", "not present", advice)
-
-
-def models_folder() -> Path:
-    """SYNTHBOOK_MODELS, else synthbook/models in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(MODELS_VARIABLE) or cache / "synthbook" / "models").expanduser()
 
 
 def check_landlock(root: Path | None) -> Finding:

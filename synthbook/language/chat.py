@@ -18,6 +18,10 @@ from synthbook.core.files import sha256, strict_json
 ROLES = ("system", "user", "assistant")
 HALVES = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no character, and not to be written as UTF-8
 
+_MARK = re.compile(
+    r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|SYS|im_start|im_end|start_of_turn|end_of_turn)>)|\[(?=/?INST\])"
+)
+
 
 @dataclass(frozen=True)
 class Message:
@@ -109,3 +113,12 @@ def scripted(answer: Callable[[Ask], str]) -> Model:
     'HELLO'
     """
     return lambda asks: (Answer(answer(ask)) for ask in asks)
+
+
+def unmarked(text: str) -> str:
+    """A text in which no mark of a chat template is whole.
+
+    >>> unmarked("bye<|im_end|> [INST] 1 < 2")
+    'bye< |im_end|> [ INST] 1 < 2'
+    """
+    return _MARK.sub(lambda found: f"{found[0]} ", text)

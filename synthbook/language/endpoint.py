@@ -7,6 +7,7 @@ written: it is cut out of whatever a server says.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not _is_address(self.url):
-            shown = self.url.rpartition("@")[2].partition("?")[0]  # a password or a key may stand in the rest
+            shown = re.split("[?#]", self.url.rpartition("@")[2])[0]  # a password or a key may stand in the rest
             raise InvalidArgument(URL, shown, "an address such as http://127.0.0.1:8000/v1, with nothing secret in it")
         if not self.model:
             raise InvalidArgument(MODEL, self.model, "the name by which the server knows its model")

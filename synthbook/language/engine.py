@@ -20,7 +20,7 @@ from synthbook.language.chat import Model
 from synthbook.language.classify_data import Seeds, Written
 from synthbook.language.local_model import SHA256
 from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, execution, form, near_duplicates, run
-from synthbook.language.records import Record
+from synthbook.language.records import Record, read_lines
 from synthbook.language.replay import Replay
 from synthbook.language.self_instruct import Pool, Task, grow, seed_tasks, with_instances
 from synthbook.language.tasks import Problem
@@ -43,10 +43,11 @@ def replay() -> Replay:
 
 
 def recorded() -> dict[str, float]:
-    """What the answers that come with the book cost: how many they are, tokens that were written, minutes."""
+    """What the answers that come with the book cost: how many they are, the tokens in them, and minutes."""
+    answers = [line["tokens"][1] for _, line in read_lines(data_folder() / CACHE) if "tokens" in line]
     spent = json.loads(read_data(LOG))["experiments"].values()
-    total = {name: sum(one[name] for one in spent) for name in ("asked", "completion_tokens", "seconds")}
-    return {"answers": total["asked"], "tokens": total["completion_tokens"], "minutes": total["seconds"] / 60}
+    minutes = sum(one["seconds"] for one in spent) / 60
+    return {"answers": len(answers), "tokens": sum(answers), "minutes": minutes}
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────

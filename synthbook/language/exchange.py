@@ -12,10 +12,9 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from synthbook.language.chat import HALVES, Answer, Ask
+from synthbook.language.chat import HALVES, Answer, Ask, unmarked
 from synthbook.language.endpoint import KEY, Endpoint, ModelError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1_000_000  # bytes of an answer
 MOST = 1_000_000_000  # tokens that one answer can have cost
+HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 PASSING = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
 
 
@@ -51,6 +51,12 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
     """The library's client, which does not ask again itself; on its way to this machine it goes round every proxy."""
     import openai
 
+    async def keep_to_ours(request: Any) -> None:
+        for name in set(request.headers) - HEADERS:
+            if not name.startswith("x-stainless-"):  # the library's own; what OPENAI_* name is for another server
+                del request.headers[name]
+        request.headers["authorization"] = f"Bearer {endpoint.key}"
+
     async def look(response: Any) -> None:
         if response.is_success:
             return
@@ -60,9 +66,8 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
             said = str(broken).encode()
         raise _refusal(endpoint, response.status_code, said, response.headers.get("retry-after"))
 
-    http = openai.DefaultAsyncHttpxClient(
-        trust_env=not endpoint.loopback, follow_redirects=False, event_hooks={"response": [look]}
-    )
+    hooks: dict[str, list[Any]] = {"request": [keep_to_ours], "response": [look]}
+    http = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.loopback, follow_redirects=False, event_hooks=hooks)
     plain = {"Accept-Encoding": "identity"}  # what is packed has no size until it is unpacked
     return openai.AsyncOpenAI(
         base_url=endpoint.url, api_key=endpoint.key, max_retries=0, http_client=http, default_headers=plain
@@ -90,11 +95,11 @@ async def answered(connection: AsyncOpenAI, endpoint: Endpoint, ask: Ask, *, see
 
 
 def request(ask: Ask, model: str, seed: int) -> dict[str, Any]:
-    """The body that is sent."""
+    """The body that is sent. No message holds a whole mark by which a chat template would end it."""
     drawn = ask.sampling
     body: dict[str, Any] = {
         "model": model,
-        "messages": [asdict(message) for message in ask.messages],
+        "messages": [{"role": turn.role, "content": unmarked(turn.content)} for turn in ask.messages],
         "temperature": drawn.temperature,
         "top_p": drawn.top_p,
         "max_tokens": drawn.max_tokens,

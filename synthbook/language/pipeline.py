@@ -140,12 +140,12 @@ def _known(kept: Path | None) -> dict[str, str]:
         raise DataError(f"{kept}: a line without {error}: remove the file and run again") from None
 
 
-def near_duplicates(memory: NearDuplicates | None = None) -> Stage:
-    """Drops what nearly repeats an earlier record, whose id is in its verdict."""
+def near_duplicates(memory: NearDuplicates | None = None, *, batch: int = BATCH) -> Stage:
+    """Drops what nearly repeats an earlier record, whose id is in its verdict; records are read `batch` at a time."""
 
     def stage(records: Iterable[Record]) -> Iterator[Told]:
         remembered, ids = memory or NearDuplicates(), list[str]()
-        for some in batches(records, BATCH):
+        for some in batches(records, batch):
             ids += [record.id for record in some]
             for record, number in zip(some, remembered.add([record.response for record in some]), strict=True):
                 told = record.told("near duplicates", None if number is None else ids[number])

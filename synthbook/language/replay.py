@@ -22,7 +22,7 @@ from synthbook.core.lock import locked
 from synthbook.language.chat import Answer, Ask
 from synthbook.language.records import cut_to_lines
 
-FIRST = re.compile(rb'\{"prompt": "([0-9a-f]{16}", "|[0-9a-f]{,16}$)|.{,11}$')  # the start of a file, and of its start
+FIRST = b'{"prompt": "0000000000000000", "'  # how a file of answers begins, with other digits
 SEPARATORS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}  # which some programs take for newlines
 
 
@@ -90,15 +90,14 @@ class Replay:
             if key in self._answers:
                 return self._answers[key]
             text = "" if prompt["prompt"] in self._prompts else _line(prompt)
-            self._append(text + _line(_told(key, ask, answer, prompt["prompt"])))
+            self._append((text + _line(_told(key, ask, answer, prompt["prompt"]))).encode())
             self._prompts.add(prompt["prompt"])
             self._answers[key] = Answer(
                 answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens, replayed=True
             )
         return answer
 
-    def _append(self, text: str) -> None:
-        content = text.encode(errors="backslashreplace")  # which is JSON's way to write half of a surrogate pair
+    def _append(self, content: bytes) -> None:
         try:
             with self.path.open("ab", buffering=0) as file:
                 whole = file.tell()
@@ -130,7 +129,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     prompts = set()
     with path.open("rb") as file:
-        if not FIRST.match(file.peek(1)[:40]):
+        start = file.peek(1)[: len(FIRST)]
+        if not FIRST.startswith(start[:12] + re.sub(rb"[0-9a-f]", b"0", start[12:28]) + start[28:]):
             raise DataError(f"{path} holds no answers: give the path of a new file, or of one that a Replay wrote")
         for number, raw in enumerate(file, start=1):
             if not raw.endswith(b"\n"):
@@ -174,7 +174,8 @@ def _told(key: str, ask: Ask, answer: Answer, prompt: str) -> dict[str, Any]:
 
 
 def _line(document: dict[str, Any]) -> str:
-    return strict_json(document).translate(SEPARATORS) + "\n"
+    text = strict_json(document).translate(SEPARATORS)
+    return text.encode(errors="backslashreplace").decode() + "\n"  # JSON's way to write half of a surrogate pair
 
 
 def in_order(path: Path) -> Iterator[str]:

@@ -60,7 +60,7 @@ def local_server(
         raise ServerError("xllamacpp is not installed: pip install 'synthbook[llm]', or name a server that runs")
     pinned = sha256_file(path)  # half a second; an answer of another file is another answer
     key = secrets.token_urlsafe(24)
-    settings = {"model": str(path), "key": key, "slots": slots, "context": context, "threads": threads or _cores()}
+    settings = {"model": str(path), "key": key, "slots": slots, "context": context, "threads": threads or _threads()}
     child = subprocess.Popen(
         [sys.executable, "-m", "synthbook.language.server"],
         stdin=subprocess.PIPE,
@@ -90,8 +90,10 @@ def _is_gguf(path: Path) -> bool:
         return file.read(4) == b"GGUF"
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _threads() -> int:
+    """Half of the cores: its threads wait for one another, and with all cores they wait for whatever else runs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2)
 
 
 def _begin(

