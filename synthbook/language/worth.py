@@ -17,7 +17,6 @@ from synthbook.language import classify_data, engine, tasks
 from synthbook.language.classify_data import Seeds
 from synthbook.language.client import Client
 from synthbook.language.records import Record
-from synthbook.language.student import Student
 from synthbook.language.tasks import Problem
 from synthbook.language.verify.sandbox import Limits, Sandbox
 
@@ -64,6 +63,8 @@ def students(
 
     A sum counts when what it says to compute comes to the right result: the arithmetic itself is a machine's.
     """
+    from synthbook.language.student import Student
+
     rows = np.sort(np.random.default_rng([seed, 45]).choice(len(raw), min(len(kept), len(raw)), replace=False))
     same = [raw[i] for i in rows]
     oracle = [Record(r.id, r.prompt, problems[r.id].sum, r.label) for r in same]
@@ -107,5 +108,5 @@ def _rounded(row: Mapping[str, float]) -> dict[str, float]:
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Student's t interval for the mean of a few draws."""
-    low, high = stats.t.interval(level, len(values) - 1, np.mean(values), stats.sem(values))
-    return float(low), float(high)
+    half = float(stats.sem(values)) * float(stats.t.ppf((1 + level) / 2, len(values) - 1))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
