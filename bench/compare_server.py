@@ -28,7 +28,7 @@ from synthbook.language.replay import Replay
 from synthbook.language.server import local_server
 
 SLOTS, CONTEXT, TOKENS = 8, 512, 48
-ROUNDS, QUESTIONS = 7, 64
+ROUNDS, QUESTIONS = 5, 50
 OURS, BARE = "synthbook's client", "threads and urllib"
 THINGS = ("a lighthouse", "an old violin", "the tide", "a night train", "bread", "a compass", "snow", "a market")
 
