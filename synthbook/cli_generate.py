@@ -14,9 +14,9 @@ from synthbook.core.progress import counter, put
 
 if TYPE_CHECKING:
     from synthbook.language.client import Spent
-    from synthbook.language.generate import Made
-    from synthbook.language.generate_files import Files
-    from synthbook.language.task import Task
+    from synthbook.language.generating.files import Files
+    from synthbook.language.generating.run import Made
+    from synthbook.language.generating.task import Task
 
 SHOWN = 2  # prompts of --dry-run
 
@@ -55,11 +55,11 @@ def generate(
     Examples: `synthbook generate docs/examples/reviews/task.toml --dry-run`,
     `synthbook generate task.toml -n 1000 --out data.jsonl --report report.html`, and with `--resume` after Ctrl-C
     """
-    from synthbook.language.choose_model import chosen
     from synthbook.language.client import Patience
-    from synthbook.language.generate import allowed
-    from synthbook.language.generate_files import Files
-    from synthbook.language.task_file import read_task
+    from synthbook.language.generating.choose_model import chosen
+    from synthbook.language.generating.files import Files
+    from synthbook.language.generating.run import allowed
+    from synthbook.language.generating.task_file import read_task
 
     wanted = read_task(task)
     allowed(n, most_asks)
@@ -80,8 +80,8 @@ def generate(
 
 def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Spent, str]:
     """Run it; where it is stopped or fails, say how it goes on."""
-    from synthbook.language.choose_model import opened
-    from synthbook.language.generate_files import make
+    from synthbook.language.generating.choose_model import opened
+    from synthbook.language.generating.files import make
 
     try:
         with opened(endpoint) as model, counter("generating", "records") as observe:
@@ -95,7 +95,7 @@ def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Sp
 def _tell(task: Task, files: Files, made: Made, spent: Spent, model: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from synthbook.language.generate_files import summary
+    from synthbook.language.generating.files import summary
 
     if as_json:
         told = {"data": str(files.data), "model": model} | summary(task, made)
@@ -118,7 +118,7 @@ def _show(task: Task, seed: int, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from synthbook.language.template import visible
+    from synthbook.language.generating.template import visible
 
     asks = [task.question(i, seed=seed).ask for i in range(SHOWN)]
     if as_json:

@@ -22,14 +22,16 @@ from synthbook.cli import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.lock import locked
 from synthbook.core.provenance import Provenance, read_provenance, write_described
-from synthbook.language import generate as engine
-from synthbook.language import generate_files, generate_page, local_model
+from synthbook.language import local_model
 from synthbook.language.chat import Answer, Ask, Sampling, scripted
 from synthbook.language.endpoint import KEY, MODEL, URL
-from synthbook.language.generate import Made
+from synthbook.language.generating import files as generate_files
+from synthbook.language.generating import page as generate_page
+from synthbook.language.generating import run as engine
+from synthbook.language.generating.run import Made
+from synthbook.language.generating.task import Task
+from synthbook.language.generating.task_file import read_task
 from synthbook.language.records import read_lines
-from synthbook.language.task import Task
-from synthbook.language.task_file import read_task
 from synthbook.language.verify.dedup import NearDuplicates, jaccard, shingles
 from tests.conftest import require
 from tests.language.rude import Handler, Rude, completion, refuses, serving

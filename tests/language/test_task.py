@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.language import fields, task, template
 from synthbook.language.chat import unmarked
-from synthbook.language.choose_model import chosen
 from synthbook.language.endpoint import KEY, MODEL, URL
-from synthbook.language.fields import Form, read_form
-from synthbook.language.task import Task
-from synthbook.language.task_file import read_task
-from synthbook.language.template import Template, visible
+from synthbook.language.generating import fields, task, template
+from synthbook.language.generating.choose_model import chosen
+from synthbook.language.generating.fields import Form, read_form
+from synthbook.language.generating.task import Task
+from synthbook.language.generating.task_file import read_task
+from synthbook.language.generating.template import Template, visible
 from tests.mutation import mutant
 
 ROOT = Path(__file__).parents[2]

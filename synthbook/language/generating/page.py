@@ -18,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 from synthbook.core.html import document, image, table
 from synthbook.core.plots import BLUE, new_axis, new_figure
 from synthbook.language.flow import plot_flow
-from synthbook.language.generate import ENOUGH, Made, value
+from synthbook.language.generating.run import ENOUGH, Made, value
+from synthbook.language.generating.task import Task
+from synthbook.language.generating.template import visible
 from synthbook.language.pipeline import Entry
-from synthbook.language.task import Task
-from synthbook.language.template import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

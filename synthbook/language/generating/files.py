@@ -19,11 +19,11 @@ from synthbook.core.lock import locked
 from synthbook.core.provenance import Provenance, read_provenance, sidecar_path, write_described
 from synthbook.language.client import Client, Patience, Spent
 from synthbook.language.endpoint import Endpoint
-from synthbook.language.generate import Made, allowed, generate
+from synthbook.language.generating.run import Made, allowed, generate
+from synthbook.language.generating.task import Task
 from synthbook.language.pipeline import as_json
 from synthbook.language.records import Record
 from synthbook.language.replay import Replay, in_order
-from synthbook.language.task import Task
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _write(task: Task, files: Files, made: Made, head: Mapping[str, Any], origin
     write_described(files.dropped, _drops(made), origin)
     write_described(files.answers, in_order(files.answers), origin)
     if files.report is not None:
-        from synthbook.language.generate_page import page
+        from synthbook.language.generating.page import page
 
         write_described(files.report, page(task, made, str(head["model"])), origin)
     write_described(files.ledger, strict_json({**head, **summary(task, made)}, indent=1) + "\n", origin)

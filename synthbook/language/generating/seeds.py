@@ -12,9 +12,9 @@ from typing import Any
 
 from synthbook.core.errors import DataError
 from synthbook.language.chat import HALVES
-from synthbook.language.fields import Form
+from synthbook.language.generating.fields import Form
+from synthbook.language.generating.template import as_text
 from synthbook.language.records import read_lines
-from synthbook.language.template import as_text
 
 SUFFIXES = (".jsonl", ".csv")
 

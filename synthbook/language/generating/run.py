@@ -17,11 +17,11 @@ from scipy.special import betaincinv
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.chat import Answer, Model
 from synthbook.language.classify_data import Seeds, no_copies
-from synthbook.language.fields import Form
+from synthbook.language.generating.fields import Form
+from synthbook.language.generating.task import TEXT, Question, Task
+from synthbook.language.generating.template import as_text
 from synthbook.language.pipeline import Entry, Stage, Told, at_most, exact_duplicates, near_duplicates, only, run
 from synthbook.language.records import Record
-from synthbook.language.task import TEXT, Question, Task
-from synthbook.language.template import as_text
 from synthbook.language.verify.dedup import NearDuplicates, detection
 
 FIRST = 32  # questions of the first round

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.language.fields import Form
-from synthbook.language.seeds import need
-from synthbook.language.task import FIELDS, Examples, Row, Task
-from synthbook.language.template import Template
+from synthbook.language.generating.fields import Form
+from synthbook.language.generating.seeds import need
+from synthbook.language.generating.task import FIELDS, Examples, Row, Task
+from synthbook.language.generating.template import Template
 
 
 def filled_by_seeds(

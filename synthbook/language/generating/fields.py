@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.task_keys import Keys, is_number, shown
-from synthbook.language.template import NAME
+from synthbook.language.generating.keys import Keys, is_number, shown
+from synthbook.language.generating.template import NAME
 from synthbook.language.verify.schema import checked
 
 if TYPE_CHECKING:

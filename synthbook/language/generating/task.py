@@ -16,9 +16,9 @@ import numpy as np
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.files import strict_json
 from synthbook.language.chat import Ask, Message, Sampling, unmarked
-from synthbook.language.fields import Form
-from synthbook.language.seeds import Seed, typed
-from synthbook.language.template import Template, as_text
+from synthbook.language.generating.fields import Form
+from synthbook.language.generating.seeds import Seed, typed
+from synthbook.language.generating.template import Template, as_text
 
 Row = Mapping[str, str]
 FIELDS = "fields"  # the place in a prompt where the form is described

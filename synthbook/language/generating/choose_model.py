@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.endpoint import KEY, MODEL, URL, Endpoint
-from synthbook.language.task import Task
+from synthbook.language.generating.task import Task
 
 
 def chosen(task: Task) -> Endpoint | None:

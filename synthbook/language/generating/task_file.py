@@ -11,12 +11,12 @@ from typing import Any
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.files import sha256, sha256_file
 from synthbook.language.chat import Sampling
-from synthbook.language.fields import Form, read_form
-from synthbook.language.seeds import SUFFIXES, read_seeds
-from synthbook.language.task import FIELDS, TEXT, Chosen, Examples, Filters, Row, Task
-from synthbook.language.task_checks import check_names, check_seeds, filled_by_seeds
-from synthbook.language.task_keys import Keys, shown
-from synthbook.language.template import NAME, Template, as_text
+from synthbook.language.generating.checks import check_names, check_seeds, filled_by_seeds
+from synthbook.language.generating.fields import Form, read_form
+from synthbook.language.generating.keys import Keys, shown
+from synthbook.language.generating.seeds import SUFFIXES, read_seeds
+from synthbook.language.generating.task import FIELDS, TEXT, Chosen, Examples, Filters, Row, Task
+from synthbook.language.generating.template import NAME, Template, as_text
 
 _TOP = ("prompt", "system", "values", FIELDS, "seeds", "sampling", "filters", "model")
 

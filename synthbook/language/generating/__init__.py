@@ -1,0 +1,1 @@
+"""A task of your own, put to a language model: `synthbook generate`."""
