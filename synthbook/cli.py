@@ -14,10 +14,19 @@ from typing import Annotated, Any
 
 import typer
 
-from synthbook import cli_calibrate, cli_generate, cli_language, cli_models, cli_sample, cli_simulation, cli_tables
+from synthbook import (
+    cli_calibrate,
+    cli_generate,
+    cli_language,
+    cli_models,
+    cli_privacy,
+    cli_sample,
+    cli_simulation,
+    cli_tables,
+)
 from synthbook.command import Group, Json, put_json, run, show_version
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import bar, console, put
+from synthbook.core.progress import console, put
 
 HELP: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": "markdown", "add_completion": False}
 app = typer.Typer(
@@ -40,10 +49,11 @@ app.add_typer(calibrate, name="calibrate")
 calibrate.command("randomization")(cli_simulation.calibrate_randomization)
 for name in cli_calibrate.CALIBRATED:
     calibrate.command(name)(cli_calibrate.calibration(name))
+train.command("features")(cli_models.train_features)
 train.command("localizer")(cli_simulation.train_localizer)
 for name in cli_models.TRAINED:
     train.command(name)(cli_models.trainer(name))
-for more in (cli_sample.sample, cli_language.verify, cli_generate.generate, cli_language.record):
+for more in (cli_sample.sample, cli_language.verify, cli_generate.generate, cli_language.record, cli_privacy.epsilon):
     app.command()(more)
 models = typer.Typer(help="The language model that section 4 can talk to.", **HELP)
 app.add_typer(models, name="models")
@@ -218,27 +228,6 @@ def schema_draft(
     else:
         console().print(found)
         put(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
-
-
-@train.command("features")
-def train_features(
-    net: Annotated[str, typer.Option(help="fashion-cnn or digits-cnn.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint's folder.")],
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Train a net that measures images, on the real train part.
-
-    Example: `synthbook train features --net digits-cnn --seed 0 --out build/digits-cnn`
-    """
-    from synthbook.evaluation import feature_nets
-
-    with bar(f"training {net}") as observe:
-        log = feature_nets.make(net, out, seed=seed, observe=observe)
-    if as_json:
-        put_json({"folder": str(out)} | log)
-    else:
-        put(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
 
 
 def main(arguments: list[str] | None = None) -> int:

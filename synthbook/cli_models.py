@@ -94,3 +94,23 @@ def score_models(
     else:
         for row in rows:
             put(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
+
+
+def train_features(
+    net: Annotated[str, typer.Option(help="fashion-cnn or digits-cnn.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint's folder.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a net that measures images, on the real train part.
+
+    Example: `synthbook train features --net digits-cnn --seed 0 --out build/digits-cnn`
+    """
+    from synthbook.evaluation import feature_nets
+
+    with bar(f"training {net}") as observe:
+        log = feature_nets.make(net, out, seed=seed, observe=observe)
+    if as_json:
+        put_json({"folder": str(out)} | log)
+    else:
+        put(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")

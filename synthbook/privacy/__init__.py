@@ -1,0 +1,1 @@
+"""Section 5: privacy that is engineered, accounted and attacked."""

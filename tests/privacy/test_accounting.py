@@ -1,0 +1,222 @@
+"""Noise and what it spends: against tables, quadrature, simulation, Opacus, and broken copies."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from synthbook.cli import main
+from synthbook.core.errors import InvalidArgument
+from synthbook.privacy import accounting, mechanisms
+from synthbook.privacy.accounting import REPLACE_ONE, Steps, noise_for, pld_epsilon, prv_epsilon, renyi, renyi_epsilon
+from synthbook.privacy.mechanisms import (
+    classical_sigma,
+    gaussian,
+    gaussian_delta,
+    gaussian_epsilon,
+    gaussian_sigma,
+    laplace,
+)
+from tests.mutation import mutant
+
+DELTA = 1e-5
+
+# ── one mechanism ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "sigma", "classical"),
+    [(0.1, 30.7496, 48.4481), (0.5, 7.0318, 9.6896), (1, 3.7306, 4.8448), (2, 1.9938, 2.4224), (8, 0.6002, 0.6056)],
+)
+def test_the_noise_of_the_table(epsilon: float, sigma: float, classical: float) -> None:
+    assert gaussian_sigma(epsilon, DELTA) == pytest.approx(sigma, abs=5e-5)
+    assert classical_sigma(epsilon, DELTA) == pytest.approx(classical, abs=5e-5)
+    assert gaussian_sigma(epsilon, DELTA, sensitivity=3.0) == pytest.approx(3 * gaussian_sigma(epsilon, DELTA))
+
+
+@pytest.mark.parametrize(("sigma", "epsilon"), [(0.5, 9.9973), (1, 4.3772), (2, 1.9931), (4, 0.9263)])
+def test_the_budget_of_the_table(sigma: float, epsilon: float) -> None:
+    assert gaussian_epsilon(sigma, DELTA) == pytest.approx(epsilon, abs=5e-5)
+    assert gaussian_delta(gaussian_epsilon(sigma, DELTA), sigma) == pytest.approx(DELTA, rel=1e-6)
+
+
+def test_delta_is_the_area_between_the_densities_and_what_a_simulation_finds() -> None:
+    for epsilon, sigma in ((0.5, 2.0), (1.0, 1.0), (3.0, 0.7)):
+        p, q = stats.norm(1, sigma).pdf, stats.norm(0, sigma).pdf
+        area, _ = integrate.quad(lambda z: max(p(z) - math.exp(epsilon) * q(z), 0), -12, 14, limit=400)  # noqa: B023
+        assert gaussian_delta(epsilon, sigma) == pytest.approx(area, abs=1e-7)
+    z = np.random.default_rng(0).normal(1.0, 1.0, 1_000_000)
+    lost = np.maximum(1 - np.exp(1.0 - (z - 0.5)), 0)  # the loss at z is z - 1/2
+    assert abs(lost.mean() - gaussian_delta(1.0, 1.0)) < 4 * lost.std() / 1_000
+
+
+def test_the_classical_noise_breaks_its_promise_at_a_large_budget_and_a_broken_formula_is_seen() -> None:
+    assert gaussian_delta(10.0, classical_sigma(10.0, DELTA)) == pytest.approx(2.27e-5, rel=0.01)
+    assert all(gaussian_delta(e, classical_sigma(e, DELTA)) <= DELTA for e in (0.1, 0.5, 0.99))
+    halved = mutant(mechanisms, "mu = sensitivity / sigma\n    first", "mu = sensitivity / (2 * sigma)\n    first")
+    assert abs(halved.gaussian_sigma(1.0, DELTA) - 3.7306) > 1
+
+
+def test_noise_has_the_size_that_it_should() -> None:
+    rng, zeros = np.random.default_rng(0), np.zeros(200_000)
+    assert np.abs(laplace(zeros, 0.5, rng, sensitivity=2.0)).mean() == pytest.approx(4.0, rel=0.02)
+    assert gaussian(zeros, 1.0, DELTA, rng, sensitivity=2.0).std() == pytest.approx(2 * 3.7306, rel=0.02)
+
+
+NO_BUDGETS = [(0, DELTA), (-1, DELTA), (math.inf, DELTA), (1, 0), (1, 1), (1, math.nan)]
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), NO_BUDGETS)
+def test_budgets_that_are_none_are_refused(epsilon: float, delta: float) -> None:
+    with pytest.raises(InvalidArgument):
+        gaussian_sigma(epsilon, delta)
+    with pytest.raises(InvalidArgument):
+        gaussian_epsilon(0.0, DELTA)
+
+
+# ── many steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GOLDEN = [  # noise, rate, steps: RDP, PRV, PLD, PLD for replacing one
+    (1.5, 0.04, 2_250, 7.329, 6.779, 6.769, 13.489),
+    (1.0, 0.01, 1_000, 2.101, 1.838, 1.828, 2.843),
+    (0.8, 0.05, 100, 6.656, 5.752, 5.741, 7.235),
+]
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps", "rdp", "prv", "pld", "replaced"), GOLDEN)
+def test_the_golden_budgets(
+    noise: float, rate: float, steps: int, rdp: float, prv: float, pld: float, replaced: float
+) -> None:
+    run = Steps(noise, rate, steps)
+    assert renyi_epsilon(run, DELTA) == pytest.approx(rdp, abs=0.005)
+    assert prv_epsilon(run, DELTA) == pytest.approx(prv, abs=0.005)
+    assert pld_epsilon(run, DELTA) == pytest.approx(pld, abs=0.005)
+    assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(replaced, abs=0.005)
+
+
+TABLE = [  # rate, noise, steps: RDP by the old conversion, by the new one, PLD; integer orders
+    (0.01, 4, 10_000, 1.259, 1.035, 0.947),
+    (0.01, 4, 40_000, 2.576, 2.213, 2.033),
+    (0.01, 8, 10_000, 0.612, 0.481, 0.437),
+    (256 / 60_000, 1.12, 14_062, 2.922, 2.521, 2.310),
+    (256 / 60_000, 0.6, 7_031, 9.773, 8.819, 7.691),
+    (256 / 60_000, 1.2, 2_343, 1.198, 0.932, 0.792),
+    (256 / 60_000, 1.1, 14_062, 3.009, 2.597, 2.382),
+]
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps", "old", "new", "pld"), TABLE)
+def test_the_table_of_the_literature(rate: float, noise: float, steps: int, old: float, new: float, pld: float) -> None:
+    run, whole = Steps(noise, rate, steps), np.arange(2.0, 257.0)
+    assert renyi_epsilon(run, DELTA, old=True, orders=whole) == pytest.approx(old, abs=0.002)
+    assert renyi_epsilon(run, DELTA, orders=whole) == pytest.approx(new, abs=0.002)
+    found = pld_epsilon(run, DELTA)
+    assert found == pytest.approx(pld, abs=0.008)
+    assert found <= renyi_epsilon(run, DELTA) <= renyi_epsilon(run, DELTA, old=True)
+
+
+@pytest.mark.parametrize("order", [2, 3, 7])
+def test_renyi_at_whole_orders_is_a_binomial_sum(order: int) -> None:
+    run, q, sigma = Steps(1.3, 0.07, 1), 0.07, 1.3
+    terms = [
+        math.comb(order, k) * (1 - q) ** (order - k) * q**k * math.exp(k * (k - 1) / (2 * sigma**2))
+        for k in range(order + 1)
+    ]  # Mironov, Talwar and Zhang, arXiv:1908.10530
+    assert renyi(run, np.array([float(order)]))[0] == pytest.approx(math.log(sum(terms)) / (order - 1), rel=1e-7)
+
+
+def test_full_batches_are_one_gaussian_with_the_root_of_the_steps() -> None:
+    run = Steps(10.0, 1.0, 100)
+    exact = gaussian_epsilon(1.0, DELTA)
+    assert pld_epsilon(run, DELTA) == pytest.approx(exact, rel=1e-3)
+    assert renyi_epsilon(run, DELTA) > exact
+    assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(gaussian_epsilon(0.5, DELTA), rel=1e-3)
+
+
+def test_more_steps_larger_batches_and_less_noise_spend_more_and_the_accountants_keep_their_order() -> None:
+    base = (1.0, 0.01, 500)
+    for spends in (renyi_epsilon, pld_epsilon):
+        start = spends(Steps(*base), DELTA)
+        assert all(
+            spends(Steps(*run), DELTA) > start for run in ((0.9, 0.01, 500), (1.0, 0.012, 500), (1.0, 0.01, 600))
+        )
+    for noise in (0.7, 1.0, 2.0):
+        for rate in (0.005, 0.05):
+            run = Steps(noise, rate, 400)
+            assert renyi_epsilon(run, DELTA) >= prv_epsilon(run, DELTA) - 1e-9 >= pld_epsilon(run, DELTA) - 0.011
+
+
+def test_a_finer_grid_changes_little_and_never_reports_more() -> None:
+    run = Steps(1.0, 0.01, 1_000)
+    coarse, fine = (pld_epsilon(run, DELTA, grid=grid) for grid in (5e-4, 1e-4))
+    assert 0 <= coarse - fine < 0.003
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("mass[1:] += upper", "mass[1:] += 0"),
+        ("directions = (True, False)", "directions = (False,)"),
+        ("(p * np.exp(-points[:-1]) - other)", "(p * np.exp(-points[:-1]) - p)"),
+    ],
+)
+def test_broken_accountants_miss_the_golden_budgets(old: str, new: str) -> None:
+    broken = mutant(accounting, old, new)
+    misses = []
+    for noise, rate, steps, *_, pld, _ in GOLDEN:
+        try:
+            misses.append(abs(broken.pld_epsilon(broken.Steps(noise, rate, steps), DELTA) - pld))
+        except (InvalidArgument, ValueError, FloatingPointError):
+            misses.append(math.inf)
+    assert max(misses) > 0.005
+
+
+def test_noise_is_found_for_a_budget_and_a_little_less_would_not_do() -> None:
+    for by in ("rdp", "pld"):
+        noise = noise_for(2.0, DELTA, rate=0.01, steps=1_000, by=by)
+        spends = accounting.accountant(by)
+        assert spends(Steps(noise, 0.01, 1_000), DELTA) <= 2.0 < spends(Steps(noise - 5e-4, 0.01, 1_000), DELTA)
+    with pytest.raises(InvalidArgument, match="central limit"):
+        noise_for(2.0, DELTA, rate=0.01, steps=10, by="gdp")
+    with pytest.raises(InvalidArgument, match="rdp, prv"):
+        accounting.accountant("best")
+
+
+@pytest.mark.parametrize("wrong", [(0, 0.1, 1), (math.inf, 0.1, 1), (1, 0, 1), (1, 1.1, 1), (1, 0.1, 0), (1, 0.1, 1.5)])
+def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None:
+    with pytest.raises(InvalidArgument):
+        Steps(*wrong)
+    with pytest.raises(InvalidArgument, match="add or remove"):
+        pld_epsilon(Steps(1.0, 0.1, 1), DELTA, neighbours="some")
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
+    assert main(["epsilon", "--noise-multiplier", "1.0", *run]) == 0
+    said = capsys.readouterr().out
+    assert "2.101" in said and "1.838" in said and "replace one record" in said and "unit: one record" in said
+    assert main(["epsilon", "--target", "2", *run, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accountants"]["pld"]["epsilon"] <= 2.0 and 0.9 < found["noise_multiplier"] < 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--noise-multiplier", "1", "--target", "2"],
+        [],
+        ["--target", "-1"],
+        ["--noise-multiplier", "0"],
+        ["--target", "2", "--accountant", "gdp"],
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["epsilon", *wrong, "--sample-rate", "0.01", "--steps", "10", "--delta", "1e-5"]) == 2
+    assert "not accepted" in capsys.readouterr().err
