@@ -68,9 +68,11 @@ MODELS = (
 TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks", "rare", "tvae", "whole")
 MODELS += ("sketch", "text.novels", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
-USERS |= {f"synthbook.models.{name}" for name in MODELS} | {
-    f"synthbook.language.{name}" for name in ("noise", "student", "worth")
-}
+USERS |= (
+    {"synthbook.privacy.dpsgd"}
+    | {f"synthbook.models.{name}" for name in MODELS}
+    | {f"synthbook.language.{name}" for name in ("noise", "student", "worth")}
+)
 
 
 def test_no_module_imports_torch_or_pybullet_before_it_is_used():

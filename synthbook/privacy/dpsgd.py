@@ -1,0 +1,150 @@
+"""DP-SGD by hand: no record moves a step by more than C, and noise of size sigma C hides what it moves.
+
+    g_i' = g_i min(1, C / |g_i|)          g = (sum_i g_i' + sigma C N(0, I)) / (q n)      Abadi et al., arXiv:1607.00133
+
+The sum has L2 sensitivity C when a record is added or removed, and 2 C when one is replaced. Three routes to the norms:
+a gradient of each record by `torch.func`, the same by hooks, and for linear layers no gradient of a record at all:
+|g_i|^2 = |a_i|^2 |b_i|^2, with a_i what goes into the layer and b_i the gradient of what comes out (Goodfellow 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from synthbook.core.errors import InvalidArgument
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...) and targets (B, ...) to a loss (B,) of each record
+MIXING = (nn.modules.batchnorm._BatchNorm,)
+
+
+@dataclass(frozen=True)
+class Private:
+    """Clipping length, noise over clipping length, and the expected size of a batch, by which the sum is divided."""
+
+    clip: float
+    noise: float
+    batch: float
+
+    def __post_init__(self) -> None:
+        if not self.clip > 0 or not self.noise >= 0 or not self.batch > 0:
+            given = (self.clip, self.noise, self.batch)
+            raise InvalidArgument("clip, noise, batch", given, "a length above 0, noise of at least 0, a size above 0")
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise `InvalidArgument` for layers that mix the records of a batch: nobody's influence is bounded there."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, MIXING):
+            raise InvalidArgument("model", f"{name}: {type(layer).__name__}", "layers that see one record at a time")
+
+
+def poisson_batches(n: int, rate: float, steps: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """The rows of each step: every record with probability `rate`, on its own; a batch may be empty."""
+    if n < 1 or not 0 < rate <= 1 or steps < 1:
+        raise InvalidArgument(
+            "n, rate, steps", (n, rate, steps), "at least 1 record and step, a rate above 0, at most 1"
+        )
+    return (torch.nonzero(torch.rand(n, generator=rng) < rate)[:, 0] for _ in range(steps))
+
+
+# ── a gradient for each record ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def per_record(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Gradients (B, *shape) of each record by name, by `torch.func`; B may be 0."""
+    check_model(model)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    if not len(x):
+        return {name: value.new_zeros((0, *value.shape)) for name, value in weights.items()}
+
+    def of_one(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(model, weights, (x[None],)), y[None])[0]
+
+    found: dict[str, Tensor] = vmap(grad(of_one), in_dims=(None, 0, 0))(weights, x, y)
+    return found
+
+
+def clipped_sum(gradients: dict[str, Tensor], clip: float) -> dict[str, Tensor]:
+    """The sum over records of gradients that are no longer than `clip`, all parameters together."""
+    factors = _factors(torch.sqrt(sum(g.flatten(1).square().sum(1) for g in gradients.values())), clip)  # type: ignore[arg-type]
+    return {name: torch.tensordot(factors, g, dims=1) for name, g in gradients.items()}
+
+
+def _factors(norms: Tensor, clip: float) -> Tensor:
+    return (clip / norms.clamp(min=1e-12)).clamp(max=1.0)
+
+
+# ── linear layers: the norms alone ───────────────────────────────────────────────────────────────────────────────────
+
+
+def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
+    """The same sum for a model of linear layers on (B, features), in two backward passes and no gradient of a record.
+
+    Raises `InvalidArgument` for parameters in another kind of layer.
+    """
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    own = {id(p) for layer in linear.values() for p in layer.parameters()}
+    if strange := [name for name, p in model.named_parameters() if id(p) not in own]:
+        raise InvalidArgument("model", ", ".join(strange), "parameters of linear layers only")
+    if not len(x):
+        return {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def kept(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+            inputs[name], outputs[name] = given[0].detach(), out
+
+        return hook
+
+    hooks = [layer.register_forward_hook(kept(name)) for name, layer in linear.items()]
+    try:
+        losses = loss(model(x), y)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    slopes = dict(zip(outputs, torch.autograd.grad(losses.sum(), list(outputs.values())), strict=True))
+    squares = torch.zeros(len(x))
+    for name, layer in linear.items():
+        a, b = inputs[name].square().sum(1), slopes[name].square().sum(1)
+        squares += b * (a + (layer.bias is not None))
+    factors = _factors(squares.sqrt(), clip)
+    found = {}
+    for name, layer in linear.items():
+        scaled, prefix = slopes[name] * factors[:, None], f"{name}." if name else ""
+        found[f"{prefix}weight"] = scaled.T @ inputs[name]
+        if layer.bias is not None:
+            found[f"{prefix}bias"] = scaled.sum(0)
+    return found
+
+
+# ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def noisy_mean(total: dict[str, Tensor], private: Private, rng: torch.Generator) -> dict[str, Tensor]:
+    """What is released: the clipped sum with fresh noise, over the expected size of a batch, not the one that came."""
+    return {
+        name: (value + private.noise * private.clip * torch.randn(value.shape, generator=rng)) / private.batch
+        for name, value in total.items()
+    }
+
+
+def step(
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    private: Private,
+    optimiser: torch.optim.Optimizer,
+    rng: torch.Generator,
+) -> None:
+    """One private step on a batch that Poisson sampling chose, the empty one included: then it is noise alone."""
+    gradients = noisy_mean(clipped_sum(per_record(model, loss, x, y), private.clip), private, rng)
+    for name, value in model.named_parameters():
+        value.grad = gradients[name]
+    optimiser.step()
