@@ -79,45 +79,67 @@ def _factors(norms: Tensor, clip: float) -> Tensor:
     return (clip / norms.clamp(min=1e-12)).clamp(max=1.0)
 
 
-# ── linear layers: the norms alone ───────────────────────────────────────────────────────────────────────────────────
+# ── linear layers: hooks, and the norms alone ────────────────────────────────────────────────────────────────────────
 
 
-def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
-    """The same sum for a model of linear layers on (B, features), in two backward passes and no gradient of a record.
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What went into each linear layer, (B, in), and the gradient of what came out of it, (B, out), by name."""
+
+    layers: dict[str, nn.Linear]
+    inputs: dict[str, Tensor]
+    slopes: dict[str, Tensor]
+
+
+def tapped(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Taps:
+    """One forward and one backward pass of a whole batch (B, features), with hooks on the linear layers.
 
     Raises `InvalidArgument` for parameters in another kind of layer.
     """
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    own = {id(p) for layer in linear.values() for p in layer.parameters()}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    own = {id(p) for layer in layers.values() for p in layer.parameters()}
     if strange := [name for name, p in model.named_parameters() if id(p) not in own]:
         raise InvalidArgument("model", ", ".join(strange), "parameters of linear layers only")
-    if not len(x):
-        return {name: torch.zeros_like(value) for name, value in model.named_parameters()}
-    inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
+    inputs, outputs = dict[str, Tensor](), dict[str, Tensor]()
 
-    def kept(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def keeps(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             inputs[name], outputs[name] = given[0].detach(), out
 
         return hook
 
-    hooks = [layer.register_forward_hook(kept(name)) for name, layer in linear.items()]
+    hooks = [layer.register_forward_hook(keeps(name)) for name, layer in layers.items()]
     try:
         losses = loss(model(x), y)
     finally:
         for hook in hooks:
             hook.remove()
-    slopes = dict(zip(outputs, torch.autograd.grad(losses.sum(), list(outputs.values())), strict=True))
+    slopes = torch.autograd.grad(losses.sum(), list(outputs.values()))
+    return Taps(layers, inputs, dict(zip(outputs, slopes, strict=True)))
+
+
+def per_record_by_hooks(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Gradients (B, *shape) of each record: of a linear layer's weights it is b_i a_i^T."""
+    taps, found = tapped(model, loss, x, y), dict[str, Tensor]()
+    for name, layer in taps.layers.items():
+        prefix = f"{name}." if name else ""
+        found[f"{prefix}weight"] = taps.slopes[name][:, :, None] * taps.inputs[name][:, None, :]
+        if layer.bias is not None:
+            found[f"{prefix}bias"] = taps.slopes[name]
+    return found
+
+
+def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
+    """The clipped sum without any gradient of a record: norms first, then one weighted sum."""
+    taps, found = tapped(model, loss, x, y), dict[str, Tensor]()
     squares = torch.zeros(len(x))
-    for name, layer in linear.items():
-        a, b = inputs[name].square().sum(1), slopes[name].square().sum(1)
-        squares += b * (a + (layer.bias is not None))
+    for name, layer in taps.layers.items():
+        a, b = taps.inputs[name].square().sum(1), taps.slopes[name].square().sum(1)
+        squares += b * (a + (layer.bias is not None))  # |b_i a_i^T|^2 = |a_i|^2 |b_i|^2
     factors = _factors(squares.sqrt(), clip)
-    found = {}
-    for name, layer in linear.items():
-        scaled, prefix = slopes[name] * factors[:, None], f"{name}." if name else ""
-        found[f"{prefix}weight"] = scaled.T @ inputs[name]
+    for name, layer in taps.layers.items():
+        scaled, prefix = taps.slopes[name] * factors[:, None], f"{name}." if name else ""
+        found[f"{prefix}weight"] = scaled.T @ taps.inputs[name]
         if layer.bias is not None:
             found[f"{prefix}bias"] = scaled.sum(0)
     return found

@@ -71,7 +71,7 @@ USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "w
 USERS |= (
     {"synthbook.privacy.dpsgd"}
     | {f"synthbook.models.{name}" for name in MODELS}
-    | {f"synthbook.language.{name}" for name in ("noise", "student", "worth")}
+    | {f"synthbook.language.{name}" for name in ("noise", "student")}
 )
 
 

@@ -16,6 +16,7 @@ from synthbook.privacy.dpsgd import (
     clipped_sum_of_linear,
     noisy_mean,
     per_record,
+    per_record_by_hooks,
     poisson_batches,
     step,
 )
@@ -54,10 +55,11 @@ def largest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("clip", [0.05, 1.0, 1_000.0])
 @pytest.mark.parametrize("bias", [True, False])
-def test_both_routes_give_the_sum_of_one_pass_for_each_record(clip: float, bias: bool) -> None:
+def test_all_routes_give_the_sum_of_one_pass_for_each_record(clip: float, bias: bool) -> None:
     model, (x, y) = network(bias=bias), batch(40)
     expected = by_loop(model, x, y, clip)
     assert largest(clipped_sum(per_record(model, loss, x, y), clip), expected) < 1e-5
+    assert largest(clipped_sum(per_record_by_hooks(model, loss, x, y), clip), expected) < 1e-5
     assert largest(clipped_sum_of_linear(model, loss, x, y, clip), expected) < 1e-5
 
 
