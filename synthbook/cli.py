@@ -53,8 +53,10 @@ train.command("features")(cli_models.train_features)
 train.command("localizer")(cli_simulation.train_localizer)
 for name in cli_models.TRAINED:
     train.command(name)(cli_models.trainer(name))
-for more in (cli_sample.sample, cli_language.verify, cli_generate.generate, cli_language.record, cli_privacy.epsilon):
+for more in (cli_sample.sample, cli_language.verify, cli_generate.generate, cli_language.record):
     app.command()(more)
+for private in (cli_privacy.epsilon, cli_privacy.fit_private, cli_privacy.audit, cli_privacy.budget):
+    app.command()(private)
 models = typer.Typer(help="The language model that section 4 can talk to.", **HELP)
 app.add_typer(models, name="models")
 models.command("fetch")(cli_language.fetch)

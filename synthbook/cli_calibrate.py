@@ -85,6 +85,12 @@ CALIBRATED = {
         "the answers of SmolLM2 that come with the book, raw and verified",
         budget=lambda module: {"steps": module.STEPS},
     ),
+    "private": Calibration(
+        "privacy.tradeoff",
+        "Fit private generators to Adult at six budgets, and ones without privacy, and score what their rows teach.",
+        "generators of Adult with differential privacy and without",
+        budget=lambda module: {"delta": module.DELTA},
+    ),
     "noise": Calibration(
         "language.noise",
         "Train students on noise to give a teacher's unused outputs, and see which of them name clothes.",

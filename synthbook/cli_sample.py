@@ -45,9 +45,10 @@ def sample(
     """
     from synthbook.core.provenance import Provenance
     from synthbook.models.shipped import draws, folder_of
+    from synthbook.privacy.families import is_private
 
     folder = folder_of(model)
-    kind = draws(folder)
+    kind = "rows" if is_private(folder) else draws(folder)
     sheet = out.with_suffix(".png") if kind == "images" else None
     if out.suffix != SUFFIX[kind]:
         raise InvalidArgument("out", str(out), f"a file name that ends in {SUFFIX[kind]}")
@@ -83,12 +84,17 @@ def _parents(folder: Path) -> dict[str, str]:
 
 def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], origin: Provenance) -> None:
     from synthbook.models.tabular.families import load, write_rows
+    from synthbook.privacy import families as private
+    from synthbook.privacy.private_table import PrivateTable
 
     if unclear := [one for one in where if "=" not in one]:
         raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")
     asked = dict(one.split("=", 1) for one in where)
+    generator = load(model) if not private.is_private(model) else private.load(model)
+    if isinstance(generator, PrivateTable):
+        origin = generator.terms_.beside(origin)
     with counter("drawing", "rows") as observe:
-        write_rows(load(model), n, out, origin, seed=seed, where=asked, observe=observe)
+        write_rows(generator, n, out, origin, seed=seed, where=asked, observe=observe)
 
 
 def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, origin: Provenance) -> None:

@@ -57,7 +57,7 @@ def fit(
 
     if (out / CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
-    _check_files({"source": source} | ({} if schema is None else {"schema": schema}), None)
+    check_files({"source": source} | ({} if schema is None else {"schema": schema}), None)
     chosen = schema or out / "schema.toml"
     if not chosen.exists():
         console(stderr=True).print(draft_file(source, chosen))
@@ -105,7 +105,7 @@ def evaluate(
     `synthbook evaluate real.csv synthetic.csv --holdout test.csv --schema schema.toml --out report.html`
     """
     files = {"real": real, "synthetic": synthetic, "holdout": holdout, "schema": schema}
-    _check_files(files, out)
+    check_files(files, out)
     from synthbook.core.files import sha256_file
     from synthbook.core.provenance import Provenance
     from synthbook.core.reading import load_table
@@ -134,7 +134,7 @@ def evaluate(
     raise typer.Exit(1 if False in found.answers.values() else 0)
 
 
-def _check_files(files: dict[str, Path], out: Path | None) -> None:
+def check_files(files: dict[str, Path], out: Path | None) -> None:
     for name, path in files.items():
         if not path.is_file():
             raise InvalidArgument(name, str(path), "the path of a file that exists")

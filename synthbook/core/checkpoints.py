@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def save(
         "config": dict(config),
         "sha256": sha256(raw),
         "bytes": len(raw),
-        "provenance": asdict(provenance),
+        "provenance": provenance.as_json(),
     }
     card["sha256_of_card"] = _own_hash(card)
     text = json.dumps(card, indent=1, sort_keys=True) + "\n"

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import synthbook
 from synthbook.core.errors import DataError, InvalidArgument
@@ -26,7 +27,7 @@ class Provenance:
 
     `generation` counts the models between this file and reality: 0 is real data, 1 a model's output, 2 the output of
     a model trained on generation 1. `synthetic_share` is the share of rows, in [0, 1], that no one observed.
-    `parents` maps the name of each input to its SHA-256.
+    `parents` maps the name of each input to its SHA-256. `privacy` is what a differentially private source promises.
     """
 
     source: str
@@ -36,12 +37,20 @@ class Provenance:
     synthetic_share: float = 0.0
     seed: int | None = None
     licence: str | None = None
+    privacy: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.generation < 0:
             raise InvalidArgument("generation", self.generation, "0 for real data or the number of models in between")
         if not 0 <= self.synthetic_share <= 1:
             raise InvalidArgument("synthetic_share", self.synthetic_share, "a share between 0 and 1")
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data; a promise of privacy stands there only where one is made."""
+        found = asdict(self)
+        if self.privacy is None:
+            del found["privacy"]
+        return found
 
 
 def sidecar_path(path: Path) -> Path:
@@ -54,7 +63,7 @@ def write_described(path: Path, content: str | bytes | Iterable[str], provenance
     """Write a file and its sidecar; the file first, so that a sidecar never describes something that is not there."""
     path = atomic_write(path, content)
     described = {"file": path.name, "sha256": sha256_file(path), "synthbook": synthbook.__version__}
-    atomic_write(sidecar_path(path), json.dumps(described | asdict(provenance), indent=1, sort_keys=True) + "\n")
+    atomic_write(sidecar_path(path), json.dumps(described | provenance.as_json(), indent=1, sort_keys=True) + "\n")
     return path
 
 

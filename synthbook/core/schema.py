@@ -66,6 +66,12 @@ class Schema:
                 return column
         raise SchemaError(f"column {name!r} is not in the schema; its columns are {', '.join(self.names)}")
 
+    def without(self, name: str) -> Schema:
+        """The same without one column, and without the rules that name it."""
+        kept = tuple(column for column in self.columns if column.name != self[name].name)
+        rules = tuple(rule for rule in self.rules if name not in rule.columns)
+        return Schema(kept, self.origin, rules, None if self.entity == name else self.entity)
+
     def validate(self, frame: pd.DataFrame) -> None:
         """Raise a `SchemaError` that lists everything in which the frame and this schema disagree."""
         problems = [f"column {name!r} is missing" for name in self.names if name not in frame.columns]
@@ -158,6 +164,10 @@ class Table:
     def __getitem__(self, name: str) -> pd.Series[Any]:
         """A copy of one column."""
         return self._frame[self._schema[name].name].copy()
+
+    def without(self, name: str) -> Table:
+        """The same without one column."""
+        return Table(self._frame.drop(columns=name), self._schema.without(name))
 
     def __len__(self) -> int:
         return len(self._frame)

@@ -142,17 +142,14 @@ def check_target(schema: Schema, target: str) -> Column:
 
 
 def _labelled(table: Table, column: Column, name: str) -> _Labelled:
-    frame, schema = table.frame, table.schema
+    frame = table.frame
     absent = frame[column.name].isna()
     if absent.all():
         raise InvalidArgument(name, f"a table without a single {column.name!r}", "rows with labels")
     if absent.any():
         warnings.warn(f"{name}: {int(absent.sum())} rows without {column.name!r} are left out", stacklevel=3)
     frame = frame[~absent]
-    others = tuple(c for c in schema.columns if c.name != column.name)
-    rules = tuple(rule for rule in schema.rules if column.name not in rule.columns)
-    entity = schema.entity if schema.entity != column.name else None
-    features = Table(frame[[c.name for c in others]], Schema(others, schema.origin, rules, entity))
+    features = Table(frame, table.schema).without(column.name)
     return _Labelled(features, np.asarray(frame[column.name].cat.codes, dtype=np.int64))
 
 

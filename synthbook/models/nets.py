@@ -119,10 +119,13 @@ def spectrally_normalised(net: nn.Module) -> nn.Module:
 
 
 def with_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
-    """x (N, C, ...) with `classes` more channels, of which that of its label is 1; x itself where there are none."""
+    """x (N, C, ...) with `classes` more channels, of which that of its label is 1; x itself where there are none.
+
+    `labels` (N,) are numbers, or (N, classes) such channels already.
+    """
     if not classes or labels is None:
         return x
-    hot = F.one_hot(labels, classes).to(x.dtype)  # (N, classes)
+    hot = (F.one_hot(labels, classes) if labels.ndim == 1 else labels).to(x.dtype)  # (N, classes)
     hot = hot.view(*hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, hot], dim=1)
 

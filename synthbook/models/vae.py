@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class VAE(Generator):
     """Encoder, decoder and noise variance, trained together on the ELBO."""
 
     family = "vae"
-    settings = VaeConfig
+    settings: ClassVar[type[Config]] = VaeConfig
 
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
         c, q = self.config, self.config.latents

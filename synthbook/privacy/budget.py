@@ -51,11 +51,27 @@ class Budget:
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The ledger in a file, with what it says it may spend. Raises `DataError` where there is none."""
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            total = {name: found[name] for name in ("epsilon", "delta", "unit")}
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path} is no ledger of a privacy budget ({error})") from None
+        return cls(**total, path=Path(path))
+
     @property
     def left(self) -> tuple[float, float]:
         """Epsilon and delta that may still be spent."""
         spent = [sum(getattr(one, name) for one in self.spends) for name in ("epsilon", "delta")]
         return max(self.epsilon - spent[0], 0.0), max(self.delta - spent[1], 0.0)
+
+    def begin(self) -> Self:
+        """Write the ledger as it is, before anything is spent."""
+        if self.path is not None:
+            atomic_write(self.path, json.dumps(self._document(self.spends), indent=1) + "\n")
+        return self
 
     def spend(self, purpose: str, epsilon: float, delta: float = 0.0, **about: Any) -> Self:
         """Pay for a look before it is taken. Raises `Exhausted` where less is left, `InvalidArgument` for no price."""

@@ -3,6 +3,8 @@
     (epsilon, delta):  P(M(D) in S) <= e^epsilon P(M(D') in S) + delta      for all S and all neighbours D, D'
     Gaussian:  delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu),   mu = sensitivity / sigma
     Laplace:   scale = sensitivity / epsilon,   delta = 0
+    choice:    P(i) ~ e^(epsilon score_i / (2 sensitivity)),   epsilon^2 / 8-zCDP    Cesar and Rogers, arXiv:2004.07223
+    zCDP:      Renyi divergence at most rho a at every order a; Gaussian noise has rho = mu^2 / 2; rhos add up
 
 Balle and Wang, arXiv:1805.06530, theorem 8, which is exact; the classical sigma, sqrt(2 ln(1.25/delta)) / epsilon, is
 proved for epsilon < 1 only, and false for large ones. No floating-point protection is claimed: a real release needs
@@ -15,7 +17,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_ndtr
 
 from synthbook.core.errors import InvalidArgument
@@ -99,3 +101,44 @@ def gaussian(
 ) -> NDArray[np.float64]:
     """Values with Gaussian noise; `sensitivity` is the L2 distance that one person moves all of them together."""
     return values + rng.normal(0.0, gaussian_sigma(epsilon, delta, sensitivity=sensitivity), values.shape)
+
+
+# ── many measurements: zero-concentrated differential privacy ────────────────────────────────────────────────────────
+
+
+def zcdp_epsilon(rho: float, delta: float) -> float:
+    """The epsilon of what together is rho-zCDP (Bun and Steinke 2016), by the conversion of arXiv:2004.00010.
+
+    >>> round(zcdp_epsilon(0.5 / 3.7306**2, 1e-5), 2)  # Gaussian noise that is exactly (1, 1e-5)-private
+    1.12
+    """
+    check_budget(1.0, delta)
+    if not rho > 0:
+        raise InvalidArgument("rho", rho, "a number above 0")
+
+    def spent(log: float) -> float:
+        a = 1 + math.exp(log)  # the order
+        return rho * a + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1)
+
+    return max(float(minimize_scalar(spent, bounds=(-12.0, 12.0), method="bounded").fun), 0.0)
+
+
+def zcdp_rho(epsilon: float, delta: float) -> float:
+    """The largest rho that keeps (epsilon, delta)."""
+    check_budget(epsilon, delta)
+    found = brentq(lambda log: zcdp_epsilon(math.exp(log), delta) - epsilon, -40.0, 20.0, xtol=1e-12)
+    return math.exp(found) * (1 - 1e-9)
+
+
+def choice(scores: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0) -> int:
+    """The place of a high score, by the exponential mechanism (McSherry and Talwar 2007).
+
+    `sensitivity` is how far one person moves any score; epsilon may be infinite, for the highest.
+    """
+    if not len(scores) or not np.isfinite(scores).all():
+        raise InvalidArgument("scores", scores, "at least one finite number")
+    if epsilon == math.inf:
+        return int(np.argmax(scores))
+    check_budget(epsilon, 0.5)
+    # the largest of logits + Gumbel noise is a draw from their softmax
+    return int(np.argmax(epsilon * scores / (2 * sensitivity) + rng.gumbel(size=len(scores))))

@@ -29,13 +29,17 @@ class Layout:
     looked_up: Mapping[str, tuple[str, Mapping[Any, Any]]]
 
     @classmethod
-    def of(cls, table: Table) -> Layout:
-        """What is modelled of this table. Raises `SchemaError` where nothing is left to model."""
+    def of(cls, table: Table, *, public_only: bool = False) -> Layout:
+        """What is modelled of this table; with `public_only`, no row is looked at, and only listed pairs look up.
+
+        Raises `SchemaError` where nothing is left to model.
+        """
         schema, found = table.schema, dict[str, tuple[str, Mapping[Any, Any]]]()
         for rule in schema.rules:
             first, second = (schema[name] for name in rule.columns)
             sources = {source for source, _ in found.values()}
-            free = first.name not in found and second.name not in found and second.name not in sources
+            known = rule.kind == "pairs" or not public_only
+            free = known and first.name not in found and second.name not in found and second.name not in sources
             pairs = _pairs(rule, table) if free and first.categories and _can_be_looked_up(first, second) else {}
             if pairs:
                 found[second.name] = (first.name, pairs)

@@ -48,6 +48,7 @@ class TableGenerator(ABC):
 
     family: ClassVar[str]
     settings: ClassVar[type] = Plain
+    public_only: ClassVar[bool] = False  # whether what is looked up must stand in the schema
 
     def __init__(self, **settings: Any):
         self.config: Any = configured(self.settings, settings)
@@ -89,7 +90,7 @@ class TableGenerator(ABC):
             raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
         if steps is not None and not hasattr(self.config, "steps"):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
-        self.layout_ = Layout.of(table)
+        self.layout_ = Layout.of(table, public_only=self.public_only)
         frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
         self._fit(frame, sequence(seed), Training(steps, keep, observe))
         return self

@@ -1,0 +1,89 @@
+"""Was this row among those that the generator learned from? Three attacks on a release, the weakest first.
+
+    distance        s(x) = - distance to the nearest released row                          Chen et al., arXiv:1909.03935
+    density ratio   s(x) = log(r_ref(x) / r_released(x)), r the distance to the k-th       (DOMIAS) arXiv:2302.12580
+    shadow models   s(x) = log N(t; mu_in, sd_in) - log N(t; mu_out, sd_out), with t any of the above, and its mean and
+                    deviation over generators that learned from x and others that did not    (LiRA) arXiv:2112.03570
+
+Rows are arrays (N, d) of features, scaled alike for all. The reference of the second attack is real rows that are
+neither candidates nor were learned from: it tells what is common from what was copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from sklearn.neighbors import NearestNeighbors
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.models.tabular.values import Array
+from synthbook.privacy.audit import Scores
+
+LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite
+Fit = Callable[[Array, int], Array]  # rows (N, d) and a seed to released rows (M, d)
+Statistic = Callable[[Array, Array], Scores]  # candidates (N, d) and released rows to scores (N,)
+
+
+def nearest(candidates: Array, rows: Array, k: int = 1) -> Array:
+    """Distances (N, k) from each candidate (N, d) to its k nearest rows (M, d), the nearest first."""
+    return np.asarray(_neighbours(candidates, rows, k)[0])
+
+
+def closest(candidates: Array, rows: Array) -> NDArray[np.int64]:
+    """The place (N,) of the row (M, d) that is nearest to each candidate (N, d)."""
+    return np.asarray(_neighbours(candidates, rows, 1)[1][:, 0], dtype=np.int64)
+
+
+def _neighbours(candidates: Array, rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
+    x, y = (np.asarray(given, dtype=float) for given in (candidates, rows))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or len(y) < k:
+        raise InvalidArgument("candidates, rows", (x.shape, y.shape), f"(N, d) and (M, d), with M of at least {k}")
+    distances, places = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(x)
+    return distances, places
+
+
+def distance(candidates: Array, released: Array) -> Scores:
+    """Minus the distance (N,) to the nearest released row."""
+    return -nearest(candidates, released)[:, 0]
+
+
+def density_ratio(candidates: Array, released: Array, reference: Array, *, k: int = 1) -> Scores:
+    """How much denser the release is around each candidate (N,) than the world is, in logarithms of a distance."""
+    ours, others = (nearest(candidates, rows, k)[:, -1] for rows in (released, reference))
+    return np.asarray(np.log(np.maximum(others, LEAST)) - np.log(np.maximum(ours, LEAST)))
+
+
+def shadows(fit: Fit, pool: Array, statistic: Statistic, *, models: int, seed: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Statistics (models, N) of a pool's rows (N, d) under generators that learned from a random half of it each.
+
+    Also which rows each learned from (models, N). Raises `InvalidArgument` for fewer than 4 models.
+    """
+    if models < 4 or len(pool) < 4:
+        raise InvalidArgument("models, pool", (models, len(pool)), "at least 4 of each")
+    rng, inside = np.random.default_rng(seed), np.zeros((models, len(pool)), dtype=bool)
+    for pair in range(0, models, 2):  # each row in one model of a pair: as often in as out
+        half = rng.permutation(len(pool)) < len(pool) // 2
+        inside[pair] = half
+        if pair + 1 < models:
+            inside[pair + 1] = ~half
+    found = [statistic(pool, fit(pool[mine], int(rng.integers(2**31)))) for mine in inside]
+    return np.stack(found), inside
+
+
+def likelihood_ratio(observed: Scores, statistics: Array, inside: NDArray[np.bool_]) -> Scores:
+    """LiRA's score (N,) of rows with statistic `observed` (N,), given shadow models' statistics (S, N).
+
+    Means are each row's own, deviations are shared by all, which few shadow models need (arXiv:2112.03570, sec. VI).
+    """
+    if statistics.shape != inside.shape or observed.shape != statistics.shape[1:]:
+        given = (observed.shape, statistics.shape, inside.shape)
+        raise InvalidArgument("observed, statistics, inside", given, "(N,), (S, N) and (S, N)")
+    if not (inside.any(axis=0) & (~inside).any(axis=0)).all():
+        raise InvalidArgument("inside", "a row that is always in, or never", "rows in some models and out of others")
+    ins, outs = (np.where(side, statistics, np.nan) for side in (inside, ~inside))
+    mean_in, mean_out = np.nanmean(ins, axis=0), np.nanmean(outs, axis=0)
+    sd_in, sd_out = (max(float(np.nanstd(s - m)), LEAST) for s, m in ((ins, mean_in), (outs, mean_out)))
+    return np.asarray(norm.logpdf(observed, mean_in, sd_in) - norm.logpdf(observed, mean_out, sd_out))
