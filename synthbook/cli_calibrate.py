@@ -91,6 +91,12 @@ CALIBRATED = {
         "generators of Adult with differential privacy and without",
         budget=lambda module: {"delta": module.DELTA},
     ),
+    "overfitting": Calibration(
+        "privacy.overfitting",
+        "Train networks of growing size on people of Adult, and tell by their losses who was learned.",
+        "networks trained on rows of Adult, and attacks on them",
+        budget=lambda module: {"rows": module.ROWS, "shadows": module.SHADOWS},
+    ),
     "noise": Calibration(
         "language.noise",
         "Train students on noise to give a teacher's unused outputs, and see which of them name clothes.",

@@ -12,6 +12,7 @@ neither candidates nor were learned from: it tells what is common from what was 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ from synthbook.models.tabular.values import Array
 from synthbook.privacy.audit import Scores
 
 LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite
-Fit = Callable[[Array, int], Array]  # rows (N, d) and a seed to released rows (M, d)
-Statistic = Callable[[Array, Array], Scores]  # candidates (N, d) and released rows to scores (N,)
+Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to a release, or to a model
+Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and that to scores (N,)
 
 
 def nearest(candidates: Array, rows: Array, k: int = 1) -> Array:

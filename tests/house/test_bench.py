@@ -232,3 +232,9 @@ def test_a_match_compares_medians_and_the_seed_in_the_middle(tables):
     close, low = (tables.against(summed(20, aucs), peer) for aucs in ([0.80, 0.895, 0.95], [0.88, 0.885, 0.95]))
     assert close["reached"] and not low["reached"]
     assert close["auc"][0] == 0.895 and close["fit_seconds"] == 0.2 and close["added_mib"] == 1
+
+
+def test_a_private_step_is_a_third_of_opacus_and_at_most_five_plain_ones():
+    found = result("dpsgd")["cases"]["64-256-64"]
+    assert found["ratios_of"] == "synthbook, norms alone" and found["rounds"] >= 20 and found["difference"] < 1e-5
+    assert found["ratios"]["opacus"]["median"] <= 1 / 3 and found["ratios"]["plain SGD"]["median"] <= 5
