@@ -95,12 +95,14 @@ def fit_private(
     from synthbook.core.schema import Holdout, Schema
     from synthbook.privacy.budget import Budget
     from synthbook.privacy.families import PRIVATE, audited
+    from synthbook.privacy.mechanisms import check_budget
     from synthbook.privacy.terms import check_public
 
     if (out / CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
     if target is not None and model is not PrivateModel.mst:
         raise InvalidArgument("target", target, "nothing: only mst has a column that matters most")
+    check_budget(epsilon, delta)
     check_files({"source": source, "schema": schema} | ({} if release is None else {"release": release}), None)
     settings = {"epsilon": epsilon, "delta": delta, "rows_per_entity": rows_per_entity, "release": release is not None}
     generator = PRIVATE[model.value](**settings, **({} if target is None else {"target": target}))

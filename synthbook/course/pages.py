@@ -80,7 +80,8 @@ def contents(stems: list[str]) -> str:
         trees += [_toctree(caption, here)] if here else []
     others = [f"notebooks/{stem}" for stem in sorted(stems) if _section(stem) not in SECTIONS]
     trees += [_toctree("Further notebooks", others)] if others else []
-    return "\n\n".join([*trees, _toctree("About the book", ["generate", "claims", "benchmarks", "classroom", "about"])])
+    about = ["generate", "privacy", "claims", "benchmarks", "classroom", "about"]
+    return "\n\n".join([*trees, _toctree("About the book", about)])
 
 
 def _toctree(caption: str, entries: list[str]) -> str:

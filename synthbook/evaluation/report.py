@@ -22,6 +22,7 @@ from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.files import strict_json
 from synthbook.core.provenance import Provenance, write_described
 from synthbook.core.schema import Holdout, Schema, Table, refuse_holdout
+from synthbook.core.units import halves
 from synthbook.evaluation import reference
 from synthbook.evaluation.arrays import Seed
 from synthbook.evaluation.features import table_features
@@ -166,9 +167,7 @@ def _measured(
     observe: Callable[[str], None],
 ) -> Report:
     rng, features = np.random.default_rng(seed), table_features(learned)
-    first, second = (
-        Table(kept.frame.iloc[half], kept.schema) for half in np.array_split(rng.permutation(len(kept)), 2)
-    )
+    first, second = halves(kept, rng)
     m = min(len(made), len(first), max_rows)
     cut = ((learned, max_rows), (made, m), (first, m))
     real, synthetic, fresh = (reference.rows_of(table, features, n, rng) for table, n in cut)

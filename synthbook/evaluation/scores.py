@@ -15,10 +15,17 @@ SCORES = ("auc", "f1", "brier", "accuracy")
 Codes = NDArray[np.int64]
 
 
-def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed) -> Array:
-    """(1 + replicates, n): a row of ones, then how often each row is drawn when each class is drawn anew by itself."""
+def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed, units: Codes | None = None) -> Array:
+    """(1 + replicates, n): a row of ones, then how often each row is drawn when each class is drawn anew by itself.
+
+    `units` (n,) number the entity of each row: entities are drawn then, with all their rows, whatever their classes.
+    """
     rng = np.random.default_rng(seed)
     weights = np.ones((1 + replicates, len(labels)))
+    if units is not None:
+        total = int(units.max()) + 1
+        weights[1:] = rng.multinomial(total, np.full(total, 1 / total), size=replicates)[:, units]
+        return weights
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         drawn = rng.integers(len(rows), size=(replicates, len(rows)))

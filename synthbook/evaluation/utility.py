@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from synthbook.core.columns import Column
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.schema import Holdout, Schema, Table, refuse_holdout
+from synthbook.core.units import unit_codes
 from synthbook.evaluation.arrays import Array, Seed
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.intervals import Z_BAND
@@ -178,7 +179,9 @@ def _trial(
 ) -> Iterator[dict[str, Any]]:
     encode = table_features(learned.table)
     x, y = encode(learned.table), encode(judged.table)
-    weights = bootstrap_weights(judged.labels, REPLICATES, seed=seeds[0])
+    # rows of one entity are drawn together
+    units = None if judged.table.schema.entity is None else unit_codes(judged.table)
+    weights = bootstrap_weights(judged.labels, REPLICATES, seed=seeds[0], units=units)
     for name, model in models.items():
         fitted = _fitted(model, x, learned.labels, seeds[1])
         probabilities: Array = np.zeros((len(judged), len(column.categories)))
@@ -187,7 +190,7 @@ def _trial(
         measured = scores(judged.labels, probabilities, weights)
         for score in SCORES:
             row[score] = float(measured[score][0])
-            row[f"{score}_low"], row[f"{score}_high"] = map(float, np.quantile(measured[score][1:], (0.025, 0.975)))
+            row[f"{score}_low"], row[f"{score}_high"] = map(float, np.nanquantile(measured[score][1:], (0.025, 0.975)))
         yield row
 
 

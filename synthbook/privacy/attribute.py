@@ -21,8 +21,9 @@ from synthbook.core.schema import Table
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.intervals import Z_BAND
 from synthbook.evaluation.utility import check_target
-from synthbook.models.tabular.values import as_numbers
+from synthbook.models.tabular.values import Array, as_numbers
 from synthbook.privacy.membership import closest
+from synthbook.privacy.units import unit_codes
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Inference:
 def infer(released: Table, members: Table, others: Table, secret: str) -> Inference:
     """Guess a column of categories of members and of others from the release.
 
-    Rows without the secret are left out. Raises `SchemaError` for another kind of column, `InvalidArgument` where
-    nobody is left.
+    Where the schema names an entity, each counts once, with the share of its rows that are guessed right. Rows without
+    the secret are left out. Raises `SchemaError` for another kind of column, `InvalidArgument` where nobody is left.
     """
     column = check_target(released.schema, secret)
     known = {name: _with(table, secret) for name, table in (("released", released), ("members", members))}
@@ -78,7 +79,7 @@ def infer(released: Table, members: Table, others: Table, secret: str) -> Infere
     for name in ("members", "others"):
         table = known[name]
         guessed = told[closest(encode(table.without(secret)), rows)]
-        right[name] = guessed == as_numbers(column, table[secret])
+        right[name] = _by_unit(table, guessed == as_numbers(column, table[secret]))
     a, b = (float(right[name].mean()) for name in ("members", "others"))
     se = math.sqrt(_variance(right["members"]) + _variance(right["others"]))
     return Inference(secret, a, b, se)
@@ -91,8 +92,13 @@ def _with(table: Table, secret: str) -> Table:
     return Table(frame, table.schema)
 
 
-def _variance(right: NDArray[np.bool_]) -> float:
-    """Of a share, by Laplace's rule, so that none of all is not certain."""
+def _by_unit(table: Table, right: NDArray[np.bool_]) -> Array:
+    codes = unit_codes(table)  # rows of one unit are no independent witnesses
+    return np.asarray(np.bincount(codes, right) / np.bincount(codes))
+
+
+def _variance(right: Array) -> float:
+    """Of a mean of shares, at most; by Laplace's rule, so that none of all is not certain."""
     n = len(right)
     p = (right.sum() + 1) / (n + 2)
     return float(p * (1 - p) / n)

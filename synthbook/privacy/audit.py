@@ -45,9 +45,15 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     >>> [round(limit, 4) for limit in clopper_pearson(0, 100)]
     [0.0, 0.0362]
     """
-    a = 1 - confidence
-    low = float(stats.beta.ppf(a / 2, k, n - k + 1)) if k else 0.0
-    return low, float(stats.beta.ppf(1 - a / 2, k + 1, n - k)) if k < n else 1.0
+    return float(_lowest(np.array(k), n, confidence)), float(_highest(np.array(k), n, confidence))
+
+
+def _lowest(k: NDArray[np.int64], n: int, confidence: float) -> Scores:
+    return np.where(k > 0, stats.beta.ppf((1 - confidence) / 2, np.maximum(k, 1), n - k + 1), 0.0)
+
+
+def _highest(k: NDArray[np.int64], n: int, confidence: float) -> Scores:
+    return np.where(k < n, stats.beta.ppf((1 + confidence) / 2, k + 1, np.maximum(n - k, 1)), 1.0)
 
 
 def epsilon_bound(counts: Counts, delta: float, *, confidence: float = 0.95) -> float:
@@ -67,8 +73,13 @@ def epsilon_bound(counts: Counts, delta: float, *, confidence: float = 0.95) -> 
 
 def mu_bound(counts: Counts, *, confidence: float = 0.95) -> float:
     """The mu of a Gaussian mechanism that is at least there; 0 where the attack proves nothing."""
-    (hit, _), (_, alarm) = _limits(counts, confidence)
-    return max(float(stats.norm.ppf(hit) - stats.norm.ppf(alarm)), 0.0)
+    hits, alarms = np.array(counts.hits), np.array(counts.alarms)
+    return max(float(_mu(hits, counts.members, alarms, counts.others, confidence)), 0.0)
+
+
+def _mu(hits: NDArray[np.int64], members: int, alarms: NDArray[np.int64], others: int, confidence: float) -> Scores:
+    low, high = _lowest(hits, members, confidence), _highest(alarms, others, confidence)
+    return np.asarray(stats.norm.ppf(low) - stats.norm.ppf(high))
 
 
 def _limits(counts: Counts, confidence: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -99,7 +110,8 @@ def audit(members: Scores, others: Scores, delta: float, *, confidence: float = 
     rng = np.random.default_rng(seed)
     (choose_in, count_in), (choose_out, count_out) = (_halves(scores, rng) for scores in (members, others))
     thresholds = np.quantile(np.concatenate([choose_in, choose_out]), np.linspace(0.01, 0.99, 99))
-    threshold = max(thresholds, key=lambda t: mu_bound(_counted(choose_in, choose_out, t), confidence=confidence))
+    hits, alarms = ((scores[:, None] >= thresholds).sum(axis=0) for scores in (choose_in, choose_out))
+    threshold = thresholds[_mu(hits, len(choose_in), alarms, len(choose_out), confidence).argmax()]
     counts = _counted(count_in, count_out, float(threshold))
     mu = mu_bound(counts, confidence=confidence)
     spent = gaussian_epsilon(1 / mu, delta) if mu else 0.0

@@ -1,8 +1,8 @@
 """Cells that were fixed before any row was seen: what private code may count in, or write a row with.
 
-A category is a cell. A number or date has at most 32 cells between the schema's bounds: of equal width, or, where the
-bounds are three powers of ten apart, of equal width in log(1 + x), with a cell for 0. A missing value is a cell of its
-own. Nothing is read off the rows: a bound that a row sets tells of that row.
+A category is a cell. A number or date has at most 32 cells between the schema's bounds: of equal width, or, where a
+number's bounds are three powers of ten apart, of equal width in log(1 + x), with a cell for 0. A missing value is a
+cell of its own. Nothing is read off the rows: a bound that a row sets tells of that row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Cells:
             raise SchemaError(f"column {column.name!r}: private code needs a lower and an upper bound that are public")
         low, high = as_numbers(column, pd.Series([column.lower, column.upper], dtype=column.dtype))
         end = high + 1 if column.integer else high  # a whole number k has the cell [k, k + 1)
-        if low >= 0 and high >= WIDE * max(low, 1.0):
+        if column.kind == "numeric" and low >= 0 and high >= WIDE * max(low, 1.0):
             edges = np.append(0.0, np.expm1(np.linspace(np.log(2.0), np.log1p(end), MOST)))  # a cell for [0, 1)
             edges = np.append(low, edges[edges > low])
         else:

@@ -56,10 +56,9 @@ class Budget:
         """The ledger in a file, with what it says it may spend. Raises `DataError` where there is none."""
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            total = {name: found[name] for name in ("epsilon", "delta", "unit")}
+            return cls(**{name: found[name] for name in ("epsilon", "delta", "unit")}, path=Path(path))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{path} is no ledger of a privacy budget ({error})") from None
-        return cls(**total, path=Path(path))
 
     @property
     def left(self) -> tuple[float, float]:

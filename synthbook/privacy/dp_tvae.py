@@ -24,11 +24,11 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.schema import Table
 from synthbook.models.nets import Mlp
 from synthbook.models.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
-from synthbook.models.tabular.protocol import Training
+from synthbook.models.tabular.protocol import Training, child
 from synthbook.models.vae import kl_from_standard
 from synthbook.privacy.bins import PublicEncoding
-from synthbook.privacy.dpsgd import Private, clipped_sum_of_linear, noisy_mean
-from synthbook.privacy.private_table import PrivateTable
+from synthbook.privacy.dpsgd import Private, clipped_sum_of_linear, noisy_mean, poisson_sample
+from synthbook.privacy.private_table import NOISE, PrivateTable
 from synthbook.privacy.terms import DPSGD, PrivateConfig, Terms, noise_multiplier
 
 
@@ -78,12 +78,13 @@ class DpTvae(PrivateTable, Network):
     def _check(self, table: Table, n: int, steps: int | None) -> None:
         if self.config.batch >= n:
             raise InvalidArgument("batch", self.config.batch, f"fewer than the {n:,} units of the table")
+        steps = self.config.steps if steps is None else steps
+        self._noise = noise_multiplier(self.config, self.config.batch / n, steps)
 
     def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> Terms:
         steps = self.config.steps if training.steps is None else training.steps
-        self._units = int(self._unit_of.max()) + 1
+        self._units, self._root = int(self._unit_of.max()) + 1, child(seed, NOISE)
         rate = self.config.batch / self._units
-        self._noise = noise_multiplier(self.config, rate, steps)
         Network._fit(self, frame, seed, training)
         return self._terms(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
 
@@ -103,14 +104,15 @@ class DpTvae(PrivateTable, Network):
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
         loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
-        chosen = torch.rand(self._units, generator=rng) < c.batch / self._units
-        rows = x[torch.nonzero(chosen[torch.from_numpy(self._unit_of)])[:, 0]]
+        private_rng = np.random.default_rng(child(self._root, step))
+        chosen = poisson_sample(self._units, c.batch / self._units, private_rng)
+        rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
         given = torch.cat([rows, torch.randn((len(rows), c.latents), generator=rng)], dim=1)
         # each of a unit's k rows may add C / k, so that the unit adds C
         clip = c.clip / c.rows_per_entity if math.isfinite(c.epsilon) else math.inf
         total = clipped_sum_of_linear(loss, lambda out, _: out, given, given, clip)
         private = Private(c.clip, self._noise, c.batch)
-        for name, gradient in noisy_mean(total, private, rng).items():
+        for name, gradient in noisy_mean(total, private, private_rng).items():
             loss.get_parameter(name).grad = gradient
         self.optimisers_["all"].step()
         return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it

@@ -24,12 +24,14 @@ from synthbook.core.payloads import Images
 from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep
 from synthbook.core.schema import refuse_holdout
-from synthbook.models.inputs import Data, Learnt
+from synthbook.models.inputs import Data, Learnt, learnt
 from synthbook.models.settings import check_count
+from synthbook.models.tabular.protocol import child, sequence
 from synthbook.models.training import Batches, Look, Observer, Seed
 from synthbook.models.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.budget import Budget
-from synthbook.privacy.dpsgd import Private, check_model, clipped_sum, noisy_mean, per_record
+from synthbook.privacy.dpsgd import Private, check_model, clipped_sum, noisy_mean, per_record, poisson_sample
+from synthbook.privacy.private_table import NOISE
 from synthbook.privacy.terms import (
     DPSGD,
     SYSTEM,
@@ -110,11 +112,13 @@ class DpVae(VAE):
         check_seed(c, seed, keep)
         if c.batch >= n:
             raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
+        learnt(data)  # refuses what is no image
         total = c.steps if steps is None else check_count("steps", steps)
+        self._sigma = noise_multiplier(c, c.batch / n, total)
         if budget is not None:
             budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
-        self._sigma = noise_multiplier(c, c.batch / n, total)
-        root = np.random.SeedSequence() if seed is None else seed
+        root = np.random.SeedSequence() if seed is None else sequence(seed)
+        self._root = child(root, NOISE)
         super().fit(data, seed=root, steps=total, keep=keep, observe=observe, look=look)
         self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
         self.terms_ = Terms(
@@ -144,12 +148,13 @@ class DpVae(VAE):
         c, x, labels = self.config, batches.x, batches.labels
         assert labels is not None
         loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
-        rows = torch.nonzero(torch.rand(len(x), generator=rng) < c.batch / len(x))[:, 0]
+        private_rng = np.random.default_rng(child(self._root, step))
+        rows = poisson_sample(len(x), c.batch / len(x), private_rng)
         eps = torch.randn((len(rows), c.latents), generator=rng)
         given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
         total = clipped_sum(per_record(loss, lambda out, _: out, given, given), clip)
-        for name, gradient in noisy_mean(total, Private(c.clip, self._sigma, c.batch), rng).items():
+        for name, gradient in noisy_mean(total, Private(c.clip, self._sigma, c.batch), private_rng).items():
             loss.get_parameter(name).grad = gradient
         self.optimisers_["all"].step()
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -43,13 +44,18 @@ def check_model(model: nn.Module) -> None:
             raise InvalidArgument("model", f"{name}: {type(layer).__name__}", "layers that see one record at a time")
 
 
-def poisson_batches(n: int, rate: float, steps: int, rng: torch.Generator) -> Iterator[Tensor]:
+def poisson_batches(n: int, rate: float, steps: int, rng: np.random.Generator) -> Iterator[Tensor]:
     """The rows of each step: every record with probability `rate`, on its own; a batch may be empty."""
     if n < 1 or not 0 < rate <= 1 or steps < 1:
         raise InvalidArgument(
             "n, rate, steps", (n, rate, steps), "at least 1 record and step, a rate above 0, at most 1"
         )
-    return (torch.nonzero(torch.rand(n, generator=rng) < rate)[:, 0] for _ in range(steps))
+    return (poisson_sample(n, rate, rng) for _ in range(steps))
+
+
+def poisson_sample(n: int, rate: float, rng: np.random.Generator) -> Tensor:
+    """The rows (B,) of one step; B may be 0."""
+    return torch.from_numpy(np.flatnonzero(rng.random(n) < rate))
 
 
 # ── a gradient for each record ───────────────────────────────────────────────────────────────────────────────────────
@@ -94,8 +100,9 @@ class Taps:
 def tapped(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Taps:
     """One forward and one backward pass of a whole batch (B, features), with hooks on the linear layers.
 
-    Raises `InvalidArgument` for parameters in another kind of layer.
+    Raises `InvalidArgument` for parameters in another kind of layer, and for layers that mix records.
     """
+    check_model(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     own = {id(p) for layer in layers.values() for p in layer.parameters()}
     if strange := [name for name, p in model.named_parameters() if id(p) not in own]:
@@ -148,12 +155,19 @@ def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, cl
 # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def noisy_mean(total: dict[str, Tensor], private: Private, rng: torch.Generator) -> dict[str, Tensor]:
-    """What is released: the clipped sum with fresh noise, over the expected size of a batch, not the one that came."""
+def noisy_mean(total: dict[str, Tensor], private: Private, rng: np.random.Generator) -> dict[str, Tensor]:
+    """What is released: the clipped sum with fresh noise, over the expected size of a batch, not the one that came.
+
+    The noise is NumPy's: PyTorch's generator keeps 32 bits of a seed, so few that they can all be tried.
+    """
     return {
-        name: (value + private.noise * private.clip * torch.randn(value.shape, generator=rng)) / private.batch
+        name: (value + private.noise * private.clip * _normal(value.shape, rng)) / private.batch
         for name, value in total.items()
     }
+
+
+def _normal(shape: torch.Size, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(np.asarray(rng.standard_normal(tuple(shape), dtype=np.float32)))
 
 
 def step(
@@ -163,7 +177,7 @@ def step(
     y: Tensor,
     private: Private,
     optimiser: torch.optim.Optimizer,
-    rng: torch.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """One private step on a batch that Poisson sampling chose, the empty one included: then it is noise alone."""
     gradients = noisy_mean(clipped_sum(per_record(model, loss, x, y), private.clip), private, rng)

@@ -52,7 +52,7 @@ def attacked(
     if epsilon != np.inf:
         check_budget(epsilon, 0.5)
     if rows < 1 or trials < 1 or not 0 <= victim < len(others):
-        raise InvalidArgument("rows, trials, victim", (rows, trials, victim), "at least 1 of each, and one of the cells")
+        raise InvalidArgument("rows, trials, victim", (rows, trials, victim), "at least 1 each, and one of the cells")
     rng, right, n = np.random.default_rng(seed), 0, others.sum()
     for inside in (0, 1):
         known = np.tile(others, (trials, 1))

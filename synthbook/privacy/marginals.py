@@ -23,6 +23,7 @@ import pandas as pd
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.schema import Table
+from synthbook.models.tabular.layout import Layout
 from synthbook.models.tabular.protocol import Tensors, Training, child
 from synthbook.models.tabular.values import Array
 from synthbook.privacy import tree
@@ -112,7 +113,7 @@ class Mst(NoisyMargins):
     family, settings = "mst", MstConfig
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
-        names = [c.name for c in table.schema.columns if c.kind not in ("id", "text")]
+        names = [column.name for column in Layout.of(table, public_only=True).modelled]
         if self.config.target not in (None, *names):
             raise InvalidArgument("target", self.config.target, f"one of {', '.join(names)}")
 
@@ -146,7 +147,10 @@ class Mst(NoisyMargins):
         self.pairs_ = [(names[a], names[b]) for a, b in [*edges, *spokes]]
         looks = len(names) + len(edges) + len(spokes) + choices
         k = self.config.rows_per_entity
-        said = f"zCDP: {len(counts)} counts of columns, {choices} choices, {len(edges + spokes)} counts of pairs"
+        said = (
+            f"zCDP: {len(counts)} counts of columns (noise {noise.single:.4g}), {choices} choices (epsilon"
+            f" {noise.choosing:.4g}), {len(edges + spokes)} counts of pairs (noise {noise.paired:.4g})"
+        )
         return self._terms(said, steps=looks, noise=noise.paired / k, clip=k)
 
     def _tree(

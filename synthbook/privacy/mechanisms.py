@@ -110,7 +110,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     """The epsilon of what together is rho-zCDP (Bun and Steinke 2016), by the conversion of arXiv:2004.00010.
 
     >>> round(zcdp_epsilon(0.5 / 3.7306**2, 1e-5), 2)  # Gaussian noise that is exactly (1, 1e-5)-private
-    1.12
+    1.09
     """
     check_budget(1.0, delta)
     if not rho > 0:

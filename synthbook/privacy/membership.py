@@ -40,8 +40,10 @@ def closest(candidates: Array, rows: Array) -> NDArray[np.int64]:
 
 def _neighbours(candidates: Array, rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
     x, y = (np.asarray(given, dtype=float) for given in (candidates, rows))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or len(y) < k:
-        raise InvalidArgument("candidates, rows", (x.shape, y.shape), f"(N, d) and (M, d), with M of at least {k}")
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not 1 <= k <= len(y):
+        raise InvalidArgument("candidates, rows", (x.shape, y.shape), f"(N, d) and (M, d), with M of at least k = {k}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InvalidArgument("candidates, rows", "NaN or infinity", "finite numbers")
     distances, places = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(x)
     return distances, places
 
@@ -82,6 +84,8 @@ def likelihood_ratio(observed: Scores, statistics: Array, inside: NDArray[np.boo
     if statistics.shape != inside.shape or observed.shape != statistics.shape[1:]:
         given = (observed.shape, statistics.shape, inside.shape)
         raise InvalidArgument("observed, statistics, inside", given, "(N,), (S, N) and (S, N)")
+    if np.isnan(observed).any() or np.isnan(statistics).any():
+        raise InvalidArgument("observed, statistics", "NaN", "a number for each row")
     if not (inside.any(axis=0) & (~inside).any(axis=0)).all():
         raise InvalidArgument("inside", "a row that is always in, or never", "rows in some models and out of others")
     ins, outs = (np.where(side, statistics, np.nan) for side in (inside, ~inside))

@@ -14,10 +14,15 @@ import numpy as np
 import pandas as pd
 
 from synthbook.core import checkpoints
+from synthbook.core.errors import InvalidArgument
 from synthbook.core.provenance import Provenance
 from synthbook.core.resume import Keep
 from synthbook.core.schema import Table
+from synthbook.models.settings import check_count
+from synthbook.models.tabular.layout import Layout
 from synthbook.models.tabular.protocol import Observer, Seed, TableGenerator, Training, child, sequence
+from synthbook.privacy.accounting import ADD_REMOVE
+from synthbook.privacy.bins import Cells
 from synthbook.privacy.budget import Budget
 from synthbook.privacy.terms import SYSTEM, TEACHING, PrivateConfig, Terms, check_private, check_seed
 from synthbook.privacy.units import at_most, unit_codes, unit_of
@@ -54,6 +59,9 @@ class PrivateTable(TableGenerator):
         what = f"fitting {type(self).__name__}"
         n = check_private(table, self.config, what)
         check_seed(self.config, seed, keep)
+        self._check_steps(steps)
+        for column in Layout.of(table, public_only=True).modelled:
+            Cells.of(column)  # refuses what has no public bounds
         self._check(table, n, steps)
         if budget is not None:
             budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
@@ -66,6 +74,12 @@ class PrivateTable(TableGenerator):
         finally:
             del self._unit_of
 
+    def _check_steps(self, steps: int | None) -> None:
+        if steps is not None and not hasattr(self.config, "steps"):
+            raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
+        if steps is not None:
+            check_count("steps", steps)
+
     def _check(self, table: Table, n: int, steps: int | None) -> None:
         """Refuse settings that do not fit this table, before anything is paid."""
 
@@ -77,10 +91,11 @@ class PrivateTable(TableGenerator):
         self.terms_ = self._learn(frame, seed, training)
 
     def _terms(self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float) -> Terms:
-        config = self.config
+        config, entity = self.config, self.layout_.schema.entity
         return Terms(
             epsilon=config.epsilon,
             delta=config.delta,
+            neighbours=ADD_REMOVE if entity is None else f"add or remove one {entity}",
             unit=unit_of(self.layout_.schema, config.rows_per_entity),
             accountant=accountant,
             steps=steps,

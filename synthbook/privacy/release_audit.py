@@ -32,7 +32,7 @@ from synthbook.privacy.roc import Attack
 from synthbook.privacy.terms import check_delta
 from synthbook.privacy.units import halves, most_suspicious, some_units, units
 
-LEAST, MOST, RELEASED = 60, 5_000, 100_000  # rows: of members and others, and of the release that are looked at
+LEAST, MOST, RELEASED = 60, 5_000, 100_000  # units on each side; units, and rows of the release, that are looked at
 GUESSED = 0.2  # share of candidates that an attack dares to guess, half as members, half as others
 SECRETS = 5  # columns that are guessed where none is named
 CONFIDENCE = 0.95
@@ -150,19 +150,23 @@ def audit_release(
     refuse_holdout([released, train], "a release and what it was made from")
     if not isinstance(holdout, Holdout):
         raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that nothing has learned from")
-    check_tables(released=released, train=train, holdout=holdout.data)
-    for name, table in (("train", train), ("holdout", holdout.data), ("released", released)):
-        if len(table) < LEAST:
-            raise InvalidArgument(name, f"{len(table)} rows", f"at least {LEAST}")
+    compared = check_tables(released=released, train=train, holdout=holdout.data)
     entity = train.schema.entity
+    sizes = {"train": units(train), "holdout": units(holdout.data), "released": len(released)}
+    for name, size in sizes.items():
+        if size < LEAST:
+            kind = "rows" if entity is None or name == "released" else f"different {entity}"
+            raise InvalidArgument(name, f"{size} {kind}", f"at least {LEAST}")
     if entity is not None and (both := set(train[entity]) & set(holdout.data[entity])):
         raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
-    columns = [c.name for c in train.schema.columns if len(c.categories) > 1]
+    columns = [c.name for c in compared if len(c.categories) > 1 and len(compared) > 1]
     if secrets is not None and (unknown := [name for name in secrets if name not in columns]):
-        raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns)}")
+        raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
     secrets = tuple(columns[:SECRETS]) if secrets is None else secrets
     rng = np.random.default_rng(seed)
     delta = 1 / (10 * units(train)) if delta is None else delta
+    if not delta >= 0:
+        raise InvalidArgument("delta", delta, "a probability, or 0")
     check_delta(delta, units(train))
     others, reference = halves(holdout.data, rng)
     n = min(units(train), units(others), MOST)
@@ -188,18 +192,25 @@ def audit_release(
         observe(f"attack: guessing {secret}")
         inferences.append(infer(looked_at, members, others, secret))
     observe("distances")
-    found = distances(made[:MOST], x, y, seed=seed)
+    some, learned = (encode(_rows(table, MOST, rng)) for table in (looked_at, train))
+    found = distances(some, learned, y, seed=seed)
+    copies = _copies(released, train, [c.name for c in compared])
     notes = (
         f"{n:,} members and as many others of {units(train):,}; the unit is {entity or 'a record'}; delta {delta:.2g}.",
         f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
     )
-    return ReleaseAudit(tuple(findings), tuple(inferences), found, found.novelty.copies, promised, notes)
+    return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, promised, notes)
 
 
 def _rows(table: Table, n: int, rng: np.random.Generator) -> Table:
     if len(table) <= n:
         return table
     return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
+
+
+def _copies(released: Table, train: Table, columns: list[str]) -> int:
+    """How many released rows repeat a training row exactly."""
+    return len(released.frame[columns].merge(train.frame[columns].drop_duplicates()))
 
 
 def proved(attack: Attack, delta: float, confidence: float, rng: np.random.Generator) -> float:

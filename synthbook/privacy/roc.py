@@ -49,6 +49,8 @@ class Attack:
 
     def tpr_at(self, fpr: float) -> float:
         """Share of members above the lowest threshold that gives others no more than this share of false alarms."""
+        if not 0 <= fpr <= 1:
+            raise InvalidArgument("fpr", fpr, "a share between 0 and 1")
         allowed = int(np.floor(fpr * len(self.others) + 1e-9))
         threshold = np.sort(self.others)[::-1][allowed] if allowed < len(self.others) else -np.inf
         return float((self.members > threshold).mean())
@@ -91,14 +93,8 @@ def plot_roc(
         ax.step(np.maximum(fpr, least / 10), np.maximum(tpr, least / 10), where="post", label=name)
     ax.plot(FINE, FINE, color=BLACK, linewidth=1, linestyle=":", label="guessing")
     if bound is not None:
-        ax.plot(FINE, private_bound(FINE, *bound), color=VERMILLION, linewidth=3, alpha=0.5, linestyle="-")
-        ax.annotate(
-            f"no attack is above, with ε = {bound[0]:g}",
-            (least * 1.3, float(private_bound(least * 1.3, *bound))),
-            xytext=(0, 6),
-            textcoords="offset points",
-            color=VERMILLION,
-        )
+        said = f"no attack is above, at ε = {bound[0]:g}"
+        ax.plot(FINE, private_bound(FINE, *bound), color=VERMILLION, linewidth=4, alpha=0.5, linestyle="-", label=said)
     ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05))
     ax.set(xlabel="false alarms (share of others)", ylabel="hits (share of members)")
     ax.legend(loc="lower right")

@@ -84,6 +84,8 @@ class Terms:
 
     def beside(self, origin: Provenance) -> Provenance:
         """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""
+        if self.epsilon == math.inf:
+            raise NotForRelease("a control without privacy promises nothing, and is not kept")
         if self.noise != SYSTEM:
             return replace(origin, privacy=self.as_json())
         self.check_release()
@@ -106,6 +108,8 @@ def check_private(table: Table, config: PrivateConfig, what: str) -> int:
     if not isinstance(table, Table):
         raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
     check_public(table.schema, what)
+    if config.rows_per_entity > 1 and table.schema.entity is None:
+        raise InvalidArgument("rows_per_entity", config.rows_per_entity, "1: the schema names no entity")
     if len(table) < 2:
         raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
     check_delta(config.delta, units(table))

@@ -114,7 +114,7 @@ def plot_tradeoff(trials: pd.DataFrame, ax: Axes | None = None, *, measure: str 
         ax.axhline(interval(trials, name, measure)[0], color="0.5", linestyle=style, label=f"{name}, without privacy")
     ax.axhline(trials[f"real {measure}"].mean(), color=BLACK, linewidth=1, label="real rows")
     ax.set_xticks(places, [f"{epsilon:g}" if math.isfinite(epsilon) else "none" for epsilon in EPSILONS])
-    ax.set(xlabel="privacy budget ε (δ = 1e-5)", ylabel="AUC on real people")
+    ax.set(xlabel="privacy budget ε (δ = 1e-5)", ylabel="AUC on real people", ylim=(0.42, 0.97))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     return ax
 
