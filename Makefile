@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd clean
+.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 site: $(VENV)/ready-course  ## build the book from the committed outputs
 	@$(BIN)/python -m synthbook.cli course site
 
-bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
+bench: bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals bench-ctgan bench-render bench-diffusers  ## every comparison with a peer, one after the other
 
 bench-refit: $(VENV)/ready-course  ## time the two refitting engines against each other
 	@$(BIN)/python bench/refit.py
@@ -68,6 +68,9 @@ bench-accounting: $(PEERS)-privacy/ready  ## what a private run spends, against 
 bench-dpsgd: $(VENV)/ready-course  ## a private step against the plain one and against Opacus
 	@$(BIN)/python bench/compare_dpsgd.py
 
+bench-marginals: $(VENV)/ready-course $(PEERS)-smartnoise/ready  ## private tables against smartnoise-synth, an hour
+	@$(BIN)/python bench/compare_marginals.py $(PEERS)-smartnoise/bin/python $(ARGS)
+
 bench-diffusers: $(PEERS)/ready  ## diffusion against diffusers, an hour
 	@$(PEERS)/bin/python bench/compare_diffusers.py
 
@@ -78,7 +81,7 @@ bench-ctgan: $(VENV)/ready-course $(PEERS)-ctgan/ready  ## generators of tables 
 	@$(BIN)/python bench/compare_ctgan.py $(PEERS)-ctgan/bin/python $(ARGS)
 
 clean:  ## remove everything that was built, the environment included
-	rm -rf build $(VENV) $(PEERS) $(PEERS)-sdmetrics $(PEERS)-ctgan $(PEERS)-privacy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf build $(VENV) $(PEERS) $(PEERS)-sdmetrics $(PEERS)-ctgan $(PEERS)-privacy $(PEERS)-smartnoise .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@if [ -x $(BIN)/python ]; then chosen=$(BIN)/python; else chosen='$(PYTHON)'; fi; \
@@ -130,6 +133,14 @@ $(PEERS)-privacy/ready: $(VENV)/ready-course bench/peers-privacy.txt
 	@$(PEERS)-privacy/bin/python -m pip install --quiet --no-deps --requirement bench/peers-privacy.txt
 	@{ $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; echo '$(CURDIR)'; } \
 	    >"$$($(PEERS)-privacy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	@touch $@
+
+# smartnoise-synth wants pandas below 3 and shares nothing; what it asks for and does not use here would be several GB
+$(PEERS)-smartnoise/ready: $(VENV)/ready-course bench/peers-smartnoise.txt
+	@echo "Setting up $(PEERS)-smartnoise ..."
+	@rm -rf $(PEERS)-smartnoise
+	@$(BIN)/python -m venv $(PEERS)-smartnoise
+	@$(PEERS)-smartnoise/bin/python -m pip install --quiet --no-deps --requirement bench/peers-smartnoise.txt
 	@touch $@
 
 EXTRAS_course := course,llm

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import harness
+import numpy as np
 import torch
 from opacus import GradSampleModule
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.models.inputs import Learnt
-from synthbook.privacy.dp_vae import DpVae, DpVaeConfig, Loss
 from synthbook.privacy.dpsgd import Private, clipped_sum, clipped_sum_of_linear, noisy_mean, per_record
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
 
 SIZES = (64, 256, 64)
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
@@ -87,7 +88,7 @@ def images() -> Case:
 
 def ours(case: Case, *, norms: bool) -> Work:
     """A step of ours, by norms alone or by a gradient for each record."""
-    model, rng = case.network(), torch.Generator().manual_seed(0)
+    model, rng = case.network(), np.random.default_rng(0)
     optimiser = torch.optim.SGD(model.parameters(), RATE)
 
     def work() -> None:

@@ -86,13 +86,13 @@ CALIBRATED = {
         budget=lambda module: {"steps": module.STEPS},
     ),
     "private": Calibration(
-        "privacy.tradeoff",
+        "privacy.generators.tradeoff",
         "Fit private generators to Adult at six budgets, and ones without privacy, and score what their rows teach.",
         "generators of Adult with differential privacy and without",
         budget=lambda module: {"delta": module.DELTA},
     ),
     "overfitting": Calibration(
-        "privacy.overfitting",
+        "privacy.attacks.overfitting",
         "Train networks of growing size on people of Adult, and tell by their losses who was learned.",
         "networks trained on rows of Adult, and attacks on them",
         budget=lambda module: {"rows": module.ROWS, "shadows": module.SHADOWS},

@@ -55,7 +55,7 @@ def epsilon(
 
 
 class PrivateModel(StrEnum):
-    """The names of `privacy.families.PRIVATE`."""
+    """The names of `privacy.generators.families.PRIVATE`."""
 
     mst = "mst"
     private_margins = "private-margins"
@@ -94,9 +94,9 @@ def fit_private(
     from synthbook.core.reading import load_table
     from synthbook.core.schema import Holdout, Schema
     from synthbook.privacy.budget import Budget
-    from synthbook.privacy.families import PRIVATE, audited
+    from synthbook.privacy.generators.families import PRIVATE, audited
+    from synthbook.privacy.generators.terms import check_public
     from synthbook.privacy.mechanisms import check_budget
-    from synthbook.privacy.terms import check_public
 
     if (out / CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
@@ -175,7 +175,9 @@ def audit(
     secret: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="To guess; may be repeated. Else the first five.")
     ] = None,
-    delta: Annotated[float | None, typer.Option(help="Of the promise; else a tenth of 1 / (number of people).")] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Of the promise; else 1 / (100 people).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picks rows, and breaks ties.")] = 0,
     as_json: Json = False,
@@ -191,7 +193,7 @@ def audit(
     from synthbook.core.provenance import Provenance, read_provenance, sidecar_path
     from synthbook.core.reading import load_table
     from synthbook.core.schema import Holdout, Schema
-    from synthbook.privacy.release_audit import audit_release
+    from synthbook.privacy.attacks.release_audit import audit_release
 
     files = {"synthetic": synthetic, "train": train, "holdout": holdout, "schema": schema}
     check_files(files, out)

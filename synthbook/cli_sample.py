@@ -45,7 +45,7 @@ def sample(
     """
     from synthbook.core.provenance import Provenance
     from synthbook.models.shipped import draws, folder_of
-    from synthbook.privacy.families import is_private
+    from synthbook.privacy.generators.families import is_private
 
     folder = folder_of(model)
     kind = "rows" if is_private(folder) else draws(folder)
@@ -84,8 +84,8 @@ def _parents(folder: Path) -> dict[str, str]:
 
 def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], origin: Provenance) -> None:
     from synthbook.models.tabular.families import load, write_rows
-    from synthbook.privacy import families as private
-    from synthbook.privacy.private_table import PrivateTable
+    from synthbook.privacy.generators import families as private
+    from synthbook.privacy.generators.private_table import PrivateTable
 
     if unclear := [one for one in where if "=" not in one]:
         raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")

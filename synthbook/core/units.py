@@ -46,6 +46,20 @@ def at_most(table: Table, rows: int, rng: np.random.Generator) -> Codes:
     return np.sort(shuffled[(code.groupby(code).cumcount() < rows).to_numpy()])
 
 
+def of_equal_rows(tables: list[Table], rng: np.random.Generator) -> list[Table]:
+    """The tables with as many rows of each unit, drawn at random, so that units may be compared by their extremes.
+
+    As many as a typical unit of the table with fewer has, its median; units with less than that are left out.
+    """
+    k = int(min(np.median(np.bincount(unit_codes(table))) for table in tables))
+    found = []
+    for table in tables:
+        codes = unit_codes(table)
+        table = Table(table.frame[np.bincount(codes)[codes] >= k], table.schema)
+        found.append(Table(table.frame.iloc[at_most(table, k, rng)], table.schema))
+    return found
+
+
 def some_units(table: Table, n: int, rng: np.random.Generator) -> Table:
     """All rows of `n` units, drawn at random; the table itself where it has no more."""
     codes, total = unit_codes(table), units(table)

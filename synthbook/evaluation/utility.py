@@ -181,6 +181,7 @@ def _trial(
     x, y = encode(learned.table), encode(judged.table)
     # rows of one entity are drawn together
     units = None if judged.table.schema.entity is None else unit_codes(judged.table)
+    quantile = np.quantile if units is None else np.nanquantile  # a draw of entities may lack a class
     weights = bootstrap_weights(judged.labels, REPLICATES, seed=seeds[0], units=units)
     for name, model in models.items():
         fitted = _fitted(model, x, learned.labels, seeds[1])
@@ -190,7 +191,7 @@ def _trial(
         measured = scores(judged.labels, probabilities, weights)
         for score in SCORES:
             row[score] = float(measured[score][0])
-            row[f"{score}_low"], row[f"{score}_high"] = map(float, np.nanquantile(measured[score][1:], (0.025, 0.975)))
+            row[f"{score}_low"], row[f"{score}_high"] = map(float, quantile(measured[score][1:], (0.025, 0.975)))
         yield row
 
 

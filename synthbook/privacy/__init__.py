@@ -1,1 +1,1 @@
-"""Section 5: privacy that is engineered, accounted and attacked."""
+"""Section 5: privacy that is engineered (`generators`), accounted (here) and attacked (`attacks`)."""

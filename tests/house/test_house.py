@@ -69,7 +69,8 @@ TABULAR = ("choosing", "conditions", "ctgan", "diffusion", "families", "networks
 MODELS += ("sketch", "text.novels", "text.transformer", "training", *(f"tabular.{name}" for name in TABULAR))
 USERS = {f"synthbook.simulation.{name}" for name in (*SIMULATION, "transfer", "writers")}
 USERS |= (
-    {f"synthbook.privacy.{name}" for name in ("dp_tvae", "dp_vae", "dpsgd", "families", "tradeoff")}
+    {"synthbook.privacy.dpsgd"}
+    | {f"synthbook.privacy.generators.{name}" for name in ("dp_tvae", "dp_vae", "families", "tradeoff")}
     | {f"synthbook.models.{name}" for name in MODELS}
     | {f"synthbook.language.{name}" for name in ("noise", "student")}
 )

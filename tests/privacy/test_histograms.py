@@ -8,9 +8,9 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import histograms
+from synthbook.privacy.attacks.roc import most_accurate
 from synthbook.privacy.histograms import attacked, drawn_counts, noisy_counts
 from synthbook.privacy.mechanisms import laplace
-from synthbook.privacy.roc import most_accurate
 
 OTHERS = np.full(32, 30.0)
 OTHERS[7] = 0

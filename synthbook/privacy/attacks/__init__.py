@@ -1,0 +1,1 @@
+"""Attacks on models and on what they release, and what they prove."""

@@ -1,0 +1,227 @@
+"""An audit of a table that somebody wants to release: attacks on it, and what they prove.
+
+Members are training rows, others are rows of a holdout; half of the holdout is the reference that tells attackers what
+is common. Where the schema names an entity, the most suspicious of its rows speaks for it. What is proved is a lower
+bound on epsilon: by one run with many guesses (Steinke et al., arXiv:2305.08846), with the limits shared out among the
+attacks. Attacks that find nothing prove nothing: better ones exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.files import strict_json
+from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.schema import Holdout, Table, refuse_holdout
+from synthbook.core.units import halves, most_suspicious, of_equal_rows, some_units, units
+from synthbook.evaluation.features import table_features
+from synthbook.evaluation.intervals import Z_BAND
+from synthbook.evaluation.tables import check_tables
+from synthbook.privacy.attacks.attribute import Inference, infer
+from synthbook.privacy.attacks.distances import NO_VERDICT, Distances, distances
+from synthbook.privacy.attacks.holes import hole
+from synthbook.privacy.attacks.membership import density_ratio, distance
+from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.audit import one_run_epsilon
+from synthbook.privacy.generators.terms import check_delta
+
+LEAST, MOST, RELEASED = 60, 5_000, 100_000  # units on each side; units, and rows of the release, that are looked at
+GUESSED = 0.2  # share of candidates that an attack dares to guess, half as members, half as others
+SECRETS = 5  # columns that are guessed where none is named
+CONFIDENCE, CERTAIN = 0.95, 0.999  # of the epsilon that is stated, and of one above 0 that is called a leak
+Observe = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What an attack found, and the epsilon that it proves."""
+
+    name: str
+    attack: Attack
+    epsilon: float
+    certain: bool  # that it is above 0
+
+    @property
+    def auc_high(self) -> float:
+        """The most that chance explains, at 3.3 standard errors."""
+        return 0.5 + Z_BAND * self.attack.auc_se
+
+    @property
+    def hits(self) -> float:
+        """Share of members that are found at 1 % false alarms."""
+        return self.attack.tpr_at(0.01)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether members are told from others better than by chance."""
+        return self.attack.auc > self.auc_high or self.certain
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        numbers = {"auc": self.attack.auc, "auc_high": self.auc_high, "tpr_at_1_percent": self.hits}
+        return {"attack": self.name, **numbers, "epsilon": self.epsilon, "leaks": self.leaks}
+
+
+@dataclass(frozen=True, eq=False)
+class ReleaseAudit:
+    """Everything that was found; `promised` is the epsilon that the release states, where it states one."""
+
+    findings: tuple[Finding, ...]
+    inferences: tuple[Inference, ...]
+    distances: Distances
+    copies: int
+    promised: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def epsilon(self) -> float:
+        """The largest epsilon that was proved; 0 where nothing was."""
+        return max(finding.epsilon for finding in self.findings)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether any attack found more than chance explains."""
+        return any(x.leaks for x in self.findings) or any(x.leaks for x in self.inferences)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.promised is not None and self.epsilon > self.promised:
+            return f"broken promise: epsilon is at least {self.epsilon:.2f}, and {self.promised:g} was promised"
+        names = [f.name for f in self.findings if f.leaks] + [x.secret for x in self.inferences if x.leaks]
+        if names:
+            return f"it leaks ({', '.join(names)}); epsilon is at least {self.epsilon:.2f}"
+        return "these attacks found nothing, which proves nothing: only a guarantee holds against all of them"
+
+    def __str__(self) -> str:
+        head = ["attack", "AUC", "chance, at most", "hits at 1 % false alarms", "epsilon, at least"]
+        rows = [(f.name, f.attack.auc, f.auc_high, f.hits, f.epsilon) for f in self.findings]
+        shown = pd.DataFrame(rows, columns=head).round(3).to_string(index=False)
+        lines = [shown, *map(str, self.inferences), str(self.distances), *self.notes, self.verdict]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "verdict": self.verdict,
+            "leaks": self.leaks,
+            "epsilon_at_least": self.epsilon,
+            "promised": self.promised,
+            "attacks": [finding.as_json() for finding in self.findings],
+            "attributes": [x.as_json() for x in self.inferences],
+            "distances": self.distances.as_json(),
+            "copies": self.copies,
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: Path, provenance: Provenance) -> Path:
+        """Write strict JSON and its sidecar."""
+        return write_described(Path(path), strict_json(self.as_json(), indent=1) + "\n", provenance)
+
+    def to_html(self, path: Path, provenance: Provenance) -> Path:
+        """Write one page that needs no other file and no network, and its sidecar."""
+        from synthbook.privacy.attacks.audit_page import page
+
+        return write_described(Path(path), page(self), provenance)
+
+
+def audit_release(
+    released: Table,
+    train: Table,
+    holdout: Holdout[Table],
+    *,
+    secrets: tuple[str, ...] | None = None,
+    delta: float | None = None,
+    promised: float | None = None,
+    seed: int = 0,
+    observe: Observe = lambda step: None,
+) -> ReleaseAudit:
+    """Attack a release of rows, with the rows it was made from and real rows that nothing has learned from.
+
+    `secrets`: columns of categories to guess; without them the first five. `delta`: of the promise, 1 / (100 units)
+    where nothing is said. Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
+    """
+    refuse_holdout([released, train], "a release and what it was made from")
+    if not isinstance(holdout, Holdout):
+        raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that nothing has learned from")
+    compared = check_tables(released=released, train=train, holdout=holdout.data)
+    entity = train.schema.entity
+    sizes = {"train": units(train), "holdout": units(holdout.data), "released": len(released)}
+    for name, size in sizes.items():
+        if size < LEAST:
+            kind = "rows" if entity is None or name == "released" else f"different {entity}"
+            raise InvalidArgument(name, f"{size} {kind}", f"at least {LEAST}")
+    if entity is not None and (both := set(train[entity]) & set(holdout.data[entity])):
+        raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
+    columns = [c.name for c in compared if len(c.categories) > 1 and len(compared) > 1]
+    there = [name for name in columns if all(t[name].nunique() > 1 for t in (released, train, holdout.data))]
+    if secrets is not None and (unknown := [name for name in secrets if name not in columns]):
+        raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
+    secrets = tuple(there[:SECRETS]) if secrets is None else secrets
+    rng = np.random.default_rng(seed)
+    delta = 1 / (100 * units(train)) if delta is None else delta
+    if not delta >= 0:
+        raise InvalidArgument("delta", delta, "a probability, or 0")
+    check_delta(delta, units(train))
+    others, reference = halves(holdout.data, rng)
+    members, others = of_equal_rows([train, others], rng)
+    n = min(units(members), units(others), MOST)
+    members, others = (some_units(table, n, rng) for table in (members, others))
+
+    # every scale is the reference's: nothing of the training rows can tell on itself through it
+    encode = table_features(reference)
+    looked_at = _rows(released, RELEASED, rng)
+    made, x, y, z = (encode(table) for table in (looked_at, members, others, _rows(reference, MOST, rng)))
+    attacks: dict[str, Callable[[Any], Any]] = {
+        "nearest released row": lambda rows: distance(rows, made),
+        "density ratio": lambda rows: density_ratio(rows, made, z),
+        "holes": lambda rows: hole(rows, made),
+    }
+    findings = []
+    for name, scores in attacks.items():
+        observe(f"attack: {name}")
+        attack = Attack(most_suspicious(members, scores(x)), most_suspicious(others, scores(y)))
+        bounds = [proved(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
+        findings.append(Finding(name, attack, bounds[0], bounds[1] > 0))
+    inferences = []
+    for secret in secrets:
+        observe(f"attack: guessing {secret}")
+        inferences.append(infer(looked_at, members, others, secret))
+    observe("distances")
+    some, learned = (encode(_rows(table, MOST, rng)) for table in (looked_at, train))
+    found = distances(some, learned, y, seed=seed)
+    copies = _copies(released, train, [c.name for c in compared])
+    notes = (
+        f"{n:,} members and as many others of {units(train):,}; the unit is {entity or 'a record'}; delta {delta:.2g}.",
+        f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
+    )
+    return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, promised, notes)
+
+
+def _rows(table: Table, n: int, rng: np.random.Generator) -> Table:
+    if len(table) <= n:
+        return table
+    return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
+
+
+def _copies(released: Table, train: Table, columns: list[str]) -> int:
+    """How many released rows repeat a training row exactly."""
+    return len(released.frame[columns].merge(train.frame[columns].drop_duplicates()))
+
+
+def proved(attack: Attack, delta: float, confidence: float, rng: np.random.Generator) -> float:
+    """The epsilon that a fixed share of guesses proves: the highest scores as members, the lowest as others."""
+    scores = np.concatenate([attack.members, attack.others])
+    is_member = np.arange(len(scores)) < len(attack.members)
+    mixed = rng.permutation(len(scores))  # so that ties are broken by chance
+    order = mixed[np.argsort(scores[mixed], kind="stable")]
+    half = max(int(len(scores) * GUESSED / 2), 1)
+    right = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
+    return one_run_epsilon(delta, canaries=len(scores), guesses=2 * half, right=right, confidence=confidence)

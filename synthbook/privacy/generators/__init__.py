@@ -1,0 +1,1 @@
+"""Generators that promise differential privacy, behind the same protocol as all others."""

@@ -1,0 +1,128 @@
+"""A variational autoencoder for tables, trained with DP-SGD (Abadi et al., arXiv:1607.00133).
+
+    g = (sum_i min(1, C / |g_i|) g_i + sigma C N(0, I)) / (expected units in a batch),  and Adam takes it from there
+
+Batches are Poisson samples of units; sigma is the least with which the accountant promises (epsilon, delta). Rows are
+written by the schema's cells, never by what the rows hold. The number of units, by which the sum is divided and from
+which the rate follows, counts as public.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.schema import Table
+from synthbook.models.nets import Mlp
+from synthbook.models.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
+from synthbook.models.tabular.protocol import Training, child
+from synthbook.models.vae import kl_from_standard
+from synthbook.privacy.dpsgd import Private, clipped_sum_of_linear, noisy_mean, poisson_sample
+from synthbook.privacy.generators.bins import PublicEncoding
+from synthbook.privacy.generators.private_table import NOISE, PrivateTable
+from synthbook.privacy.generators.terms import DPSGD, PrivateConfig, Terms, noise_multiplier
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpTvaeConfig(PrivateConfig, NetworkConfig):
+    """`batch` is the expected number of units in a step, `clip` the length C; see `TvaeConfig` for the rest."""
+
+    steps: int = 1_500
+    batch: int = 1_000
+    learning_rate: float = 5e-3
+    hidden: int = 128
+    latents: int = 16
+    beta: float = 0.5
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        PrivateConfig.__post_init__(self)
+        NetworkConfig.__post_init__(self)
+
+
+class Loss(nn.Module):
+    """Minus the ELBO (B,) of rows x beside the randomness of their codes, (B, width + latents): one row, one loss."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, encoding: PublicEncoding, beta: float):
+        super().__init__()
+        self.encoder, self.decoder, self.encoding, self.beta = encoder, decoder, encoding, beta
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(B,) nats."""
+        rows, eps = given[:, : self.encoding.width], given[:, self.encoding.width :]
+        mean, log_variance = self.encoder(rows).chunk(2, dim=1)
+        log_variance = log_variance.clamp(max=10.0)
+        out = self.decoder(mean + (log_variance / 2).exp() * eps)
+        total = self.beta * kl_from_standard(mean, log_variance).sum(dim=1)
+        for span in self.encoding.spans:
+            states = slice(span.start, span.start + span.width)
+            total = total - (F.log_softmax(out[:, states], dim=1) * rows[:, states]).sum(dim=1)
+        result: Tensor = total
+        return result
+
+
+class DpTvae(PrivateTable, Network):
+    """A variational autoencoder of a table's public cells."""
+
+    family, settings = "dp-tvae", DpTvaeConfig
+
+    def _check(self, table: Table, n: int, steps: int | None) -> None:
+        if self.config.batch >= n:
+            raise InvalidArgument("batch", self.config.batch, f"fewer than the {n:,} units of the table")
+        steps = self.config.steps if steps is None else steps
+        self._noise = noise_multiplier(self.config, self.config.batch / n, steps)
+
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> Terms:
+        steps = self.config.steps if training.steps is None else training.steps
+        self._units, self._root = int(self._unit_of.max()) + 1, child(seed, NOISE)
+        rate = self.config.batch / self._units
+        Network._fit(self, frame, seed, training)
+        return self._terms(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
+
+    def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
+        self.encoding_ = PublicEncoding(self.layout_.modelled)
+
+    def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
+        return torch.tensor(self.encoding_.encode(frame), dtype=torch.float32)
+
+    def _build(self) -> dict[str, nn.Module]:
+        width, c = self.encoding_.width, self.config
+        return {
+            "encoder": Mlp(width, 2 * c.latents, hidden=c.hidden),
+            "decoder": Mlp(c.latents, width, hidden=c.hidden),
+        }
+
+    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        c = self.config
+        loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
+        private_rng = np.random.default_rng(child(self._root, step))
+        chosen = poisson_sample(self._units, c.batch / self._units, private_rng)
+        rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
+        given = torch.cat([rows, torch.randn((len(rows), c.latents), generator=rng)], dim=1)
+        # each of a unit's k rows may add C / k, so that the unit adds C
+        clip = c.clip / c.rows_per_entity if math.isfinite(c.epsilon) else math.inf
+        total = clipped_sum_of_linear(loss, lambda out, _: out, given, given, clip)
+        private = Private(c.clip, self._noise, c.batch)
+        for name, gradient in noisy_mean(total, private, private_rng).items():
+            loss.get_parameter(name).grad = gradient
+        self.optimisers_["all"].step()
+        return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it
+
+    @torch.no_grad()
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng = torch_rng(seed)
+        out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
+        return self.encoding_.decode(one_hot_draws(out, self.encoding_.spans, rng).numpy(), np.random.default_rng(seed))
+
+    def _set_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.encoding_ = PublicEncoding(self.layout_.modelled)
+        super()._set_state(tensors, facts)

@@ -1,0 +1,171 @@
+"""A variational autoencoder for images, trained with DP-SGD: every image is a unit, its class a part of it.
+
+Gradients of each image come from `torch.func`, so that any layer will do that sees one image at a time. What the plain
+model learns of its data beside the weights is public here: pixels lie in [-1, 1], the decoder's variance is given, and
+classes are drawn equally often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core import checkpoints
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.payloads import Images
+from synthbook.core.provenance import Provenance
+from synthbook.core.resume import Keep
+from synthbook.core.schema import refuse_holdout
+from synthbook.models.inputs import Data, Learnt, learnt
+from synthbook.models.settings import check_count
+from synthbook.models.tabular.protocol import child, sequence
+from synthbook.models.training import Batches, Look, Observer, Seed
+from synthbook.models.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
+from synthbook.privacy.budget import Budget
+from synthbook.privacy.dpsgd import Private, check_model, clipped_sum, noisy_mean, per_record, poisson_sample
+from synthbook.privacy.generators.private_table import NOISE
+from synthbook.privacy.generators.terms import (
+    DPSGD,
+    SYSTEM,
+    TEACHING,
+    PrivateConfig,
+    Terms,
+    check_delta,
+    check_seed,
+    noise_multiplier,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpVaeConfig(PrivateConfig, VaeConfig):
+    """`batch` is the expected number of images in a step, `clip` the length C; `noise` must be given."""
+
+    steps: int = 1_000
+    batch: int = 128
+    learning_rate: float = 2e-3
+    width: int = 16
+    noise: float | None = 0.1
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        PrivateConfig.__post_init__(self)
+        VaeConfig.__post_init__(self)
+        if self.noise is None or self.rows_per_entity != 1:
+            given = (self.noise, self.rows_per_entity)
+            raise InvalidArgument("noise, rows_per_entity", given, "a variance that no image sets, and 1")
+
+
+class Loss(nn.Module):
+    """Minus the ELBO (B,) of images, class and code's randomness side by side, (B, pixels + classes + latents)."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, learnt: Learnt, config: DpVaeConfig):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.learnt, self.config = learnt, config
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(B,) nats."""
+        pixels, classes = math.prod(self.learnt.shape), self.learnt.classes
+        x, label, eps = torch.split(given, [pixels, classes, self.config.latents], dim=1)
+        x = x.view(-1, *self.learnt.shape)
+        mean, log_variance = self.encoder(x, label).chunk(2, dim=1)
+        z = mean + (log_variance.clamp(max=10.0) / 2).exp() * eps
+        out = self.decoder(z, label).view(x.shape)
+        rebuilt = gaussian_log_density(x, out, torch.tensor(self.config.noise))
+        return self.config.beta * kl_from_standard(mean, log_variance).sum(dim=1) - rebuilt
+
+
+class DpVae(VAE):
+    """After `fit` or `load`: `terms_`, the promise in full."""
+
+    family, settings = "dp-vae", DpVaeConfig
+
+    def fit(
+        self,
+        data: Data,
+        *,
+        seed: Seed | None,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+        look: Look | None = None,
+        budget: Budget | None = None,
+    ) -> Self:
+        """Learn from images (N, C, H, W) in [-1, 1] with labels, once `budget` has paid for it.
+
+        Raises before any image is used: `Exhausted`, `HoldoutError`, `InvalidArgument`.
+        """
+        c = self.config
+        refuse_holdout(data, "fitting DpVae")
+        if not isinstance(data, Images):
+            raise InvalidArgument("data", type(data).__name__, "Images: the scale of anything else is private")
+        n = len(data)
+        check_delta(c.delta, n)
+        check_seed(c, seed, keep)
+        if c.batch >= n:
+            raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
+        learnt(data)  # refuses what is no image
+        total = c.steps if steps is None else check_count("steps", steps)
+        self._sigma = noise_multiplier(c, c.batch / n, total)
+        if budget is not None:
+            budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
+        root = np.random.SeedSequence() if seed is None else sequence(seed)
+        self._root = child(root, NOISE)
+        super().fit(data, seed=root, steps=total, keep=keep, observe=observe, look=look)
+        self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
+        self.terms_ = Terms(
+            epsilon=c.epsilon,
+            delta=c.delta,
+            unit="one image",
+            accountant=DPSGD,
+            steps=total,
+            sample_rate=c.batch / n,
+            noise_multiplier=self._sigma,
+            clip=c.clip,
+            noise=SYSTEM if c.release else TEACHING,
+        )
+        return self
+
+    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+        built = {name: module for name, module in super()._build(learnt).items() if name != "noise"}
+        for module in built.values():
+            check_model(module)
+        return built
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        parameters = [p for module in self.modules_.values() for p in module.parameters()]
+        return {"all": torch.optim.Adam(parameters, lr=self.config.learning_rate)}
+
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        c, x, labels = self.config, batches.x, batches.labels
+        assert labels is not None
+        loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
+        private_rng = np.random.default_rng(child(self._root, step))
+        rows = poisson_sample(len(x), c.batch / len(x), private_rng)
+        eps = torch.randn((len(rows), c.latents), generator=rng)
+        given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
+        clip = c.clip if math.isfinite(c.epsilon) else math.inf
+        total = clipped_sum(per_record(loss, lambda out, _: out, given, given), clip)
+        for name, gradient in noisy_mean(total, Private(c.clip, self._sigma, c.batch), private_rng).items():
+            loss.get_parameter(name).grad = gradient
+        self.optimisers_["all"].step()
+        return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json`, which states the promise, and `model.safetensors`; see `PrivateTable.save`."""
+        return super().save(folder, self.terms_.beside(origin) if hasattr(self, "terms_") else origin)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        model = super().load(folder, device=device)
+        model.terms_ = Terms.of(checkpoints.provenance(folder))
+        return model

@@ -1,0 +1,41 @@
+"""The private generators of tables by name, and what makes one of them fit for release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from synthbook.core import checkpoints
+from synthbook.core.errors import DataError
+from synthbook.core.schema import Holdout, Table
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release
+from synthbook.privacy.generators.dp_tvae import DpTvae
+from synthbook.privacy.generators.marginals import Mst, NoisyMargins
+from synthbook.privacy.generators.private_table import PrivateTable
+
+PRIVATE: Mapping[str, type[PrivateTable]] = {family.family: family for family in (NoisyMargins, Mst, DpTvae)}
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of one of these."""
+    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.model_of(folder) in PRIVATE
+
+
+def load(folder: Path) -> PrivateTable:
+    """The generator in a folder. Raises `DataError` for anything else."""
+    kind = checkpoints.model_of(folder)
+    if kind not in PRIVATE:
+        raise DataError(f"{folder} holds a {kind!r}, not a private generator of tables ({', '.join(PRIVATE)})")
+    return PRIVATE[kind].load(folder)
+
+
+def audited(model: PrivateTable, train: Table, holdout: Holdout[Table], *, seed: int = 0) -> ReleaseAudit:
+    """Attack as many rows of a fitted model as it learned from, and write what was proved into its `terms_`.
+
+    Raises `NotForRelease` where more is proved than was promised.
+    """
+    drawn = model.sample(len(train), seed=seed)
+    terms = model.terms_
+    found = audit_release(drawn, train, holdout, delta=terms.delta, promised=terms.epsilon, seed=seed)
+    model.terms_ = terms.audited(found.epsilon)
+    return found

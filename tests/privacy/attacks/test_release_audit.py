@@ -1,0 +1,494 @@
+"""The audit of a release: who is found, what is proved and how often wrongly, the page, and the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from synthbook.cli import main
+from synthbook.core import units as units_module
+from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
+from synthbook.core.provenance import Provenance, read_provenance, write_described
+from synthbook.core.schema import Column, Holdout, Schema, Table
+from synthbook.core.units import halves, most_suspicious, of_equal_rows, some_units, unit_codes, units
+from synthbook.privacy.attacks import audit_page
+from synthbook.privacy.attacks import release_audit as module
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release, proved
+from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.generators.marginals import NoisyMargins
+from tests.mutation import mutant
+
+Array = np.ndarray
+COLUMNS = (
+    Column("x", "numeric", lower=-50, upper=50),
+    Column("y", "numeric", lower=-50, upper=50, missing=True),
+    Column("group", "categorical", categories=("a", "b", "rare")),
+    Column("label", "categorical", categories=("no", "yes")),
+)
+SCHEMA = Schema(COLUMNS, "public")
+VISITS = Schema((Column("person", "id"), *COLUMNS), "public", entity="person")
+ORIGIN = Provenance("a test", "pytest")
+
+
+def frame(seed: int | list[int], n: int = 120) -> pd.DataFrame:
+    """Two numbers that go together, holes in one, a group that moves both, a label that follows."""
+    rng = np.random.default_rng(seed)
+    group = rng.choice(["a", "b", "rare"], n, p=[0.6, 0.38, 0.02])
+    x = rng.standard_normal(n) + 2 * (group == "b")
+    y = np.where(rng.random(n) < 0.1, np.nan, x + 0.5 * rng.standard_normal(n))
+    label = np.where(x + 0.7 * rng.standard_normal(n) > 1, "yes", "no")
+    return pd.DataFrame({"x": x, "y": y, "group": group, "label": label})
+
+
+def real(seed: int | list[int], n: int = 120) -> Table:
+    return Table(frame(seed, n), SCHEMA)
+
+
+def bootstrap(table: Table, seed: int = 0) -> Table:
+    rows = np.random.default_rng(seed).integers(len(table), size=len(table))
+    return Table(table.frame.iloc[rows].reset_index(drop=True), table.schema)
+
+
+@cache
+def copied() -> ReleaseAudit:
+    return audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), promised=0.5)
+
+
+@cache
+def fresh() -> ReleaseAudit:
+    return audit_release(real(3), real(1), Holdout(real(2, 240)), promised=0.5)
+
+
+# ── who is found ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_copies_leak_and_prove_an_epsilon() -> None:
+    found = copied()
+    assert found.leaks and found.epsilon > 0.5 and found.copies == 300
+    assert found.epsilon == max(one.epsilon for one in found.findings)
+    near = found.findings[0]
+    assert near.name == "nearest released row" and near.leaks and near.attack.auc > near.auc_high and near.hits > 0.5
+    assert {one.secret for one in found.inferences} == {"group", "label"}
+    assert "1.000 (" in str(found.distances)
+
+
+def test_a_broken_promise_is_said_first_and_a_kept_one_is_not() -> None:
+    found = copied()
+    assert found.verdict == f"broken promise: epsilon is at least {found.epsilon:.2f}, and 0.5 was promised"
+    for promised in (None, 50.0, float("inf")):
+        verdict = ReleaseAudit(**(vars(found) | {"promised": promised})).verdict
+        assert verdict.startswith("it leaks (nearest released row, density ratio")
+        assert verdict.endswith(f"epsilon is at least {found.epsilon:.2f}")
+    assert fresh().verdict.startswith("these attacks found nothing, which proves nothing")
+
+
+def test_fresh_rows_are_accused_no_more_often_than_the_level_says() -> None:
+    runs = 20
+    found = [
+        audit_release(real([k, 1], 80), real([k, 2], 80), Holdout(real([k, 3], 160)), secrets=(), delta=1e-6, seed=k)
+        for k in range(runs)
+    ]
+    accused = sum(one.leaks for one in found)
+    assert accused / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+    for place in range(3):
+        areas = np.array([one.findings[place].attack.auc for one in found])
+        se = found[0].findings[place].attack.auc_se
+        assert abs(areas.mean() - 0.5) < 4 * se / np.sqrt(runs)
+    assert all(one.copies == 0 for one in found)
+
+
+def judged(by: ModuleType) -> bool:
+    """Whether copies are found by both attacks that can, and fresh rows by none."""
+    train, held = real(1), Holdout(real(2, 240))
+    copies = by.audit_release(train, train, held, secrets=("label",), delta=1e-6)
+    near, ratio, holes = copies.findings
+    found = near.leaks and ratio.leaks and not holes.leaks and min(near.epsilon, ratio.epsilon) > 1
+    if not (found and copies.leaks and copies.inferences[0].leaks):
+        return False
+    return not by.audit_release(real(3), train, held, secrets=("label",), delta=1e-6).leaks
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("others, reference = halves(holdout.data, rng)", "others = reference = holdout.data"),  # scored with itself
+        ("density_ratio(rows, made, z)", "density_ratio(rows, made, x)"),  # scored with the members
+        ("most_suspicious(members, scores(x))", "most_suspicious(others, scores(y))"),
+        ("most_suspicious(members, scores(x))", "-most_suspicious(members, scores(x))"),
+        ("infer(looked_at, members, others, secret)", "infer(looked_at, others, members, secret)"),
+        ("self.attack.auc > self.auc_high or self.certain", "self.attack.auc > 0.45"),
+        ("any(x.leaks for x in self.findings) or any", "any"),
+        ("order[-half:]].sum()", "order[:half]].sum()"),
+    ],
+)
+def test_broken_audits_are_found(old: str, new: str) -> None:
+    broken = mutant(module, old, new)
+    if new == "any":  # attacks that do not count are missed where no secret is guessed
+        assert not broken.audit_release(real(1), real(1), Holdout(real(2, 240)), secrets=()).leaks
+    else:
+        assert not judged(broken)
+
+
+def test_the_audit_finds_copies_and_leaves_fresh_rows_alone() -> None:
+    assert judged(module)
+
+
+def test_the_same_seed_gives_the_same_audit() -> None:
+    again = audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), promised=0.5)
+    assert again.as_json() == copied().as_json()
+
+
+def test_the_limits_are_shared_out_among_the_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def told(attack: Attack, delta: float, confidence: float, rng: np.random.Generator) -> float:
+        asked.append(confidence)
+        return 0.0
+
+    monkeypatch.setattr(module, "proved", told)
+    audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=())
+    assert sum(1 - confidence for confidence in asked[::2]) == pytest.approx(0.05)
+    assert sum(1 - confidence for confidence in asked[1::2]) == pytest.approx(0.001) and len(asked) == 6
+
+
+def test_copies_are_counted_over_all_training_rows_though_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = real(1, 400)
+    again = pd.concat([frame(5, 100), train.frame.iloc[250:300], train.frame.iloc[250:300]])
+    found = audit_release(Table(again, SCHEMA), train, Holdout(real(2, 120)), secrets=())
+    assert found.copies == 100
+    whole = audit_release(train, train, Holdout(real(2, 120)), secrets=())
+    assert whole.copies == 400 and whole.distances.dcr == (0.0, 0.0)  # not to the few members that were drawn
+    monkeypatch.setattr(module, "MOST", 60)
+    assert audit_release(Table(again, SCHEMA), train, Holdout(real(2, 160)), secrets=()).copies == 100
+
+
+def test_a_column_is_guessed_only_where_others_are_left_to_guess_it_from() -> None:
+    alone, numbers = Schema(COLUMNS[3:], "public"), Schema(COLUMNS[:1], "public")
+    for schema in (alone, numbers):
+        made, train, held = (Table(frame(k)[schema.names], schema) for k in (1, 2, 3))
+        found = audit_release(made, train, Holdout(held))
+        assert found.inferences == () and not found.leaks
+        assert "nothing" in found.verdict and isinstance(str(found), str)
+        with pytest.raises(InvalidArgument, match="some of no columns"):
+            audit_release(made, train, Holdout(held), secrets=(schema.names[0],))
+
+
+# ── what is proved ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def randomized_response(rng: np.random.Generator, n: int) -> Attack:
+    """Membership, told truly with probability e / (1 + e)."""
+    true = 1 / (1 + np.exp(-1))
+    return Attack((rng.random(n) < true).astype(float), (rng.random(n) >= true).astype(float))
+
+
+def laplace(rng: np.random.Generator, n: int) -> Attack:
+    """Membership with Laplace noise of scale 1."""
+    return Attack(1 + rng.laplace(size=n), rng.laplace(size=n))
+
+
+def too_often(by: ModuleType, mechanism: Callable[[np.random.Generator, int], Attack], runs: int = 200) -> bool:
+    rng = np.random.default_rng(31)
+    found = np.array([by.proved(mechanism(rng, 300), 0.0, 0.95, rng) for _ in range(runs)])
+    assert found.max() > 0.3  # or it could hardly fail
+    return bool((found > 1).mean() > 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs))
+
+
+@pytest.mark.parametrize("mechanism", [randomized_response, laplace])
+def test_what_is_proved_of_epsilon_one_exceeds_it_as_seldom_as_it_says(mechanism: Any) -> None:
+    assert not too_often(module, mechanism)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("right=right, confidence", "right=min(right + half // 4, 2 * half), confidence"),
+        ("confidence=confidence)", "confidence=0.5)"),
+        ("guesses=2 * half, right=right", "guesses=4 * half, right=2 * right"),  # each guess counted twice
+        ("is_member = np.arange(len(scores)) < len(attack.members)", "is_member = scores > np.median(scores)"),
+    ],
+)
+def test_proofs_that_claim_too_much_are_found(old: str, new: str) -> None:
+    assert too_often(mutant(module, old, new), laplace, runs=60)
+
+
+def test_an_attack_that_is_always_right_proves_what_a_perfect_run_can() -> None:
+    from synthbook.privacy.audit import one_run_epsilon
+
+    rng = np.random.default_rng(0)
+    perfect = Attack(np.ones(500), np.zeros(500))
+    best = one_run_epsilon(0.0, canaries=1_000, guesses=200, right=200)
+    assert proved(perfect, 0.0, 0.95, rng) == pytest.approx(best) and best > 3
+    assert proved(Attack(perfect.others, perfect.members), 0.0, 0.95, rng) == 0
+    assert proved(Attack(np.ones(2), np.zeros(2)), 0.0, 0.95, rng) == 0  # two right guesses may be luck
+
+
+def of_ties(by: ModuleType) -> float:
+    rng = np.random.default_rng(0)
+    return max(by.proved(Attack(np.zeros(200), np.zeros(200)), 0.0, 0.95, rng) for _ in range(10))
+
+
+def test_scores_that_are_all_equal_prove_nothing() -> None:
+    assert of_ties(module) < 0.2
+    by_place = mutant(module, "rng.permutation(len(scores))  #", "np.arange(len(scores))[::-1]  #")
+    assert of_ties(by_place) > 2  # members come last: the order of the rows gives them away
+
+
+# ── units ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def visits(seed: int, n: int = 120, rows: int = 3, name: str = "") -> Table:
+    """Persons with several rows each, near one place, and mixed."""
+    rng, one = np.random.default_rng(seed), frame(seed, n)
+    many = one.loc[np.repeat(np.arange(n), rows)].reset_index(drop=True)
+    many["x"] += 0.1 * rng.standard_normal(len(many))
+    many["person"] = [f"{name or seed}-{k}" for k in np.repeat(np.arange(n), rows)]
+    return Table(many.iloc[rng.permutation(len(many))], VISITS)
+
+
+def test_halves_and_draws_keep_persons_whole() -> None:
+    table, rng = visits(1, 31), np.random.default_rng(0)
+    one, two = halves(table, rng)
+    assert not set(one["person"]) & set(two["person"]) and len(one) + len(two) == len(table)
+    assert (units(one), units(two)) == (15, 16)
+    drawn = some_units(table, 7, rng)
+    assert units(drawn) == 7 and len(drawn) == 21 and (drawn["person"].value_counts() == 3).all()
+    assert some_units(table, 31, rng) is table
+    assert len({frozenset(halves(table, rng)[0]["person"]) for _ in range(5)}) == 5
+    torn = mutant(
+        units_module, "rng.permutation(codes.max() + 1)[codes] <", "rng.permutation(len(codes)) * 31 / len(codes) <"
+    )
+    assert set.intersection(*(set(half["person"]) for half in torn.halves(table, rng)))
+
+
+def test_the_most_suspicious_row_speaks_for_its_person() -> None:
+    people = ["a", "b", "a", "c", "b"]
+    table = Table(frame(0, 5).assign(person=people), VISITS)
+    assert unit_codes(table).tolist() == [0, 1, 0, 2, 1]
+    assert most_suspicious(table, np.array([1.0, 5.0, 3.0, -2.0, 4.0])).tolist() == [3.0, 5.0, -2.0]
+    assert most_suspicious(real(0, 3), np.array([1.0, 0.0, 2.0])).tolist() == [1.0, 0.0, 2.0]
+
+
+def test_persons_with_more_rows_are_not_taken_for_members() -> None:
+    """The highest of six scores is higher than a single one: rows of persons are made as many on both sides."""
+    for seed in range(3):
+        many, few = visits(10 + seed, 100, rows=6), visits(20 + seed, 160, rows=1)
+        found = audit_release(visits(30 + seed, 100), many, Holdout(few), secrets=(), seed=seed)
+        assert not found.leaks and all(one.attack.auc < one.auc_high for one in found.findings)
+    rng, sizes = np.random.default_rng(0), (6, 2, 1)
+    tables = [visits(seed, 40, rows=k) for seed, k in enumerate(sizes)]
+    for given, k in ((tables[:2], 2), (tables, 1)):
+        for table in of_equal_rows(given, rng):
+            assert units(table) == 40 and (table["person"].value_counts() == k).all()
+    uneven = pd.concat([tables[0].frame, tables[2].frame.assign(person=[f"x{i}" for i in range(40)]).iloc[:10]])
+    (kept,) = of_equal_rows([Table(uneven, VISITS)], rng)
+    assert units(kept) == 40 and (kept["person"].value_counts() == 6).all()  # ten have fewer than the median
+
+
+def test_a_row_that_does_not_say_whose_it_is_is_refused() -> None:
+    schema = Schema((Column("person", "id", missing=True), *COLUMNS), "public", entity="person")
+    lost = visits(1).frame
+    lost.loc[lost.index[:4], "person"] = None
+    with pytest.raises(SchemaError, match="4 rows do not say whose they are"):
+        units(Table(lost, schema))
+    with pytest.raises(SchemaError, match="4 rows do not say whose"):
+        audit_release(Table(visits(3).frame, schema), Table(lost, schema), Holdout(Table(visits(2).frame, schema)))
+
+
+def test_an_audit_by_persons_scores_persons() -> None:
+    train, held = visits(1, 100), Holdout(visits(2, 130))
+    found = audit_release(visits(3, 100), train, held, secrets=("label",))
+    assert not found.leaks and "65 members and as many others of 100; the unit is person" in found.notes[0]
+    for one in found.findings:
+        assert len(one.attack.members) == len(one.attack.others) == 65
+    # one row of each person is enough to give all of them away
+    first = train.frame.drop_duplicates("person")
+    leaky = audit_release(Table(first, VISITS), train, held, secrets=(), delta=1e-6)
+    assert leaky.leaks and leaky.epsilon > 1.5 and leaky.findings[0].attack.auc == 1
+
+
+def test_rows_of_one_person_on_both_sides_are_refused() -> None:
+    train, held = visits(1), visits(2).frame
+    held.loc[held.index[:5], "person"] = train["person"].iloc[:5].to_numpy()
+    both = len(set(held["person"]) & set(train["person"]))
+    with pytest.raises(InvalidArgument, match=f"holdout = '{both} person that train has, too'"):
+        audit_release(visits(3), train, Holdout(Table(held, VISITS)))
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_refused_before_any_attack() -> None:
+    train, held, made = real(1), Holdout(real(2)), real(3)
+    silent: list[str] = []
+    for tables in ((held, train, held), (made, held, held)):
+        with pytest.raises(HoldoutError, match="kept for testing"):
+            audit_release(*tables, observe=silent.append)  # type: ignore[arg-type]
+    few = real(1, 59)
+    for tables, options, why in (
+        ((made, train, real(2)), {}, "holdout = 'Table'.*a Holdout"),
+        ((few, train, held), {}, "released = '59 rows'.*at least 60"),
+        ((made, few, held), {}, "train = '59 rows'.*at least 60"),
+        ((made, train, Holdout(few)), {}, "holdout = '59 rows'.*at least 60"),
+        ((made.frame, train, held), {}, "released = 'DataFrame'.*a Table"),
+        ((made, train, held), {"secrets": ("nobody",)}, "secret = 'nobody'.*some of group, label"),
+        ((made, train, held), {"secrets": ("label", "x", "y")}, "secret = 'x, y'.*some of group, label"),
+        ((made, train, held), {"delta": 0.01}, r"delta = 0\.01.*far below 1 / 120"),
+        ((made, train, held), {"delta": -0.1}, r"delta = -0\.1"),
+        ((made, train, held), {"delta": float("nan")}, "delta = nan"),
+        ((visits(3, 59), visits(1, 59), Holdout(visits(2))), {}, "train = '59 different person'"),
+        ((visits(3, 80), visits(1), Holdout(visits(2, 59))), {}, "holdout = '59 different person'"),
+    ):
+        with pytest.raises(InvalidArgument, match=why):
+            audit_release(*tables, **options, observe=silent.append)  # type: ignore[arg-type]
+    other = Table(made.frame.drop(columns="x"), Schema(COLUMNS[1:], "public"))
+    with pytest.raises(SchemaError, match=r"released has the columns .*train has"):
+        audit_release(other, train, held, observe=silent.append)
+    assert silent == []
+
+
+# ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_says_all_that_it_found_in_words_and_as_data(tmp_path: Path) -> None:
+    found = copied()
+    said = str(found)
+    for part in ("nearest released row", "density ratio", "holes", "hits at 1 % false alarms", "group: right for"):
+        assert part in said
+    assert "not a privacy verdict" in said and "not covered by any epsilon" in said and said.endswith(found.verdict)
+    path = found.to_json(tmp_path / "audit.json", ORIGIN)
+    told = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert told["verdict"] == found.verdict and told["leaks"] is True and told["copies"] == 300
+    assert told["epsilon_at_least"] == found.epsilon and told["promised"] == 0.5
+    assert [one["attack"] for one in told["attacks"]] == ["nearest released row", "density ratio", "holes"]
+    assert {one["secret"] for one in told["attributes"]} == {"group", "label"}
+    assert told["distances"]["reads"] == "not a privacy verdict"
+    assert read_provenance(path) == ORIGIN
+    endless = ReleaseAudit(**(vars(found) | {"promised": float("inf")}))
+    again = endless.to_json(tmp_path / "endless.json", ORIGIN).read_text()
+    assert json.loads(again, parse_constant=pytest.fail)["promised"] == "Infinity"
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
+    evil = '<script src="https://example.org/x.js">&"'
+    columns = (*COLUMNS[:2], Column(evil, "categorical", categories=("a", "b", "rare", evil)), COLUMNS[3])
+    schema = Schema(columns, "public")
+    train, held = (Table(frame(k, 240).rename(columns={"group": evil}), schema) for k in (1, 2))
+    before = plt.get_fignums()
+    found = audit_release(train, train, Holdout(held))
+    assert evil in found.verdict  # its secret leaks, so that its name stands in the verdict, too
+    path = found.to_html(tmp_path / "audit.html", ORIGIN)
+    text, page = path.read_text(), Page(path.read_text())
+    assert {"script", "link", "iframe"}.isdisjoint(tag for tag, _ in page.tags) and "&lt;script" in text
+    sources = [value for _, given in page.tags for key, value in given.items() if key in ("src", "href")]
+    assert len(sources) == 1 and all(re.match("data:image/png;base64,", source or "") for source in sources)
+    assert "http" not in re.sub("&lt;script.*?&gt;", "", text) and "url(" not in text and "@import" not in text
+    alts = [given.get("alt") or "" for tag, given in page.tags if tag == "img"]
+    assert len(alts) == 1 and f"nearest released row {found.findings[0].attack.auc:.2f}" in alts[0]
+    assert "240 rows repeat a training row exactly" in text and "not a privacy verdict" in text
+    assert read_provenance(path) == ORIGIN and plt.get_fignums() == before
+    for cell in ("escape(x.secret)", "escape(found.verdict)"):
+        careless = mutant(audit_page, cell, cell[7:-1])
+        assert "script" in {tag for tag, _ in Page(careless.page(found)).tags}
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    SCHEMA.to_toml(Path("schema.toml"))
+    tables = {"train": frame(1), "test": frame(2, 240), "fresh": frame(3), "copy": frame(1)}
+    for name, table in tables.items():
+        table.to_csv(f"{name}.csv", index=False, na_rep="?")
+    return tmp_path
+
+
+RULED = ["--train", "train.csv", "--holdout", "test.csv", "--schema", "schema.toml"]
+
+
+def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "fresh.csv", *RULED, "--secret", "label", "--out", "fresh.html"]) == 0
+    printed = capsys.readouterr()
+    assert "these attacks found nothing" in printed.out and "report: fresh.html" in printed.out
+    assert "label: right for" in printed.out and "group: right for" not in printed.out and printed.err == ""
+    origin = read_provenance(files / "fresh.html")
+    assert set(origin.parents) == {"synthetic", "train", "holdout", "schema"}
+    assert origin.command.endswith("--schema schema.toml --seed 0 --secret label")
+    assert main(["audit", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["leaks"] is True and told["promised"] is None and told["report"] == "copy.json"
+    assert told["copies"] == 120 and json.loads((files / "copy.json").read_text())["attacks"] == told["attacks"]
+    assert main(["audit", "--help"]) == 0 and "--train train.csv" in capsys.readouterr().out
+
+
+def test_the_promise_of_a_private_model_is_read_beside_its_rows(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    NoisyMargins(epsilon=3.0, delta=1e-5).fit(real(1), seed=0).save(files / "model", ORIGIN)
+    assert main(["sample", "model", "-n", "150", "--out", "private.csv"]) == 0
+    capsys.readouterr()
+    assert main(["audit", "private.csv", *RULED, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["promised"] == 3.0 and told["epsilon_at_least"] == 0 and "delta 1e-05" in told["notes"][0]
+    # somebody wrote a promise beside copies
+    text = (files / "copy.csv").read_text()
+    write_described(files / "copy.csv", text, Provenance("a liar", "none", privacy={"epsilon": 0.1, "delta": 1e-6}))
+    assert main(["audit", "copy.csv", *RULED]) == 1
+    said = capsys.readouterr().out
+    assert "broken promise: epsilon is at least" in said and "0.1 was promised" in said and "delta 1e-06" in said
+    assert main(["audit", "copy.csv", *RULED, "--delta", "1e-4"]) == 1 and "delta 0.0001" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["none.csv", *RULED], "synthetic = 'none.csv'"),
+        (["train.csv", *RULED], "another file than"),
+        (["fresh.csv", *RULED, "--secret", "nobody"], "secret = 'nobody'"),
+        (["fresh.csv", *RULED, "--secret", "x"], "some of group, label"),
+        (["fresh.csv", *RULED, "--out", "report.pdf"], "ends in .html or .json"),
+        (["fresh.csv", *RULED, "--out", "nowhere/report.html"], "a folder that exists"),
+        (["fresh.csv", *RULED, "--delta", "0.5"], "delta = 0.5"),
+        (["fresh.csv", *RULED[:4]], "--schema"),
+        (["fresh.csv", *RULED[:5], "train.csv"], "another file than"),
+    ],
+)
+def test_bad_input_to_the_command_ends_with_2(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    before = set(files.iterdir())
+    assert main(["audit", *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert set(files.iterdir()) == before
+
+
+def test_rows_that_changed_after_they_were_described_are_refused(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_described(files / "fresh.csv", (files / "fresh.csv").read_text(), ORIGIN)
+    (files / "fresh.csv").write_text((files / "copy.csv").read_text())
+    assert main(["audit", "fresh.csv", *RULED]) == 1
+    assert "changed after it was described" in capsys.readouterr().err

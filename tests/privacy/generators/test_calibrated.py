@@ -1,0 +1,128 @@
+"""What the claims about trained models rest on: five seeds of each, and trials that repeat themselves."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from synthbook.core.data import adult
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.manifest import data_folder
+from synthbook.core.schema import Table
+from synthbook.core.trials import read_trials
+from synthbook.models.tabular import choosing, whole
+from synthbook.privacy.attacks import overfitting
+from synthbook.privacy.generators import tradeoff
+from synthbook.privacy.generators.dp_tvae import DpTvae
+from synthbook.privacy.generators.marginals import Mst
+
+SEEDS = range(5)
+
+
+@pytest.fixture(scope="module")
+def private() -> pd.DataFrame:
+    return read_trials(data_folder() / tradeoff.TRIALS)
+
+
+def auc_of(trials: pd.DataFrame, method: str, epsilon: float) -> np.ndarray:
+    mine = trials[trials.case == f"{method}, epsilon {epsilon:g}"].sort_values("seed")
+    assert list(mine.seed) == list(SEEDS)
+    return mine["auc"].to_numpy()
+
+
+def test_counts_at_epsilon_1_teach_within_003_of_every_generator_without_privacy(private: pd.DataFrame) -> None:
+    ours = auc_of(private, tradeoff.TARGET, 1.0)
+    for name in tradeoff.PLAIN:
+        assert ours.mean() > private.loc[private.case == name, "auc"].mean() - 0.03
+    best = read_trials(data_folder() / whole.TRIALS)["auc"].median()
+    smaller = read_trials(data_folder() / choosing.TRIALS).groupby("case")["auc"].median()
+    assert np.median(ours) > best - 0.03 and np.median(ours) > smaller.drop(choosing.REAL).max() - 0.03
+
+
+def test_no_budget_at_all_beats_the_tightest_in_all_seeds(private: pd.DataFrame) -> None:
+    for method in (tradeoff.NETWORK, tradeoff.TARGET):
+        assert (auc_of(private, method, math.inf) > auc_of(private, method, 0.5)).all()
+
+
+def test_margins_alone_teach_nothing_at_any_budget(private: pd.DataFrame) -> None:
+    for epsilon in tradeoff.EPSILONS:
+        assert abs(auc_of(private, tradeoff.MARGINS, epsilon).mean() - 0.5) < 0.1
+
+
+def test_no_release_is_nearer_to_its_training_rows_than_chance_explains(private: pd.DataFrame) -> None:
+    mine = private[private.case.str.contains("epsilon")]
+    assert (mine["share"] <= mine["share high"]).mean() > 0.98
+
+
+def test_intervals_are_those_of_student(private: pd.DataFrame) -> None:
+    made = pd.DataFrame({"case": ["a"] * 5, "auc": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    mean, reach = tradeoff.interval(made, "a", "auc")
+    assert mean == 3.0 and abs(reach - 2.7764 * math.sqrt(2.5 / 5)) < 1e-3
+    ax = tradeoff.plot_tradeoff(private)
+    assert "budget" in ax.get_xlabel() and len(ax.get_legend_handles_labels()[1]) == 7
+    plt.close(ax.figure)
+
+
+def test_cases_name_their_generators() -> None:
+    assert isinstance(tradeoff.model_of("tree with income, epsilon 4"), Mst)
+    network = tradeoff.model_of("DP-TVAE, epsilon inf")
+    assert isinstance(network, DpTvae) and network.config.epsilon == math.inf
+    for wrong in ("tree, epsilon 3", "forest, epsilon 1", ""):
+        with pytest.raises(InvalidArgument, match="case"):
+            tradeoff.model_of(wrong)
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_private_generator_is_the_shipped_one(private: pd.DataFrame) -> None:
+    found = tradeoff.trial("tree with income, epsilon 1", seed=0)
+    shipped = private[(private.case == found["case"]) & (private.seed == 0)].iloc[0]
+    assert abs(found["auc"] - shipped["auc"]) < 0.005 and abs(found["marginals"] - shipped["marginals"]) < 0.005
+
+
+def test_leaks_follow_overfitting_in_all_seeds() -> None:
+    trials = read_trials(data_folder() / overfitting.TRIALS).set_index(["case", "seed"])
+    for seed in SEEDS:
+        mine = trials.xs(seed, level="seed").loc[list(overfitting.CASES)]
+        assert spearmanr(mine["gap"], mine["auc"]).statistic >= 0.8
+        assert mine["auc"].iloc[0] <= 0.56 and mine["auc"].iloc[-1] >= 0.7
+        assert mine["apart"].iloc[0] >= mine["typical"].iloc[0]
+        assert mine["shadow auc"].iloc[0] > mine["auc"].iloc[0]
+
+
+def test_a_trial_of_a_network_repeats_itself_and_members_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (overfitting.trial("middling", seed=3) for _ in range(2))
+    assert one == two and one["gap"] > 0.1
+    rows, member = overfitting.people(3)
+    assert rows.shape[0] == 2 * overfitting.ROWS and member.sum() == overfitting.ROWS
+    with pytest.raises(InvalidArgument, match="case"):
+        overfitting.trial("enormous", seed=0)
+
+
+def test_labels_at_random_leave_nothing_but_memory() -> None:
+    """An oracle: with shuffled labels all that a network can do on members beyond chance is to know them by heart."""
+    rows, member = overfitting.people(4)
+    rows = rows.copy()
+    rows[:, -1] = np.random.default_rng(0).permutation(rows[:, -1])
+    model = overfitting.learn(overfitting.NETS["large"], rows[member], 0)
+    scores = overfitting.confidence(rows, model)
+    assert scores[member].mean() > scores[~member].mean() + 1
+
+
+def test_the_confidence_of_a_class_that_was_never_seen_is_the_lowest() -> None:
+    rows, member = overfitting.people(5)
+    seen = rows[member]
+    model = overfitting.learn(overfitting.NETS["held back"], seen[seen[:, -1] != seen[0, -1]], 0)
+    scores = overfitting.confidence(seen, model)
+    assert (scores[seen[:, -1] == seen[0, -1]] < -20).all()
+
+
+def test_score_reads_off_a_copy_what_it_is() -> None:
+    train = adult().train
+    copy = Table(train.frame.reset_index(drop=True), train.schema)
+    found = tradeoff.score(Table(copy.frame.iloc[:6_000], copy.schema), seed=0)
+    assert found["marginals"] < 0.02 and found["share"] > found["share high"] and found["her country"] == 0

@@ -1,0 +1,320 @@
+"""A private autoencoder of images: gradients against single passes and Opacus, batches, noise and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opacus import GradSampleModule
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from synthbook.core.checkpoints import CARD
+from synthbook.core.errors import HoldoutError, InvalidArgument
+from synthbook.core.payloads import Images
+from synthbook.core.provenance import Provenance
+from synthbook.core.resume import Keep
+from synthbook.core.schema import Holdout
+from synthbook.models.inputs import Learnt
+from synthbook.models.nets import initialise
+from synthbook.models.vae import VAE
+from synthbook.privacy import dpsgd
+from synthbook.privacy.budget import Budget, Exhausted
+from synthbook.privacy.dpsgd import clipped_sum, per_record
+from synthbook.privacy.generators import dp_vae, terms
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
+from synthbook.privacy.generators.terms import NotForRelease
+from tests.mutation import mutant
+from tests.privacy.generators.test_dp_tvae import by_loop, departures, flat, same
+
+PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
+TINY = {"width": 4, "latents": 2, "device": "cpu"}
+ORIGIN = Provenance("a test", "pytest", seed=5)
+NAMES = ("left", "right")
+
+
+def pictures(n: int, seed: int = 0) -> Images:
+    """One bright half of 8 x 8 pixels; the first pixel says which image it is."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    images = 0.2 * torch.rand((n, 1, 8, 8), generator=rng) - 0.9
+    images[labels == 0, :, :, :4] += 1.5
+    images[labels == 1, :, :, 4:] += 1.5
+    images[:, 0, 0, 0] = torch.arange(n) / n
+    return Images(images, labels, NAMES)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise is given: to find it takes seconds."""
+    monkeypatch.setattr(dp_vae, "noise_multiplier", lambda config, rate, steps: 1.0)
+
+
+# ── gradients ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def loss() -> Loss:
+    config, learnt = DpVaeConfig(**PROMISE, width=4, latents=3, beta=0.7), Learnt((1, 8, 8), NAMES, (0.5, 0.5))
+    model, rng = DpVae(**PROMISE, width=4, latents=3, device="cpu"), torch.Generator().manual_seed(0)
+    built = {name: initialise(module, rng) for name, module in model._build(learnt).items()}
+    assert {type(layer) for module in built.values() for layer in module.modules()} > {nn.Conv2d, nn.ConvTranspose2d}
+    return Loss(built["encoder"], built["decoder"], learnt, config)
+
+
+def given(n: int) -> Tensor:
+    found = pictures(n)
+    eps = torch.randn((n, 3), generator=torch.Generator().manual_seed(1))
+    return torch.cat([found.images.flatten(1), nn.functional.one_hot(found.labels, 2), eps], dim=1)
+
+
+def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: Loss) -> None:
+    found, x = pictures(12), given(12)
+    mean, log_variance = loss.encoder(found.images, found.labels).chunk(2, dim=1)
+    code = Normal(mean, (log_variance / 2).exp())
+    out = loss.decoder(mean + code.stddev * x[:, -3:], found.labels)
+    rebuilt = Normal(out, math.sqrt(0.1)).log_prob(found.images).flatten(1).sum(1)
+    expected = 0.7 * kl_divergence(code, Normal(0.0, 1.0)).sum(1) - rebuilt
+    torch.testing.assert_close(loss(x), expected)
+
+
+def test_gradients_are_those_of_one_pass_for_each_image(loss: Loss) -> None:
+    x = given(10)
+    expected, found = by_loop(loss, x), per_record(loss, same, x, x)
+    for i, gradients in enumerate(expected):
+        size = float(flat(gradients).norm())
+        for name, gradient in gradients.items():
+            assert float((found[name][i] - gradient).abs().max()) < 1e-5 * max(size, 1.0)
+    norms = [float(flat(gradients).norm()) for gradients in expected]
+    for clip in (0.5, float(np.median(norms))):
+        total = sum(flat(g) * min(1.0, clip / norm) for g, norm in zip(expected, norms, strict=True))
+        assert float((flat(clipped_sum(found, clip)) - total).abs().max()) < 1e-5 * max(clip, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_gradients_of_images_are_those_of_opacus(loss: Loss) -> None:
+    x = given(10)
+    ours, theirs = per_record(loss, same, x, x), GradSampleModule(loss, loss_reduction="sum")
+    theirs(x).sum().backward()
+    for name, p in theirs._module.named_parameters():
+        scale = max(float(ours[name].abs().max()), 1.0)
+        assert p.grad_sample.shape == ours[name].shape
+        assert float((p.grad_sample - ours[name]).abs().max()) < 1e-4 * scale, name
+
+
+# ── batches and noise ────────────────────────────────────────────────────────────────────────────────────────────────
+
+CHOSEN = "rows = poisson_sample(len(x), c.batch / len(x), private_rng)"
+DEALT = (
+    "order = torch.randperm(len(x), generator=torch.Generator().manual_seed((step - 1) * c.batch // len(x)));"
+    " first = (step - 1) * c.batch % len(x); rows = order[first : first + c.batch]"
+)
+
+
+def steps_of(
+    module: ModuleType, patch: pytest.MonkeyPatch, data: Images, steps: int, **settings: Any
+) -> list[tuple[np.ndarray, Tensor, Tensor]]:
+    """Of each step: which images, in short runs how far each could move the sum, and the sum."""
+    seen: list[tuple[np.ndarray, Tensor, Tensor]] = []
+
+    def spied(gradients: dict[str, Tensor], clip: float) -> dict[str, Tensor]:
+        total = clipped_sum(gradients, clip)
+        alone = range(len(rows[-1]) if steps < 20 else 0)
+        each = [flat(clipped_sum({name: g[i : i + 1] for name, g in gradients.items()}, clip)) for i in alone]
+        seen.append((rows[-1], torch.stack(each) if each else torch.empty(0), flat(total)))
+        return total
+
+    rows: list[np.ndarray] = []
+
+    def gradients(loss: nn.Module, by: Callable[..., Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        rows.append((x[:, 0] * len(data)).round().long().numpy())
+        return per_record(loss, by, x, y)
+
+    patch.setattr(module, "per_record", gradients)
+    patch.setattr(module, "clipped_sum", spied)
+    patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
+    module.DpVae(**PROMISE | TINY | settings).fit(data, seed=0, steps=steps)
+    return seen
+
+
+def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(module: ModuleType) -> list[np.ndarray]:
+        return [rows for rows, _, _ in steps_of(module, monkeypatch, pictures(60), 100, batch=6)]
+
+    assert departures(chosen(dp_vae), 60, 0.1) == []
+    shuffled = departures(chosen(mutant(dp_vae, CHOSEN, DEALT)), 60, 0.1)
+    assert shuffled == ["variance of sizes", "how often a record comes in an epoch"]
+
+
+def test_no_image_moves_the_sum_further_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    def furthest(module: ModuleType) -> float:
+        steps = steps_of(module, monkeypatch, pictures(60), 6, batch=20, clip=0.3)
+        for _, each, total in steps:
+            torch.testing.assert_close(each.sum(0), total, atol=1e-5, rtol=1e-4)
+        return max(float(each.norm(dim=1).max()) for _, each, _ in steps)
+
+    assert furthest(dp_vae) == pytest.approx(0.3, abs=1e-5)
+    unclipped = mutant(dp_vae, "clip = c.clip if math.isfinite(c.epsilon) else math.inf", "clip = math.inf")
+    assert furthest(unclipped) > 3
+
+
+def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[float] = []
+
+    def spied(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
+        mean = dpsgd.noisy_mean(total, private, rng)
+        sizes.append(float((flat(mean) * private.batch - flat(total)).std()))
+        return mean
+
+    monkeypatch.setattr(dp_vae, "noisy_mean", spied)
+    steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch=1, clip=0.5)
+    assert 1 < sum(not len(rows) for rows, _, _ in steps) < 12
+    assert all(float(total.norm()) == 0 for rows, _, total in steps if not len(rows))
+    assert sizes == pytest.approx([0.5] * 12, rel=0.05)  # sigma C, in empty batches and others
+
+
+def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def noise_for(epsilon: float, delta: float, *, rate: float, steps: int, by: str) -> float:
+        asked.append((epsilon, delta, rate, steps, by))
+        return 1.25
+
+    monkeypatch.setattr(terms, "noise_for", noise_for)  # test_dp_tvae.py holds the real one against the accountant
+    told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).terms_
+    assert asked == [(2.0, 1e-5, 0.25, 3, "pld")]
+    assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
+    assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", terms.DPSGD)
+    free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch=20).fit(pictures(80), seed=0, steps=3)
+    assert len(asked) == 1 and free.terms_.noise_multiplier == 0
+
+
+# ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weights(model: DpVae) -> Tensor:
+    return torch.cat([p.detach().flatten() for module in model.modules_.values() for p in module.parameters()])
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_path: Path) -> None:
+    data = pictures(61)
+    model = DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)
+    assert torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)))
+    assert not torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=4, steps=3)))
+    assert model.learnt_.shares == (0.5, 0.5)  # not 31 and 30 of 61
+    assert set(model.history_[0]) == {"step", "noise multiplier"}  # losses of private images would be one more look
+    kept = DpVae.load(model.save(tmp_path / "model", ORIGIN), device="cpu")
+    assert kept.terms_ == model.terms_
+    torch.testing.assert_close(kept.sample(9, seed=0).images, model.sample(9, seed=0).images)
+    said = json.loads((tmp_path / "model" / CARD).read_text())["provenance"]
+    assert said["privacy"] == model.terms_.as_json() and said["seed"] == 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) -> None:
+    data, models = pictures(60), []
+    for _ in range(2):
+        models.append(DpVae(**PROMISE, **TINY, batch=20, release=True).fit(data, seed=None, steps=2))
+    assert not torch.equal(*map(weights, models))
+    with pytest.raises(NotForRelease, match="audit's lower bound"):
+        models[0].save(tmp_path / "model", ORIGIN)
+    models[0].terms_ = models[0].terms_.audited(0.1)
+    said = json.loads((models[0].save(tmp_path / "model", ORIGIN) / CARD).read_text())["provenance"]
+    assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == terms.SYSTEM
+
+
+def test_without_noise_it_learns() -> None:
+    data = pictures(400)
+    model = DpVae(epsilon=math.inf, delta=1e-5, width=8, latents=4, batch=64, learning_rate=0.01, device="cpu")
+    model.fit(data, seed=0, steps=100)
+    drawn = model.sample(60, seed=1)
+    for label in (0, 1):
+        truth, made = (one.images[one.labels == label].mean(0)[0] for one in (data, drawn))
+        assert float((truth - made).abs().mean()) < 0.25
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"epsilon": 0.0}, "epsilon = 0.0"),
+        ({"delta": 0.0}, "delta = 0.0"),
+        ({"noise": None}, r"noise, rows_per_entity = \(None, 1\)"),
+        ({"rows_per_entity": 2}, r"\(0.1, 2\)"),
+        ({"epsilon": math.inf, "release": True}, "epsilon = inf"),
+        ({"latents": 0}, "latents"),
+    ],
+)
+def test_settings_that_promise_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told):
+        DpVae(**PROMISE | settings)
+
+
+GREY = pictures(60)
+REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], str]] = {
+    "a holdout": (Holdout(GREY), {}, {}, HoldoutError, "kept for testing"),
+    "points": (np.zeros((60, 2)), {}, {}, InvalidArgument, "data = 'ndarray' .*Images"),
+    "delta": (GREY, {"delta": 1 / 60}, {}, InvalidArgument, "delta = 0.01.*far below 1 / 60"),
+    "one image": (pictures(1), {}, {}, InvalidArgument, "of at least 2"),
+    "no image": (pictures(0), {}, {}, InvalidArgument, "of at least 2"),
+    "a batch of all": (GREY, {"batch": 60}, {}, InvalidArgument, "batch = 60 .*fewer than the 60 images"),
+    "no seed": (GREY, {}, {"seed": None}, InvalidArgument, "seed = None"),
+    "a seed for release": (GREY, {"release": True}, {"seed": 0}, InvalidArgument, "takes the noise off"),
+    "kept": (GREY, {"release": True}, {"seed": None, "keep": Keep(Path("kept"))}, InvalidArgument, "seed, keep"),
+    "no steps": (GREY, {}, {"steps": 0}, InvalidArgument, "steps = 0"),
+    "brightness": (replace(GREY, images=2 * GREY.images), {}, {}, InvalidArgument, r"images .*\[-1, 1\]"),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("data", "settings", "fit", "error", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_uses_no_image_and_costs_nothing(
+    data: Any,
+    settings: dict[str, Any],
+    fit: dict[str, Any],
+    error: type[Exception],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
+    budget = Budget(9.0, 0.5, "one image")
+    with pytest.raises(error, match=told):
+        DpVae(**PROMISE | {"batch": 20} | TINY | settings).fit(data, **{"seed": 0, "budget": budget} | fit)
+    assert budget.spends == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(3.0, 1e-4, "one image")
+    DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
+    (entry,) = budget.spends
+    assert (entry.epsilon, entry.delta) == (2.0, 1e-5)
+    assert entry.about == {"steps": 2, "batch": 20, "clip": 1.0}
+    monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
+    with pytest.raises(Exhausted, match="1 and 9e-05 left"):
+        DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
+
+
+@pytest.mark.usefixtures("quick")
+def test_layers_that_mix_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = VAE._build
+
+    def mixing(self: VAE, learnt: Learnt) -> dict[str, nn.Module]:
+        modules = build(self, learnt)
+        modules["encoder"].near = nn.Sequential(modules["encoder"].near, nn.BatchNorm2d(4))
+        return modules
+
+    monkeypatch.setattr(VAE, "_build", mixing)
+    with pytest.raises(InvalidArgument, match=r"near\.1: BatchNorm2d"):
+        DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2)

@@ -1,0 +1,259 @@
+"""`synthbook fit-private`, `synthbook budget` and `synthbook sample`: what they write, pay, and keep to themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthbook import cli_privacy
+from synthbook.cli import app
+from synthbook.command import run
+from synthbook.core.checkpoints import CARD, TENSORS
+from synthbook.core.errors import DataError
+from synthbook.core.files import sha256_file
+from synthbook.core.provenance import read_provenance
+from synthbook.core.reading import load_table
+from synthbook.privacy.budget import Budget
+from synthbook.privacy.generators import dp_tvae, terms
+from synthbook.privacy.generators.families import PRIVATE, load
+from tests.mutation import mutant
+from tests.privacy.generators.test_terms import some
+
+ROWS = 1_100
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """real.csv, test.csv and visits.csv, with schemas that were reviewed; and one that was not."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, table in (
+        ("real", some(ROWS)),
+        ("test", some(400, seed=1)),
+        ("visits", some(600, visits=3)),
+    ):
+        table.frame.to_csv(folder / f"{name}.csv", index=False)
+    some(2).schema.to_toml(folder / "schema.toml")
+    some(2, origin="inferred").schema.to_toml(folder / "drafted.toml")
+    some(2, visits=2).schema.to_toml(folder / "visits.toml")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DP-SGD's noise is given: to find it takes seconds, and test_dp_tvae.py does."""
+    monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
+
+
+def fit(files: Path, out: Path, *more: str, data: str = "real.csv", schema: str = "schema.toml") -> int:
+    options = {"--epsilon": "2", "--delta": "1e-6", "--schema": str(files / schema), "--out": str(out)}
+    given = [part for name, value in options.items() if name not in more for part in (name, value)]
+    return run(app, ["fit-private", str(files / data), *given, *more])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    told = capsys.readouterr()
+    return " ".join((told.out + told.err).split())
+
+
+@pytest.mark.parametrize("family", PRIVATE)
+def test_from_a_file_to_a_model_to_a_file(
+    family: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, made = tmp_path / "model", tmp_path / "made.csv"
+    steps = ("--steps", "3") if family == "dp-tvae" else ()
+    assert fit(files, out, "--model", family, *steps, "--seed", "4", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    model = load(out)
+    assert told == {"model": str(out), "family": family} | model.terms_.as_json()
+    assert (told["epsilon"], told["delta"], told["unit"], told["audit"]) == (2, 1e-6, "one record", None)
+    assert told["noise"] == terms.TEACHING and told["neighbours"] == "add or remove one record"
+    card = json.loads((out / CARD).read_text())["provenance"]
+    assert card["seed"] == 4 and card["generation"] == 1 and card["synthetic_share"] == 1
+    assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
+    draw = ["sample", str(out), "-n", "150", "--where", "size=M", "--seed", "3", "--out", str(made)]
+    assert run(app, draw) == 0
+    rows, origin = load_table(made, some(2).schema), read_provenance(made)
+    assert len(rows) == 150 and set(rows["size"]) == {"M"}
+    assert origin.privacy == model.terms_.as_json() and origin.parents == {f"model/{CARD}": sha256_file(out / CARD)}
+    first = made.read_bytes()
+    assert run(app, draw) == 2 and "--force" in said(capsys)
+    assert run(app, [*draw, "--force"]) == 0 and made.read_bytes() == first
+    assert fit(files, out, "--model", family, *steps) == 2 and "nothing is overwritten" in said(capsys)
+
+
+def hashes(folder: Path, private: Path) -> list[str]:
+    """Files in which the SHA-256 of private rows stands: whoever guesses the rows could check the guess."""
+    found = sha256_file(private)
+    return [path.name for path in sorted(folder.rglob("*")) if path.is_file() and found in path.read_text("latin-1")]
+
+
+def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = tmp_path / "ledger.json"
+    Budget(3.0, 1e-5, "one record", ledger).begin()
+    assert fit(files, tmp_path / "model", "--ledger", str(ledger)) == 0
+    assert run(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
+    assert hashes(tmp_path, files / "real.csv") == []
+    telling = mutant(
+        cli_privacy, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}"
+    )
+    given: dict[str, Any] = {"source": files / "real.csv", "schema": files / "schema.toml", "out": tmp_path / "other"}
+    telling.fit_private(
+        **given,
+        epsilon=2.0,
+        delta=1e-6,
+        model=telling.PrivateModel.mst,
+        target=None,
+        steps=None,
+        rows_per_entity=1,
+        ledger=None,
+        release=None,
+        seed=0,
+        as_json=False,
+    )
+    assert hashes(tmp_path, files / "real.csv") == [CARD]
+
+
+def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    assert fit(files, out, "--rows-per-entity", "2", "--target", "size", data="visits.csv", schema="visits.toml") == 0
+    assert "unit: one person, with at most 2 rows" in said(capsys)
+    model = load(out)
+    assert model.config.target == "size" and model.config.rows_per_entity == 2 and model.terms_.clip == 2
+    assert {frozenset(pair) for pair in model.parents_} > {frozenset({0}), frozenset()}  # size, by its place
+
+
+def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = str(tmp_path / "ledger.json")
+    begin = ["budget", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
+    assert run(app, ["budget", ledger]) == 2 and "both, to begin" in said(capsys)
+    assert run(app, begin) == 0
+    assert "left: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["spends"] == []
+    assert run(app, begin) == 2 and "what was allowed stays" in said(capsys)
+    for k in range(2):
+        assert fit(files, tmp_path / f"model{k}", "--ledger", ledger) == 0
+    capsys.readouterr()
+    assert fit(files, tmp_path / "third", "--ledger", ledger) == 1
+    told = said(capsys)
+    assert "asks for epsilon 2" in told and "for one patient there are 1 and 8e-06 left" in told
+    assert not (tmp_path / "third").exists()
+    assert run(app, ["budget", ledger, "--json"]) == 0
+    told_ = json.loads(capsys.readouterr().out)
+    assert told_["left"] == pytest.approx({"epsilon": 1.0, "delta": 8e-6}) and told_["unit"] == "one patient"
+    assert [(one["purpose"], one["epsilon"], one["delta"]) for one in told_["spends"]] == [
+        ("fitting Mst", 2.0, 1e-6)
+    ] * 2
+    assert run(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
+
+
+def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(2):
+        assert fit(files, tmp_path / f"model{k}", "--release", str(files / "test.csv"), "--seed", "7", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["noise"] == terms.SYSTEM and 0 <= told["audit"] <= 2
+        card = json.loads((tmp_path / f"model{k}" / CARD).read_text())
+        assert card["provenance"]["seed"] is None and "--seed" not in card["provenance"]["command"]
+        assert card["provenance"]["privacy"]["audit"] == told["audit"]
+        load(tmp_path / f"model{k}").terms_.check_release()
+    one, two = ((tmp_path / f"model{k}" / TENSORS).read_bytes() for k in range(2))
+    assert one != two
+    assert run(app, ["sample", str(tmp_path / "model0"), "--out", str(tmp_path / "made.csv")]) == 0
+    assert read_provenance(tmp_path / "made.csv").privacy == card_of(tmp_path / "model0")["privacy"]
+    taught = [fit(files, tmp_path / name, "--seed", seed) for name, seed in (("a", "7"), ("b", "7"), ("c", "8"))]
+    assert taught == [0, 0, 0]
+    a, b, c = ((tmp_path / name / TENSORS).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / CARD).read_text())["provenance"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "expected"),
+    [
+        (["--epsilon", "0"], 2, "epsilon = 0.0"),
+        (["--epsilon", "-1"], 2, "epsilon = -1.0"),
+        (["--epsilon", "nan"], 2, "epsilon = nan"),
+        (["--epsilon", "inf"], 2, "epsilon = inf"),
+        (["--delta", "0"], 2, "delta = 0.0"),
+        (["--delta", "0.001"], 2, "far below 1 / 1,100"),
+        (["--target", "income"], 2, "one of size, age, weight"),
+        (["--target", "size", "--model", "dp-tvae"], 2, "only mst"),
+        (["--steps", "5"], 2, "Mst does not train in steps"),
+        (["--model", "gan"], 2, "gan"),
+        (["--schema", "{files}/drafted.toml"], 2, "origin = 'inferred'"),
+        (["--schema", "{files}/none.toml"], 2, "none.toml"),
+        (["--release", "{files}/none.csv"], 2, "none.csv"),
+        (["--ledger", "{files}/schema.toml"], 1, "is no ledger"),
+        (["--ledger", "{files}/none.json"], 1, "is no ledger"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_paid_or_written(
+    more: list[str],
+    code: int,
+    expected: str,
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ledger = tmp_path / "ledger.json"
+    Budget(50.0, 1e-2, "one record", ledger).begin()
+    more = [part.format(files=files) for part in more]
+    assert fit(files, tmp_path / "model", *(() if "--ledger" in more else ("--ledger", str(ledger))), *more) == code
+    assert expected in said(capsys)
+    assert not (tmp_path / "model").exists() and Budget.load(ledger).spends == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '"x"', "null",
+        '{"epsilon": 1.0, "delta": 1e-5, "unit": "one record"}',
+        '{"epsilon": "1", "delta": 1e-5, "unit": "one record", "spends": []}',
+        '{"epsilon": 0.0, "delta": 1e-5, "unit": "one record", "spends": []}',
+        '{"epsilon": null, "delta": 1e-5, "unit": "one record", "spends": []}',
+        '{"epsilon": 1.0, "delta": 1e-5, "unit": "one record", "spends": [{"purpose": "x"}]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ledger.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="is no ledger of a privacy budget"):
+        Budget.load(path)
+    assert run(app, ["budget", str(path)]) == 1 and "no ledger" in said(capsys)
+    assert path.read_text() == text
+
+
+def test_a_ledger_is_read_as_it_was_begun_and_a_changed_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    begun = Budget(2.0, 1e-5, "one person", path).begin().spend("a look", 0.5, 1e-6, rows=3)
+    again = Budget.load(path)
+    assert again == begun and again.left == pytest.approx((1.5, 9e-6))
+    assert again.begin() == begun  # writes what is there
+    text = json.loads(path.read_text())
+    text["spends"][0]["epsilon"] = -5.0
+    path.write_text(json.dumps(text))
+    with pytest.raises(DataError, match="changed by hand"):
+        Budget.load(path)
+    with pytest.raises(DataError, match="no ledger"):
+        Budget.load(tmp_path / "none.json")
+    assert Budget(1.0, 1e-5, "one person").begin().left == (1.0, 1e-5)
+
+
+def test_what_was_drawn_looks_like_what_was_there(files: Path, tmp_path: Path) -> None:
+    assert fit(files, tmp_path / "model", "--epsilon", "8") == 0
+    assert run(app, ["sample", str(tmp_path / "model"), "-n", "4000", "--out", str(tmp_path / "made.csv")]) == 0
+    made, real = load_table(tmp_path / "made.csv", some(2).schema).frame, some(ROWS).frame
+    for size in ("S", "M", "L"):
+        assert (made["size"] == size).mean() == pytest.approx((real["size"] == size).mean(), abs=0.06)
+    assert made["weight"].mean() == pytest.approx(real["weight"].mean(), rel=0.1)
+    assert np.isfinite(made["weight"]).all() and made["age"].isna().mean() == pytest.approx(0.1, abs=0.06)
