@@ -93,6 +93,7 @@ def fit_private(
     from synthbook.core.provenance import Provenance
     from synthbook.core.reading import load_table
     from synthbook.core.schema import Holdout, Schema
+    from synthbook.privacy.attacks.release_audit import check_sides
     from synthbook.privacy.budget import Budget
     from synthbook.privacy.generators.families import PRIVATE, audited
     from synthbook.privacy.generators.terms import check_public
@@ -110,6 +111,8 @@ def fit_private(
     check_public(declared, f"fitting {model.value}")
     table = load_table(source, declared)
     others = None if release is None else Holdout(load_table(release, declared))
+    if others is not None:
+        check_sides(table, others.data)  # before anything is paid
     paying = None if ledger is None else Budget.load(ledger)
     with bar(f"fitting {model.value}") as told:
         generator.fit(
@@ -175,9 +178,7 @@ def audit(
     secret: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="To guess; may be repeated. Else the first five.")
     ] = None,
-    delta: Annotated[
-        float | None, typer.Option(help="Of the promise; else 1 / (100 people).")
-    ] = None,
+    delta: Annotated[float | None, typer.Option(help="Of the promise; else 1 / (100 people).")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picks rows, and breaks ties.")] = 0,
     as_json: Json = False,

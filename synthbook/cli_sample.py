@@ -45,10 +45,10 @@ def sample(
     """
     from synthbook.core.provenance import Provenance
     from synthbook.models.shipped import draws, folder_of
-    from synthbook.privacy.generators.families import is_private
+    from synthbook.privacy.generators.families import is_private, is_private_vae
 
     folder = folder_of(model)
-    kind = "rows" if is_private(folder) else draws(folder)
+    kind = "rows" if is_private(folder) else "images" if is_private_vae(folder) else draws(folder)
     sheet = out.with_suffix(".png") if kind == "images" else None
     if out.suffix != SUFFIX[kind]:
         raise InvalidArgument("out", str(out), f"a file name that ends in {SUFFIX[kind]}")
@@ -107,9 +107,16 @@ def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, origin:
 
 def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | None, origin: Provenance) -> None:
     from synthbook.models.fashion import write_samples, write_sheet
+    from synthbook.models.protocol import Generator
     from synthbook.models.shipped import load
+    from synthbook.privacy.generators.dp_vae import DpVae
+    from synthbook.privacy.generators.families import is_private_vae
 
-    generator = load(model)
+    if is_private_vae(model):
+        generator: Generator = (private := DpVae.load(model))
+        origin = private.terms_.beside(origin)
+    else:
+        generator = load(model)
     if not generator.learnt_.is_image:
         raise InvalidArgument("model", str(model), "a model that was fitted to images")
     drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))

@@ -152,14 +152,10 @@ def audit_release(
     if not isinstance(holdout, Holdout):
         raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that nothing has learned from")
     compared = check_tables(released=released, train=train, holdout=holdout.data)
+    if len(released) < LEAST:
+        raise InvalidArgument("released", f"{len(released)} rows", f"at least {LEAST}")
+    check_sides(train, holdout.data)
     entity = train.schema.entity
-    sizes = {"train": units(train), "holdout": units(holdout.data), "released": len(released)}
-    for name, size in sizes.items():
-        if size < LEAST:
-            kind = "rows" if entity is None or name == "released" else f"different {entity}"
-            raise InvalidArgument(name, f"{size} {kind}", f"at least {LEAST}")
-    if entity is not None and (both := set(train[entity]) & set(holdout.data[entity])):
-        raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
     columns = [c.name for c in compared if len(c.categories) > 1 and len(compared) > 1]
     there = [name for name in columns if all(t[name].nunique() > 1 for t in (released, train, holdout.data))]
     if secrets is not None and (unknown := [name for name in secrets if name not in columns]):
@@ -203,6 +199,17 @@ def audit_release(
         f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
     )
     return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, promised, notes)
+
+
+def check_sides(train: Table, holdout: Table) -> None:
+    """Raise `InvalidArgument` unless both have enough units, and none in common."""
+    entity = train.schema.entity
+    for name, table in (("train", train), ("holdout", holdout)):
+        if units(table) < LEAST:
+            kind = "rows" if entity is None else f"different {entity}"
+            raise InvalidArgument(name, f"{units(table)} {kind}", f"at least {LEAST}")
+    if entity is not None and (both := set(train[entity]) & set(holdout[entity])):
+        raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
 
 
 def _rows(table: Table, n: int, rng: np.random.Generator) -> Table:

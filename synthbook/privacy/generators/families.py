@@ -10,6 +10,7 @@ from synthbook.core.errors import DataError
 from synthbook.core.schema import Holdout, Table
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release
 from synthbook.privacy.generators.dp_tvae import DpTvae
+from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.marginals import Mst, NoisyMargins
 from synthbook.privacy.generators.private_table import PrivateTable
 
@@ -19,6 +20,11 @@ PRIVATE: Mapping[str, type[PrivateTable]] = {family.family: family for family in
 def is_private(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of these."""
     return (Path(folder) / checkpoints.CARD).exists() and checkpoints.model_of(folder) in PRIVATE
+
+
+def is_private_vae(folder: Path) -> bool:
+    """Whether a folder holds a private generator of images."""
+    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.model_of(folder) == DpVae.family
 
 
 def load(folder: Path) -> PrivateTable:

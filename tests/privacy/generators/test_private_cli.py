@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from synthbook import cli_privacy
-from synthbook.cli import app
+from synthbook.cli import app, main
 from synthbook.command import run
 from synthbook.core.checkpoints import CARD, TENSORS
+from synthbook.core.columns import Column
 from synthbook.core.errors import DataError
 from synthbook.core.files import sha256_file
-from synthbook.core.provenance import read_provenance
+from synthbook.core.payloads import Images
+from synthbook.core.provenance import Provenance, read_provenance
 from synthbook.core.reading import load_table
+from synthbook.core.schema import Schema
 from synthbook.privacy.budget import Budget
 from synthbook.privacy.generators import dp_tvae, terms
+from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.families import PRIVATE, load
 from tests.mutation import mutant
 from tests.privacy.generators.test_terms import some
@@ -257,3 +263,30 @@ def test_what_was_drawn_looks_like_what_was_there(files: Path, tmp_path: Path) -
         assert (made["size"] == size).mean() == pytest.approx((real["size"] == size).mean(), abs=0.06)
     assert made["weight"].mean() == pytest.approx(real["weight"].mean(), rel=0.1)
     assert np.isfinite(made["weight"]).all() and made["age"].isna().mean() == pytest.approx(0.1, abs=0.06)
+
+
+def test_images_of_a_private_model_are_drawn_from_the_shell(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(-1, 1, (40, 1, 8, 8))).float()
+    data = Images(images, torch.arange(40) % 2, ("zero", "one"))
+    model = DpVae(epsilon=2.0, delta=1e-3, steps=2, batch=5, width=4, latents=2).fit(data, seed=0)
+    folder, out = model.save(tmp_path / "model", Provenance("made here", "a test")), tmp_path / "some.npz"
+    assert main(["sample", str(folder), "-n", "6", "--out", str(out)]) == 0
+    assert np.load(out)["images"].shape[0] == 6
+    assert read_provenance(out).privacy == model.terms_.as_json()
+
+
+def test_sides_that_cannot_be_audited_are_refused_before_anything_is_paid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = (Column("x", "categorical", categories=("a", "b")), Column("y", "categorical", categories=("c", "d")))
+    Schema(columns, "public").to_toml(tmp_path / "schema.toml")
+    frame = pd.DataFrame({"x": ["a", "b"] * 100, "y": ["c", "d"] * 100})
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    frame[:20].to_csv(tmp_path / "few.csv", index=False)
+    ledger = tmp_path / "ledger.json"
+    Budget(2.0, 1e-3, "one record", path=ledger).begin()
+    command = ["fit-private", str(tmp_path / "train.csv"), "--schema", str(tmp_path / "schema.toml"), "--epsilon", "1"]
+    command += ["--delta", "1e-4", "--out", str(tmp_path / "m"), "--ledger", str(ledger)]
+    assert main([*command, "--release", str(tmp_path / "few.csv")]) == 2
+    assert "holdout = '20 rows'" in capsys.readouterr().err and not Budget.load(ledger).spends
