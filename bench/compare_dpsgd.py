@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.models.inputs import Learnt
-from synthbook.privacy.dpsgd import Private, clipped_sum, clipped_sum_of_linear, noisy_mean, per_record
+from synthbook.privacy.dpsgd import Private, clipped_sum_of, clipped_sum_of_linear, noisy_mean
 from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
 
 SIZES = (64, 256, 64)
@@ -95,7 +95,7 @@ def ours(case: Case, *, norms: bool) -> Work:
         if norms:
             total = clipped_sum_of_linear(model, case.loss, case.x, case.y, CLIP)
         else:
-            total = clipped_sum(per_record(model, case.loss, case.x, case.y), CLIP)
+            total = clipped_sum_of(model, case.loss, case.x, case.y, CLIP)
         gradients = noisy_mean(total, case.private, rng)
         for name, value in model.named_parameters():
             value.grad = gradients[name]
@@ -151,7 +151,7 @@ def plain(case: Case) -> Work:
 
 def difference(case: Case) -> float:
     """The largest difference between our clipped sum and Opacus', over the largest number in it."""
-    mine = clipped_sum(per_record(case.network(), case.loss, case.x, case.y), CLIP)
+    mine = clipped_sum_of(case.network(), case.loss, case.x, case.y, CLIP)
     if case.norms:
         mine = clipped_sum_of_linear(case.network(), case.loss, case.x, case.y, CLIP)
     found = []

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, vmap
 from synthbook.core.errors import InvalidArgument
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...) and targets (B, ...) to a loss (B,) of each record
+AT_ONCE = 32  # records: their gradients together stay near the processor
 MIXING = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -83,6 +84,13 @@ def clipped_sum(gradients: dict[str, Tensor], clip: float) -> dict[str, Tensor]:
 
 def _factors(norms: Tensor, clip: float) -> Tensor:
     return (clip / norms.clamp(min=1e-12)).clamp(max=1.0)
+
+
+def clipped_sum_of(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
+    """The clipped sum of any model, a few records at a time: their gradients are as long as the model, each of them."""
+    pairs = zip(torch.split(x, AT_ONCE), torch.split(y, AT_ONCE), strict=True)
+    parts = [clipped_sum(per_record(model, loss, some, targets), clip) for some, targets in pairs]
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
 # ── linear layers: hooks, and the norms alone ────────────────────────────────────────────────────────────────────────
@@ -180,7 +188,7 @@ def step(
     rng: np.random.Generator,
 ) -> None:
     """One private step on a batch that Poisson sampling chose, the empty one included: then it is noise alone."""
-    gradients = noisy_mean(clipped_sum(per_record(model, loss, x, y), private.clip), private, rng)
+    gradients = noisy_mean(clipped_sum_of(model, loss, x, y, private.clip), private, rng)
     for name, value in model.named_parameters():
         value.grad = gradients[name]
     optimiser.step()

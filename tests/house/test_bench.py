@@ -238,3 +238,4 @@ def test_a_private_step_is_a_third_of_opacus_and_at_most_five_plain_ones():
     found = result("dpsgd")["cases"]["64-256-64"]
     assert found["ratios_of"] == "synthbook, norms alone" and found["rounds"] >= 20 and found["difference"] < 1e-5
     assert found["ratios"]["opacus"]["median"] <= 1 / 3 and found["ratios"]["plain SGD"]["median"] <= 5
+    assert result("dpsgd")["cases"]["autoencoder"]["ratios"]["opacus"]["median"] <= 1

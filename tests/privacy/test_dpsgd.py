@@ -14,6 +14,7 @@ from synthbook.privacy import dpsgd
 from synthbook.privacy.dpsgd import (
     Private,
     clipped_sum,
+    clipped_sum_of,
     clipped_sum_of_linear,
     noisy_mean,
     per_record,
@@ -62,6 +63,15 @@ def test_all_routes_give_the_sum_of_one_pass_for_each_record(clip: float, bias: 
     assert largest(clipped_sum(per_record(model, loss, x, y), clip), expected) < 1e-5
     assert largest(clipped_sum(per_record_by_hooks(model, loss, x, y), clip), expected) < 1e-5
     assert largest(clipped_sum_of_linear(model, loss, x, y, clip), expected) < 1e-5
+
+
+def test_the_clipped_sum_a_few_at_a_time_is_that_of_all() -> None:
+    model, (x, y) = network(), batch(70)
+    assert largest(clipped_sum_of(model, loss, x, y, 0.3), by_loop(model, x, y, 0.3)) < 1e-5
+    nobody = clipped_sum_of(model, loss, x[:0], y[:0], 0.3)
+    assert {name: float(g.abs().max()) for name, g in nobody.items()} == {
+        name: 0.0 for name, _ in model.named_parameters()
+    }
 
 
 def test_gradients_of_records_are_those_of_opacus() -> None:

@@ -30,7 +30,7 @@ from synthbook.models.tabular.protocol import child, sequence
 from synthbook.models.training import Batches, Look, Observer, Seed
 from synthbook.models.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.budget import Budget
-from synthbook.privacy.dpsgd import Private, check_model, clipped_sum, noisy_mean, per_record, poisson_sample
+from synthbook.privacy.dpsgd import Private, check_model, clipped_sum_of, noisy_mean, poisson_sample
 from synthbook.privacy.generators.private_table import NOISE
 from synthbook.privacy.generators.terms import (
     DPSGD,
@@ -153,7 +153,7 @@ class DpVae(VAE):
         eps = torch.randn((len(rows), c.latents), generator=rng)
         given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
-        total = clipped_sum(per_record(loss, lambda out, _: out, given, given), clip)
+        total = clipped_sum_of(loss, lambda out, _: out, given, given, clip)
         for name, gradient in noisy_mean(total, Private(c.clip, self._sigma, c.batch), private_rng).items():
             loss.get_parameter(name).grad = gradient
         self.optimisers_["all"].step()

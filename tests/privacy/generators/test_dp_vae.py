@@ -138,8 +138,8 @@ def steps_of(
         rows.append((x[:, 0] * len(data)).round().long().numpy())
         return per_record(loss, by, x, y)
 
-    patch.setattr(module, "per_record", gradients)
-    patch.setattr(module, "clipped_sum", spied)
+    patch.setattr(dpsgd, "per_record", gradients)
+    patch.setattr(dpsgd, "clipped_sum", spied)
     patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
     module.DpVae(**PROMISE | TINY | settings).fit(data, seed=0, steps=steps)
     return seen
