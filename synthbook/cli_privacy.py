@@ -126,7 +126,9 @@ def fit_private(
         audited(generator, table, others)
     # no hash of the rows: it would let anyone who guesses them check the guess
     command = f"synthbook fit-private {source.name} --model {model.value} --schema {schema.name} --epsilon {epsilon:g}"
-    command += f" --delta {delta:g}" + ("" if target is None else f" --target {target}")
+    command += f" --delta {delta:g} --rows-per-entity {rows_per_entity}"
+    command += ("" if target is None else f" --target {target}") + ("" if steps is None else f" --steps {steps}")
+    command += f" --seed {seed}" if release is None else f" --release {release.name}"
     origin = Provenance(f"the rows of {source.name}", command, {schema.name: sha256_file(schema)}, 1, 1.0, seed)
     generator.save(out, origin)
     terms = generator.terms_.as_json()
@@ -178,7 +180,7 @@ def audit(
     secret: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="To guess; may be repeated. Else the first five.")
     ] = None,
-    delta: Annotated[float | None, typer.Option(help="Of the promise; else 1 / (100 people).")] = None,
+    delta: Annotated[float | None, typer.Option(help="Of the promise; else 0.01 / (number of people).")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picks rows, and breaks ties.")] = 0,
     as_json: Json = False,

@@ -86,14 +86,19 @@ class ReleaseAudit:
         return max(finding.epsilon for finding in self.findings)
 
     @property
+    def broken(self) -> bool:
+        """Whether more was proved than was promised."""
+        return self.promised is not None and self.epsilon > self.promised
+
+    @property
     def leaks(self) -> bool:
-        """Whether any attack found more than chance explains."""
-        return any(x.leaks for x in self.findings) or any(x.leaks for x in self.inferences)
+        """Whether any attack found more than chance explains, or than was promised."""
+        return self.broken or any(x.leaks for x in self.findings) or any(x.leaks for x in self.inferences)
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.promised is not None and self.epsilon > self.promised:
+        if self.broken:
             return f"broken promise: epsilon is at least {self.epsilon:.2f}, and {self.promised:g} was promised"
         names = [f.name for f in self.findings if f.leaks] + [x.secret for x in self.inferences if x.leaks]
         if names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -492,3 +493,10 @@ def test_rows_that_changed_after_they_were_described_are_refused(
     (files / "fresh.csv").write_text((files / "copy.csv").read_text())
     assert main(["audit", "fresh.csv", *RULED]) == 1
     assert "changed after it was described" in capsys.readouterr().err
+
+
+def test_a_broken_promise_counts_as_a_leak_though_no_attack_is_certain() -> None:
+    found = audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=(), promised=0.5)
+    assert not found.leaks and not found.broken
+    proved_more = replace(found, findings=(replace(found.findings[0], epsilon=0.7),))
+    assert proved_more.broken and proved_more.leaks and proved_more.verdict.startswith("broken promise")
