@@ -1,0 +1,170 @@
+"""Compares an executed output with the committed one: exact where meaning is, one unit where arithmetic is.
+
+Processors differ in the last bits of a result, so a printed decimal number may differ by one unit of its last digit.
+Words, whole numbers, order, shapes and the number of outputs are compared exactly. Digits that are part of a word are
+words: identifiers, versions, dates, hashes, file names, quoted text and code. Of a picture the size and a small gray
+thumbnail are compared, which an empty, wrong or shifted figure does not pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 8  # pixels to a side of what becomes one pixel of the thumbnail
+GRAY_LEVELS = 20.0  # of 255: how far a pixel of two thumbnails may lie apart
+
+_WORD = re.compile(
+    r"""`[^`\n]*`|(?<!\w)"[^"\n]*"(?!\w)|(?<!\w)'[^'\n]*'(?!\w)"""  # quoted
+    r"""|\w\([^()\n]*\)|\w\[[^\[\]\n]*\]|\w=\S+"""  # code: a call, an index, a keyword
+    r"""|(?i:\b(?:sections?|chapters?|figures?|tables?|version|python) [\d.]+)"""
+)
+_DECIMAL = re.compile(
+    r"(?<![\w.,/@#])(?<!\d[:\-])(?<![A-Za-z][:\-])"  # not in a word, version, path, time, date or identifier
+    r"[\-−]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+(?:[eE][+\-]\d+)?|\d+[eE][+\-]\d\d+)"
+    r"(?![\w/@]|[.,:\-]\w)"
+)
+
+Output = Mapping[str, Any]
+
+
+def differences(committed: Sequence[Output], executed: Sequence[Output]) -> list[str]:
+    """What differs between two lists of outputs in nbformat's form, for people; empty when nothing does.
+
+    Streams of the name "stderr" are left out on both sides, since process numbers and rates differ from run to run.
+    """
+    before, after = (
+        [output for output in outputs if output.get("name") != "stderr"] for outputs in (committed, executed)
+    )
+    if len(before) != len(after):
+        return [f"{len(before)} outputs are committed, {len(after)} came: {_kinds(before)} against {_kinds(after)}"]
+    found = []
+    for number, (old, new) in enumerate(zip(before, after, strict=True), start=1):
+        where = f"output {number} of {len(before)}" if len(before) > 1 else "the output"
+        if _kinds([old]) != _kinds([new]):
+            found.append(f"{where} was {_kinds([old])} and is {_kinds([new])}")
+            continue
+        for kind, text in _content(old).items():
+            found += [f"{where} ({kind}): {line}" for line in _compare(kind, text, _content(new)[kind])]
+    return found
+
+
+def _compare(kind: str, old: Any, new: Any) -> list[str]:
+    if kind in ("image/png", "image/jpeg"):
+        fault = picture_difference(base64.b64decode(old), base64.b64decode(new))
+        return [fault] if fault else []
+    if isinstance(old, str) and isinstance(new, str):
+        return text_differences(old, new)
+    return [] if old == new else [f"\n    committed: {old!r}\n    now:       {new!r}"]
+
+
+def _content(output: Output) -> dict[str, Any]:
+    """The parts of an output that are compared, by kind: a stream's text, or each MIME type's data."""
+    if output["output_type"] == "stream":
+        return {output["name"]: output["text"]}
+    if output["output_type"] == "error":
+        return {"error": output["ename"]}
+    return {kind: data for kind, data in output["data"].items() if kind != "application/vnd.jupyter.widget-view+json"}
+
+
+def _kinds(outputs: Sequence[Output]) -> str:
+    names = ["+".join([output["output_type"], *sorted(_content(output))]) for output in outputs]
+    return ", ".join(names) or "none"
+
+
+def text_differences(committed: str, executed: str) -> list[str]:
+    """Pairs of lines that differ by more than one unit of a printed decimal number's last digit.
+
+    Blanks count, except in an output in which a number moved by a unit: it may have another width.
+
+    >>> text_differences("loss 9.99", "loss 10.0"), len(text_differences("loss 9.99", "loss 10.1"))
+    ([], 1)
+    """
+    if committed == executed:
+        return []
+    old, new = committed.split("\n"), executed.split("\n")
+    pairs = [(a, b) for a, b in zip_longest(old, new) if a is None or b is None or not _same(a, b)]
+    if not pairs:
+        moved = any(_numbers(a) != _numbers(b) for a, b in zip(old, new, strict=True))
+        pairs = [] if moved else [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+    return [f"\n    committed: {_shown(a)}\n    now:       {_shown(b)}" for a, b in pairs]
+
+
+def _shown(line: str | None) -> str:
+    return "(no such line)" if line is None else line
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two lines agree but for blanks and for a unit of each decimal number's last digit."""
+    (words, numbers), (other_words, other_numbers) = _split(a), _split(b)
+    return words == other_words and all(map(within_one_unit, numbers, other_numbers))
+
+
+def _numbers(line: str) -> list[str]:
+    return _split(line)[1]
+
+
+def _split(line: str) -> tuple[list[str], list[str]]:
+    """The words between the decimal numbers, blanks folded, and the numbers."""
+    protected = [match.span() for match in _WORD.finditer(line)]
+    words, numbers, end = [], [], 0
+    for match in _DECIMAL.finditer(line):
+        if any(start <= match.start() < stop for start, stop in protected):
+            continue
+        words.append(line[end : match.start()])
+        numbers.append(match[0])
+        end = match.end()
+    words.append(line[end:])
+    return [" ".join(word.split()) for word in words], numbers
+
+
+def within_one_unit(a: str, b: str) -> bool:
+    """Whether two printed decimal numbers differ by at most one unit of the last digit of the finer one.
+
+    >>> within_one_unit("0.44", "0.43"), within_one_unit("0.44", "0.42"), within_one_unit("0.01", "-0.01")
+    (True, False, False)
+    """
+    x, y = (Decimal(text.replace(",", "").replace("−", "-")) for text in (a, b))
+    unit = Decimal(1).scaleb(min(int(x.as_tuple().exponent), int(y.as_tuple().exponent)))
+    return abs(x - y) <= unit
+
+
+def picture_difference(committed: bytes, executed: bytes) -> str | None:
+    """Why two pictures are not the same figure, or None: another size, or thumbnails that lie apart."""
+    old, new = _gray(committed), _gray(executed)
+    if old.shape != new.shape:
+        sizes = " and is ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (old, new))
+        return f"the picture was {sizes} pixels"
+    apart = np.abs(thumbnail(old) - thumbnail(new))
+    if apart.max() <= GRAY_LEVELS:
+        return None
+    row, column = np.unravel_index(int(apart.argmax()), apart.shape)
+    share = float((apart > GRAY_LEVELS).mean())
+    return (
+        f"the picture is another one: {share:.1%} of its {BLOCK}-pixel blocks differ by more than {GRAY_LEVELS:g} "
+        f"of 255 gray levels, most ({apart.max():.0f}) near x = {column * BLOCK}, y = {row * BLOCK}"
+    )
+
+
+def _gray(picture: bytes) -> NDArray[np.float64]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture)) as image:
+        rgba = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L"), dtype=float)
+
+
+def thumbnail(gray: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean gray level of each block of pixels; blocks at the right and lower edge may be smaller."""
+    starts = [np.arange(0, size, BLOCK) for size in gray.shape]
+    sums = np.add.reduceat(np.add.reduceat(gray, starts[0], axis=0), starts[1], axis=1)
+    sides = [np.diff([*start, size]) for start, size in zip(starts, gray.shape, strict=True)]
+    return np.asarray(sums / np.outer(*sides))
