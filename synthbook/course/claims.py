@@ -111,7 +111,8 @@ def claim(
     _log(shown)
     line = sentence(row, spec, shown)
     if not shown.holds:
-        raise ClaimFailed(f"{line}\n  {id} ({part}): tolerance {shown.tolerance:.6g}, rule {spec.rule!r}")
+        raw = f"{shown.measured!r}, {spec.rule} {shown.expected!r}, tolerance {shown.tolerance:.6g}"
+        raise ClaimFailed(f"{line}\n  {id} ({part}): {raw}")
     print(line)
 
 
@@ -140,7 +141,9 @@ def check(
         )
     excess = {"near": np.abs(m - e), "at least": e - m, "at most": m - e}[spec.rule] - tol  # > 0 where it fails
     excess = np.where(np.isfinite(m), excess, np.inf)
-    worst = int(np.argmax(excess / np.maximum(np.where(tol > 0, tol, np.abs(e)), 1e-300)))
+    relative = excess / np.maximum(np.where(tol > 0, tol, np.abs(e)), 1e-300)
+    # in thousandths, or the last bits of exact values would choose; what fails comes first
+    worst = int(np.argmax(np.where(excess > 0, 1e9 + relative, np.round(np.clip(relative, -1e6, 1e6), 3))))
     return Shown(
         id=id,
         part=spec.id,
@@ -160,23 +163,52 @@ def sentence(row: Claim, spec: Part, shown: Shown) -> str:
         return f"{mark} {spec.says}"
     where = f", at {shown.at}" if shown.at else ""
     worst_of = f" (worst of {shown.elements}{where})" if shown.elements > 1 else ""
-    bound = "" if spec.rule == "near" else f"{spec.rule} "
-    expected = f"{bound}{digits(shown.expected, 4)} expected"
-    return f"{mark} {spec.says}: {digits(shown.measured, 3)} measured, {expected}{worst_of}"
+    return f"{mark} {spec.says}: {quantities(spec.rule, shown.measured, shown.expected, shown.tolerance)}{worst_of}"
 
 
-def digits(value: float, significant: int) -> str:
-    """A number with so many significant digits, without an exponent where people would not write one.
+def quantities(rule: str, measured: float, expected: float, tolerance: float) -> str:
+    """What was measured and expected, with digits down to a tenth of the tolerance and four at most.
 
-    >>> digits(0.12163, 4), digits(18.0, 3), digits(32561.0, 3), digits(2.5e-7, 3)
-    ('0.1216', '18', '32561', '2.5e-07')
+    A residual far below the last digit prints as 0; without a tolerance three digits of the larger number stand.
+
+    >>> quantities("near", 0.612345, 0.6065, 0.0123)
+    '0.612 measured, 0.607 expected, tolerance 0.012'
+    >>> quantities("near", 3.55e-15, 0.0, 1e-9), quantities("at most", 0.00562, 0.0, 0.008)
+    ('0 measured, 0 expected, exact to 1e-09', '0.0056 measured, at most 0 expected, tolerance 0.008')
+    >>> quantities("at least", 25.0, 25.0, 0.0), quantities("at least", 1.0, 0.99, 0.0)
+    ('25 measured, at least 25 expected', '1.00 measured, at least 0.99 expected')
+    """
+    scale = max((abs(value) for value in (measured, expected) if math.isfinite(value)), default=0.0)
+    if tolerance == 0 and all(math.isfinite(value) and value == int(value) for value in (measured, expected)):
+        last = 0
+    else:
+        leading = _magnitude(scale or 1.0)
+        last = max(leading - 3, _magnitude(tolerance) - 1 if tolerance > 0 else leading - 2)
+    wanted = digits(expected, last) if rule == "near" else f"{rule} {expected:.4g}"
+    allowed = "exact to" if tolerance <= 1e-6 * (scale if scale > tolerance else 1.0) else "tolerance"
+    slack = f", {allowed} {tolerance:.2g}" if tolerance > 0 else ""
+    return f"{digits(measured, last)} measured, {wanted} expected{slack}"
+
+
+def digits(value: float, last: int) -> str:
+    """A number down to the digit of 10**last, without an exponent where people would not write one.
+
+    >>> digits(0.12163, -3), digits(-17.96, -1), digits(32561.0, 1), digits(2.5e-7, -9), digits(2e-17, -9)
+    ('0.122', '-18.0', '32561', '2.50e-07', '0')
     """
     if not math.isfinite(value):
         return str(value)
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    rounded = abs(float(f"{value:.{significant}g}"))  # 999.7 counts as 1000
-    return f"{value:.0f}" if 10**significant <= rounded < 1e6 else f"{value:.{significant}g}"
+    if abs(value) < 10.0**last / 1000:
+        return "0"
+    if last < -6 or abs(value) >= 1e6:
+        text = f"{value:.{max(0, _magnitude(value) - last)}e}"
+        return "0" if abs(value) < 10.0**last / 2 else text
+    text = f"{value:.{max(0, -last)}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value)))
 
 
 def _log(shown: Shown) -> None:

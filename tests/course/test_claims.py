@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 
 from synthbook.core.errors import ClaimFailed, InvalidArgument
 from synthbook.course import claims
-from synthbook.course.claims import RULES, TIERS, VERDICTS, Claim, Part, check, claim, digits, ledger, lookup, sentence
+from synthbook.course.claims import (
+    RULES,
+    TIERS,
+    VERDICTS,
+    Claim,
+    Part,
+    check,
+    claim,
+    ledger,
+    lookup,
+    quantities,
+    sentence,
+)
 
 # id, verdict, tier (+model where some parts are), kept here by hand so that no row can slip out or change sides
 INDEX = """
@@ -201,11 +213,11 @@ def test_an_empty_check_is_refused() -> None:
 def test_a_claim_that_holds_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     claim("C7.1-2", part="time_ratio", measured=2.0413, expected=2.0, tolerance=0.2)
     says = lookup("C7.1-2", "time_ratio")[1].says
-    assert capsys.readouterr().out == f"✓ {says}: 2.04 measured, 2 expected\n"
+    assert capsys.readouterr().out == f"✓ {says}: 2.04 measured, 2.00 expected, tolerance 0.2\n"
 
 
 def test_a_claim_that_fails_raises_with_both_values_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ClaimFailed, match=r"✗ .*: 2\.35 measured, 2 expected\n.*\(time_ratio\): tolerance 0\.2"):
+    with pytest.raises(ClaimFailed, match=r"✗ .*: 2\.35 measured, 2\.00 expected, tolerance 0\.2\n.*\(time_ratio\): 2\.35, near 2\.0"):
         claim("C7.1-2", part="time_ratio", measured=2.35, expected=2.0, tolerance=0.2)
     assert capsys.readouterr().out == ""
 
@@ -218,15 +230,15 @@ def test_a_claim_cannot_be_loosened_until_it_passes() -> None:
 def test_an_array_names_its_worst_element(capsys: pytest.CaptureFixture[str]) -> None:
     measured, expected = [0.501, 0.33, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05]
     claim("C7.1-2", part="absorbed_at", measured=measured, expected=expected, tolerance=0.04)
-    assert capsys.readouterr().out.endswith(": 0.33 measured, 0.3 expected (worst of 4)\n")
-    with pytest.raises(ClaimFailed, match=r"0\.33 measured, 0\.3 expected \(worst of 4\)"):
+    assert capsys.readouterr().out.endswith(": 0.330 measured, 0.300 expected, tolerance 0.04 (worst of 4)\n")
+    with pytest.raises(ClaimFailed, match=r"0\.330 measured, 0\.300 expected, tolerance 0\.02 \(worst of 4\)"):
         claim("C7.1-2", part="absorbed_at", measured=measured, expected=expected, tolerance=0.02)
 
 
 def test_bounds_say_which_side_they_are_on(capsys: pytest.CaptureFixture[str]) -> None:
     claim("C7.1-2", part="all_absorbed", measured=1.0, expected=1.0)
     assert "at least" in capsys.readouterr().out
-    with pytest.raises(ClaimFailed, match=r"0\.999 measured, .*at least"):
+    with pytest.raises(ClaimFailed, match=r"at least 1 expected\n.*0\.999, at least 1\.0"):
         claim("C7.1-2", part="all_absorbed", measured=0.999, expected=1.0)
     claim("C7.1-1", part="median_tail", measured=0.0, expected=0.0)
     assert "at most" in capsys.readouterr().out
@@ -244,7 +256,7 @@ def test_model_parts_print_their_verdict_only(id: str, part: str, capsys: pytest
 
 def test_exact_parts_of_a_model_row_print_their_digits(capsys: pytest.CaptureFixture[str]) -> None:
     claim("C7.1-3", part="cooling_limit", measured=0.7501, expected=0.75009, tolerance=0.001)
-    assert "0.75 measured, 0.7501 expected" in capsys.readouterr().out
+    assert "0.7501 measured, 0.7501 expected, tolerance 0.001" in capsys.readouterr().out
 
 
 def test_an_unknown_id_or_part_lists_what_there_is() -> None:
@@ -270,25 +282,63 @@ def test_each_check_adds_one_line_to_the_log(tmp_path: Path, monkeypatch: pytest
     assert (failed["part"], failed["measured"], failed["holds"]) == ("time_ratio", 2.5, False)
 
 
-def significant(number: str) -> int:
-    return len(number.split("e")[0].replace(".", "").lstrip("-0")) or 1
-
-
-@given(st.floats(1e-9, 999.0) | st.floats(-999.0, -1e-9), st.floats(1e-9, 999.0))
-def test_measured_values_print_with_at_most_three_significant_digits(m: float, e: float) -> None:
-    line = sentence(BLAND, NEAR, check(NEAR, "C", m, e, 1e4))
-    found = re.fullmatch(r"✓ something measured: (\S+) measured, (\S+) expected", line)
+def numbers(line: str) -> tuple[str, str, str | None]:
+    found = re.fullmatch(
+        r"✓ something measured: (\S+) measured, (?:at least )?(\S+?) expected(?:, (?:tolerance|exact to) (\S+))?", line
+    )
     assert found, line
-    assert significant(found[1]) <= 3 and significant(found[2]) <= 4
-    assert float(found[1]) == pytest.approx(m, rel=0.006) and float(found[2]) == pytest.approx(e, rel=0.0006)
+    return found[1], found[2], found[3]
+
+
+@given(st.floats(-999.0, 999.0), st.floats(-0.99, 0.99), st.floats(1e-9, 99.0))
+def test_a_line_prints_digits_down_to_a_tenth_of_the_tolerance_and_four_at_most(
+    e: float, off: float, tol: float
+) -> None:
+    m = e + off * tol
+    measured, expected, tolerance = numbers(sentence(BLAND, NEAR, check(NEAR, "C", m, e, tol)))
+    scale = max(abs(m), abs(e))
+    rounding = max(tol / 20, scale / 2000)
+    assert float(measured) == pytest.approx(m, abs=1.001 * rounding)
+    assert float(expected) == pytest.approx(e, abs=1.001 * rounding)
+    assert tolerance is not None and float(tolerance) == pytest.approx(tol, rel=0.05)
+    digits_shown = re.sub(r"e.*|[-.]", "", measured).lstrip("0")
+    assert len(digits_shown) <= 4 or "." not in measured
 
 
 @pytest.mark.parametrize(
-    ("value", "printed"),
-    [(999.7, "1000"), (-999.7, "-1000"), (68.97, "69"), (1234.5678, "1235"), (0.0, "0"), (3e-7, "3e-07")],
+    ("residual", "tolerance", "printed"),
+    [
+        (3.55e-15, 1e-9, "0 measured, 0 expected, exact to 1e-09"),
+        (3.11e-15, 1e-9, "0 measured, 0 expected, exact to 1e-09"),
+        (-2.47e-17, 1e-9, "0 measured, 0 expected, exact to 1e-09"),
+        (0.0056, 0.008, "0.0056 measured, 0 expected, tolerance 0.008"),
+        (-0.0004, 0.05, "0.000 measured, 0 expected, tolerance 0.05"),
+    ],
 )
-def test_numbers_print_as_people_write_them(value: float, printed: str) -> None:
-    assert digits(value, 3) == printed
+def test_a_residual_below_the_tolerance_prints_as_nothing(residual: float, tolerance: float, printed: str) -> None:
+    assert sentence(BLAND, NEAR, check(NEAR, "C", residual, 0.0, tolerance)).endswith(f": {printed}")
+
+
+@pytest.mark.parametrize(
+    ("m", "e", "tol", "printed"),
+    [
+        (0.122, 0.1216, 0.003, "0.1220 measured, 0.1216 expected, tolerance 0.003"),
+        (25.0, 25.0, 0.0, "25 measured, 25 expected"),
+        (32561.0, 32561.0, 3.0, "32561 measured, 32561 expected, tolerance 3"),
+        (68.97, 69.2, 2.0, "69.0 measured, 69.2 expected, tolerance 2"),
+        (4.04e-05, 4.036e-05, 1e-6, "4.04e-05 measured, 4.04e-05 expected, tolerance 1e-06"),
+        (1.3e-109, 0.0, 1e-6, "0 measured, 0 expected, exact to 1e-06"),
+    ],
+)
+def test_numbers_print_as_people_write_them(m: float, e: float, tol: float, printed: str) -> None:
+    assert quantities("near", m, e, tol) == printed
+
+
+def test_the_last_bits_do_not_choose_the_worst_element() -> None:
+    for noise in (1e-16, -1e-16):
+        shown = check(NEAR, "C", [1.0 + noise, 1.0 - noise, 1.0], 1.0, 1e-9, at=["a", "b", "c"])
+        assert shown.at == "a"
+    assert check(NEAR, "C", [1.0, 3.0, 2.0], 1.0, 1.5, at=["a", "b", "c"]).at == "b"  # what fails comes first
 
 
 def test_the_line_names_where_the_worst_element_was_measured(capsys):
