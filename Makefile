@@ -7,11 +7,14 @@ BIN := $(VENV)/bin
 PEERS := $(VENV)-bench
 # over at once when the model is there; without a network the book replays answers that were kept, and all goes on
 FETCH_MODEL = $(BIN)/python -m synthbook.cli models fetch smollm2 >/dev/null || test $$? -eq 1
+# a process for each core, four at the most, each with whole files, the slowest first
+WORKERS = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+COMPARE = --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout=240
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals clean
+.PHONY: help course test test-machines test-nightly check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,13 +23,19 @@ course: $(VENV)/ready-course  ## execute every notebook, check its claims, build
 	@$(FETCH_MODEL)
 	@$(BIN)/python -m synthbook.cli course run
 
-test: $(VENV)/ready-dev  ## prove everything: lint, types, unit tests, strict comparison of every notebook, the site
+test: $(VENV)/ready-dev  ## prove everything: lint, types, unit tests, every notebook compared, the site
 	@$(FETCH_MODEL)
-	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout=120 \
-	    tests synthbook notebooks
+	@$(BIN)/python -m pytest $(WORKERS) $(COMPARE) tests synthbook notebooks
 
-check: $(VENV)/ready-dev  ## the inner loop: lint, types and unit tests, in under 3 minutes
-	@$(BIN)/python -m pytest -q -m "not slow" tests synthbook
+test-machines: $(VENV)/ready-dev  ## every notebook with the arithmetic of other processors, an hour
+	@$(FETCH_MODEL)
+	@$(BIN)/python bench/machines.py $(ARGS)
+
+test-nightly: test-machines  ## what is slow by nature: the book on other machines
+	@$(BIN)/python -m synthbook.cli course run --force
+
+check: $(VENV)/ready-dev  ## the inner loop: lint, types and quick unit tests, in under 2 minutes
+	@$(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests synthbook
 
 lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 	@$(FETCH_MODEL)

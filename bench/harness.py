@@ -117,17 +117,17 @@ def show(rows: list[list[str]], note: str) -> None:
     print(note)
 
 
-def save_result(name: str, title: str, note: str, rows: list[list[str]], content: dict, **kwargs: object) -> None:
-    """Write bench/results/<name>.json; `rows` are the site's table, the first of them its heading."""
-    table = {"columns": rows[0], "rows": rows[1:]}
+def save_result(
+    name: str, title: str, note: str, rows: list[list[str]], content: dict, *, command: str = "", seed: int = 0
+) -> None:
+    """Write bench/results/<name>.json; `rows` are the site's table, the first of them its heading.
+
+    `command` is what measures it again, `make bench-<name>` unless another is named.
+    """
     show(rows, note)
-    seed = int(kwargs.pop("seed", 0))  # type: ignore[call-overload]
-    save(
-        BENCH / "results" / f"{name}.json",
-        {"title": title, "note": note, "table": table} | content,
-        f"make bench-{name}",
-        seed=seed,
-    )
+    table = {"columns": rows[0], "rows": rows[1:]}
+    path = BENCH / "results" / f"{name}.json"
+    save(path, {"title": title, "note": note, "table": table} | content, command or f"make bench-{name}", seed=seed)
 
 
 def golden(name: str, cases: Sequence[dict], answer: Callable[..., dict], oracle: str, command: str) -> None:

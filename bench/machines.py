@@ -1,0 +1,272 @@
+"""Every notebook under the arithmetic of other machines: does each output come out as it is committed?
+
+Libraries choose their kernels by processor, and each kernel adds numbers in an order of its own. Environment variables
+make them choose as they would elsewhere. For each combination a probe hashes what the libraries compute (so that one
+sees whether bits changed at all), then all notebooks run and are compared, then the unit tests of sections 3, 5 and 6.
+What is done is kept in build/machines and is not run again while code and notebooks stay the same.
+
+Writes bench/results/machines.json. Run it with `make test-machines`, or one combination with `--only old`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import harness
+
+from synthbook.core.files import atomic_write, sha256, sha256_file
+
+ROOT = harness.BENCH.parent
+KEPT = ROOT / "build" / "machines"
+UNITS = ("tests/models", "tests/privacy", "tests/evaluation")
+COMPARE = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg")
+OLD_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
+OLD_LIBM = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4"
+VARIABLES = (
+    "OPENBLAS_CORETYPE",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "NPY_DISABLE_CPU_FEATURES",
+    "GLIBC_TUNABLES",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A combination of settings; `needs` is the processor flag without which they have no effect."""
+
+    name: str
+    about: str
+    settings: dict[str, str] = field(default_factory=dict)
+    busy: bool = False
+    needs: str = ""
+
+
+MACHINES = (
+    Machine("as-is", "this machine as it is"),
+    Machine(
+        "busy",
+        "PyTorch without vectors, and a process beside it that never rests",
+        {"ATEN_CPU_CAPABILITY": "default"},
+        busy=True,
+    ),
+    Machine(
+        "old",
+        "no AVX at all, as in 2009",
+        {
+            "OPENBLAS_CORETYPE": "Nehalem",
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+            "NPY_DISABLE_CPU_FEATURES": OLD_NUMPY,
+            "GLIBC_TUNABLES": OLD_LIBM,
+        },
+    ),
+    Machine(
+        "sandybridge",
+        "AVX without AVX2 in linear algebra, convolutions and PyTorch",
+        {
+            "OPENBLAS_CORETYPE": "Sandybridge",
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "AVX",
+            "MKL_CBWR": "AVX",
+        },
+    ),
+    Machine(
+        "haswell",
+        "AVX2, MKL in its most compatible mode",
+        {
+            "OPENBLAS_CORETYPE": "Haswell",
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "MKL_CBWR": "COMPATIBLE",
+        },
+    ),
+    Machine(
+        "zen",
+        "AMD's kernels, convolutions and functions without AVX2",
+        {
+            "OPENBLAS_CORETYPE": "Zen",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "NPY_DISABLE_CPU_FEATURES": OLD_NUMPY,
+            "GLIBC_TUNABLES": OLD_LIBM,
+        },
+    ),
+    Machine(
+        "generic",
+        "the slowest kernels there are, PyTorch without vectors",
+        {
+            "OPENBLAS_CORETYPE": "Prescott",
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "MKL_CBWR": "COMPATIBLE",
+        },
+    ),
+    Machine(
+        "skylakex",
+        "AVX-512 everywhere",
+        {"OPENBLAS_CORETYPE": "SkylakeX", "ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+        needs="avx512f",
+    ),
+)
+
+PROBE = """
+import hashlib, json, math
+import numpy as np, scipy.linalg, torch
+
+def short(*arrays):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()[:12]
+
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+a, b = rng.normal(size=(2, 257, 257))
+x = torch.from_numpy(rng.normal(size=(16, 3, 16, 16)).astype("float32"))
+shapes = ((8, 3, 3, 3), (8, 1))
+weights = [torch.from_numpy(0.1 * rng.normal(size=s).astype("float32")).requires_grad_() for s in shapes]
+hidden = torch.nn.functional.silu(torch.nn.functional.conv2d(x, weights[0], padding=1)).mean((2, 3))
+(hidden @ weights[1]).square().mean().backward()
+print(json.dumps({
+    "BLAS product": short(a @ b, a.astype("float32") @ b.astype("float32")),
+    "eigenvalues": short(scipy.linalg.eigvalsh(a @ a.T)),
+    "training step in float32": short(*(w.grad.numpy() for w in weights)),
+    "functions": short(np.exp(a), np.log1p(np.abs(b)), a.sum(0), np.array([math.exp(v) for v in a[0]])),
+}))
+"""
+
+
+def main() -> int:
+    arguments = _arguments()
+    machines = [m for m in MACHINES if m.name in (arguments.only or [m.name for m in MACHINES])]
+    results = {}
+    for machine in machines:
+        if machine.needs and machine.needs not in _flags():
+            print(f"{machine.name}: left out, this processor has no {machine.needs}")
+            continue
+        results[machine.name] = _result(machine, units=arguments.units, force=arguments.force)
+        print(f"{machine.name}: {_line(results[machine.name])}", flush=True)
+    if not arguments.only:
+        _save(results)
+    return int(any(part["failed"] for result in results.values() for part in _parts(result)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[m.name for m in MACHINES], help="these combinations, no table")
+    parser.add_argument("--no-units", dest="units", action="store_false", help="the notebooks alone")
+    parser.add_argument("--force", action="store_true", help="run again what was done")
+    return parser.parse_args()
+
+
+def _flags() -> set[str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return set(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))
+
+
+def _result(machine: Machine, *, units: bool, force: bool) -> dict:
+    """Probe, notebooks and unit tests of one combination; what was kept of it, while nothing has changed."""
+    inputs, path = _inputs(), KEPT / f"{machine.name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
+    result = kept if kept.get("inputs") == inputs else {"inputs": inputs}
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | machine.settings
+    env |= dict.fromkeys(harness.THREADS, "1") | {"SYNTHBOOK_REQUIRE": os.environ.get("SYNTHBOOK_REQUIRE", "")}
+    result["hashes"] = json.loads(subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROBE], env=env, capture_output=True, text=True, check=True
+    ).stdout)  # fmt: skip
+    wanted = {"notebooks": (*COMPARE, "notebooks")} | ({"units": UNITS} if units else {})
+    with _beside(machine.busy):
+        for part, arguments in wanted.items():
+            if part not in result:
+                result[part] = _pytest(machine.name, part, arguments, env)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, json.dumps(result, indent=1))
+    return result
+
+
+def _inputs() -> str:
+    """SHA-256 over what decides the outcome: notebooks, package, tests."""
+    folders = ("notebooks/*.ipynb", "synthbook/**/*.py", "tests/**/*.py", "conftest.py", "constraints.txt")
+    paths = sorted(path for pattern in folders for path in ROOT.glob(pattern))
+    return sha256("\n".join(f"{path.relative_to(ROOT)} {sha256_file(path)}" for path in paths).encode())
+
+
+@contextmanager
+def _beside(busy: bool) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def _pytest(name: str, part: str, arguments: tuple[str, ...], env: dict[str, str]) -> dict:
+    """Run pytest; how many tests passed, which failed, and the seconds it took. Its words go to build/machines."""
+    report, log = KEPT / f"{name}-{part}.xml", KEPT / f"{name}-{part}.log"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
+    command.append("--no-loadscope-reorder")
+    started = monotonic()
+    with log.open("w", encoding="utf-8") as words:
+        subprocess.run(
+            [*command, "-p", "no:cacheprovider", f"--junitxml={report}", *arguments],
+            cwd=ROOT, env=env, stdout=words, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    cases = list(ET.parse(report).getroot().iter("testcase"))
+    failed = [f"{case.get('classname')} {case.get('name')}" for case in cases if _fails(case)]
+    return {"passed": len(cases) - len(failed), "failed": failed, "seconds": round(monotonic() - started)}
+
+
+def _fails(case: ET.Element) -> bool:
+    return case.find("failure") is not None or case.find("error") is not None
+
+
+def _parts(result: dict) -> list[dict]:
+    return [result[part] for part in ("notebooks", "units") if part in result]
+
+
+def _line(result: dict) -> str:
+    counts = ", ".join(
+        f"{len(part['failed'])} of {part['passed'] + len(part['failed'])} failed" for part in _parts(result)
+    )
+    return "; ".join([counts, *(name for part in _parts(result) for name in part["failed"])])
+
+
+def _save(results: dict[str, dict]) -> None:
+    by_name = {machine.name: machine for machine in MACHINES}
+    distinct = {tuple(result["hashes"].values()) for result in results.values()}
+    rows = [["", "settings", "training step in float32", "BLAS product", "cells that agree", "unit tests that pass"]]
+    for name, result in results.items():
+        settings = " ".join(f"`{key}={value}`" for key, value in by_name[name].settings.items())
+        told = [f"{part['passed']} of {part['passed'] + len(part['failed'])}" for part in _parts(result)]
+        told += ["not run"] * (2 - len(told))
+        hashes = [f"`{result['hashes'][probe]}`" for probe in ("training step in float32", "BLAS product")]
+        rows.append([f"{name}: {by_name[name].about}", settings or "none", *hashes, *told])
+    left_out = [machine.name for machine in MACHINES if machine.name not in results]
+    note = (
+        f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."
+        + (f" Left out, as the processor lacks what it needs: {', '.join(left_out)}." if left_out else "")
+    )  # fmt: skip
+    content = {
+        "machine": harness.machine("scipy", "torch", "nbval"),
+        "combinations": results,
+        "distinct": len(distinct),
+    }
+    harness.save_result("machines", "The book on other machines", note, rows, content, command="make test-machines")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
