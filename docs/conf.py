@@ -1,10 +1,12 @@
 """Sphinx configuration of the book: from committed outputs, for reading without a network."""
 
+from pathlib import Path
+
 import synthbook
 
 project = "synthbook"
 author = "The synthbook authors"
-copyright = "the synthbook authors; text and code Apache-2.0, data sets keep their own licences"
+copyright = "the synthbook authors; text and code Apache-2.0, data sets keep their own licenses"
 release = synthbook.__version__
 
 extensions = ["myst_nb", "sphinx_design", "sphinx.ext.mathjax"]
@@ -12,6 +14,8 @@ exclude_patterns = ["_build"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "html_image"]
 myst_heading_anchors = 3
@@ -20,8 +24,10 @@ html_theme = "sphinx_book_theme"
 html_title = "synthbook"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_last_updated_fmt = None
 html_show_sphinx = False
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 html_show_search_summary = False  # the theme fetches each hit's page for a summary, which browsers refuse on file://
 html_theme_options = {
     "use_download_button": True,

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from synthbook.core.provenance import read_provenance
+
 HEAD = """# Benchmarks
 
 How the package compares with others that measure the same thing: same data, same machine, runs that take turns in
 processes of their own with one thread for linear algebra, unless a table says otherwise. Imports are not counted.
 Memory is what a call adds at its peak. The files lie in `bench/results`, each with a sidecar that names its command;
-`make bench` measures all of them anew. Times differ from machine to machine, so look at the ratios."""
+`make bench` and `make test-machines` measure all of them anew. Times differ from machine to machine, so look at the
+ratios."""
 
 
 def bench_page(folder: Path) -> str:
@@ -27,9 +30,8 @@ def _section(path: Path) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     measured = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
-    return "\n\n".join(
-        [f"## {result['title']}", _table(result["table"]), result["note"], f"`make bench-{path.stem}`: {measured}."]
-    )
+    command = read_provenance(path).command
+    return "\n\n".join([f"## {result['title']}", _table(result["table"]), result["note"], f"`{command}`: {measured}."])
 
 
 def _table(table: dict[str, Any]) -> str:

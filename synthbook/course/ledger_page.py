@@ -1,11 +1,18 @@
-"""The claims board as a page of the site: what the chapter says, what was measured, and where."""
+"""The claims board as a page of the site: what the chapter says, what was measured, and where.
+
+Two verdicts stand beside each other and mean different things: the check's, on our measurement, and the sentence's, on
+the chapter.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable
+from html import escape
 
 from synthbook.course.board import Board, Row
-from synthbook.course.claims import digits, lookup
+from synthbook.course.claims import VERDICTS, lookup, quantities
 
 SECTIONS = {
     "0": "Before you start",
@@ -19,67 +26,93 @@ SECTIONS = {
     "8": "8 In practice",
 }
 
-_MARKS = {True: "✓ shown and holds", False: "✗ shown and fails", None: "– not yet shown"}
-_COLUMNS = ("Claim", "What it says, and the verdict", "Measured", "Shown in")
+_CHECKS = {True: "✓ passes", False: "✗ fails", None: "– not yet shown"}
 _HEAD = """# The claims board
 
-Every statement of the chapter that an experiment can confirm or refute is a row here. The numbers are those of the
-committed notebooks; running the book measures them again and stops where one does not hold. A row about a trained
-network shows no number while it holds: its digits differ from machine to machine.
+Every statement of [the chapter](chapter.md) that an experiment can confirm or refute is a row here. Open a row to read
+the statement and what was measured. The numbers are those of the committed notebooks; running the book measures them
+again and stops where one does not hold. A row about a trained network shows no number while it holds: its digits differ
+from machine to machine.
 
-{summary}
+**The check** asks whether what we measured agrees with an independent oracle. Of {total} claims **{passing}** pass,
+**{failing}** fail, and **{waiting}** are not yet shown.
 
-The verdict is on the chapter's sentence. It *holds*; it holds *if* a condition is met that the chapter leaves out; it
-is *too simple*; it is *misattributed*; or the row goes *beyond the chapter*.
+**The chapter's sentence** is judged by what the check shows. It *holds* ({holds}); it *holds if* a condition is met
+that the chapter leaves out ({if}); it is *too simple* ({too simple}) or *misattributed* ({misattributed}); or the row
+goes *beyond the chapter* ({beyond the chapter}). A check that passes on a sentence that is too simple has shown where
+the sentence stops being true.
 """
 
 
 def ledger_page(board: Board) -> str:
-    """The board in MyST Markdown: a table for each section, a row for each claim, each id a target for links."""
-    counts = [(mark, sum(row["holds"] is state for row in board.rows)) for state, mark in _MARKS.items()]
-    summary = f"Of {len(board.rows)} claims: " + ", ".join(f"**{number}** {mark}" for mark, number in counts) + "."
-    blocks = [_HEAD.format(summary=summary)]
+    """The board in MyST Markdown: a table for each section, then the claims that no notebook shows yet.
+
+    Each claim is a row with a fold and a target for links.
+    """
+    blocks = [_head(board.rows)]
     if board.errors:
         blocks.append("\n".join([":::{warning}", *(f"- {_plain(error)}" for error in board.errors), ":::"]))
+    shown = [row for row in board.rows if row["holds"] is not None]
     for section, caption in SECTIONS.items():
-        rows = [row for row in board.rows if row["section"].split(".")[0] == section]
-        blocks += [f"## {caption}\n\n{_table(rows)}"] if rows else []
+        rows = [row for row in shown if row["section"].split(".")[0] == section]
+        blocks += [f"## {caption}\n\n{_table(rows, _COLUMNS)}"] if rows else []
+    waiting = [row for row in board.rows if row["holds"] is None]
+    blocks += [f"## Not yet shown\n\n{_table(waiting, _COLUMNS[:2])}"] if waiting else []
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(rows: list[Row]) -> str:
-    lines = ["````{list-table}", ":class: ledger", ":header-rows: 1", ":widths: 13 41 36 10", ""]
-    lines += _bullets([[column] for column in _COLUMNS])
-    for row in rows:
-        lines += _bullets([_name(row), _statement(row), _parts(row), _notebooks(row)])
-    return "\n".join([*lines, "````"])
+def _head(rows: list[Row]) -> str:
+    checks, sentences = (Counter(row[key] for row in rows) for key in ("holds", "verdict"))
+    states = {"passing": checks[True], "failing": checks[False], "waiting": checks[None]}
+    return _HEAD.format_map({"total": len(rows), **states, **{verdict: sentences[verdict] for verdict in VERDICTS}})
 
 
-def _name(row: Row) -> list[str]:
-    return [f"({row['id']})=", f"**{row['id']}**", _MARKS[row["holds"]]]
-
-
-def _statement(row: Row) -> list[str]:
-    return [f"**{_plain(row['title'])}**", _plain(row["statement"]), f"Verdict: *{row['verdict']}*."]
-
-
-def _parts(row: Row) -> list[str]:
-    return [_measurement(row["id"], part) for part in row["parts"]]
+def _claim(row: Row) -> list[str]:
+    """A fold whose summary is the claim in one line, open where the check fails; links lead to what is in it."""
+    opened = " open" if row["holds"] is False else ""
+    summary = f"<b>{row['id']}</b> {escape(row['title'], quote=False)}"
+    parts = "\n    ".join(f"- {_measurement(row['id'], part)}" for part in row["parts"])
+    statement = f"({row['id']})=\n    {_plain(row['statement'])}"
+    return [f"<details{opened}><summary>{summary}</summary>", statement, parts, "</details>"]
 
 
 def _measurement(id: str, part: Row) -> str:
-    says = f"{_MARKS[part['holds']][0]} {_plain(part['says'])}"
+    says = f"{_CHECKS[part['holds']][0]} {_plain(part['says'])}"
     claim, spec = lookup(id, part["id"])
     differs_between_machines = (spec.tier or claim.tier) == "model" and part["holds"]
     if part["holds"] is None or differs_between_machines:
         return says
-    expected = "expected" if spec.rule == "near" else f"expected {spec.rule}"
-    return f"{says}: **{digits(part['measured'], 3)}** measured, {expected} {digits(part['expected'], 4)}"
+    return f"{says}: {quantities(spec.rule, part['measured'], part['expected'], part['tolerance'])}"
+
+
+def _sentence(row: Row) -> list[str]:
+    return ["holds if …" if row["verdict"] == "if" else row["verdict"]]
+
+
+def _check(row: Row) -> list[str]:
+    return [_CHECKS[row["holds"]]]
 
 
 def _notebooks(row: Row) -> list[str]:
     stems = row["notebook"].split(", ") if row["notebook"] else []
-    return [f"[{stem.split('_')[0]}](notebooks/{stem}.ipynb)" for stem in stems] or ["–"]
+    return [", ".join(f"[{stem.split('_')[0]}](notebooks/{stem}.ipynb)" for stem in stems) or "–"]
+
+
+_COLUMNS: list[tuple[str, int, Callable[[Row], list[str]]]] = [  # heading, width in percent, paragraphs of a cell
+    ("Claim", 55, _claim),
+    ("The chapter's sentence", 21, _sentence),
+    ("The check", 14, _check),
+    ("Shown in", 10, _notebooks),
+]
+
+
+def _table(rows: list[Row], columns: list[tuple[str, int, Callable[[Row], list[str]]]]) -> str:
+    widths = " ".join(str(width) for _, width, _ in columns)
+    lines = ["````{list-table}", ":class: ledger", ":header-rows: 1", f":widths: {widths}", ""]
+    lines += _bullets([[heading] for heading, _, _ in columns])
+    for row in rows:
+        lines += _bullets([cell(row) for _, _, cell in columns])
+    return "\n".join([*lines, "````"])
 
 
 def _bullets(cells: list[list[str]]) -> list[str]:

@@ -1,8 +1,9 @@
-"""The board: three-valued verdicts, judged anew, each claim in one notebook."""
+"""The board: three-valued verdicts, judged anew, each claim in one notebook; and its page on the site."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.course.board import Board, board, committed
-from synthbook.course.claims import Claim, Part, ledger
+from synthbook.course.claims import VERDICTS, Claim, Part, Shown, ledger
+from synthbook.course.ledger_page import ledger_page
 from tests.course.conftest import Book
 
 TWO, ONE = "C1.1-1", "C1.1-3"
@@ -127,3 +129,42 @@ def test_an_unreadable_notebook_is_an_error_beside_the_others(book: Book, shown:
     (book.notebooks / "02.ipynb").mkdir()
     result = committed(book)
     assert result.hold == 1 and not result.ok and "02.ipynb cannot be read: Is a directory" in result.errors[0]
+
+
+def test_a_claim_that_fails_is_marked_as_failing_whatever_the_notebook_says() -> None:
+    parts = ledger()["C7.2-1"].parts
+    wrong = {"near": 5.0, "at least": -5.0, "at most": 5.0}
+    lying = [row(part.id, wrong[part.rule], "C7.2-1", expected=0.25, tolerance=0.0) for part in parts]
+    page = ledger_page(board({"07a_collapse": lying}))
+    assert "**0** pass, **1** fail, and **72** are" in " ".join(page.split())
+    assert "<details open><summary><b>C7.2-1</b>" in page  # what fails lies open
+    assert page.count("✗ fails") == 1
+    assert Shown(**lying[0]).holds  # the stored flag said otherwise
+
+
+def test_the_page_counts_the_verdicts_on_the_chapter_apart_from_the_checks() -> None:
+    result = board({})
+    page = " ".join(ledger_page(result).split())
+    verdicts = [claim.verdict for claim in ledger().values()]
+    counts = [verdicts.count(verdict) for verdict in VERDICTS]
+    assert [int(number) for number in re.findall(r"\((\d+)\)", page.split("## Not yet shown")[0])] == counts
+    assert "✓ passes" not in page
+    assert page.count("holds if …") == verdicts.count("if")
+
+
+def test_a_part_about_a_trained_network_shows_digits_only_where_it_fails() -> None:
+    def page(blur: float) -> str:
+        bounds = {"id": "C3.1-2", "expected": 0.6, "tolerance": 0.0, "elements": 1, "holds": True}
+        parts = {"variance_kept": 0.6, "image_blur": blur}  # exact: near 0.6; model: at most 0.6
+        return ledger_page(board({"03a_vae": [bounds | {"part": part, "measured": m} for part, m in parts.items()]}))
+
+    assert "✓ fine detail in VAE images, over that in real ones\n" in page(0.123)
+    failing = r"✗ fine detail in VAE images, over that in real ones: 0\.789 measured, at most 0\.60* expected"
+    assert re.search(failing, page(0.789))
+    assert len(re.findall(r"measured, 0\.60* expected", page(0.123))) == 1
+
+
+def test_text_of_the_ledger_cannot_become_markup() -> None:
+    result = board({})
+    result.rows[0]["statement"] = "a*b*c <script> $x$ `d` [e](f)"
+    assert r"a\*b\*c \<script\> \$x\$ \`d\` \[e\](f)" in ledger_page(result)

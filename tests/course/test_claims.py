@@ -217,7 +217,9 @@ def test_a_claim_that_holds_prints_one_line(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_claim_that_fails_raises_with_both_values_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ClaimFailed, match=r"✗ .*: 2\.35 measured, 2\.00 expected, tolerance 0\.2\n.*\(time_ratio\): 2\.35, near 2\.0"):
+    with pytest.raises(
+        ClaimFailed, match=r"✗ .*: 2\.35 measured, 2\.00 expected, tolerance 0\.2\n.*\(time_ratio\): 2\.35, near 2\.0"
+    ):
         claim("C7.1-2", part="time_ratio", measured=2.35, expected=2.0, tolerance=0.2)
     assert capsys.readouterr().out == ""
 

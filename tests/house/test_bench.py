@@ -21,6 +21,9 @@ GOLDEN = sorted(path for path in (BENCH / "golden").glob("*.json") if "provenanc
 MAKEFILE = (BENCH.parent / "Makefile").read_text()
 
 
+COMMANDS = {path.stem: f"make bench-{path.stem}" for path in RESULTS} | {"machines": "make test-machines"}
+
+
 def result(name):
     return json.loads((BENCH / "results" / f"{name}.json").read_text())
 
@@ -28,9 +31,11 @@ def result(name):
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_result_is_described_and_can_be_shown(path):
     found = json.loads(path.read_text())
-    assert read_provenance(path).command == f"make bench-{path.stem}"
-    assert re.search(rf"^bench-{path.stem}: .*## ", MAKEFILE, re.MULTILINE)
-    assert re.search(rf"^bench: .*\bbench-{path.stem}\b", MAKEFILE, re.MULTILINE)
+    command = COMMANDS[path.stem]
+    assert read_provenance(path).command == command
+    target = command.removeprefix("make ")
+    assert re.search(rf"^{target}: .*## ", MAKEFILE, re.MULTILINE)
+    assert re.search(rf"^(bench|test-nightly): .*\b{target}\b", MAKEFILE, re.MULTILINE)
     assert found["title"] and found["note"].endswith(".")
     assert {"processor", "cores", "python", "packages"} == found["machine"].keys()
     assert all(len(row) == len(found["table"]["columns"]) for row in found["table"]["rows"])
@@ -116,10 +121,21 @@ def test_the_client_keeps_up_with_a_bare_loop_on_the_same_server():
     assert abs(found["ratio"] - medians[0] / medians[1]) < 1e-9
 
 
+def test_every_cell_agrees_on_other_machines_and_the_bits_differ():
+    found = result("machines")
+    combinations = found["combinations"].values()
+    assert len(combinations) >= 7
+    for probe in ("training step in float32", "BLAS product"):
+        assert len({run["hashes"][probe] for run in combinations}) >= 4
+    here = found["combinations"]["as-is"]["hashes"]
+    assert sum(run["hashes"] != here for run in combinations) >= 6
+    assert all(run["notebooks"]["failed"] == [] and run["notebooks"]["passed"] >= 220 for run in combinations)
+
+
 def test_the_page_shows_every_result():
     page = bench_page(BENCH / "results")
     assert page.count("\n## ") == len(RESULTS) >= 5
-    assert all(f"`make bench-{path.stem}`" in page for path in RESULTS)
+    assert all(f"`{command}`" in page for command in COMMANDS.values())
 
 
 def test_a_page_without_results_says_so(tmp_path):
