@@ -88,15 +88,18 @@ def _best_on_real(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def newness(found: Novelty) -> list[Line]:
-    """Is it new? Against what rows score that nothing has learned from."""
+    """Is it new? Against what rows score that nothing has learned from.
+
+    Exact copies are held against what chance gives to the training side when so many rows repeat a real one.
+    """
     rows = (
         ("share nearer to training", found.share, 0.5, found.low, found.high),
         (
             "exact copies",
             float(found.copies),
-            found.copies_expected,
-            0.0,
-            max(found.copies_limit, found.copies_expected),
+            found.copies_by_chance,
+            max(2 * found.copies_by_chance - found.copies_limit, 0.0),
+            found.copies_limit,
         ),
         ("membership AUC", found.membership_auc, 0.5, 1 - found.auc_high, found.auc_high),
     )

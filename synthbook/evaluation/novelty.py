@@ -32,10 +32,11 @@ class Novelty:
 
     `share` of synthetic rows nearer to a training row than to a held-out one, ties counted half; `sd` its standard
     deviation when nothing was memorised, and [low, high] the 99.9 % band. `copies`: synthetic rows that repeat a
-    training row exactly; `copies_expected`: as often as held-out rows do; `copies_limit`: the most that chance
-    explains, given how many synthetic rows repeat a training or held-out row. `membership_auc`: how well the distance
-    to the nearest synthetic row tells training rows from held-out ones, 0.5 when not at all, at most `auc_high` by
-    chance. `n_train` rows of each were used; `subsampled` names the one that was cut to that size, or "".
+    training row exactly; `copies_expected`: as often as held-out rows do; `copies_by_chance`, `copies_limit`: how many
+    chance gives to the training side, and the most that it explains, given how many synthetic rows repeat a training
+    or held-out row. So about 11 different rows must be copied before their number alone tells. `membership_auc`: how
+    well the distance to the nearest synthetic row tells training rows from held-out ones, 0.5 when not at all, at most
+    `auc_high` by chance. `n_train` rows of each were used; `subsampled` names the one that was cut to that size, or "".
     """
 
     share: float
@@ -44,6 +45,7 @@ class Novelty:
     high: float
     copies: int
     copies_expected: float
+    copies_by_chance: float
     copies_limit: float
     membership_auc: float
     auc_high: float
@@ -96,6 +98,7 @@ def novelty(synthetic: ArrayLike, train: ArrayLike, holdout: ArrayLike, *, seed:
         high=min(0.5 + Z_BAND * sd, 1.0),
         copies=int(copies[0]),
         copies_expected=expected,
+        copies_by_chance=float(copies[1:].mean()),
         copies_limit=float(copies[1:].mean() + Z_BAND * copies[1:].std()),
         membership_auc=_membership_auc(squared[place_of], n),
         # standard deviation of the Mann-Whitney statistic of two samples of n

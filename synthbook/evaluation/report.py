@@ -196,6 +196,9 @@ def _measured(
 def _notes(learned: Table, made: Table, used: list[reference.Rows], new: Novelty) -> Iterator[str]:
     counts = [f"{len(rows):,} {name}" for rows, name in zip(used, ("real", "synthetic", "fresh real"), strict=True)]
     yield f"Rows compared: {', '.join(counts)}; novelty against {new.n_train:,} training and as many held-out rows."
+    if new.copies:
+        chance = f"{new.copies_by_chance:,.0f} would by chance, were nothing memorised"
+        yield f"Exact copies: {new.copies:,} of {new.n_synthetic:,} synthetic rows repeat a training row; {chance}."
     lost = reference.categories_of(learned) - reference.categories_of(made)
     if lost:
         rarest = sorted(lost, key=lambda pair: (int((learned[pair[0]] == pair[1]).sum()), pair))

@@ -20,20 +20,28 @@ if TYPE_CHECKING:
     from synthbook.evaluation.lines import Line
     from synthbook.evaluation.report import Report
 
-SHOWN = 4.0  # bands to either side; what lies farther out is drawn at the edge
+SHOWN = 4.0  # bands to either side; what lies farther out is drawn at the edge, with an arrow and its distance
 
 
 def plot_questions(lines: tuple[Line, ...], ax: Axes | None = None) -> Axes:
-    """Each measure's distance from what fresh real rows score, in widths of its band; the grey strip is chance."""
+    """Each measure's distance from what fresh real rows score, in widths of its band; the grey strip is chance.
+
+    A mark at the edge with an arrow lies as many bands away as the number beside it says.
+    """
     ax = new_axis(ax, width=7.5, height=1.2 + 0.32 * len(lines))
     ax.axvspan(-1, 1, color="0.9", linewidth=0)
     ax.axvline(0, color=BLACK, linewidth=1)
     for y, line in enumerate(lines):
         away = line.value - line.reference
         reach = line.high - line.reference if away > 0 else line.reference - line.low
-        x = float(np.clip(away / max(reach, 1e-12), -SHOWN, SHOWN))
+        bands = away / max(reach, 1e-12)
+        x = float(np.clip(bands, -SHOWN, SHOWN))
         colour, marker = (BLUE, "o") if line.passes else (VERMILLION, "X")
         ax.plot(x, y, marker, color=colour, markersize=8, clip_on=False)
+        if abs(bands) > SHOWN:
+            far = f"{abs(bands):.0f}" if abs(bands) < 1000 else "> 999"
+            text, side, place = (f"{far} →", "right", x - 0.2) if bands > 0 else (f"← {far}", "left", x + 0.2)
+            ax.text(place, y, text, ha=side, va="center")
     ax.set_yticks(range(len(lines)), [f"{line.question}: {line.metric}" for line in lines])
     ax.set(xlim=(-SHOWN, SHOWN), ylim=(len(lines) - 0.5, -0.5), xlabel="distance from fresh real rows (bands)")
     ax.set_title("Crosses are worse than what fresh real rows score")

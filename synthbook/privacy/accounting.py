@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from synthbook.privacy.mechanisms import check_budget
 ORDERS = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 11)])
 GRID, TAIL = 2e-4, 1e-15  # step of a privacy loss; mass that may be cut off, and is added to delta
 MOST_CELLS = 2**24
+KEPT = 256  # answers that are kept: who calibrates noise asks again for what was found
 ADD_REMOVE, REPLACE_ONE = "add or remove one record", "replace one record"
 Numbers = NDArray[np.float64]
 
@@ -57,16 +59,21 @@ class Steps:
 
 def renyi(run: Steps, orders: Numbers = ORDERS) -> Numbers:
     """R(a) of one step at each order a > 1, by quadrature: E_Q[(1 - q + q e^((2z - 1) / (2 sigma^2)))^a]."""
+    return np.array(_renyi(run, tuple(orders.tolist())))
+
+
+@lru_cache(maxsize=KEPT)
+def _renyi(run: Steps, orders: tuple[float, ...]) -> tuple[float, ...]:
     sigma, q = run.noise, run.rate
     if q == 1:
-        return np.asarray(orders / (2 * sigma**2), dtype=np.float64)
+        return tuple(a / (2 * sigma**2) for a in orders)
     found = []
     for a in orders:
         z = np.linspace(-14 * sigma, a + 14 * sigma, 20_001)  # the integrand has its mass around 0 and around a
         log_ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * z - 1) / (2 * sigma**2))
         log_density = -(z**2) / (2 * sigma**2) - math.log(sigma * math.sqrt(2 * math.pi))
-        found.append(logsumexp(a * log_ratio + log_density) + math.log(z[1] - z[0]))
-    return np.asarray(np.maximum(found, 0.0) / (orders - 1), dtype=np.float64)
+        found.append(float(logsumexp(a * log_ratio + log_density)) + math.log(z[1] - z[0]))
+    return tuple(max(log_mean, 0.0) / (a - 1) for log_mean, a in zip(found, orders, strict=True))
 
 
 def renyi_epsilon(run: Steps, delta: float, *, old: bool = False, orders: Numbers = ORDERS) -> float:
@@ -91,6 +98,7 @@ def pld_epsilon(run: Steps, delta: float, *, neighbours: str = ADD_REMOVE, grid:
     return max(_epsilon(run, delta, removed, neighbours == REPLACE_ONE, grid) for removed in directions)
 
 
+@lru_cache(maxsize=KEPT)
 def _epsilon(run: Steps, delta: float, removed: bool, replaced: bool, grid: float) -> float:
     low, mass = _losses(run, removed, replaced, grid)
     cells, first = _window(low, mass, run.steps, grid)
@@ -136,12 +144,28 @@ def _log_density(z: Numbers, mixture: tuple[tuple[float, float], ...], sigma: fl
 def _window(low: int, mass: Numbers, steps: int, grid: float) -> tuple[int, int]:
     """How many cells the sum of the losses needs, all but a mass of `TAIL` on either side, and its first cell.
 
-    Chernoff: P(sum >= x) <= E[e^(t l)]^T e^(-t x), for the best of some t.
+    Chernoff: P(sum >= x) <= E[e^(t l)]^T e^(-t x), for the best of some t. log E[e^(t l)] is convex, so that the bound
+    x(t) on either side falls and then rises.
     """
     losses, logs = (low + np.arange(len(mass))) * grid, np.log(np.maximum(mass, 1e-320))
     ts = np.geomspace(0.02, 200, 80)
-    high = min((steps * logsumexp(t * losses + logs) - math.log(TAIL)) / t for t in ts)
-    least = max(-(steps * logsumexp(-t * losses + logs) - math.log(TAIL)) / t for t in ts)
+
+    def bound(t: float, side: int) -> float:
+        exponents = (side * t) * losses + logs
+        most = exponents.max()
+        return float((steps * (most + math.log(np.exp(exponents - most).sum())) - math.log(TAIL)) / t)
+
+    def best(side: int) -> float:
+        left, right = 0, len(ts) - 1
+        while left < right:
+            middle = (left + right) // 2
+            if bound(ts[middle], side) <= bound(ts[middle + 1], side):
+                right = middle
+            else:
+                left = middle + 1
+        return bound(ts[left], side)
+
+    high, least = best(1), -best(-1)
     cells = 2 ** math.ceil(math.log2(max((high - least) / grid, len(mass), 2)))
     if cells > MOST_CELLS:
         raise InvalidArgument(
@@ -168,6 +192,7 @@ def _least(losses: Numbers, mass: Numbers, delta: float) -> float:
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@lru_cache(maxsize=KEPT)
 def prv_epsilon(run: Steps, delta: float) -> float:
     """Opacus' numerical accountant, from outside."""
     from opacus.accountants import PRVAccountant

@@ -47,7 +47,9 @@ MUTANTS = [
     ("C6.1-3", "recall", prdc, "_Balls(y, k, cells).contain(x)", "balls.contain(x)"),
     ("C6.1-3", "coverage", prdc, "(n - copies - j) / (n - j)", "(n - copies) / n"),
     ("C6.1-5", "precision_falls", prdc, "precise / len(y)", "recalled / len(x)"),
-    ("C6.1-5", "coverage_rises", prdc, "float(covered.mean())", "precise / len(y)"),
+    ("C6.1-5", "precision_falls", prdc, "precise / len(y)", "1.0"),  # no price at all
+    ("C6.1-5", "recall_rises", prdc, "recall=recalled / len(x)", "recall=float(covered.mean())"),  # coverage is no recall
+    ("C6.1-5", "recall_rises", prdc, "_Balls(y, k, cells).contain(x)", "balls.contain(x)"),
     ("C6.1-5", "best_width", frechet, "- 2 * singular_values.sum()", ""),
     ("C6.1-3 utility", "utility", utility, '("TSTR", made, kept)', '("TSTR", real, kept)'),
     ("C6.1-3 utility", "utility", utility, '("TSTR", made, kept)', '("TSTR", kept, kept)'),

@@ -81,6 +81,7 @@ def test_a_copier_and_near_copies_are_caught():
     train, holdout = draws(1, 400, 4), draws(2, 400, 4)
     copier = novelty(train[::-1], train, holdout, seed=0)
     assert (copier.share, copier.copies, copier.membership_auc) == (1, 400, 1)
+    assert abs(copier.copies_by_chance - 200) < 3 and copier.copies_limit < 400
     near = novelty(train + 0.1 * draws(3, 400, 4), train, holdout, seed=0)
     assert near.share > 0.9 and near.copies == 0 and near.suspicious
     assert copier.suspicious and "suspicious" in str(copier)

@@ -20,6 +20,7 @@ from synthbook.core.provenance import read_provenance
 from synthbook.core.schema import Column, Holdout, Schema, Table
 from synthbook.evaluation import lines as module
 from synthbook.evaluation.report import Report, ReportError, evaluate
+from synthbook.evaluation.report_page import SHOWN, plot_questions
 from tests.mutation import mutant
 
 COLUMNS = (
@@ -89,6 +90,18 @@ def test_a_copier_fails_nothing_but_novelty(reports: dict[str, Report]) -> None:
     assert copy.answers == {"real": True, "varied": True, "useful": True, "new": False}
     assert failed(copy, "new") == {"share nearer to training", "exact copies", "membership AUC"}
     assert copy.verdict.startswith("not new (share nearer to training: copies its training rows)")
+
+
+def test_exact_copies_are_held_against_their_own_chance_and_far_marks_say_how_far(reports: dict[str, Report]) -> None:
+    (line,) = (line for line in reports["copy"].lines if line.metric == "exact copies")
+    assert line.value == 600 and abs(line.reference / 300 - 1) < 0.05 and 0 < line.low < line.reference < line.high
+    bands = (line.value - line.reference) / (line.high - line.reference)
+    assert bands > SHOWN
+    ax = plot_questions((line, dataclasses.replace(line, value=line.reference)))
+    assert [text.get_text() for text in ax.texts] == [f"{bands:.0f} →"]  # the other mark lies where it is drawn
+    plt.close(ax.figure)
+    assert "600 of 600 synthetic rows repeat a training row" in str(reports["copy"])
+    assert "repeat a training row" not in str(reports["fresh"])
 
 
 def test_shuffled_columns_keep_their_marginals_and_lose_the_rest(reports: dict[str, Report]) -> None:

@@ -26,10 +26,12 @@ from synthbook.models.shipped import SHIPPED
 from synthbook.models.tabular import choosing, rare, whole
 
 SHORT = {name: (family, {**settings, "steps": 3}) for name, (family, settings) in coverage.FAMILIES.items()}
+FEW = 1_000  # points
 
 
 def test_a_trial_on_points_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coverage, "FAMILIES", SHORT)
+    monkeypatch.setattr(coverage, "ROWS", FEW)
     one, two = (coverage.cover("R1 on ring", seed=2) for _ in range(2))
     timed = {"training seconds", "sampling seconds"}
     assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in two.items() if k not in timed}
@@ -44,6 +46,7 @@ def test_calibrate_modes_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(coverage, "FAMILIES", SHORT)
+    monkeypatch.setattr(coverage, "ROWS", FEW)
     out = tmp_path / "modes"
     command = ["calibrate", "modes", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -65,43 +67,51 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1  # older checkpoints are gone
 
 
-CHILD = """
-import sys, torch
-from pathlib import Path
-from synthbook.core.data import digits
-from synthbook.core.provenance import Provenance
-from synthbook.models.diffusion import Diffusion
-from synthbook.core.resume import Keep
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-model = Diffusion(width=8, batch=16, device="cpu")
-said = lambda step, steps, losses: print(step, flush=True)
-model.fit(digits().train, seed=3, steps=60, keep=Keep(folder / "state", every=1, resume=True), observe=said)
-model.save(folder / "model", Provenance("a test", "pytest"))
-"""
+def learn(folder: Path, said: Connection) -> None:
+    """What a process of its own does: it tells each step, and goes on from what it finds."""
+    torch.set_num_threads(1)
+    model = Diffusion(width=8, batch=16, device="cpu")
+    keep = Keep(folder / "state", every=1, resume=True)
+    model.fit(digits().train, seed=3, steps=60, keep=keep, observe=lambda step, steps, losses: said.send(step))
+    model.save(folder / "model", ORIGIN)
 
 
 @pytest.mark.slow
 def test_sigkill_at_random_moments_leaves_no_trace(tmp_path: Path) -> None:
-    def start(folder: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", CHILD, str(tmp_path / folder)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    processes = multiprocessing.get_context("forkserver")  # it imports once what every process needs
+    processes.set_forkserver_preload([__name__, "torch._dynamo", "sklearn.datasets"])
 
-    def steps(run: subprocess.Popen[str]) -> list[int]:
-        assert run.stdout is not None
-        return [int(line) for line in run.stdout]
+    def start(folder: str) -> tuple[BaseProcess, Connection]:
+        heard, said = processes.Pipe(duplex=False)
+        run = processes.Process(target=learn, args=(tmp_path / folder, said))
+        run.start()
+        said.close()
+        return run, heard
 
-    assert steps(start("undisturbed")) == list(range(1, 61))
+    def steps(heard: Connection) -> Iterator[int]:
+        while True:
+            try:
+                yield heard.recv()
+            except EOFError:
+                return
+
+    def whole(run: BaseProcess, heard: Connection) -> list[int]:
+        told = list(steps(heard))
+        run.join()
+        assert run.exitcode == 0
+        return told
+
+    assert whole(*start("undisturbed")) == list(range(1, 61))
     seen, rng = [0], np.random.default_rng(0)
     for _ in range(3):
-        run = start("killed")
-        assert run.stdout is not None
+        run, heard = start("killed")
         for _ in range(int(rng.integers(4, 19))):  # with a checkpoint at each step, most kills hit one being written
-            seen.append(int(run.stdout.readline()))
-        run.send_signal(signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
-        seen += steps(run)  # what it had said before it died
-    last = steps(start("killed"))
+            seen.append(next(steps(heard)))
+        run.kill()
+        run.join()
+        assert run.exitcode == -signal.SIGKILL
+        seen += steps(heard)  # what it had said before it died
+    last = whole(*start("killed"))
     assert 1 < last[0] <= max(seen) + 1 and last[-1] == 60  # it went on, and did not begin again
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed"))
     assert one == two

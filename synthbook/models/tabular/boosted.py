@@ -117,13 +117,25 @@ class Votes(Nodes):
             classes=classes,
         )
 
-    def goes_left(self, node: Codes, value: Array) -> NDArray[np.bool_]:
-        """Numbers as in one tree, categories by their bit."""
-        left, chosen = super().goes_left(node, value), self.bitset[node]
-        named = np.flatnonzero(chosen >= 0)
-        code = value[named].astype(np.int64)
-        left[named] = (self.words[chosen[named], code >> 5] >> (code & 31)) & 1
-        return left
+    def leaf_of(self, x: Array, root: int = 0) -> Codes:
+        """As in one tree, but node after node: these trees are small, and there are many of them."""
+        leaf, todo = np.empty(len(x), dtype=np.int64), [(root, np.arange(len(x)))]
+        while todo:
+            node, rows = todo.pop()
+            if self.feature[node] < 0:
+                leaf[rows] = node
+            elif len(rows):
+                left = self.goes_left(node, x[rows, self.feature[node]])
+                todo += [(int(self.left[node]), rows[left]), (int(self.right[node]), rows[~left])]
+        return leaf
+
+    def goes_left(self, node: Codes | int, value: Array) -> NDArray[np.bool_]:
+        """Numbers as in one tree, the categories of one node by their bit."""
+        chosen = self.bitset[node]
+        if chosen < 0:
+            return super().goes_left(node, value)
+        code = value.astype(np.int64)
+        return np.asarray((self.words[chosen, code >> 5] >> (code & 31)) & 1, dtype=bool)
 
     def scores(self, x: Array) -> Array:
         """b + sum of the trees' values (N, K), or (N, 1) for two classes: the log odds of the second."""

@@ -31,6 +31,6 @@ class Nodes:
             going = going[self.feature[at[going]] >= 0]
         return at
 
-    def goes_left(self, node: NDArray[np.int64], value: Array) -> NDArray[np.bool_]:
-        """Whether a value (N,) of a node's feature goes left there."""
+    def goes_left(self, node: NDArray[np.int64] | int, value: Array) -> NDArray[np.bool_]:
+        """Whether a value (N,) of the feature of a node, or of one node for each, goes left there."""
         return np.asarray(value.astype(np.float32) <= self.threshold[node])  # as scikit-learn compares
