@@ -3,6 +3,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy machine", deadline=None)  # an example may wait for others' work
+settings.load_profile("busy machine")
 
 
 def require(condition: object, reason: str) -> None:

@@ -184,7 +184,7 @@ def quantities(rule: str, measured: float, expected: float, tolerance: float) ->
     else:
         leading = _magnitude(scale or 1.0)
         last = max(leading - 3, _magnitude(tolerance) - 1 if tolerance > 0 else leading - 2)
-    wanted = digits(expected, last) if rule == "near" else f"{rule} {expected:.4g}"
+    wanted = (digits(expected, last) if expected else "0") if rule == "near" else f"{rule} {expected:.4g}"
     allowed = "exact to" if tolerance <= 1e-6 * (scale if scale > tolerance else 1.0) else "tolerance"
     slack = f", {allowed} {tolerance:.2g}" if tolerance > 0 else ""
     return f"{digits(measured, last)} measured, {wanted} expected{slack}"
@@ -198,11 +198,8 @@ def digits(value: float, last: int) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    if abs(value) < 10.0**last / 1000:
-        return "0"
     if last < -6 or abs(value) >= 1e6:
-        text = f"{value:.{max(0, _magnitude(value) - last)}e}"
-        return "0" if abs(value) < 10.0**last / 2 else text
+        return "0" if abs(value) < 10.0**last / 2 else f"{value:.{max(0, _magnitude(value) - last)}e}"
     text = f"{value:.{max(0, -last)}f}"
     return text.lstrip("-") if float(text) == 0 else text
 

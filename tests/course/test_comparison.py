@@ -67,6 +67,9 @@ def test_one_unit_of_the_last_digit_passes(old, new):
         ("nan", "0.44"),
         ("1,234.5", "1,235.5"),
         ("", "0.44"),
+        ("0.44", "0.440"),  # another form
+        ("0.5", "5e-01"),
+        ("1,234.5", "1234.5"),
     ],
 )
 def test_anything_else_is_a_difference(old, new):
@@ -126,6 +129,7 @@ def test_swapped_rows_and_columns_missing_lines_and_blanks_are_found():
     assert text_differences(TABLE, TABLE + "\n0.5")
     assert text_differences(TABLE, TABLE.replace("0.92  0.69", "0.92 0.69"))
     assert text_differences(TABLE, TABLE.replace("0.92", "0.93")) == []
+    assert text_differences(TABLE, TABLE.replace("0.92  0.69", "0.93 0.69"))
     wider = TABLE.replace("fresh      0.92", "fresh     10.00").replace("handful    0.73", "handful   0.73")
     assert text_differences(TABLE.replace(" 0.92", " 9.99"), wider) == []  # a number grew, and the blanks with it
 
@@ -166,8 +170,8 @@ def figure(ratio=1.0, color="C0", size=(4, 3), blank=False, shift=0.0):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"blank": True}, {"ratio": 0.8}, {"shift": 0.05}, {"size": (4, 3.1)}, {"color": "white"}],
-    ids=["no curve", "another slope", "shifted", "another size", "invisible"],
+    [{"blank": True}, {"ratio": 0.8}, {"shift": 0.05}, {"size": (4, 3.1)}, {"color": "white"}, {"color": "C3"}],
+    ids=["no curve", "another slope", "shifted", "another size", "invisible", "another color"],
 )
 def test_an_empty_or_wrong_figure_is_found(changed):
     assert picture_difference(figure(), figure(**changed))

@@ -35,7 +35,7 @@ def jobs_of(book: Book, settings: Settings | None = None) -> dict[str, Job]:
     return {job.name: job for job in run(book, book.sources(), settings or Settings())}
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -487,11 +487,11 @@ def test_a_stopped_runner_leaves_nothing_behind(book: Book, sign: signal.Signals
     pids = [int(pid) for pid in (book.root / "pids").read_text().split()]
     assert all(alive(pid) for pid in pids)
     runner.send_signal(sign)
-    said = "".join(runner.communicate(timeout=20))
+    said = "".join(runner.communicate(timeout=120))
     assert runner.returncode == code, said
     assert ("2 notebooks: 1 done, 1 interrupted" in said) == (sign == signal.SIGINT)
-    until(lambda: not any(alive(pid) for pid in pids), seconds=5)
-    until(lambda: not list(temporary.iterdir()), seconds=5)
+    until(lambda: not any(alive(pid) for pid in pids), seconds=30)
+    until(lambda: not list(temporary.iterdir()), seconds=30)
     assert {path.name: path.read_bytes() for path in book.notebooks.iterdir()} == before
     assert [path.name for path in book.copies.iterdir()] == ["01_quick.ipynb"]
     assert nb.is_whole(book.copy("01_quick"))

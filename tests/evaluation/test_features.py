@@ -358,7 +358,7 @@ def test_mobilenet_without_its_package_says_what_to_install(monkeypatch):
 
 
 def test_mobilenet_tells_digits_apart(tmp_path, monkeypatch):
-    """With the published weights where they are installed; else with random ones, which lose less than one may think."""
+    """With the published weights where they are installed; else with random ones: shapes survive them."""
     from sklearn.neighbors import KNeighborsClassifier
 
     if mobilenet.installed_weights() is None:

@@ -782,7 +782,7 @@ def heeds_ctrl_c() -> None:
 
 def ended(process: subprocess.Popen[str]) -> str:
     """What it printed; stderr is for surprises."""
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 0 and not error, error
     return out
 
