@@ -141,7 +141,9 @@ def check(
         )
     excess = {"near": np.abs(m - e), "at least": e - m, "at most": m - e}[spec.rule] - tol  # > 0 where it fails
     excess = np.where(np.isfinite(m), excess, np.inf)
-    relative = excess / np.maximum(np.where(tol > 0, tol, np.abs(e)), 1e-300)
+    finite = np.abs(excess[np.isfinite(excess)])
+    scale = np.where(tol > 0, tol, np.where(e != 0, np.abs(e), finite.max(initial=0.0) or 1.0))
+    relative = excess / scale
     # in thousandths, or the last bits of exact values would choose; what fails comes first
     worst = int(np.argmax(np.where(excess > 0, 1e9 + relative, np.round(np.clip(relative, -1e6, 1e6), 3))))
     return Shown(

@@ -341,6 +341,8 @@ def test_the_last_bits_do_not_choose_the_worst_element() -> None:
         shown = check(NEAR, "C", [1.0 + noise, 1.0 - noise, 1.0], 1.0, 1e-9, at=["a", "b", "c"])
         assert shown.at == "a"
     assert check(NEAR, "C", [1.0, 3.0, 2.0], 1.0, 1.5, at=["a", "b", "c"]).at == "b"  # what fails comes first
+    rising = Part("p", "something measured", "at least", cap=1e9, cap_is_absolute=True)
+    assert check(rising, "C", [0.5, 0.03, 0.2], 0.0, 0.0, at=["a", "b", "c"]).at == "b"  # the nearest to a bound of 0
 
 
 def test_the_line_names_where_the_worst_element_was_measured(capsys):
