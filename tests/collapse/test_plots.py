@@ -50,6 +50,7 @@ def has_line(ax, x, y):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_axis_given_is_drawn_on_and_returned(name):
+    plt.close("all")  # what other tests left open
     figure, (mine, other) = plt.subplots(1, 2)
     assert DRAWN[name](ax=mine) is mine
     assert plt.get_fignums() == [figure.number] and figure.axes == [mine, other]

@@ -121,21 +121,10 @@ def test_the_client_keeps_up_with_a_bare_loop_on_the_same_server():
     assert abs(found["ratio"] - medians[0] / medians[1]) < 1e-9
 
 
-def test_every_cell_agrees_on_other_machines_and_the_bits_differ():
-    found = result("machines")
-    combinations = found["combinations"].values()
-    assert len(combinations) >= 7
-    for probe in ("training step in float32", "BLAS product"):
-        assert len({run["hashes"][probe] for run in combinations}) >= 4
-    here = found["combinations"]["as-is"]["hashes"]
-    assert sum(run["hashes"] != here for run in combinations) >= 6
-    assert all(run["notebooks"]["failed"] == [] and run["notebooks"]["passed"] >= 220 for run in combinations)
-
-
 def test_the_page_shows_every_result():
     page = bench_page(BENCH / "results")
     assert page.count("\n## ") == len(RESULTS) >= 5
-    assert all(f"`{command}`" in page for command in COMMANDS.values())
+    assert all(f"`{COMMANDS[path.stem]}`" in page for path in RESULTS)
 
 
 def test_a_page_without_results_says_so(tmp_path):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,31 +87,37 @@ def test_nothing_is_left_when_all_is_over(arena: Arena) -> None:
     assert set(left()) - before == set()
 
 
-def test_another_user_is_kept_in_as_well(tmp_path: Path) -> None:
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="synthbook-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_another_user_is_kept_in_as_well(public_folder: Path) -> None:
     """As nobody, with the standard library of this Python where nobody can read it."""
     require(os.getuid() == 0 and confines(), "only root can become another user")
     library, nobody = Path(os.__file__).parent, 65534
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    own = tmp_path / "lib" / library.name
+    own = public_folder / "lib" / library.name
     shutil.copytree(library, own, ignore=shutil.ignore_patterns("site-packages", "test", "__pycache__", "idlelib"))
-    (tmp_path / "bin").mkdir()
-    python = shutil.copy(os.path.realpath(sys.executable), tmp_path / "bin" / "python3.11")
+    (public_folder / "bin").mkdir()
+    python = shutil.copy(os.path.realpath(sys.executable), public_folder / "bin" / "python3.11")
     for shared in Path(sys.base_prefix, "lib").glob("libpython*.so*"):
-        shutil.copy(shared, tmp_path / "lib")
-    code = tmp_path / "code"
+        shutil.copy(shared, public_folder / "lib")
+    code = public_folder / "code"
     for part in ("synthbook/__init__.py", "synthbook/core/__init__.py", "synthbook/core/errors.py"):
         (code / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE.parents[2] / part, code / part)
     shutil.copytree(HERE.parents[2] / "synthbook" / "language", code / "synthbook" / "language")
     shutil.copy(HERE / "attacks.py", code / "attacks.py")
-    scratch = tmp_path / "tmp"
+    scratch = public_folder / "tmp"
     scratch.mkdir()
     scratch.chmod(0o777)
-    environment = {"PYTHONPATH": str(code), "TMPDIR": str(scratch), "LD_LIBRARY_PATH": str(tmp_path / "lib")}
+    environment = {"PYTHONPATH": str(code), "TMPDIR": str(scratch), "LD_LIBRARY_PATH": str(public_folder / "lib")}
     ran = subprocess.run(
         [python, "attacks.py"],
-        env=environment | {"PYTHONHOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment | {"PYTHONHOME": str(public_folder), "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=code,
         capture_output=True,
         text=True,
