@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthbook.course.comparison import differences, picture_difference, text_differences, thumbnail
+from synthbook.course.comparison import TRAINED, differences, picture_difference, text_differences, thumbnail
 
 TABLE = """            auc    f1  n
 fresh      0.92  0.69  9
@@ -182,6 +182,33 @@ def test_a_figure_off_by_rounding_passes():
     old, new = (base64.b64encode(figure(shift=shift)).decode() for shift in (0, 0.3))
     assert differences([display(**{"image/png": old})], [display(**{"image/png": old})]) == []
     assert "picture" in differences([display(**{"image/png": old})], [display(**{"image/png": new})])[0]
+
+
+def cloud(seed, blank=()):
+    """Three panels of points, as a trained network draws them."""
+    fig, axes = plt.subplots(1, 3, figsize=(6, 2))
+    for number, ax in enumerate(axes):
+        x, y = np.random.default_rng([7, number]).normal(size=(2, 300))
+        moved = np.random.default_rng([seed, number]).normal(scale=0.02, size=(2, 300))
+        if number not in blank:
+            ax.plot(x + moved[0], y + moved[1], "o", markersize=4)
+        ax.set(title=f"network {number}", xlim=(-3, 3), ylim=(-3, 3))
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png")
+    plt.close(fig)
+    return picture.getvalue()
+
+
+def test_what_a_trained_network_draws_may_differ_in_a_part_and_in_nothing_else():
+    old, new = cloud(seed=1), cloud(seed=2)
+    assert picture_difference(old, new)
+    assert picture_difference(old, new, TRAINED) is None
+    for blank in ((0, 1), (0, 1, 2)):
+        assert picture_difference(old, cloud(seed=2, blank=blank), TRAINED)
+    outputs = [[display(**{"image/png": base64.b64encode(data).decode()}), stream("0.5\n")] for data in (old, new)]
+    assert differences(*outputs) and not differences(*outputs, trained=True)
+    outputs[1][1] = stream("0.7\n")
+    assert differences(*outputs, trained=True)  # numbers are compared as ever
 
 
 def test_thumbnails_are_means_of_blocks_with_the_edges_in():
