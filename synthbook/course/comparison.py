@@ -4,7 +4,7 @@ Processors differ in the last bits of a result, so a printed decimal number may 
 Words, whole numbers, order, shapes and the number of outputs are compared exactly. Digits that are part of a word are
 words: identifiers, versions, dates, hashes, file names, quoted text and code. Of a picture the size and a small
 thumbnail are compared, which an empty, wrong, recolored or shifted figure does not pass. What a trained network draws
-differs visibly from machine to machine; a cell that says so may differ in a part of what it draws.
+differs visibly from machine to machine: a cell may say which share of what it draws may differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ BLOCK = 8  # pixels to a side of what becomes one pixel of the thumbnail
 # How far a pixel of two thumbnails may lie apart, of 255: an edge that moves by one pixel fills an eighth of a block,
 # which is 32 in a channel of color, and 21 in gray where the edge is blue.
 LIMITS = {"gray": 22.0, "red": 33.0, "green": 33.0, "blue": 33.0}
-TRAINED = 0.3  # the share of the blocks with ink that may lie apart where a trained network drew
 
 _WORD = re.compile(
     r"""`[^`\n]*`|(?<!\w)"[^"\n]*"(?!\w)|(?<!\w)'[^'\n]*'(?!\w)"""  # quoted
@@ -40,10 +39,10 @@ _DECIMAL = re.compile(
 Output = Mapping[str, Any]
 
 
-def differences(committed: Sequence[Output], executed: Sequence[Output], *, trained: bool = False) -> list[str]:
+def differences(committed: Sequence[Output], executed: Sequence[Output], *, may_differ: float = 0.0) -> list[str]:
     """What differs between two lists of outputs in nbformat's form, for people; empty when nothing does.
 
-    With `trained`, a share of `TRAINED` of what a picture draws may differ; words and numbers are compared as ever.
+    `may_differ` is the share of what a picture draws that may; words and numbers are compared as ever.
     Streams of the name "stderr" are left out on both sides, since process numbers and rates differ from run to run.
     """
     before, after = (
@@ -58,13 +57,13 @@ def differences(committed: Sequence[Output], executed: Sequence[Output], *, trai
             found.append(f"{where} was {_kinds([old])} and is {_kinds([new])}")
             continue
         for kind, text in _content(old).items():
-            found += [f"{where} ({kind}): {line}" for line in _compare(kind, text, _content(new)[kind], trained)]
+            found += [f"{where} ({kind}): {line}" for line in _compare(kind, text, _content(new)[kind], may_differ)]
     return found
 
 
-def _compare(kind: str, old: Any, new: Any, trained: bool) -> list[str]:
+def _compare(kind: str, old: Any, new: Any, may_differ: float) -> list[str]:
     if kind in ("image/png", "image/jpeg"):
-        fault = picture_difference(base64.b64decode(old), base64.b64decode(new), TRAINED if trained else 0.0)
+        fault = picture_difference(base64.b64decode(old), base64.b64decode(new), may_differ)
         return [fault] if fault else []
     if isinstance(old, str) and isinstance(new, str):
         return text_differences(old, new)
@@ -156,10 +155,10 @@ def _digits(number: str) -> str:
     return re.sub(r"[^0-9]", "", number.partition("e")[0]).lstrip("0")
 
 
-def picture_difference(committed: bytes, executed: bytes, allowed: float = 0.0) -> str | None:
+def picture_difference(committed: bytes, executed: bytes, may_differ: float = 0.0) -> str | None:
     """Why two pictures are not the same figure, or None: another size, or thumbnails that lie apart.
 
-    `allowed` is the share of the blocks with ink, on either side, that may lie apart.
+    `may_differ` is the share of the blocks with ink, on either side, that may lie apart.
     """
     old, new = _channels(committed), _channels(executed)
     if old["gray"].shape != new["gray"].shape:
@@ -169,12 +168,12 @@ def picture_difference(committed: bytes, executed: bytes, allowed: float = 0.0) 
     excess = np.max([np.abs(a - b) / LIMITS[name] for name, (a, b) in thumbnails.items()], axis=0)
     ink = np.minimum(*thumbnails["gray"]) < 250
     share = float((excess > 1).sum() / max(1, ink.sum()))
-    if share <= allowed:
+    if share <= may_differ:
         return None
     row, column = np.unravel_index(int(excess.argmax()), excess.shape)
     return (
         f"the picture is another one: {share:.1%} of the {BLOCK}-pixel blocks that it draws on differ by more than "
-        f"{LIMITS['gray']:g} of 255 levels of gray or {LIMITS['red']:g} of a color (allowed: {allowed:.0%}), "
+        f"{LIMITS['gray']:g} of 255 levels of gray or {LIMITS['red']:g} of a color (allowed: {may_differ:.0%}), "
         f"most near x = {column * BLOCK}, y = {row * BLOCK}"
     )
 
