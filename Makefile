@@ -32,7 +32,6 @@ test-machines: $(VENV)/ready-dev  ## every notebook with the arithmetic of other
 	@$(BIN)/python bench/machines.py $(ARGS)
 
 test-nightly: test-machines  ## what is slow by nature: the book on other machines
-	@$(BIN)/python -m synthbook.cli course run --force
 
 check: $(VENV)/ready-dev  ## the inner loop: lint, types and quick unit tests, in under 2 minutes
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests synthbook

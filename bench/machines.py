@@ -3,7 +3,7 @@
 Libraries choose their kernels by processor, and each kernel adds numbers in an order of its own. Environment variables
 make them choose as they would elsewhere. For each combination a probe hashes what the libraries compute (so that one
 sees whether bits changed at all), then all notebooks run and are compared, then the unit tests of sections 3, 5 and 6.
-What is done is kept in build/machines and is not run again while code and notebooks stay the same.
+What is done stays in build/machines and is not run again while code and notebooks stay the same.
 
 Writes bench/results/machines.json. Run it with `make test-machines`, or one combination with `--only old`.
 """
@@ -27,9 +27,10 @@ import harness
 from synthbook.core.files import atomic_write, sha256, sha256_file
 
 ROOT = harness.BENCH.parent
-KEPT = ROOT / "build" / "machines"
+STATE = ROOT / "build" / "machines"
 UNITS = ("tests/models", "tests/privacy", "tests/evaluation")
 COMPARE = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg")
+WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 OLD_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
 OLD_LIBM = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4"
 VARIABLES = (
@@ -176,10 +177,10 @@ def _flags() -> set[str]:
 
 
 def _result(machine: Machine, *, units: bool, force: bool) -> dict:
-    """Probe, notebooks and unit tests of one combination; what was kept of it, while nothing has changed."""
-    inputs, path = _inputs(), KEPT / f"{machine.name}.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
-    result = kept if kept.get("inputs") == inputs else {"inputs": inputs}
+    """Probe, notebooks and unit tests of one combination; what an earlier run left of it, while nothing has changed."""
+    inputs, path = _inputs(), STATE / f"{machine.name}.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
+    result = earlier if earlier.get("inputs") == inputs else {"inputs": inputs}
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | machine.settings
     env |= dict.fromkeys(harness.THREADS, "1") | {"SYNTHBOOK_REQUIRE": os.environ.get("SYNTHBOOK_REQUIRE", "")}
     result["hashes"] = json.loads(subprocess.run(
@@ -215,16 +216,12 @@ def _beside(busy: bool) -> Iterator[None]:
 
 def _pytest(name: str, part: str, arguments: tuple[str, ...], env: dict[str, str]) -> dict:
     """Run pytest; how many tests passed, which failed, and the seconds it took. Its words go to build/machines."""
-    report, log = KEPT / f"{name}-{part}.xml", KEPT / f"{name}-{part}.log"
-    KEPT.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
-    command.append("--no-loadscope-reorder")
+    report, log = STATE / f"{name}-{part}.xml", STATE / f"{name}-{part}.log"
+    STATE.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pytest", *WORKERS, "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
     started = monotonic()
     with log.open("w", encoding="utf-8") as words:
-        subprocess.run(
-            [*command, "-p", "no:cacheprovider", f"--junitxml={report}", *arguments],
-            cwd=ROOT, env=env, stdout=words, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+        subprocess.run(command, cwd=ROOT, env=env, stdout=words, stderr=subprocess.STDOUT, check=False)
     cases = list(ET.parse(report).getroot().iter("testcase"))
     failed = [f"{case.get('classname')} {case.get('name')}" for case in cases if _fails(case)]
     return {"passed": len(cases) - len(failed), "failed": failed, "seconds": round(monotonic() - started)}
@@ -251,10 +248,10 @@ def _save(results: dict[str, dict]) -> None:
     rows = [["", "settings", "training step in float32", "BLAS product", "cells that agree", "unit tests that pass"]]
     for name, result in results.items():
         settings = " ".join(f"`{key}={value}`" for key, value in by_name[name].settings.items())
-        told = [f"{part['passed']} of {part['passed'] + len(part['failed'])}" for part in _parts(result)]
-        told += ["not run"] * (2 - len(told))
+        counts = [f"{part['passed']} of {part['passed'] + len(part['failed'])}" for part in _parts(result)]
+        counts += ["not run"] * (2 - len(counts))
         hashes = [f"`{result['hashes'][probe]}`" for probe in ("training step in float32", "BLAS product")]
-        rows.append([f"{name}: {by_name[name].about}", settings or "none", *hashes, *told])
+        rows.append([f"{name}: {by_name[name].about}", settings or "none", *hashes, *counts])
     left_out = [machine.name for machine in MACHINES if machine.name not in results]
     note = (
         f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."

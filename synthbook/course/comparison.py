@@ -50,15 +50,15 @@ def differences(committed: Sequence[Output], executed: Sequence[Output], *, may_
     )
     if len(before) != len(after):
         return [f"{len(before)} outputs are committed, {len(after)} came: {_kinds(before)} against {_kinds(after)}"]
-    found = []
+    faults = []
     for number, (old, new) in enumerate(zip(before, after, strict=True), start=1):
         where = f"output {number} of {len(before)}" if len(before) > 1 else "the output"
         if _kinds([old]) != _kinds([new]):
-            found.append(f"{where} was {_kinds([old])} and is {_kinds([new])}")
+            faults.append(f"{where} was {_kinds([old])} and is {_kinds([new])}")
             continue
         for kind, text in _content(old).items():
-            found += [f"{where} ({kind}): {line}" for line in _compare(kind, text, _content(new)[kind], may_differ)]
-    return found
+            faults += [f"{where} ({kind}): {line}" for line in _compare(kind, text, _content(new)[kind], may_differ)]
+    return faults
 
 
 def _compare(kind: str, old: Any, new: Any, may_differ: float) -> list[str]:

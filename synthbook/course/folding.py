@@ -111,14 +111,14 @@ def _draws(statement: ast.AST, canvases: set[str]) -> bool:
 
 def _canvases(tree: ast.Module) -> set[str]:
     """The names that hold figures, axes and what was drawn on them."""
-    found = {"plt"}
+    canvases = {"plt"}
     for node in ast.walk(tree):  # outer statements first, so axes are known before the loop over them
-        if isinstance(node, ast.Assign) and _draws(node, found):
-            found |= _assigned(node)
+        if isinstance(node, ast.Assign) and _draws(node, canvases):
+            canvases |= _assigned(node)
         elif isinstance(node, ast.For):
             for target, values in _pairs(node.target, node.iter):
-                found |= _assigned(target) if _root(values) in found else set()
-    return found
+                canvases |= _assigned(target) if _root(values) in canvases else set()
+    return canvases
 
 
 def _pairs(target: ast.expr, values: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -52,9 +52,9 @@ def _minutes(path: Path) -> float:
 def _compare(cell: Any, executed: Sequence[Output], committed: Sequence[Output]) -> bool:
     """What nbval asks of a cell: whether the outputs agree; what differs goes where it reports from."""
     old, new = ([_sanitized(cell, output) for output in outputs] for outputs in (committed, executed))
-    found = differences(old, new, may_differ=cell.cell.metadata.get(nb.KEY, {}).get("may_differ", 0.0))
-    cell.comparison_traceback = [*found, ADVICE.format(name=cell.path.stem)] if found else []
-    return not found
+    faults = differences(old, new, may_differ=cell.cell.metadata.get(nb.KEY, {}).get("may_differ", 0.0))
+    cell.comparison_traceback = [*faults, ADVICE.format(name=cell.path.stem)] if faults else []
+    return not faults
 
 
 def _sanitized(cell: Any, output: Output) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from synthbook.privacy.mechanisms import check_budget
 ORDERS = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 11)])
 GRID, TAIL = 2e-4, 1e-15  # step of a privacy loss; mass that may be cut off, and is added to delta
 MOST_CELLS = 2**24
-KEPT = 256  # answers that are kept: who calibrates noise asks again for what was found
+CACHE_SIZE = 256  # results: a calibration of noise asks for the same ones again
 ADD_REMOVE, REPLACE_ONE = "add or remove one record", "replace one record"
 Numbers = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def renyi(run: Steps, orders: Numbers = ORDERS) -> Numbers:
     return np.array(_renyi(run, tuple(orders.tolist())))
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHE_SIZE)
 def _renyi(run: Steps, orders: tuple[float, ...]) -> tuple[float, ...]:
     sigma, q = run.noise, run.rate
     if q == 1:
@@ -98,7 +98,7 @@ def pld_epsilon(run: Steps, delta: float, *, neighbours: str = ADD_REMOVE, grid:
     return max(_epsilon(run, delta, removed, neighbours == REPLACE_ONE, grid) for removed in directions)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHE_SIZE)
 def _epsilon(run: Steps, delta: float, removed: bool, replaced: bool, grid: float) -> float:
     low, mass = _losses(run, removed, replaced, grid)
     cells, first = _window(low, mass, run.steps, grid)
@@ -192,7 +192,7 @@ def _least(losses: Numbers, mass: Numbers, delta: float) -> float:
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHE_SIZE)
 def prv_epsilon(run: Steps, delta: float) -> float:
     """Opacus' numerical accountant, from outside."""
     from opacus.accountants import PRVAccountant

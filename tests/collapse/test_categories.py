@@ -10,6 +10,7 @@ from synthbook.core.errors import HoldoutError, InvalidArgument, SynthbookError
 from synthbook.core.schema import Holdout
 
 
+@pytest.mark.slow
 def test_engines_agree():
     p = [0.6, 0.3, 0.08, 0.02]
     short = categories.refit_categories(p, 40, 5, 3_000, seed=0)
@@ -51,6 +52,7 @@ def test_branching_limits_of_the_ledger():
     assert np.isclose(theory.survival(0.1, 100, 100)[-1], 0.214, atol=5e-4)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8).filter(sum), st.integers(2, 50), st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_frequencies_stay_frequencies_and_the_dead_stay_dead(counts, n, seed):

@@ -25,12 +25,14 @@ def whole(id):
     return tuple(ACCEPTANCE[id](refit, categories, EXACT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ACCEPTANCE)
 def test_claim_holds(id):
     failed = [shown for shown in whole(id) if not shown.holds]
     assert not failed
 
 
+@pytest.mark.slow
 def test_acceptance_covers_every_part():
     for id in ACCEPTANCE:
         assert {shown.part for shown in whole(id)} == {part.id for part in ledger()[id].parts}

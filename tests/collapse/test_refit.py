@@ -16,6 +16,7 @@ def within(a, b, sigmas=4):
     return abs(a.mean() - b.mean()) <= sigmas * se
 
 
+@pytest.mark.slow
 def test_ledger_values_at_ten_rows():
     variance = refit.refit_gaussian(10, 20, 400_000, seed=0).variance
     for t, expected in ((1, 0.9), (5, 0.5905), (10, 0.3487), (20, 0.1216)):
@@ -29,6 +30,7 @@ def test_first_generation_is_the_fit_to_real_data():
     assert stats.kstest(first.mean[1], stats.norm(3, 2 / np.sqrt(10)).cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("tau", [1.0, 0.9])
 @pytest.mark.parametrize("n", [2, 5, 40])
@@ -42,6 +44,7 @@ def test_engines_agree(n, ddof, tau):
         assert stats.ks_2samp(short.mean[t], literal.mean[t]).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_engines_agree_in_three_dimensions():
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     short = refit.refit_gaussian_nd(12, 5, 20_000, seed=4, covariance=covariance)

@@ -34,6 +34,7 @@ def test_log_moments_by_integration(n):
     assert np.isclose(theory.log_variance_spread(n), second - first**2, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 25])
 def test_c4_by_integration(n):
     mean_s = integrate.quad(lambda u: np.sqrt(u / (n - 1)) * stats.chi2(n - 1).pdf(u), 0, np.inf)[0]

@@ -48,6 +48,7 @@ def test_tied_sliced_and_tracked_tensors_are_stored_as_they_look(tmp_path):
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(

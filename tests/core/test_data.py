@@ -45,6 +45,7 @@ def test_adult_has_the_published_numbers_of_rows(adult):
     assert complete == [30_162, 15_060]  # adult.names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "file"), [("train", "adult.data.gz"), ("test", "adult.test.gz")])
 def test_adult_is_the_file_value_by_value(adult, part, file):
     table = adult.train if part == "train" else adult.test.data

@@ -117,6 +117,7 @@ def test_an_idx_file_that_is_cut_off_or_too_long_is_refused(array, draw):
             data._idx(wrong)
 
 
+@pytest.mark.slow
 @some
 @given(st.lists(st.sampled_from(ADULT), min_size=1, max_size=30), st.booleans())
 def test_adult_keeps_every_value_of_any_rows(lines, as_in_test_file):

@@ -42,6 +42,7 @@ def adult_csv(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_adult_is_drafted_as_a_person_reviewed_it(adult_csv, tmp_path):
     drafted = draft_file(adult_csv, tmp_path / "schema.toml")
     reviewed, schema = data.schema_of("adult"), Schema.from_toml(tmp_path / "schema.toml")
@@ -56,6 +57,7 @@ def test_adult_is_drafted_as_a_person_reviewed_it(adult_csv, tmp_path):
     assert len(load_table(adult_csv, schema)) == 32_561
 
 
+@pytest.mark.slow
 def test_the_draft_asks_a_question_about_every_column_and_rule(adult_csv, tmp_path):
     draft_file(adult_csv, tmp_path / "schema.toml")
     lines = (tmp_path / "schema.toml").read_text().split("\n")
@@ -108,6 +110,7 @@ KINDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "values", "expected"), KINDS, ids=[row[0] for row in KINDS])
 def test_kinds(name, values, expected):
     assert kind(values, name) == expected
@@ -186,6 +189,7 @@ def test_a_file_that_does_not_fit_its_schema_is_refused(tmp_path, content, colum
     assert "a.csv" in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
 def test_encodings_and_delimiters(tmp_path, delimiter, encoding):
@@ -315,6 +319,7 @@ def test_what_would_hold_by_chance_is_not_proposed():
     assert not any(kind == "inequality" for kind, _ in rules(pd.DataFrame({"a": same, "b": same})))
 
 
+@pytest.mark.slow
 def test_independent_columns_give_no_rule_in_forty_tables():
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -338,6 +343,7 @@ CELLS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, data):
@@ -360,6 +366,7 @@ def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, data):
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_command_writes_prints_and_does_not_overwrite(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "real.csv", "age,sex\n" + "31,f\n40,m\n" * 20)

@@ -39,6 +39,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_refused_with_both_hashes_and_the_remedy(copied, damage):
     path = copied / FILE
@@ -265,6 +266,7 @@ def test_a_broken_archive_cannot_enter_the_manifest(copied, length):
     assert (copied / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_loading_tables_does_not_import_torch():
     script = "import sys; from synthbook.core import data; data.sms_spam(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT.parent).returncode == 0

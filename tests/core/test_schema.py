@@ -273,6 +273,7 @@ def schemas(draw) -> Schema:
     return Schema(made, draw(st.sampled_from(["public", "inferred"])), rules, entity)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(schemas())
 def test_every_schema_survives_being_written_and_read(schema):

@@ -76,6 +76,7 @@ def test_every_item_comes_once_with_its_own_seed(undisturbed: Path) -> None:
     assert read_provenance(undisturbed / MANIFEST).source == "a test"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_path: Path, jobs: int) -> None:
     seen: list[tuple[int, int]] = []
@@ -84,6 +85,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_pat
     assert seen[0] == (0, 95) and seen[-1] == (95, 95) and seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_shards_of_a_killed_worker_are_tried_again(undisturbed: Path, tmp_path: Path) -> None:
     said: list[str] = []
     pmap(SuicidalOnce(tmp_path / "mark"), PLAN, tmp_path / "run", jobs=2, origin=ORIGIN, say=said.append)

@@ -285,11 +285,11 @@ def test_each_check_adds_one_line_to_the_log(tmp_path: Path, monkeypatch: pytest
 
 
 def numbers(line: str) -> tuple[str, str, str | None]:
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"✓ something measured: (\S+) measured, (?:at least )?(\S+?) expected(?:, (?:tolerance|exact to) (\S+))?", line
     )
-    assert found, line
-    return found[1], found[2], found[3]
+    assert match, line
+    return match[1], match[2], match[3]
 
 
 @given(st.floats(-999.0, 999.0), st.floats(-0.99, 0.99), st.floats(1e-9, 99.0))

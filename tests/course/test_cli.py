@@ -33,6 +33,7 @@ def inside(book: Book, monkeypatch: pytest.MonkeyPatch) -> Book:
     return book
 
 
+@pytest.mark.slow
 def test_a_run_for_people_and_for_machines(inside: Book, capsys: pytest.CaptureFixture[str]) -> None:
     inside.write("01_claims", "from synthbook.course import claim", CHECKS)
     inside.write("02_fails", "x = 1", "assert x == [2]")
@@ -61,6 +62,7 @@ def test_a_run_for_people_and_for_machines(inside: Book, capsys: pytest.CaptureF
     assert f"0 of {len(ledger())} claims shown, 0 hold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_refuted_claim_fails_the_run(inside: Book, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = f"claim({CLAIM.id!r}, part={CLAIM.parts[0].id!r}, measured=2, expected=1, tolerance=0)"
     inside.write("01", "from synthbook.course import claim", wrong)
@@ -69,6 +71,7 @@ def test_a_refuted_claim_fails_the_run(inside: Book, capsys: pytest.CaptureFixtu
     assert next(row for row in rows if row["id"] == CLAIM.id)["holds"] is False
 
 
+@pytest.mark.slow
 def test_the_site_comes_last_and_in_spite_of_failures(
     inside: Book, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_claims_of_committed_notebooks(
     assert "✗" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,6 +153,7 @@ def test_a_book_without_notebooks_is_bad_input(
     assert "give a folder that holds at least one notebook (*.ipynb)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_environment_may_name_the_profile(
     inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,12 +210,14 @@ def test_data_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert document["ok"] is False and document["files"][0]["holds"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["course", "run"], ["course", "site"], ["claims"], ["doctor"], ["data", "verify"]])
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert f"synthbook {' '.join(command)}" in capsys.readouterr().out.partition("Example")[2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_outside_of_a_notebook(
     inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +250,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(
     assert json.loads(capsys.readouterr().out) == {"error": message}
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_hide_what_ran(
     inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +265,7 @@ def test_a_full_disk_does_not_hide_what_ran(
     assert "✗ No space left on device" in out and out.endswith("1 notebook: 1 done\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_went_away_does_not_end_the_run(inside: Book) -> None:
     inside.write("01", "1")
     inside.write("02", "1")

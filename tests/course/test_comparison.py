@@ -168,6 +168,7 @@ def figure(ratio=1.0, color="C0", size=(4, 3), blank=False, shift=0.0):
     return picture.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [{"blank": True}, {"ratio": 0.8}, {"shift": 0.05}, {"size": (4, 3.1)}, {"color": "white"}, {"color": "C3"}],

@@ -36,6 +36,7 @@ def test_an_exception_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.level, finding.found) == ("fail", "RuntimeError: boom") and finding.advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", doctor.CHILDREN)
 def test_compiled_libraries_work_here(name: str) -> None:
     require(find_spec(name.lower()), f"{name} is not installed")

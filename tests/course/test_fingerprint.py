@@ -65,6 +65,7 @@ def test_modules_are_found_through_one_another(source: str, expected: set[str], 
     assert names(source, package) == expected
 
 
+@pytest.mark.slow
 def test_the_scan_agrees_with_what_python_loads() -> None:
     """Oracle: the import system. Whatever an import of ours really loads must be in the scan."""
     source = "from synthbook.course import claim, predict\nimport synthbook.core.provenance"

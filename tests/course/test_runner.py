@@ -68,6 +68,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Book, dict[str, Job
     return book, jobs_of(book, Settings(cell_timeout=2)), before
 
 
+@pytest.mark.slow
 def test_one_failure_does_not_stop_the_others(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
     statuses = {name: job.status for name, job in mixed[1].items()}
     assert statuses.pop("01_good") == statuses.pop("08_environment") == "done"
@@ -188,6 +189,7 @@ def odd_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     return {job.name: job for job in outcome.jobs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_one_odd_notebook_does_not_stop_the_others(name: str, odd_ones: dict[str, Job]) -> None:
     job, reason = odd_ones[name], ODD[name][1]
@@ -197,6 +199,7 @@ def test_one_odd_notebook_does_not_stop_the_others(name: str, odd_ones: dict[str
         assert job.status == "done", job.failure
 
 
+@pytest.mark.slow
 def test_a_copy_with_a_matching_fingerprint_but_no_time_runs_again(book: Book) -> None:
     book.write("01", "1")
     jobs_of(book)
@@ -205,6 +208,7 @@ def test_a_copy_with_a_matching_fingerprint_but_no_time_runs_again(book: Book) -
     assert jobs_of(book)["01"].status == "done"
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -228,6 +232,7 @@ def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
     assert next(row for row in outcome.board.rows if row["id"] == claim.id)["holds"] is False
 
 
+@pytest.mark.slow
 def test_an_error_of_the_runner_is_not_called_the_kernels_death(book: Book) -> None:
     book.write("01", "1")
     job = jobs_of(book, Settings(cell_timeout=float("inf")))["01"]
@@ -235,6 +240,7 @@ def test_an_error_of_the_runner_is_not_called_the_kernels_death(book: Book) -> N
     assert "died" not in job.failure.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["data", "~/data"])
 def test_kernels_get_the_data_folder_that_the_runner_sees(
     named: str, book: Book, monkeypatch: pytest.MonkeyPatch
@@ -250,6 +256,7 @@ def test_kernels_get_the_data_folder_that_the_runner_sees(
     assert book.copy("01")["cells"][1].outputs[0].text == f"{book.root / 'data'}\n"
 
 
+@pytest.mark.slow
 def test_memory_includes_children_and_what_was_freed(book: Book) -> None:
     hold = "import subprocess, sys\nmine = bytearray(150 * 2**20)\n"
     child = "import time; x = bytearray(100 * 2**20); print(1, flush=True); time.sleep(0.5)"
@@ -262,6 +269,7 @@ def test_memory_includes_children_and_what_was_freed(book: Book) -> None:
     assert facts["peak_mib"] == peaks["01"] and 0 < facts["minutes"] < 0.5 and facts["profile"] == "quick"
 
 
+@pytest.mark.slow
 def test_two_jobs_run_side_by_side(book: Book) -> None:
     wait = (
         "import pathlib, time\npathlib.Path('../{mine}').touch()\n"
@@ -273,6 +281,7 @@ def test_two_jobs_run_side_by_side(book: Book) -> None:
     assert statuses == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_one_job_runs_one_after_the_other(book: Book) -> None:
     alone = (
         "import pathlib, time\nlock = pathlib.Path('../lock')\n"
@@ -283,6 +292,7 @@ def test_one_job_runs_one_after_the_other(book: Book) -> None:
     assert [job.status for job in jobs_of(book, Settings(jobs=1)).values()] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_what_makes_a_notebook_run_again(book: Book) -> None:
     count = "import pathlib\nwith open('../runs', 'a') as f: f.write('x')"
     source = book.write("01", count)
@@ -305,6 +315,7 @@ def test_what_makes_a_notebook_run_again(book: Book) -> None:
     assert jobs_of(book, Settings(profile="full"))["01"].status == "done" and runs() == 5
 
 
+@pytest.mark.slow
 def test_a_failure_is_not_hidden_by_an_older_success(book: Book) -> None:
     book.write("01", "import pathlib\nassert not pathlib.Path('../broken').exists()")
     assert jobs_of(book)["01"].status == "done"
@@ -327,6 +338,7 @@ PNG = base64.b64encode(
 ).decode()
 
 
+@pytest.mark.slow
 def test_update_writes_back_what_was_executed(book: Book) -> None:
     source = book.write("01", "x = 6 * 7", "x", PIXEL.format(PNG), export="docs/figures/x.png")
     job = jobs_of(book, Settings(update=True))["01"]
@@ -343,6 +355,7 @@ def test_update_writes_back_what_was_executed(book: Book) -> None:
     assert not list(book.root.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_update_runs_what_is_committed_without_being_whole(book: Book) -> None:
     source = book.write("01", "1", "2")
     jobs_of(book, Settings(update=True))
@@ -352,6 +365,7 @@ def test_update_runs_what_is_committed_without_being_whole(book: Book) -> None:
     assert jobs_of(book, Settings(update=True))["01"].status == "done"
 
 
+@pytest.mark.slow
 def test_update_gives_an_unchanged_notebook_its_measured_values_back(book: Book) -> None:
     code = ["with open('../runs', 'a') as f: f.write('x')", PIXEL.format(PNG)]
     source = book.write("01", *code, export="x.png")
@@ -369,6 +383,7 @@ def test_update_gives_an_unchanged_notebook_its_measured_values_back(book: Book)
     assert not list(book.root.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_update_leaves_a_failed_notebook_and_one_without_its_picture(book: Book) -> None:
     paths = [
         book.write("01", "1 / 0"),
@@ -383,6 +398,7 @@ def test_update_leaves_a_failed_notebook_and_one_without_its_picture(book: Book)
     assert [path.read_bytes() for path in paths] == before and not (book.root.parent / "x.png").exists()
 
 
+@pytest.mark.slow
 def test_update_does_not_overwrite_an_author_who_types_meanwhile(book: Book) -> None:
     source = book.write("01", "with open('01.ipynb', 'a') as f: f.write(' ')")
     before = source.read_bytes()
@@ -391,6 +407,7 @@ def test_update_does_not_overwrite_an_author_who_types_meanwhile(book: Book) -> 
     assert source.read_bytes() == before + b" "
 
 
+@pytest.mark.slow
 def test_claims_land_in_the_metadata(book: Book) -> None:
     book.write("01", CLAIM.format(id="C7.2-1", part="nope", m=1))
     from synthbook.course.claims import ledger
@@ -423,6 +440,7 @@ def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book, monkeypa
     assert not any(file.exists() for file in left)
 
 
+@pytest.mark.slow
 def test_the_lock_is_held_until_the_board_is_written(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object) -> None:
         with pytest.raises(SynthbookError, match="another run is going on"):
@@ -475,6 +493,7 @@ os.rename('../pids.part', '../pids')
 ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock: no thread of the kernel can run"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_stopped_runner_leaves_nothing_behind(book: Book, sign: signal.Signals, code: int, tmp_path: Path) -> None:
     temporary = tmp_path / "t"
@@ -497,6 +516,7 @@ def test_a_stopped_runner_leaves_nothing_behind(book: Book, sign: signal.Signals
     assert nb.is_whole(book.copy("01_quick"))
 
 
+@pytest.mark.slow
 def test_an_unchanged_book_is_done_at_once(book: Book) -> None:
     book.write("01", "1")
     jobs_of(book)

@@ -10,6 +10,7 @@ from tests.evaluation.acceptance import ACCEPTANCE, MODULES
 from tests.mutation import mutant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ACCEPTANCE)
 def test_claim_holds(id):
     failed = [shown for shown in ACCEPTANCE[id](SimpleNamespace(**MODULES)) if not shown.holds]

@@ -100,6 +100,7 @@ def test_rows_that_differ_in_one_category_lie_one_apart():
     assert np.linalg.norm(x[0] - x[1]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 10**6), st.randoms(use_true_random=False))
 def test_any_table_gives_finite_features_in_the_order_of_its_rows(n, m, seed, random):
@@ -201,6 +202,7 @@ def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
     np.testing.assert_allclose(image_features(images.numpy()[:3], net=name), x[:3], atol=1e-4)  # chunks do not matter
 
 
+@pytest.mark.slow
 def test_shipped_nets_are_small_true_and_described():
     test_parts = {"digits-cnn": data.digits().test.data, "fashion-cnn": data.fashion_mnist().test.data}
     for name, least in (("fashion-cnn", 0.88), ("digits-cnn", 0.95)):
@@ -261,6 +263,7 @@ def test_a_damaged_or_missing_shipped_net_says_how_to_restore_it(tmp_path, monke
         image_features(np.zeros((1, 1, 8, 8)), net="digits-cnn")
 
 
+@pytest.mark.slow
 def test_training_writes_the_same_bytes_again_and_leaves_torch_alone(tmp_path, capsys):
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     assert (
@@ -329,6 +332,7 @@ def a_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mobilenet, "SHA256", sha256_file(path))
 
 
+@pytest.mark.slow
 def test_mobilenet_resizes_repeats_and_normalises(tmp_path, monkeypatch):
     model = random_mobilenet()
     path = a_package(tmp_path, monkeypatch, model.state_dict())
@@ -357,6 +361,7 @@ def test_mobilenet_without_its_package_says_what_to_install(monkeypatch):
         image_features(np.zeros((1, 1, 28, 28)), net="mobilenet_v2")
 
 
+@pytest.mark.slow
 def test_mobilenet_tells_digits_apart(tmp_path, monkeypatch):
     """With the published weights where they are installed; else with random ones: shapes survive them."""
     from sklearn.neighbors import KNeighborsClassifier

@@ -89,6 +89,7 @@ def test_bias_scales_with_the_covariance_and_ignores_constant_features():
     assert finite_sample_bias(np.zeros((2, 2)), 10, 10) == 0
 
 
+@pytest.mark.slow
 def test_extrapolation_finds_a_real_difference():
     found = [extrapolate(draws(i, 400, 8), draws(i + 500, 300, 8) + 0.2, seed=i) for i in range(60)]
     assert abs(np.mean(found) - 8 * 0.2**2) < 4 * np.std(found) / np.sqrt(60) + 0.01

@@ -55,6 +55,7 @@ def test_share_copies_and_auc_equal_a_double_loop(make):
     assert found.copies_expected == pytest.approx(np.mean([tuple(row) in rows for row in holdout]) * len(synthetic))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda seed, n: draws(seed, n, 4), mixed])
 def test_honest_rows_lie_inside_their_band_and_half_of_the_time_near_training_rows(make):
     found = [novelty(make(3 * i, 800), make(3 * i + 1, 300), make(3 * i + 2, 300), seed=i) for i in range(25)]
@@ -71,6 +72,7 @@ def wide_of_band(code, runs: int = 40) -> int:
     return sum(not result.low <= result.share <= result.high for result in found)
 
 
+@pytest.mark.slow
 def test_a_binomial_band_would_accuse_honest_generators():
     binomial = mutant(module, "sd = float(np.sqrt(((shares[1:] - 0.5) ** 2).mean()))", "sd = 0.5 / np.sqrt(len(s))")
     assert wide_of_band(module) == 0
@@ -160,6 +162,7 @@ def test_bad_arrays_are_named():
         novelty(draws(1, 20, 3), good, good, seed=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(*[arrays(float, st.tuples(st.integers(2, 12), st.just(2)), elements=st.floats(-1e9, 1e9)) for _ in range(3)])
 def test_every_number_is_finite_and_a_share_is_one(synthetic, train, holdout):

@@ -29,6 +29,7 @@ def four(real, synthetic, **kwargs) -> list[float]:
     return [found.precision, found.recall, found.density, found.coverage]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"n{case['inputs']['n']}-d{case['inputs']['d']}")
 def test_equal_to_the_package(case):
     arrays = inputs.make(**case["inputs"])

@@ -76,6 +76,7 @@ def failed(report: Report, question: str) -> set[str]:
     return {line.metric for line in report.lines if line.question == question and not line.passes}
 
 
+@pytest.mark.slow
 def test_fresh_rows_pass_all_four_questions_whatever_the_seed(reports: dict[str, Report]) -> None:
     for name in ("fresh", "fresh, other sizes"):
         assert set(reports[name].answers.values()) == {True}
@@ -121,6 +122,7 @@ def test_a_collapsed_generator_has_precision_and_no_recall(reports: dict[str, Re
     assert handful["real"] is handful["varied"] is handful["new"] is False
 
 
+@pytest.mark.slow
 def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
     swapped = evaluate(GENERATORS["collapsed"], Holdout(HELD), REAL, SCHEMA, seed=0)
     line = {line.metric: line.value for line in swapped.lines}
@@ -161,6 +163,7 @@ def test_no_verdict_without_novelty_or_without_a_reference(reports: dict[str, Re
                 show(report)
 
 
+@pytest.mark.slow
 def test_what_is_refused_before_any_work() -> None:
     held = Holdout(HELD)
     for real, synthetic in ((held, REAL), (REAL, held)):
@@ -192,6 +195,7 @@ def test_what_is_refused_before_any_work() -> None:
         evaluate(REAL, held, other, SCHEMA)
 
 
+@pytest.mark.slow
 def test_one_column_constant_columns_and_holes_give_defined_values() -> None:
     one = Schema(COLUMNS[:1], "inferred")
     report = evaluate(REAL[["x"]], Holdout(HELD[["x"]]), truth(3)[["x"]], one)
@@ -217,6 +221,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     evil = '<script src="https://example.org/x.js">&"'
     columns = (*COLUMNS[:2], Column(evil, "categorical", categories=("a", "b", "rare", evil)), COLUMNS[3])
@@ -248,6 +253,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RULED = ["--holdout", "test.csv", "--schema", "schema.toml"]
 
 
+@pytest.mark.slow
 def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "real.csv", "fresh.csv", *RULED, "--target", "label", "--out", "fresh.html"]) == 0
     printed = capsys.readouterr()
@@ -263,6 +269,7 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     assert main(["evaluate", "--help"]) == 0 and "--holdout test.csv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -204,6 +204,7 @@ values = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(values, values)
 @pytest.mark.filterwarnings("ignore:.*(constant|missing|do not vary)")

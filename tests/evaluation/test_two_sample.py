@@ -16,6 +16,7 @@ def draws(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+@pytest.mark.slow
 def test_the_trees_do_not_tell_perfect_samples_apart():
     found = [classifier_test(draws(i, 500, 3), draws(i + 100, 700, 3), seed=i) for i in range(5)]
     assert not any(test.told_apart for test in found)
@@ -23,6 +24,7 @@ def test_the_trees_do_not_tell_perfect_samples_apart():
     assert found[0].high == pytest.approx(0.5 + 3.3 * 0.5 / np.sqrt(500))
 
 
+@pytest.mark.slow
 def test_equal_marginals_with_another_dependence_are_told_apart_by_trees_and_not_by_a_line():
     x = draws(1, 3000, 2)
     linked = np.column_stack([x[:, 0], 0.9 * x[:, 0] + np.sqrt(1 - 0.81) * x[:, 1]])
@@ -56,6 +58,7 @@ def test_pmse_equals_a_fit_by_scikit_learn(m):
     assert found.null_fitted == pytest.approx(c * (1 - c) ** 2 * 4 / (300 + m))
 
 
+@pytest.mark.slow
 def test_pmse_nulls_hold_for_unequal_sizes():
     rng = np.random.default_rng(8)
     fresh, fitted = [], []
@@ -118,6 +121,7 @@ def test_bad_arrays_are_named(measure):
             measure(good, bad)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     arrays(float, (60, 3), elements=st.floats(-1e6, 1e6)),

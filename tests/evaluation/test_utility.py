@@ -121,6 +121,7 @@ def test_no_smaller_trial_where_there_are_as_many_synthetic_rows():
     assert set(found.protocol) == {"TRTR", "TSTR", "TRTS"}
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(2)
     train = noisy(300, rng)
@@ -225,6 +226,7 @@ def test_large_tables_are_cut_the_same_way_and_the_seed_decides():
     assert not found.equals(utility(train, train, test, target="y", seed=4, models=FAST, max_rows=120))
 
 
+@pytest.mark.slow
 def test_the_four_default_models_run_and_repeat_themselves():
     assert list(default_models()) == ["logistic regression", "random forest", "gradient boosting", "1-NN"]
     rng = np.random.default_rng(9)
@@ -269,6 +271,7 @@ def test_what_cannot_be_predicted_is_refused():
             utility(table, table, test, target="y", seed=0, **wrong)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 @pytest.mark.filterwarnings("ignore")
@@ -289,6 +292,7 @@ def test_small_odd_tables_have_scores_in_bounds_or_nan(data):
 # ── least squares and intervals, where everything is known ───────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0.0, 0.6])
 def test_the_fast_simulation_agrees_with_fitting_every_row(lost):
     rng, d, n_r, n_s, runs = np.random.default_rng(1), 3, 20, 30, 4000

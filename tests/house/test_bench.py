@@ -156,6 +156,7 @@ def subjects(tmp_path, monkeypatch):
     return {name: harness.Subject(name, "bench_subjects", name) for name in ("big", "small", "broken")}
 
 
+@pytest.mark.slow
 def test_time_and_memory_belong_to_the_call_alone(subjects):
     x = np.ones(2**23)  # 64 MiB that neither of them adds
     measured = harness.alternate([subjects["big"], subjects["small"]], {"x": x}, rounds=2)

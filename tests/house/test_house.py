@@ -76,6 +76,7 @@ USERS |= (
 )
 
 
+@pytest.mark.slow
 def test_no_module_imports_torch_or_pybullet_before_it_is_used():
     assert set(MODULES) > USERS
     imports = f"import sys, importlib; [importlib.import_module(m) for m in {sorted(set(MODULES) - USERS)}]"

@@ -24,6 +24,7 @@ def steps(path):
     return [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "pattern"),
     [

@@ -80,6 +80,7 @@ def texts(answers: Iterable[Answer]) -> list[str]:
 # ── what may be over soon ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASSING)
 def test_what_fails_once_is_asked_again_and_what_fails_always_says_why_and_loses_nothing(
     name: str, server: Rude, tmp_path: Path
@@ -100,6 +101,7 @@ def test_what_fails_once_is_asked_again_and_what_fails_always_says_why_and_loses
     assert texts(again.ask(before)) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LATE)
 def test_a_try_ends_in_its_time_however_the_answer_is_drawn_out(name: str, server: Rude) -> None:
     server.always, began = LATE[name], time.monotonic()
@@ -108,6 +110,7 @@ def test_a_try_ends_in_its_time_however_the_answer_is_drawn_out(name: str, serve
     assert 0.3 <= time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_after_a_try_that_was_late_comes_another(server: Rude) -> None:
     server.script.append(is_silent)
     client, asks = asking(server, patience=Patience(seconds=1, tries=2)), questions(1)
@@ -141,6 +144,7 @@ def test_a_model_that_has_nothing_to_say_has_said_that(server: Rude, tmp_path: P
 # ── what will not pass ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manner", "why"),
     [
@@ -226,6 +230,7 @@ def test_waiting_doubles_and_is_as_long_as_the_server_wants(server: Rude) -> Non
 # ── order, number, content ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
 def test_answers_keep_the_order_and_no_more_are_out_than_allowed(concurrency: int, server: Rude) -> None:
     rng = random.Random(0)
@@ -308,6 +313,7 @@ def test_an_error_does_not_wait_for_the_others(server: Rude) -> None:
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_at_once_whatever_is_out(server: Rude, tmp_path: Path) -> None:
     server.always, running = is_silent, child(RUN, server.url, tmp_path / "a.jsonl")
     while len(server.bodies) < 4 and running.poll() is None:
@@ -365,6 +371,7 @@ def test_what_openais_variables_name_is_for_another_server(server: Rude, monkeyp
     assert "theirs" not in str(server.heads) and server.heads[0]["authorization"] == f"Bearer {SECRET}"
 
 
+@pytest.mark.slow
 def test_seeds_differ_from_sample_to_sample_and_not_from_run_to_run(server: Rude) -> None:
     same = [Ask((Message("user", "the same"),), Sampling(seed=5), k) for k in range(30)]
     other = [Ask((Message("user", "the same"),), Sampling(seed=6), k) for k in range(30)]
@@ -561,6 +568,7 @@ KEY_MUTANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "old", "new"), KEY_MUTANTS)
 def test_a_client_that_shows_the_key_is_found_out(
     module: ModuleType,
@@ -787,6 +795,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_another_process_may_read_but_not_write(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     holder = child("cache = Replay(path, model='tiny'); cache.put(asks[0], Answer('a')); print('ready', flush=True)\n"
@@ -819,6 +828,7 @@ def held(path: Path) -> list[tuple[str, int]]:
     return [(ask.messages[0].content, ask.seed) for ask in ASKS if cache.get(ask)]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_asks_again_for_nothing_that_it_was_told(server: Rude, tmp_path: Path) -> None:
     server.always, path = slow(0.03), tmp_path / "a.jsonl"
     known: list[tuple[str, int]] = []
@@ -858,6 +868,7 @@ print(len(client.replay))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 5_001])
 def test_a_full_disk_costs_no_answer_that_was_kept(size: int, server: Rude, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
@@ -940,6 +951,7 @@ MUTANTS = [(replay, *row) for row in IN_REPLAY]
 MUTANTS += [(client_module, *row) for row in IN_CLIENT] + [(exchange, *row) for row in IN_EXCHANGE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "old", "new", "check"), MUTANTS)
 def test_broken_ones_are_found_out(
     module: ModuleType,
@@ -955,6 +967,7 @@ def test_broken_ones_are_found_out(
         checks[check]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "same", "names"),
     [

@@ -28,6 +28,7 @@ def test_a_student_of_clean_labels_is_its_teacher() -> None:
     assert np.abs(found["student"] - found["teacher"]).max() < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [30, 80])
 @pytest.mark.parametrize("drawn", [25, 100])
 @pytest.mark.parametrize("noise", [0.5, 2.0])
@@ -58,6 +59,7 @@ def test_a_student_of_something_else_does_not_follow_the_formula(old: str, new: 
     assert abs(found["student"].mean() - theory) > 0.03 * theory
 
 
+@pytest.mark.slow
 def test_a_student_with_the_better_prejudice_outdoes_its_teacher_and_not_the_real_rows() -> None:
     found = pd.DataFrame([distill.better_bias(seed=seed) for seed in range(6)])
     assert (found["student"] > found["teacher"] + 0.05).all()

@@ -116,6 +116,7 @@ def _pattern(sentence: str) -> re.Pattern[str]:
     return re.compile(re.escape(sentence).replace(r"\{a\}", r"\d").replace(r"\{b\}", r"\d"))
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_model_that_misreads_and_slips_is_what_is_right(box: Sandbox) -> None:
     records, problems = engine.sums(scripted(misreading), 0)
     kept, (entry,) = engine.visible_sums(records, problems, box)
@@ -166,6 +167,7 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
     assert found["right"] > 0.6 > found["wrong"] + 0.2, found
 
 
+@pytest.mark.slow
 def test_a_student_hears_the_answers_alone_and_answers_whatever_it_is_asked() -> None:
     records = [Record("r", f"Say {word}", word, "") for word in ("red", "blue", "green")] * 3
     taught = student.Student.taught(records, seed=0, steps=120)

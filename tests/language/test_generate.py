@@ -200,6 +200,7 @@ def share_found(memory: NearDuplicates, similar: float) -> float:
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.2, 0.4, 0.6, 0.8])
 def test_near_copies_are_found_whatever_similarity_is_asked_for(threshold: float) -> None:
     assert share_found(engine.remembering(threshold), threshold + 0.15) >= 0.9
@@ -247,6 +248,7 @@ def test_an_answer_that_was_cut_off_or_held_back_is_dropped(tmp_path: Path) -> N
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
     server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
     assert not any(SECRET.encode() in content for content in contents(folder).values())
 
 
+@pytest.mark.slow
 def test_a_second_run_asks_nothing_twice_or_is_refused(
     server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +328,7 @@ def test_a_second_run_asks_nothing_twice_or_is_refused(
     assert contents(folder) == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(server: Rude, tmp_path: Path) -> None:
     quiet, killed = new(tmp_path, "quiet"), tmp_path / "killed" / "quiet"
     assert main(reported(quiet, n=24)) == 0
@@ -365,6 +369,7 @@ def known(path: Path) -> set[int]:
     return {Ask((), Sampling(seed=0), number).seed for number in numbers}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_it_writes_goes_on(
     server: Rude, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +397,7 @@ def test_a_run_that_is_stopped_while_it_writes_goes_on(
         assert contents(stopped) == contents(quiet)
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_ends_the_run_and_what_it_gave_stays(
     server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -405,6 +411,7 @@ def test_a_server_that_refuses_ends_the_run_and_what_it_gave_stays(
     assert main(command(folder, "--resume")) == 0 and not kept & {body["seed"] for body in server.bodies[before:]}
 
 
+@pytest.mark.slow
 def test_fewer_than_wanted_are_written_and_the_exit_code_says_so(
     server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -449,6 +456,7 @@ REFUSED: list[tuple[list[str], str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "toml", "says"), REFUSED, ids=[says for _, _, says in REFUSED])
 def test_what_is_wrong_is_said_before_anything_is_asked(
     more: list[str], toml: str, says: str, server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -473,6 +481,7 @@ def test_the_local_model_is_not_started_for_a_task_with_a_fault(
     assert not (folder / "data.jsonl.ledger.json").exists()
 
 
+@pytest.mark.slow
 def test_files_of_others_are_left_alone(server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = new(tmp_path, "reviews")
     seeds = (folder / "seeds.jsonl").read_bytes()
@@ -508,6 +517,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nothing(
     assert main(["generate", str(folder / "task.toml")]) == 2 and "--dry-run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seeds_that_a_model_wrote_make_data_one_generation_further(server: Rude, tmp_path: Path) -> None:
     first, second = new(tmp_path, "first"), new(tmp_path, "second", TASK.replace("seeds.jsonl", "../first/data.jsonl"))
     assert main(command(first)) == 0
@@ -541,6 +551,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_nothing_that_a_model_or_a_file_says_leaves_its_record_or_the_page(
     server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

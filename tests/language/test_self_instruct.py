@@ -127,6 +127,7 @@ def test_as_long_as_one_task_has_grown_seven_written_ones_are_shown() -> None:
     assert [sum(text in written for text in shown(ask)) for ask in heard] == [8, 7, 7]
 
 
+@pytest.mark.slow
 def test_a_replay_asks_the_same_a_longer_run_begins_with_it_and_another_seed_asks_something_else() -> None:
     def keys(seed: int, rounds: int) -> list[str]:
         model, heard = watched(grammar.author())
@@ -168,6 +169,7 @@ def sums_up(pool: Pool) -> None:
         assert len(one.likeness) == one.ledger[1].came
 
 
+@pytest.mark.slow
 def test_no_two_tasks_of_the_pool_are_alike_and_every_drop_has_its_reason() -> None:
     pool = grow(grammar.author(), SEEDS, rounds=20)
     assert highest(pool.tasks) < MOST_ALIKE and len(pool.grown) > 40
@@ -184,6 +186,7 @@ ECHO = in_turn("Compare both lists of people and say who is missing.")
 OLD = in_turn(*(bold(k) for k in (0, 1, 2, 0, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "old", "new", "author", "side_by_side"),
     [
@@ -500,6 +503,7 @@ def trial_holds(row: Mapping[Any, Any]) -> bool:
     return row["pairwise"] < MOST_ALIKE and row["acceptance"] <= -0.9 and row["duplicates"] >= 0.3
 
 
+@pytest.mark.slow
 def test_five_seeds_bear_the_claim_and_the_first_is_what_runs_now() -> None:
     trials = read_trials(data_folder() / grammar.TRIALS)
     assert len(trials) == 5
@@ -507,6 +511,7 @@ def test_five_seeds_bear_the_claim_and_the_first_is_what_runs_now() -> None:
     assert grammar.trial("grammar", seed=0) == trials.iloc[0].to_dict()
 
 
+@pytest.mark.slow
 def test_the_experiment_compares_pools_of_the_same_size() -> None:
     filtered, unfiltered = grammar.experiment(seed=7)
     assert len(filtered.tasks) == len(unfiltered.tasks) > 100
@@ -519,6 +524,7 @@ def test_the_experiment_compares_pools_of_the_same_size() -> None:
     assert shares[0] > 0.5 > 0.1 > shares[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -99,6 +99,7 @@ def test_the_child_is_told_all_and_is_gone_at_the_end(fake: Path) -> None:
     assert gone(child.pid, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "why"),
     [
@@ -123,6 +124,7 @@ def test_a_child_that_takes_for_ever_is_not_waited_for(fake: Path, monkeypatch: 
     assert time.monotonic() - began < 5 and not children()
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_for_us_and_not_for_the_child(fake: Path) -> None:
     with local_server(fake):
         (child,) = children()
@@ -131,6 +133,7 @@ def test_ctrl_c_is_for_us_and_not_for_the_child(fake: Path) -> None:
     assert gone(child.pid, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["ready", "loading"])
 def test_no_child_outlives_us(moment: str, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if moment == "loading":

@@ -35,6 +35,7 @@ def box() -> Iterator[Sandbox]:
 # ── problems ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_teacher_slips_and_misreads_as_often_as_it_was_told() -> None:
     made = list(ProblemTeacher(slip=0.2, misread=0.1, hard=0.5, repeats=0.0).records(6_000, seed=0))
     for kind, slip in (("more", 0.2), ("each", 0.5)):
@@ -52,6 +53,7 @@ def test_the_teacher_slips_and_misreads_as_often_as_it_was_told() -> None:
         ProblemTeacher(slip=1.0)
 
 
+@pytest.mark.slow
 def test_running_finds_slips_and_no_misreading(box: Sandbox) -> None:
     made = list(ProblemTeacher(misread=0.2, repeats=0.0).records(300, seed=3))
     flow, ledger = run(made, {"runs": runs(box)})
@@ -81,6 +83,7 @@ def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
         Student.of([Record("a", "p", "no idea")])
 
 
+@pytest.mark.slow
 def test_a_trial_of_teaching_measures_its_sets(box: Sandbox) -> None:
     made, ledger = teaching.sets(list(ProblemTeacher().records(150, seed=0)), box)
     assert [entry.stayed for entry in ledger] == [len(made[entry.stage]) for entry in ledger] and len(ledger) == 3
@@ -109,6 +112,7 @@ def test_the_oracle_knows_weights() -> None:
         oracle("The parcel is blue.")
 
 
+@pytest.mark.slow
 def test_preserving_edits_preserve_and_breaking_ones_are_noticed() -> None:
     rng = np.random.default_rng(0)
     said = [statement(rng) for _ in range(1_000)]
@@ -133,6 +137,7 @@ def test_preserving_edits_preserve_and_breaking_ones_are_noticed() -> None:
     assert [oracle(text) for text in edited] != [oracle(text) for text in said]
 
 
+@pytest.mark.slow
 def test_a_true_symmetry_helps_and_a_false_one_hurts() -> None:
     for true in (True, False):
         errors = symmetry(true, draws=12)
@@ -155,6 +160,7 @@ def test_a_reader_doubts_labels_of_real_messages() -> None:
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
     torch.set_num_threads(1)
@@ -166,6 +172,7 @@ def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> No
     assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
 
 
+@pytest.mark.slow
 def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
     monkeypatch.setattr(noise, "STUDENT_STEPS", 3)

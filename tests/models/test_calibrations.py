@@ -42,6 +42,7 @@ def test_a_trial_on_points_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> No
             coverage.cover(unknown, seed=0)
 
 
+@pytest.mark.slow
 def test_calibrate_modes_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_loss_that_is_looked_at_is_the_floor_for_the_exact_predictor() -> No
     assert untrained > 1.5  # two numbers of variance 1
 
 
+@pytest.mark.slow
 def test_the_sketch_learns() -> None:
     table = Schedule.linear(1_000)
     short, long = (sketch.train_sketch(sketch.VARIANCES, table, seed=0, steps=steps) for steps in (2, 200))
@@ -139,6 +141,7 @@ def test_score_models_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(command) == 2 and "--force" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_trial_on_tables_repeats_itself_and_knows_whose_rows_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "ROWS", 400)
     monkeypatch.setattr(choosing, "MANY", 800)
@@ -157,6 +160,7 @@ def test_a_trial_on_tables_repeats_itself_and_knows_whose_rows_it_saw(monkeypatc
         choosing.trial("no such family", seed=0)
 
 
+@pytest.mark.slow
 def test_the_toy_is_what_it_says_and_its_score_knows_its_faults() -> None:
     real = rare.toy(50_000, seed=0)
     good = rare.score_toy(real)

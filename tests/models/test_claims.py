@@ -19,6 +19,7 @@ def test_forward_ends_in_noise() -> None:
     assert not acceptance.forward_ends_in_noise(mutant(schedule, "if rescale else 1", "if True else 1"))
 
 
+@pytest.mark.slow
 def test_one_shot_equals_the_chain() -> None:
     assert acceptance.one_shot_equals_the_chain(samplers, schedule)
     early = mutant(samplers, "return table[t.cpu()]", "return table[t.cpu() - 1]")  # the chapter's off-by-one
@@ -35,6 +36,7 @@ def test_the_floor_is_reached() -> None:
         assert not acceptance.noise_floor_is_reached(mutant(exact_noise, old, new), samplers, schedule)
 
 
+@pytest.mark.slow
 def test_ancestral_sampling_keeps_the_variance_that_theory_says() -> None:
     assert acceptance.ancestral_variances(exact_noise, samplers, schedule)
     for old, new in (
@@ -48,6 +50,7 @@ def test_ancestral_sampling_keeps_the_variance_that_theory_says() -> None:
         assert not acceptance.ancestral_variances(exact_noise, mutant(samplers, old, new), schedule)
 
 
+@pytest.mark.slow
 def test_the_dirac_game() -> None:
     assert acceptance.dirac_game(dirac)
     for old, new in (

@@ -31,6 +31,7 @@ def digit_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.save(tmp_path_factory.mktemp("digits"), ORIGIN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_train_writes_a_checkpoint_a_log_and_looks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -60,6 +61,7 @@ def test_every_recipe_has_its_verb() -> None:
     assert list(TRAINED) == list(RECIPES)
 
 
+@pytest.mark.slow
 def test_sample_writes_text_that_goes_on_from_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = NGram(4).fit("the cat sat on the mat and the dog sat on the log. " * 9)
     folder, out = model.save(tmp_path / "cats", ORIGIN), tmp_path / "cats.txt"
@@ -74,6 +76,7 @@ def test_sample_writes_text_that_goes_on_from_a_prompt(tmp_path: Path, capsys: p
     assert main(command) == 0 and out.read_text(encoding="utf-8") == written
 
 
+@pytest.mark.slow
 def test_sample_draws_the_classes_asked_for(
     digit_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,7 @@ def trained_judge(code: ModuleType, m: float, n: int = 100_000) -> tuple[float, 
     return slope, intercept, said["jsd"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1.0, 2.0])
 def test_the_best_discriminator_is_found_and_tells_the_divergence(m: float) -> None:
     """C3.2-1: D*(x) = sigmoid(m^2 / 2 - m x), cross-entropy ln 2 - JSD."""

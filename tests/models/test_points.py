@@ -18,6 +18,7 @@ def optimum_is_right(grid: Bumps, ring: Bumps) -> bool:
     return bool(abs(grid.optimum - closed) < 1e-3 and abs(ring.optimum + 1.702) < 0.02)
 
 
+@pytest.mark.slow
 def test_the_optimum() -> None:
     assert optimum_is_right(GRID, RING)
     for bumps in (GRID, RING):
@@ -52,6 +53,7 @@ def test_a_lost_mode_is_missed(bumps: Bumps, lost: int) -> None:
     assert f"{score.modes} of {score.of} modes" in str(score)
 
 
+@pytest.mark.slow
 def test_collapse_is_flagged_and_spread_is_not() -> None:
     test = GRID.sample(4_000, seed=9)
     narrow = Bumps("narrow", GRID.centres, 0.005, 0.2).sample(10_000, seed=0)

@@ -45,6 +45,7 @@ class Killed(Exception):
     """What stands for SIGKILL: nothing runs after it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
 @pytest.mark.parametrize("died_at", [1, 4, 7, 11])
 @pytest.mark.parametrize("kind", ["points", "images"])
@@ -67,12 +68,12 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1  # older checkpoints are gone
 
 
-def learn(folder: Path, said: Connection) -> None:
-    """What a process of its own does: it tells each step, and goes on from what it finds."""
+def learn(folder: Path, steps_done: Connection) -> None:
+    """What a process of its own does: it reports each step, and resumes from the newest checkpoint."""
     torch.set_num_threads(1)
     model = Diffusion(width=8, batch=16, device="cpu")
     keep = Keep(folder / "state", every=1, resume=True)
-    model.fit(digits().train, seed=3, steps=60, keep=keep, observe=lambda step, steps, losses: said.send(step))
+    model.fit(digits().train, seed=3, steps=60, keep=keep, observe=lambda step, steps, losses: steps_done.send(step))
     model.save(folder / "model", ORIGIN)
 
 
@@ -82,41 +83,42 @@ def test_sigkill_at_random_moments_leaves_no_trace(tmp_path: Path) -> None:
     processes.set_forkserver_preload([__name__, "torch._dynamo", "sklearn.datasets"])
 
     def start(folder: str) -> tuple[BaseProcess, Connection]:
-        heard, said = processes.Pipe(duplex=False)
-        run = processes.Process(target=learn, args=(tmp_path / folder, said))
+        receiver, sender = processes.Pipe(duplex=False)
+        run = processes.Process(target=learn, args=(tmp_path / folder, sender))
         run.start()
-        said.close()
-        return run, heard
+        sender.close()
+        return run, receiver
 
-    def steps(heard: Connection) -> Iterator[int]:
+    def steps(receiver: Connection) -> Iterator[int]:
         while True:
             try:
-                yield heard.recv()
+                yield receiver.recv()
             except EOFError:
                 return
 
-    def whole(run: BaseProcess, heard: Connection) -> list[int]:
-        told = list(steps(heard))
+    def whole(run: BaseProcess, receiver: Connection) -> list[int]:
+        numbers = list(steps(receiver))
         run.join()
         assert run.exitcode == 0
-        return told
+        return numbers
 
     assert whole(*start("undisturbed")) == list(range(1, 61))
     seen, rng = [0], np.random.default_rng(0)
     for _ in range(3):
-        run, heard = start("killed")
+        run, receiver = start("killed")
         for _ in range(int(rng.integers(4, 19))):  # with a checkpoint at each step, most kills hit one being written
-            seen.append(next(steps(heard)))
+            seen.append(next(steps(receiver)))
         run.kill()
         run.join()
         assert run.exitcode == -signal.SIGKILL
-        seen += steps(heard)  # what it had said before it died
+        seen += steps(receiver)  # what it had said before it died
     last = whole(*start("killed"))
     assert 1 < last[0] <= max(seen) + 1 and last[-1] == 60  # it went on, and did not begin again
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed"))
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
 def test_a_look_at_samples_does_not_disturb_training(family: type[Generator]) -> None:
     undisturbed, watched = tiny(family).fit(POINTS, seed=3), tiny(family)
@@ -149,6 +151,7 @@ def test_another_run_is_not_resumed_and_nothing_is_overwritten(tmp_path: Path) -
             model.fit(data, seed=4 if change == "seed" else 3, keep=Keep(tmp_path, resume=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
 def test_same_seed_same_samples_and_saved_is_as_good(family: type[Generator], tmp_path: Path) -> None:
     model = tiny(family).fit(digits().train, seed=0)
@@ -182,6 +185,7 @@ def test_classes_are_drawn_as_asked() -> None:
         tiny(VAE).fit(POINTS, seed=0).sample(3, seed=1, labels=[1, 1, 1])
 
 
+@pytest.mark.slow
 def test_points_come_back_on_their_own_scale() -> None:
     far = 1_000 + 50 * POINTS
     drawn = VAE(width=16, steps=300, latents=2, device="cpu").fit(far, seed=0).sample(500, seed=1)

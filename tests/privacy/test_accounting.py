@@ -87,6 +87,7 @@ GOLDEN = [  # noise, rate, steps: RDP, PRV, PLD, PLD for replacing one
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate", "steps", "rdp", "prv", "pld", "replaced"), GOLDEN)
 def test_the_golden_budgets(
     noise: float, rate: float, steps: int, rdp: float, prv: float, pld: float, replaced: float
@@ -109,6 +110,7 @@ TABLE = [  # rate, noise, steps: RDP by the old conversion, by the new one, PLD;
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "noise", "steps", "old", "new", "pld"), TABLE)
 def test_the_table_of_the_literature(rate: float, noise: float, steps: int, old: float, new: float, pld: float) -> None:
     run, whole = Steps(noise, rate, steps), np.arange(2.0, 257.0)
@@ -137,6 +139,7 @@ def test_full_batches_are_one_gaussian_with_the_root_of_the_steps() -> None:
     assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(gaussian_epsilon(0.5, DELTA), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_more_steps_larger_batches_and_less_noise_spend_more_and_the_accountants_keep_their_order() -> None:
     base = (1.0, 0.01, 500)
     for spends in (renyi_epsilon, pld_epsilon):
@@ -156,6 +159,7 @@ def test_a_finer_grid_changes_little_and_never_reports_more() -> None:
     assert 0 <= coarse - fine < 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -175,6 +179,7 @@ def test_broken_accountants_miss_the_golden_budgets(old: str, new: str) -> None:
     assert max(misses) > 0.005
 
 
+@pytest.mark.slow
 def test_noise_is_found_for_a_budget_and_a_little_less_would_not_do() -> None:
     for by in ("rdp", "pld"):
         noise = noise_for(2.0, DELTA, rate=0.01, steps=1_000, by=by)
@@ -197,6 +202,7 @@ def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
     assert main(["epsilon", "--noise-multiplier", "1.0", *run]) == 0
@@ -207,6 +213,7 @@ def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.
     assert found["accountants"]["pld"]["epsilon"] <= 2.0 and 0.9 < found["noise_multiplier"] < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -42,6 +42,7 @@ def test_the_runs_span_what_people_do() -> None:
     assert all(one["answer"]["pld-replace"] >= one["answer"]["pld"] for one in RUNS)
 
 
+@pytest.mark.slow
 @each_run
 def test_budgets_are_those_of_the_oracle_and_never_below(golden: dict[str, Any]) -> None:
     (run, delta), answer = of(golden), golden["answer"]
@@ -51,6 +52,7 @@ def test_budgets_are_those_of_the_oracle_and_never_below(golden: dict[str, Any])
         assert expected - 1e-5 <= found <= expected + 2e-3
 
 
+@pytest.mark.slow
 @each_run
 def test_the_accountants_keep_their_order_up_to_the_error_that_prv_adds(golden: dict[str, Any]) -> None:
     run, delta = of(golden)
@@ -70,6 +72,7 @@ def test_divergences_at_fractional_orders_are_those_of_opacus_where_the_oracle_b
         np.testing.assert_allclose(run.steps * renyi(run, orders), theirs, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -89,6 +92,7 @@ def test_other_neighbours_miss_the_oracle() -> None:
     assert abs(pld_epsilon(run, delta, neighbours=REPLACE_ONE) - RUNS[1]["answer"]["pld"]) > 1
 
 
+@pytest.mark.slow
 def test_the_result_says_what_the_runs_say() -> None:
     found = json.loads((BENCH / "results/accounting.json").read_text())
     assert [one["run"] for one in found["runs"]] == [one["run"] for one in RUNS]

@@ -43,6 +43,7 @@ def test_the_published_bounds_of_one_run(m: int, r: int, v: int, delta: float, b
     assert one_run_epsilon(delta, canaries=m, guesses=r, right=v) == pytest.approx(bound, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_one_run_claims_too_much_as_seldom_as_it_says() -> None:
     rng = np.random.default_rng(0)
     right = rng.binomial(1_000, 1 / (1 + np.exp(-1)), 500)  # randomized response with epsilon 1
@@ -61,6 +62,7 @@ def scores(mu: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(mu, 1, n), rng.normal(0, 1, n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "n"), [(1.0, 4_000), (2.0, 1_000), (4.0, 500)])
 def test_the_curve_catches_halved_noise_and_seldom_cries_wolf(epsilon: float, n: int) -> None:
     mu = 1 / gaussian_sigma(epsilon, DELTA)

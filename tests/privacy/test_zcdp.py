@@ -78,6 +78,7 @@ def frequencies(module, scores: np.ndarray, seed: int) -> np.ndarray:  # type: i
     return np.bincount(drawn, minlength=len(scores))
 
 
+@pytest.mark.slow
 def test_choices_follow_the_softmax_and_a_greedier_one_is_caught() -> None:
     expected = DRAWS * softmax(EPSILON * SCORES / (2 * SENSITIVITY))
     assert stats.chisquare(frequencies(mechanisms, SCORES, 0), expected).pvalue > 1e-3
@@ -85,6 +86,7 @@ def test_choices_follow_the_softmax_and_a_greedier_one_is_caught() -> None:
     assert stats.chisquare(frequencies(greedier, SCORES, 0), expected).pvalue < 1e-6
 
 
+@pytest.mark.slow
 def test_a_neighbour_changes_no_choice_by_more_than_its_epsilon() -> None:
     """The worst case of the exponential mechanism: one score rises by the sensitivity, all others fall by it."""
     scores = np.zeros(40)

@@ -40,6 +40,7 @@ def samples() -> list[Sample]:
         return [renderer.render(draw(BUSY, rng, width=128, height=96), rng) for rng in rngs]
 
 
+@pytest.mark.slow
 def test_boxes_are_the_extent_of_the_masks(samples: list[Sample]) -> None:
     for sample in samples:
         for found in label(sample):
@@ -53,6 +54,7 @@ def test_boxes_are_the_extent_of_the_masks(samples: list[Sample]) -> None:
                 assert found.box is None
 
 
+@pytest.mark.slow
 def test_occlusion_and_visibility_against_the_thing_alone(samples: list[Sample]) -> None:
     seen = []
     with Renderer() as renderer:

@@ -84,6 +84,7 @@ def test_mutants_of_the_loss_lose_their_place() -> None:
         assert broken.corner_loss(maps, corners, 4) > corner_loss(maps, corners, 4) + 0.05
 
 
+@pytest.mark.slow
 def test_corners_are_counted_from_the_nearest_and_mirrors_stay_cubes(renders: Renders) -> None:
     ordered = from_nearest(torch.from_numpy(renders.corners), torch.from_numpy(renders.points[..., 2])).numpy()
     depth = np.take_along_axis(renders.points[..., 2], _order(renders.corners, ordered), axis=1)
@@ -156,6 +157,7 @@ class Stopped(Exception):
     """What stops a training in these tests."""
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders: Renders, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     small = renders.take(slice(0, 128))
@@ -201,6 +203,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
         )
 
 
+@pytest.mark.slow
 def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     assert not localize.has_bfloat16()
@@ -263,6 +266,7 @@ def read_planted(images: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_a_finder_that_is_right_has_small_errors_in_every_window() -> None:
     held = planted()
     for found in (photographs.errors_of(read_planted, held), photographs.errors_in_windows(read_planted, held, seed=2)):

@@ -38,6 +38,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photo.jpg"
 
 
+@pytest.mark.slow
 def test_for_people_and_for_machines(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["locate", "photo.jpg"]) == 0
     assert "photo.jpg: box 192, 144 to 384, 336" in capsys.readouterr().out
@@ -65,6 +66,7 @@ def test_a_picture_of_any_size_gives_the_same_shares(photo: Path) -> None:
     assert read_photograph(Path("turned.jpg")).shape == (60, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

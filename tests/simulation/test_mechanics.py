@@ -16,6 +16,7 @@ from tests.mutation import mutant
 SILENT = Sensor(240, 0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("r0", "z"), [(1.5, 0.5828), (2, 0.7968), (3, 0.9405)])
 def test_final_size(r0: float, z: float) -> None:
     assert final_size(r0) == pytest.approx(z, abs=5e-5)
@@ -44,6 +45,7 @@ def test_many_people_follow_the_equations() -> None:
     assert np.abs(found.infected.mean(0) - expected.infected[0]).max() < 0.03  # steps of a tenth lag a little
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

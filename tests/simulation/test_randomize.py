@@ -34,6 +34,7 @@ def test_a_domain_prints_every_part_with_its_factor() -> None:
     assert len(named) == len(set(named)) and set(named) < {field.name for field in dataclasses.fields(Domain)}
 
 
+@pytest.mark.slow
 def test_draws_follow_the_declaration() -> None:
     scenes = drawn(Domain(), 600)
     distance = [np.linalg.norm(np.subtract(s.camera.eye, s.bodies[1].position)) for s in scenes]

@@ -35,6 +35,7 @@ def with_cube(**changes: object) -> SceneParams:
     return SceneParams(lens, LAMP, (TABLE, replace(CUBE, **changes)), "flat-1", PLAIN, "typical")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_spheres_lie_where_geometry_says() -> None:
     pixels, depths, valid = sphere_errors(render, 60)
     assert np.median(pixels) < 0.2 and pixels.max() < 0.5 and np.abs(depths).max() < 0.005 and valid
@@ -118,6 +119,7 @@ def test_a_lens_bends_picture_mask_and_corners_alike() -> None:
     assert len(off) > 10 and np.median(off) < 0.5
 
 
+@pytest.mark.slow
 def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
     task = RenderShard(SCENES["cube"], 64, 48)
     with Renderer() as renderer:
@@ -177,6 +179,7 @@ def test_a_client_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -
         Renderer()
 
 
+@pytest.mark.slow
 def test_without_pybullet_there_is_one_message() -> None:
     code = (
         "import sys; sys.modules['pybullet'] = None\n"

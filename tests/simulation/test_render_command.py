@@ -23,6 +23,7 @@ from synthbook.simulation.writers import read_rows
 SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
 
 
+@pytest.mark.slow
 def test_a_run_for_people_and_one_for_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_run_for_people_and_one_for_machines(
     assert main(["render", "--help"]) == 0 and "--jobs 2 --seed 7" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -106,6 +108,7 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
     assert (torn / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_figures_of_a_run(tmp_path: Path) -> None:
     assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
     rows = list(read_rows(tmp_path / "run"))

@@ -35,6 +35,7 @@ def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
     assert FULL.narrowed(1) != SCENES["stand-in"]
 
 
+@pytest.mark.slow
 def test_pictures_show_a_cube_with_its_corners() -> None:
     seen = pictures(FULL, 12, seed=3)
     assert seen.images.shape == (12, 60, 80) and seen.images.dtype == np.uint8
@@ -53,6 +54,7 @@ def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
     np.testing.assert_allclose(shown[..., :2] / shown[..., 2:], small.corners, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_trial_repeats_itself() -> None:
     one, two = (trial("width 0", seed=2, budget=TINY) for _ in range(2))
     assert one == two and one["world"] == "width 0" and one["seed"] == 2

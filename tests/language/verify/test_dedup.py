@@ -38,6 +38,7 @@ def longest(a: list[str], b: list[str]) -> int:
     return int(table[-1, -1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12))
 @settings(max_examples=200, deadline=None)
 def test_rouge_l_is_f1_of_the_longest_common_subsequence(a: list[str], b: list[str]) -> None:
@@ -50,6 +51,7 @@ def test_rouge_l_is_f1_of_the_longest_common_subsequence(a: list[str], b: list[s
         assert found == pytest.approx(f1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [0.2, 0.5, 0.8])
 def test_equal_hashes_are_as_frequent_as_jaccard_says(s: float) -> None:
     rng, errors = np.random.default_rng(0), []
@@ -61,6 +63,7 @@ def test_equal_hashes_are_as_frequent_as_jaccard_says(s: float) -> None:
     assert abs(np.mean(errors)) < 4 / np.sqrt(300) and 0.85 < np.std(errors) < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [0.3, 0.5, 0.7])
 def test_bands_find_what_their_formula_says(s: float) -> None:
     rng, n, bands, rows = np.random.default_rng(1), 1_500, 20, 5

@@ -30,6 +30,7 @@ def box() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.mark.slow
 def test_no_right_program_is_refused(box: Sandbox) -> None:
     right = programs()
     assert len(right) >= 200

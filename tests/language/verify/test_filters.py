@@ -95,6 +95,7 @@ def test_the_best_of_many_by_a_judge_that_errs_and_has_a_taste(k: int, noise: fl
         assert not near(float(blind.mean()), more, blind.std() / np.sqrt(4_000))
 
 
+@pytest.mark.slow
 def test_with_heavy_tails_more_choice_is_worse() -> None:
     wild = ScriptedJudge(noise=1.0, tails=2.0)
     quality = {k: float(wild.best_of(k, n=3_000, seed=0)[0].mean()) for k in (16, 1024)}

@@ -50,6 +50,7 @@ def arena() -> Iterator[Arena]:
 # ── attacks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_attacks_are_many_and_are_programs(arena: Arena) -> None:
     assert len(ATTACKS) == len({name for _, name in ATTACKS}) > 100
     for body in (*REACHES.values(), *BURDENS.values(), *FORGERIES.values()):
@@ -57,12 +58,14 @@ def test_the_attacks_are_many_and_are_programs(arena: Arena) -> None:
             compile(arena.code(body), "attack", "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), ATTACKS, ids=[name for _, name in ATTACKS])
 def test_nothing_is_reached(kind: str, name: str, box: Sandbox, arena: Arena) -> None:
     found, outcome = violated(box, arena, kind, name)
     assert found == [] and outcome.isolation == "os"
 
 
+@pytest.mark.slow
 def test_reasons_tell_what_happened(box: Sandbox, arena: Arena) -> None:
     def reason(body: str) -> str:
         (value,) = box.run(Task(arena.code(body), "f", ((),))).values
@@ -79,6 +82,7 @@ def test_reasons_tell_what_happened(box: Sandbox, arena: Arena) -> None:
     assert reason(REACHES["reads a secret"]) == reason(REACHES["forks"]) == reason(REACHES["sends by UDP"]) == "denied"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_all_is_over(arena: Arena) -> None:
     require(confines(), KEEP_OUT)
     before = set(left())
@@ -95,6 +99,7 @@ def public_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_another_user_is_kept_in_as_well(public_folder: Path) -> None:
     """As nobody, with the standard library of this Python where nobody can read it."""
     require(os.getuid() == 0 and confines(), "only root can become another user")
@@ -151,6 +156,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wall", WITHOUT)
 def test_each_wall_is_needed(wall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require(confines(), KEEP_OUT)
@@ -246,6 +252,7 @@ def test_no_record_spoils_the_next(box: Sandbox) -> None:
     assert [outcome.values for outcome in box.map([Task(spoil, "f", ((),)), Task("len('abc')")])][1] == (3,)
 
 
+@pytest.mark.slow
 def test_many_run_in_order_and_are_read_as_they_are_needed(box: Sandbox) -> None:
     read = []
 
@@ -266,6 +273,7 @@ def test_memory_and_time_are_told(box: Sandbox) -> None:
     assert 0.3 <= slept.seconds < 0.9
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     require(confines(), KEEP_OUT)
     code = (

@@ -43,6 +43,7 @@ def command(tmp_path: Path) -> list[str]:
     return ["verify", str(records), "--cases", str(cases), "--out", str(out), "--timeout", "0.5", "--allow-weak"]
 
 
+@pytest.mark.slow
 def test_verdicts_come_in_the_order_of_the_records(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_verdicts_come_in_the_order_of_the_records(
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert made == [program["id"] for program in PROGRAMS[3:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--resume"]])
 def test_a_run_that_was_stopped_before_its_first_verdict_begins_again(
     more: list[str], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +137,7 @@ HOLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "content", "says"), HOLES, ids=[says for _, _, says in HOLES])
 def test_holes_are_named_before_anything_runs(
     which: str, content: str, says: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -144,6 +148,7 @@ def test_holes_are_named_before_anything_runs(
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -39,10 +39,12 @@ def disagreement(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> float:
     return max(float(np.abs(votes.probabilities(x) - peer.predict_proba(x)).max()) for votes, (peer, x) in pairs)
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert disagreement(boosted, monkeypatch) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

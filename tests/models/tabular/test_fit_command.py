@@ -27,6 +27,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_a_file_to_a_model_to_a_file(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +60,7 @@ def test_from_a_file_to_a_model_to_a_file(
     assert json.loads(told.out)["origin"] == "public" and "review it" not in told.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
@@ -84,6 +86,7 @@ def test_mistakes_are_named_before_any_row_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -104,6 +107,7 @@ def test_files_that_are_no_tables(
     assert not (tmp_path / "model" / "model.json").exists()
 
 
+@pytest.mark.slow
 def test_latin_letters_dates_free_text_and_many_categories(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = ["stadt,am,notiz,kunde,leer,gleich"]
@@ -123,6 +127,7 @@ def test_latin_letters_dates_free_text_and_many_categories(tmp_path: Path) -> No
     assert made["am"].dt.year.eq(2024).all() and "text" not in (tmp_path / "made.csv").read_text()
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_a_reviewed_schema_are_refused(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +147,7 @@ def test_rows_that_do_not_fit_a_reviewed_schema_are_refused(
         assert not (tmp_path / "again").exists() or not list((tmp_path / "again").iterdir())
 
 
+@pytest.mark.slow
 def test_ten_thousand_categories_are_for_models_without_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def test_numbers_become_whole_and_stay_within_the_bounds_of_the_schema() -> None
     assert from_numbers(day, np.array([0.0, 1e18])).tolist() == [day.lower, day.upper]
 
 
+@pytest.mark.slow
 def test_every_value_of_adult_has_its_share() -> None:
     frame, rng = adult().train.frame, np.random.default_rng(0)
     for column in adult().train.schema.columns:
@@ -65,6 +66,7 @@ def test_every_value_of_adult_has_its_share() -> None:
             assert abs(found - share) < 4 * np.sqrt(share / 100_000) + 0.001, (column.name, value)
 
 
+@pytest.mark.slow
 def test_levels_with_a_gap_between_them_bend_the_steps() -> None:
     column = adult().train.schema["native-country"]
     rows = adult().train["native-country"]

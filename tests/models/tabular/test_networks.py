@@ -40,6 +40,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [0, 10])
 @pytest.mark.parametrize("name", ["adult", "small"])
 def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
@@ -65,6 +66,7 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
     assert not wrong.equals(back)
 
 
+@pytest.mark.slow
 def test_modes_are_the_peaks_and_the_values_that_many_rows_have() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(-5, 0.5, 3_000), rng.normal(5, 1, 2_000), np.zeros(3_000)])
@@ -93,6 +95,7 @@ def test_a_table_that_is_too_wide_is_refused() -> None:
         Tvae(steps=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", NETWORKS)
 def test_training_that_was_broken_off_ends_with_the_same_bits(family: str, tmp_path: Path) -> None:
     def dies(step: int, steps: int, losses: object) -> None:
@@ -215,6 +218,7 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
     assert (column == 0).all() and state.float().mean().item() == pytest.approx(0.01, abs=0.005)
 
 
+@pytest.mark.slow
 def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
     few = rare.toy(2_000, seed=0)
     model = Ctgan(batch=100, hidden=32, noise=8, rarest=True, steps=400).fit(few, seed=0)
@@ -222,6 +226,7 @@ def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
     assert 0.4 * real < drawn < 1.5 * real
 
 
+@pytest.mark.slow
 def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_rows() -> None:
     model = Tvae(steps=150, hidden=32, latents=4).fit(pair(), seed=0)
     last = model.history_[-1]

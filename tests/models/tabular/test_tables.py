@@ -87,6 +87,7 @@ def fitted(family: str) -> TableGenerator:
     return EVERY[family]().fit(TABLE, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", EVERY)
 def test_rows_fit_their_schema_and_repeat_themselves(family: str, tmp_path: Path) -> None:
     model = fitted(family)
@@ -106,6 +107,7 @@ def test_rows_fit_their_schema_and_repeat_themselves(family: str, tmp_path: Path
         assert (again / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_drawn_as_asked(family: str) -> None:
     model = fitted(family)
@@ -127,6 +129,7 @@ def test_rows_are_drawn_as_asked(family: str) -> None:
         model.sample(3, seed=0, where={"count": 49})
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:
     for given in (adult().test, [adult().test]):
         with pytest.raises(HoldoutError):
@@ -176,6 +179,7 @@ def test_a_rule_between_a_number_and_another_column_is_reported_when_it_breaks()
         assert len(told) == len(rules) and made.schema.rules == ()
 
 
+@pytest.mark.slow
 def test_only_rules_that_rows_can_break_cost_rows() -> None:
     asked: list[int] = []
 
@@ -191,6 +195,7 @@ def test_only_rules_that_rows_can_break_cost_rows() -> None:
     assert asked[1:] == [CHUNK]
 
 
+@pytest.mark.slow
 def test_the_families_of_adult_order_themselves_by_what_they_keep_of_its_columns() -> None:
     train = adult().train
     rows = Table(train.frame.head(6_000), train.schema)

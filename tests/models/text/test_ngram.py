@@ -85,6 +85,7 @@ def test_mutants_do_not_sum_to_one_or_forget_contexts(old: str, new: str) -> Non
     assert np.abs(broken.probability(context, every) - whole.probability(context, every)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_longer_contexts_know_more_of_austen() -> None:
     split = austen()
     learned = [text[:150_000] for text in split.train.texts]

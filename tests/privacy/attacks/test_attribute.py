@@ -73,6 +73,7 @@ def test_both_are_told_apart() -> None:
     assert judged(module) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -101,6 +102,7 @@ def coverage(by: ModuleType, p: float, q: float, n: int, runs: int = 2_000) -> f
     return held / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "q", "n"), [(0.5, 0.5, 50), (0.9, 0.6, 100), (0.98, 0.97, 60), (0.02, 0.02, 100)])
 def test_the_interval_holds_the_advantage_nineteen_times_in_twenty(p: float, q: float, n: int) -> None:
     error = np.sqrt(0.95 * 0.05 / 2_000)
@@ -109,11 +111,13 @@ def test_the_interval_holds_the_advantage_nineteen_times_in_twenty(p: float, q: 
     assert found <= 0.99 + 3 * error or min(p, 1 - p) < 0.05  # Laplace's rule is cautious near certainty
 
 
+@pytest.mark.slow
 def test_an_interval_that_is_too_narrow_is_found() -> None:
     for old, new in (("p * (1 - p) / n", "p * (1 - p) / (2 * n)"), ("norm.ppf(0.975)", "norm.ppf(0.95)")):
         assert coverage(mutant(module, old, new), 0.5, 0.5, 50) < 0.94 - 3 * np.sqrt(0.95 * 0.05 / 2_000)
 
 
+@pytest.mark.slow
 def test_of_whole_runs_the_interval_holds_zero_for_fresh_rows_as_often_as_it_says() -> None:
     runs, held, leaks = 24, 0, 0
     for seed in range(runs):
@@ -150,6 +154,7 @@ def spread_of_z(by: ModuleType, runs: int = 12) -> float:
     return float(np.std([one.advantage / one.se for one in found]))
 
 
+@pytest.mark.slow
 def test_rows_of_one_person_are_no_independent_witnesses() -> None:
     assert spread_of_z(module) < 1.4
     assert spread_of_z(mutant(module, "codes = unit_codes(table)", "codes = np.arange(len(table))")) > 1.8

@@ -33,6 +33,7 @@ def area(by: ModuleType, seed: int, kept: bool, k: int = AROUND) -> float:
     return Attack(*(by.hole(rows, releases[kept], k=k) for rows in (train, held))).auc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_what_the_filter_leaves_passes_the_distance_test(seed: int) -> None:
     train, held, _, kept = world(seed)
@@ -41,11 +42,13 @@ def test_what_the_filter_leaves_passes_the_distance_test(seed: int) -> None:
     assert found.share < 0.5 and found.share < found.high and not found.suspicious and found.copies == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_its_holes_give_the_members_away(seed: int) -> None:
     assert area(module, seed, kept=True) >= 0.8
 
 
+@pytest.mark.slow
 def test_without_the_filter_the_same_attack_finds_nobody() -> None:
     areas = [area(module, seed, kept=False) for seed in range(SEEDS)]
     se = Attack(np.zeros(MEMBERS), np.zeros(MEMBERS)).auc_se
@@ -56,6 +59,7 @@ def test_one_neighbour_alone_tells_nothing() -> None:
     assert area(module, 0, kept=True, k=1) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -96,6 +96,7 @@ def measured(h: float) -> Array:
     return attacked(module, h)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("h", LEDGER)
 def test_noisy_copies_give_their_training_rows_away_as_the_ledger_says(h: float) -> None:
     # two means of ten runs each; where all runs agree, the ledger's last digits are their error
@@ -114,10 +115,12 @@ def claimed(by: ModuleType, runs: int = RUNS) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_area_falls_with_the_noise_and_a_fitted_gaussian_gives_nobody_away() -> None:
     assert claimed(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -93,6 +93,7 @@ def test_canaries_are_different_and_stand_in_the_text_as_often_as_they_should() 
 # ── the rank ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_exposure_is_the_rank_among_all_candidates_by_brute_force(n: int) -> None:
     canaries = make_canaries(8, seed=1, length=3)
@@ -109,6 +110,7 @@ def test_exposure_is_the_rank_among_all_candidates_by_brute_force(n: int) -> Non
         assert bits == pytest.approx(math.log2(1_000 / (likelier + tied / 2 + 1)))
 
 
+@pytest.mark.slow
 def test_a_transformer_is_ranked_by_its_bits_as_any_model_is() -> None:
     canaries = make_canaries(3, seed=0, length=2)
     text = planted("0123456789\n" + corpus()[:5_000], canaries, [30, 1, 0], seed=0)
@@ -119,6 +121,7 @@ def test_a_transformer_is_ranked_by_its_bits_as_any_model_is() -> None:
     assert exposure(model, canaries)[0] >= math.log2(50)
 
 
+@pytest.mark.slow
 def test_a_sample_of_candidates_gives_nearly_the_exposure_of_all_up_to_its_limit() -> None:
     exact, sampled = known(3), exposure(*trained(3), sample=9_999)
     assert sampled.max() <= math.log2(10_000)
@@ -135,6 +138,7 @@ def null_of(module: ModuleType, sample: int | None) -> np.ndarray:
     return np.concatenate([module.exposure(Dice(k), canaries, sample=sample, seed=k) for k in range(100)])
 
 
+@pytest.mark.slow
 def test_what_was_never_learned_has_a_uniform_rank() -> None:
     uniform = np.log2(1_000_000) - np.log2(np.arange(1, 1_000_001))
     assert uniform.mean() == pytest.approx(NULL_MEAN, abs=1e-4)
@@ -142,6 +146,7 @@ def test_what_was_never_learned_has_a_uniform_rank() -> None:
     assert in_null(null_of(memorisation, 199)) and in_null(null_of(memorisation, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5])
 def test_canaries_that_were_not_planted_are_in_the_null(n: int) -> None:
     model = NGram(n).fit(corpus())
@@ -163,6 +168,7 @@ def spearman(bits: np.ndarray) -> float:
     return float(stats.spearmanr(REPETITIONS[EACH:], bits[EACH:])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [4, 5, pytest.param(6, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_exposure_rises_with_repetitions(n: int) -> None:
     assert spearman(known(n)) >= 0.9
@@ -180,6 +186,7 @@ def test_among_few_other_canaries_even_two_characters_betray_one_that_was_read_o
     assert few.mean() > NULL_MEAN + 4 * NULL_MEAN / math.sqrt(len(few))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_what_was_read_sixteen_times_is_said_to_the_letter(n: int) -> None:
     model, canaries = trained(n, 4)
@@ -192,17 +199,20 @@ def test_what_was_read_sixteen_times_is_said_to_the_letter(n: int) -> None:
 # ── broken copies ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_rank_from_the_wrong_end_falls_with_repetitions() -> None:
     broken = mutant(memorisation, "bits -= np.log2", "bits += np.log2")
     assert spearman(broken.exposure(*trained(5))) < -0.5
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_left_out_of_its_candidates_leaves_the_null() -> None:
     broken = mutant(memorisation, "(not_less - likelier - itself) / 2 + 1", "(not_less - likelier - itself) / 2")
     with np.errstate(divide="ignore"):
         assert not in_null(null_of(broken, 199)) and not np.isfinite(broken.exposure(*trained(5))).all()
 
 
+@pytest.mark.slow
 def test_repetitions_that_are_ignored_leave_no_order() -> None:
     broken = mutant(memorisation, "for _ in range(often)]", "for _ in range(1)]")
     canaries = make_canaries(5 * EACH, seed=0)

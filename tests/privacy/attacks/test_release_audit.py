@@ -94,6 +94,7 @@ def test_a_broken_promise_is_said_first_and_a_kept_one_is_not() -> None:
     assert fresh().verdict.startswith("these attacks found nothing, which proves nothing")
 
 
+@pytest.mark.slow
 def test_fresh_rows_are_accused_no_more_often_than_the_level_says() -> None:
     runs = 20
     found = [
@@ -120,6 +121,7 @@ def judged(by: ModuleType) -> bool:
     return not by.audit_release(real(3), train, held, secrets=("label",), delta=1e-6).leaks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -206,11 +208,13 @@ def too_often(by: ModuleType, mechanism: Callable[[np.random.Generator, int], At
     return bool((found > 1).mean() > 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", [randomized_response, laplace])
 def test_what_is_proved_of_epsilon_one_exceeds_it_as_seldom_as_it_says(mechanism: Any) -> None:
     assert not too_often(module, mechanism)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -281,6 +285,7 @@ def test_the_most_suspicious_row_speaks_for_its_person() -> None:
     assert most_suspicious(real(0, 3), np.array([1.0, 0.0, 2.0])).tolist() == [1.0, 0.0, 2.0]
 
 
+@pytest.mark.slow
 def test_persons_with_more_rows_are_not_taken_for_members() -> None:
     """The highest of six scores is higher than a single one: rows of persons are made as many on both sides."""
     for seed in range(3):
@@ -391,6 +396,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     evil = '<script src="https://example.org/x.js">&"'
     columns = (*COLUMNS[:2], Column(evil, "categorical", categories=("a", "b", "rare", evil)), COLUMNS[3])
@@ -430,6 +436,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RULED = ["--train", "train.csv", "--holdout", "test.csv", "--schema", "schema.toml"]
 
 
+@pytest.mark.slow
 def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "fresh.csv", *RULED, "--secret", "label", "--out", "fresh.html"]) == 0
     printed = capsys.readouterr()
@@ -445,6 +452,7 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     assert main(["audit", "--help"]) == 0 and "--train train.csv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -463,6 +471,7 @@ def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     assert main(["audit", "copy.csv", *RULED, "--delta", "1e-4"]) == 1 and "delta 0.0001" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

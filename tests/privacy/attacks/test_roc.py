@@ -37,6 +37,7 @@ def agrees(attack: Attack) -> bool:
 # ── area and curve ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(SCORES, SCORES)
 def test_area_and_curve_are_those_of_scikit_learn_with_ties(members: list[float], others: list[float]) -> None:
@@ -123,6 +124,7 @@ def test_broken_hits_are_found(old: str, new: str) -> None:
 # ── chance ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(30, 30), (200, 25), (5, 400)])
 def test_the_standard_error_is_that_of_attacks_that_know_nothing(m: int, n: int) -> None:
     rng = np.random.default_rng([m, n])

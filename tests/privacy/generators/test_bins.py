@@ -57,6 +57,7 @@ def columns(draw: st.DrawFn) -> Column:
     return Column("c", "datetime", start.replace(microsecond=0), DAY, missing=missing)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(columns(), st.integers(0, 2**32))
 def test_values_of_cells_lie_in_these_cells(column: Column, seed: int) -> None:

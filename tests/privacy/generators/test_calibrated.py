@@ -94,6 +94,7 @@ def test_leaks_follow_overfitting_in_all_seeds() -> None:
         assert mine["shadow auc"].iloc[0] > mine["auc"].iloc[0]
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_network_repeats_itself_and_members_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (overfitting.trial("middling", seed=3) for _ in range(2))
     assert one == two and one["gap"] > 0.1
@@ -103,6 +104,7 @@ def test_a_trial_of_a_network_repeats_itself_and_members_are_no_others(monkeypat
         overfitting.trial("enormous", seed=0)
 
 
+@pytest.mark.slow
 def test_labels_at_random_leave_nothing_but_memory() -> None:
     """An oracle: with shuffled labels all that a network can do on members beyond chance is to know them by heart."""
     rows, member = overfitting.people(4)
@@ -113,6 +115,7 @@ def test_labels_at_random_leave_nothing_but_memory() -> None:
     assert scores[member].mean() > scores[~member].mean() + 1
 
 
+@pytest.mark.slow
 def test_the_confidence_of_a_class_that_was_never_seen_is_the_lowest() -> None:
     rows, member = overfitting.people(5)
     seen = rows[member]
@@ -121,6 +124,7 @@ def test_the_confidence_of_a_class_that_was_never_seen_is_the_lowest() -> None:
     assert (scores[seen[:, -1] == seen[0, -1]] < -20).all()
 
 
+@pytest.mark.slow
 def test_score_reads_off_a_copy_what_it_is() -> None:
     train = adult().train
     copy = Table(train.frame.reset_index(drop=True), train.schema)

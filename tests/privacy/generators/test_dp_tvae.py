@@ -113,6 +113,7 @@ def departures(chosen: list[np.ndarray], n: int, q: float) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The accountant's promise is for Poisson samples; shuffled batches leak more, and nothing else shows it."""
     n, q, steps = 100, 0.1, 100
@@ -126,6 +127,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
     assert departures(chosen(mutant(dp_tvae, CHOSEN, OF_ONE_SIZE)), n, q) == ["variance of sizes"]
 
 
+@pytest.mark.slow
 def test_people_are_sampled_with_all_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
     steps = batches(dp_tvae, monkeypatch, table, 100, batch=10, rows_per_entity=3)
@@ -198,6 +200,7 @@ def test_gradients_are_those_of_one_pass_for_each_record(loss: Loss, given: Tens
         assert float((flat(clipped_sum(found, clip)) - total).abs().max()) < 1e-5
 
 
+@pytest.mark.slow
 def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
 
@@ -232,6 +235,7 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 # ── the promise ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
     noise_for = terms.noise_for
@@ -270,6 +274,7 @@ def test_one_seed_gives_one_model_and_another_another(monkeypatch: pytest.Monkey
     assert not torch.equal(weights(None, release=True), weights(None, release=True))
 
 
+@pytest.mark.slow
 def test_without_noise_it_learns() -> None:
     rng, n = np.random.default_rng(0), 1_500
     tens = rng.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])

@@ -145,6 +145,7 @@ def steps_of(
     return seen
 
 
+@pytest.mark.slow
 def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(module: ModuleType) -> list[np.ndarray]:
         return [rows for rows, _, _ in steps_of(module, monkeypatch, pictures(60), 100, batch=6)]
@@ -154,6 +155,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
     assert shuffled == ["variance of sizes", "how often a record comes in an epoch"]
 
 
+@pytest.mark.slow
 def test_no_image_moves_the_sum_further_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     def furthest(module: ModuleType) -> float:
         steps = steps_of(module, monkeypatch, pictures(60), 6, batch=20, clip=0.3)
@@ -232,6 +234,7 @@ def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) ->
     assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == terms.SYSTEM
 
 
+@pytest.mark.slow
 def test_without_noise_it_learns() -> None:
     data = pictures(400)
     model = DpVae(epsilon=math.inf, delta=1e-5, width=8, latents=4, batch=64, learning_rate=0.01, device="cpu")

@@ -291,6 +291,7 @@ def spent(seen: dict[str, list[Any]], model: Mst, counts: int) -> float:
     return float(rho + sum(epsilon**2 / 8 for epsilon, _ in seen["choices"]) / FITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "counts"), [(None, 3 + 2), ("c", 3 + 1 + 2)])
 def test_the_noise_is_what_the_budget_asks_for(
     target: str | None, counts: int, watched: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
@@ -308,6 +309,7 @@ def replaced(module: ModuleType, seen: dict[str, list[Any]], counts: Any, sigma:
     return found
 
 
+@pytest.mark.slow
 def test_the_noise_of_margins_keeps_the_exact_promise(watched: dict[str, list[Any]]) -> None:
     """One Gaussian mechanism: whoever comes moves each of the three tables by one, sqrt(3) in all."""
     model = NoisyMargins(epsilon=EPSILON, delta=DELTA)

@@ -65,6 +65,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join((told.out + told.err).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
 def test_from_a_file_to_a_model_to_a_file(
     family: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -134,6 +135,7 @@ def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
     assert {frozenset(pair) for pair in model.parents_} > {frozenset({0}), frozenset()}  # size, by its place
 
 
+@pytest.mark.slow
 def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = str(tmp_path / "ledger.json")
     begin = ["budget", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
@@ -157,6 +159,7 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     assert run(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
 
 
+@pytest.mark.slow
 def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +186,7 @@ def card_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "code", "expected"),
     [
@@ -219,6 +223,7 @@ def test_mistakes_are_named_before_anything_is_paid_or_written(
     assert not (tmp_path / "model").exists() and Budget.load(ledger).spends == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -265,6 +270,7 @@ def test_what_was_drawn_looks_like_what_was_there(files: Path, tmp_path: Path) -
     assert np.isfinite(made["weight"]).all() and made["age"].isna().mean() == pytest.approx(0.1, abs=0.06)
 
 
+@pytest.mark.slow
 def test_images_of_a_private_model_are_drawn_from_the_shell(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.uniform(-1, 1, (40, 1, 8, 8))).float()

@@ -216,6 +216,7 @@ def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monk
 # ── what stands beside what is released ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
 def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: Path) -> None:
     fitted = model(family, rows_per_entity=2).fit(some(400, visits=4), seed=3)
@@ -248,6 +249,7 @@ def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_
         model("mst").save(tmp_path / "model", ORIGIN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
 def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: str, tmp_path: Path) -> None:
     taught = model(family).fit(some(200), seed=0)
@@ -325,6 +327,7 @@ def visits(counts: list[int], seed: int = 0) -> Table:
     return Table(table.frame.assign(person=people), schema)
 
 
+@pytest.mark.slow
 def test_at_most_so_many_rows_of_each_are_used_all_as_often() -> None:
     table = visits([1, 2, 7, 30])
     for k in (1, 3, 10):
