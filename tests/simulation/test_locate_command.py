@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from PIL import Image
 
 from synthbook.cli import main
+from synthbook.core import data
 from synthbook.core.data import real_cube
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.provenance import Provenance, read_provenance
+from synthbook.core.schema import Holdout
 from synthbook.simulation import localizer
 from synthbook.simulation.corner_net import CornerNet
 from synthbook.simulation.localizer import Localizer, Recipe, resized
@@ -100,13 +103,19 @@ def test_intrinsics_that_are_none(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.slow
-def test_scores_are_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_are_printed_and_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = real_cube().data
+    fifth = {name: getattr(real, name)[::5] for name in ("images", "corners", "visible", "boxes", "rvec", "tvec")}
+    monkeypatch.setattr(data, "real_cube", lambda: Holdout(replace(real, **fifth)))
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
     net.save(tmp_path / "model", Recipe(1, 8, 8), Provenance("a test", "pytest"))
     log = tmp_path / "looks.jsonl"
     command = ["score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
     assert main(command) == 0
-    assert "always the mean position: centre" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "always the mean position: centre" in printed and "28 photographs" in printed
     assert main([*command, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert [s["what"] for s in scores] == ["as they are", "through random windows", "always the mean position"]

@@ -147,8 +147,8 @@ def test_memory_stays_flat() -> None:
                 renderer.render(draw(domain, rng, width=64, height=48), rng)
             return process.memory_info().rss / 2**20
 
-        before = go(0, 800)  # textures are kept by then
-        assert go(800, 1600) - before < 10
+        before = go(0, 500)  # textures are kept by then
+        assert go(500, 1000) - before < 10
 
 
 def test_what_is_refused() -> None:
