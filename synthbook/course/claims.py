@@ -207,7 +207,7 @@ def digits(value: float, last: int) -> str:
 
 
 def _magnitude(value: float) -> int:
-    return math.floor(math.log10(abs(value)))
+    return int(f"{value:.3e}".partition("e")[2])  # of the number as printed: 0.99999 is 1.000
 
 
 def _log(shown: Shown) -> None:

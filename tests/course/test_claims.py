@@ -163,7 +163,9 @@ def test_an_array_holds_when_every_element_does_and_reports_the_worst(rows: list
     assert shown.holds == all(abs(a - b) <= t for a, b, t in rows)
     assert shown.elements == len(rows)
     # chosen in thousandths of the tolerance
-    assert abs(shown.measured - shown.expected) / shown.tolerance == pytest.approx(np.max(np.abs(m - e) / tol), abs=1e-3)
+    assert abs(shown.measured - shown.expected) / shown.tolerance == pytest.approx(
+        np.max(np.abs(m - e) / tol), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("cap_is_absolute", [True, False])
