@@ -3,7 +3,7 @@
 Libraries choose their kernels by processor, and each kernel adds numbers in an order of its own. Environment variables
 make them choose as they would elsewhere. For each combination a probe hashes what the libraries compute (so that one
 sees whether bits changed at all), then all notebooks run and are compared, then the unit tests of sections 3, 5 and 6.
-What is done stays in build/machines and is not run again while code and notebooks stay the same.
+What is done stays in build/machines: a notebook runs again once it, or code that it imports, has changed.
 
 Writes bench/results/machines.json. Run it with `make test-machines`, or one combination with `--only old`.
 """
@@ -20,14 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 
 import harness
 
 from synthbook.core.files import atomic_write, sha256, sha256_file
+from synthbook.course import notebook as nb
+from synthbook.course.fingerprint import fingerprint
+from synthbook.course.project import Project
 
 ROOT = harness.BENCH.parent
 STATE = ROOT / "build" / "machines"
+UNITS_NAME = "units"
 UNITS = ("tests/models", "tests/privacy", "tests/evaluation")
 COMPARE = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg")
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
@@ -178,29 +181,48 @@ def _flags() -> set[str]:
 
 def _result(machine: Machine, *, units: bool, force: bool) -> dict:
     """Probe, notebooks and unit tests of one combination; what an earlier run left of it, while nothing has changed."""
-    inputs, path = _inputs(), STATE / f"{machine.name}.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
-    result = earlier if earlier.get("inputs") == inputs else {"inputs": inputs}
+    path = STATE / f"{machine.name}.json"
+    state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | machine.settings
     env |= dict.fromkeys(harness.THREADS, "1") | {"SYNTHBOOK_REQUIRE": os.environ.get("SYNTHBOOK_REQUIRE", "")}
-    result["hashes"] = json.loads(subprocess.run(
+    state["hashes"] = json.loads(subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROBE], env=env, capture_output=True, text=True, check=True
     ).stdout)  # fmt: skip
-    wanted = {"notebooks": (*COMPARE, "notebooks")} | ({"units": UNITS} if units else {})
+    inputs, finished = _inputs(units), state.setdefault("finished", {})
+    waiting = [name for name in inputs if finished.get(name, {}).get("inputs") != inputs[name]]
+    notebooks = [f"notebooks/{name}" for name in waiting if name != UNITS_NAME]
     with _beside(machine.busy):
-        for part, arguments in wanted.items():
-            if part not in result:
-                result[part] = _pytest(machine.name, part, arguments, env)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(path, json.dumps(result, indent=1))
-    return result
+        for part, arguments in (("notebooks", (*COMPARE, *notebooks)), (UNITS_NAME, UNITS)):
+            if notebooks if part == "notebooks" else UNITS_NAME in waiting:
+                for name, outcome in _pytest(machine.name, part, arguments, env).items():
+                    finished[name] = outcome | {"inputs": inputs[name]}
+                atomic_write(path, json.dumps(state, indent=1))
+    parts = {"notebooks": [name for name in inputs if name != UNITS_NAME]} | ({"units": [UNITS_NAME]} if units else {})
+    return {"hashes": state["hashes"]} | {part: _sum([finished[n] for n in names]) for part, names in parts.items()}
 
 
-def _inputs() -> str:
-    """SHA-256 over what decides the outcome: notebooks, package, tests."""
-    folders = ("notebooks/*.ipynb", "synthbook/**/*.py", "tests/**/*.py", "conftest.py", "constraints.txt")
-    paths = sorted(path for pattern in folders for path in ROOT.glob(pattern))
-    return sha256("\n".join(f"{path.relative_to(ROOT)} {sha256_file(path)}" for path in paths).encode())
+def _inputs(units: bool) -> dict[str, str]:
+    """For each notebook, and for the unit tests, the SHA-256 of what decides the outcome."""
+    project, inputs = Project(ROOT), {}
+    comparing = [sha256_file(ROOT / f"synthbook/course/{name}.py") for name in ("comparison", "pytest_plugin")]
+    for path in sorted(ROOT.glob("notebooks/*.ipynb")):
+        document = nb.read(path)
+        cells = json.dumps([[cell["source"], cell.get("outputs")] for cell in document["cells"]], sort_keys=True)
+        inputs[path.name] = sha256(f"{fingerprint(document, project, profile='quick')} {comparing} {cells}".encode())
+    if units:
+        paths = sorted(
+            p for pattern in ("synthbook/**/*.py", "tests/**/*.py", "constraints.txt") for p in ROOT.glob(pattern)
+        )
+        inputs[UNITS_NAME] = sha256("\n".join(f"{p.relative_to(ROOT)} {sha256_file(p)}" for p in paths).encode())
+    return inputs
+
+
+def _sum(outcomes: list[dict]) -> dict:
+    return {
+        "passed": sum(outcome["passed"] for outcome in outcomes),
+        "failed": [name for outcome in outcomes for name in outcome["failed"]],
+        "seconds": round(sum(outcome["seconds"] for outcome in outcomes)),
+    }
 
 
 @contextmanager
@@ -214,17 +236,24 @@ def _beside(busy: bool) -> Iterator[None]:
             process.wait()
 
 
-def _pytest(name: str, part: str, arguments: tuple[str, ...], env: dict[str, str]) -> dict:
-    """Run pytest; how many tests passed, which failed, and the seconds it took. Its words go to build/machines."""
-    report, log = STATE / f"{name}-{part}.xml", STATE / f"{name}-{part}.log"
+def _pytest(machine: str, part: str, arguments: tuple[str, ...], env: dict[str, str]) -> dict[str, dict]:
+    """Run pytest; by notebook, or for all unit tests, how many passed, which failed, and the seconds they took."""
+    report, log = STATE / f"{machine}-{part}.xml", STATE / f"{machine}-{part}.log"
     STATE.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pytest", *WORKERS, "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
-    started = monotonic()
     with log.open("w", encoding="utf-8") as words:
         subprocess.run(command, cwd=ROOT, env=env, stdout=words, stderr=subprocess.STDOUT, check=False)
-    cases = list(ET.parse(report).getroot().iter("testcase"))
-    failed = [f"{case.get('classname')} {case.get('name')}" for case in cases if _fails(case)]
-    return {"passed": len(cases) - len(failed), "failed": failed, "seconds": round(monotonic() - started)}
+    outcomes: dict[str, dict] = {}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        name = str(case.get("classname"))
+        key = name.removeprefix("notebooks.") if part == "notebooks" else UNITS_NAME
+        outcome = outcomes.setdefault(key, {"passed": 0, "failed": [], "seconds": 0.0})
+        outcome["seconds"] += float(case.get("time") or 0)
+        if _fails(case):
+            outcome["failed"].append(f"{name} {case.get('name')}")
+        else:
+            outcome["passed"] += 1
+    return outcomes
 
 
 def _fails(case: ET.Element) -> bool:
