@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help course test test-machines test-nightly check lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals clean
+.PHONY: help course test test-machines test-nightly check house lab site bench bench-refit bench-prdc bench-prdc-large bench-frechet bench-sdmetrics bench-ctgan bench-render bench-diffusers bench-minhash bench-sandbox bench-server bench-accounting bench-dpsgd bench-marginals clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-nightly: test-machines  ## what is slow by nature: the book on other machin
 
 check: $(VENV)/ready-dev  ## the inner loop: lint, types and quick unit tests, in under 2 minutes
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests synthbook
+
+house: $(VENV)/ready-course  ## count modules, names, short helpers, circles; it gates nothing
+	@$(BIN)/python tests/house/count.py $(ARGS)
 
 lab: $(VENV)/ready-course  ## open JupyterLab on the notebooks
 	@$(FETCH_MODEL)

@@ -160,7 +160,7 @@ class Module(cst.CSTTransformer):
 
 def words_of(tree: cst.Module) -> set[str]:
     """All names in a module but attributes and keywords."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     class Visit(cst.CSTVisitor):
         def visit_Attribute(self, node: cst.Attribute) -> bool:
@@ -174,14 +174,14 @@ def words_of(tree: cst.Module) -> set[str]:
         def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
             if not isinstance(node.names, cst.ImportStar):
                 for alias in node.names:
-                    found.add(alias.asname.name.value if alias.asname else alias.name.value)
+                    names.add(alias.asname.name.value if alias.asname else alias.name.value)
             return False
 
         def visit_Name(self, node: cst.Name) -> None:
-            found.add(node.value)
+            names.add(node.value)
 
     tree.visit(Visit())
-    return found
+    return names
 
 
 class Local(cst.CSTTransformer):
@@ -215,7 +215,7 @@ class Attributes(cst.CSTTransformer):
 
 def aliases_of(tree: cst.Module, map: Map) -> dict[str, str]:
     """Local names of modules whose names change."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
 
     class Visit(cst.CSTVisitor):
         def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
@@ -225,10 +225,10 @@ def aliases_of(tree: cst.Module, map: Map) -> dict[str, str]:
             for alias in node.names:
                 full = f"{base}.{alias.name.value}"
                 if full in map.renames:
-                    found[alias.asname.name.value if alias.asname else alias.name.value] = full
+                    names[alias.asname.name.value if alias.asname else alias.name.value] = full
 
     tree.visit(Visit())
-    return found
+    return names
 
 
 def rewrite(code: str, map: Map, home: str | None = None, source: str | None = None) -> str:

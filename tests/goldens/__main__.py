@@ -26,11 +26,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(hashes(Path(folder)), indent=1))
         return 0
-    found = computed()
+    document = computed()
     if arguments.record:
-        HASHES.write_text(found, encoding="utf-8")
+        HASHES.write_text(document, encoding="utf-8")
     else:
-        print(found, end="")
+        print(document, end="")
     return 0
 
 

@@ -104,19 +104,19 @@ def arithmetic(folder: Path) -> Mapping[str, Any]:
 
 @golden
 def generators_of_tables(folder: Path) -> Mapping[str, Any]:
-    table, made = rows("train", 400), {}
+    table, values = rows("train", 400), {}
     for name, family in FAMILIES.items():
         steps = 5 if name in SMALL_TABLE else None
         model = family(**SMALL_TABLE.get(name, {})).fit(table, seed=0, steps=steps)
-        made[name] = model.sample(60, seed=1).frame
+        values[name] = model.sample(60, seed=1).frame
         if name != "marginals":
-            made[f"{name} with income"] = model.sample(20, seed=2, where={"income": ">50K"}).frame
-    return made
+            values[f"{name} with income"] = model.sample(20, seed=2, where={"income": ">50K"}).frame
+    return values
 
 
 @golden
 def generators_of_images_and_points(folder: Path) -> Mapping[str, Any]:
-    made = {}
+    values = {}
     for family, settings in (
         (VAE, {}),
         (GAN, {}),
@@ -125,11 +125,11 @@ def generators_of_images_and_points(folder: Path) -> Mapping[str, Any]:
     ):
         name = " ".join([family.__name__, *map(str, settings.values())])
         model = family(width=8, batch=16, **settings).fit(pictures(64), seed=0, steps=4)
-        made[f"{name} digits"] = model.sample(10, seed=1, labels=np.arange(10)).images
-        made[f"{name} points"] = (
+        values[f"{name} digits"] = model.sample(10, seed=1, labels=np.arange(10)).images
+        values[f"{name} points"] = (
             family(width=8, batch=16, **settings).fit(points(64), seed=0, steps=4).sample(10, seed=1)
         )
-    return made
+    return values
 
 
 @golden
@@ -144,14 +144,14 @@ def generators_of_text(folder: Path) -> Mapping[str, Any]:
 
 @golden
 def private_generators(folder: Path) -> Mapping[str, Any]:
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, family in PRIVATE.items():
         small = {"batch": 100, "hidden": 16, "latents": 4} if name == "dp-tvae" else {}
         steps = 3 if small else None
-        made[name] = family(**PROMISE, **small).fit(people(400), seed=0, steps=steps).sample(60, seed=1).frame
+        values[name] = family(**PROMISE, **small).fit(people(400), seed=0, steps=steps).sample(60, seed=1).frame
     painter = DpVae(epsilon=8.0, delta=1e-4, batch=50, width=4).fit(pictures(200), seed=0, steps=3)
-    made["dp-vae"] = painter.sample(10, seed=1, labels=np.arange(10)).images
-    return made
+    values["dp-vae"] = painter.sample(10, seed=1, labels=np.arange(10)).images
+    return values
 
 
 def people(n: int, seed: int = 0) -> Table:
@@ -184,12 +184,12 @@ def ledger(folder: Path) -> Mapping[str, Any]:
 @golden
 def render_command(folder: Path) -> Mapping[str, Any]:
     small = ("--width", "32", "--height", "24", "--shard-size", "4", "--seed", "7")
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for scene in ("cube", "cube-half", "cube-narrow", "stand-in"):
-        made[f"{scene}, printed"] = document(folder, "render", "--scene", scene, "--n", "6", "--out", scene, *small)
+        values[f"{scene}, printed"] = document(folder, "render", "--scene", scene, "--n", "6", "--out", scene, *small)
         for path in shard_paths(folder / scene):
-            made[f"{scene}, {path.name}"] = path.read_bytes()
-    return made
+            values[f"{scene}, {path.name}"] = path.read_bytes()
+    return values
 
 
 @golden
@@ -205,37 +205,37 @@ def table_commands(folder: Path) -> Mapping[str, Any]:
     for name, table in (("real", rows("train", 300)), ("test", rows("test", 300))):
         table.frame.to_csv(folder / f"{name}.csv", index=False)
     command(folder, "schema", "draft", "real.csv", "--out", "drafted.toml")
-    made: dict[str, Any] = {"schema draft": (folder / "drafted.toml").read_text()}
+    values: dict[str, Any] = {"schema draft": (folder / "drafted.toml").read_text()}
     rows("train", 1).schema.to_toml(folder / "schema.toml")
     fitted = ("--schema", "schema.toml", "--out", "model")
-    made["fit"] = document(folder, "fit", "real.csv", "--model", "cart", *fitted)
-    made["sample"] = document(folder, "sample", "model", "-n", "300", "--seed", "3", "--out", "made.csv")
-    made["sample, rows"] = (folder / "made.csv").read_bytes()
+    values["fit"] = document(folder, "fit", "real.csv", "--model", "cart", *fitted)
+    values["sample"] = document(folder, "sample", "model", "-n", "300", "--seed", "3", "--out", "drawn.csv")
+    values["sample, rows"] = (folder / "drawn.csv").read_bytes()
     judged = ("--holdout", "test.csv", "--schema", "schema.toml")
-    made["evaluate"] = document(
-        folder, "evaluate", "real.csv", "made.csv", *judged, "--target", "income", ends_with=(0, 1)
+    values["evaluate"] = document(
+        folder, "evaluate", "real.csv", "drawn.csv", *judged, "--target", "income", ends_with=(0, 1)
     )
-    made["audit"] = document(folder, "audit", "made.csv", "--train", "real.csv", *judged, ends_with=(0, 1))
-    return made
+    values["audit"] = document(folder, "audit", "drawn.csv", "--train", "real.csv", *judged, ends_with=(0, 1))
+    return values
 
 
 @golden
 def private_commands(folder: Path) -> Mapping[str, Any]:
     people(400).frame.to_csv(folder / "real.csv", index=False)
     people(400).schema.to_toml(folder / "schema.toml")
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     total = ("--epsilon", "5", "--delta", "1e-5", "--unit", "one record")
-    made["budget, begun"] = document(folder, "budget", "ledger.json", *total)
+    values["budget, begun"] = document(folder, "budget", "ledger.json", *total)
     asked = ("--schema", "schema.toml", "--epsilon", "2", "--delta", "1e-6", "--ledger", "ledger.json", "--seed", "4")
-    made["fit-private"] = document(folder, "fit-private", "real.csv", *asked, "--out", "model")
-    made["budget, spent"] = document(folder, "budget", "ledger.json")
-    made["ledger"] = (folder / "ledger.json").read_bytes()
-    command(folder, "sample", "model", "-n", "50", "--out", "made.csv")
-    made["sample, rows"] = (folder / "made.csv").read_bytes()
+    values["fit-private"] = document(folder, "fit-private", "real.csv", *asked, "--out", "model")
+    values["budget, spent"] = document(folder, "budget", "ledger.json")
+    values["ledger"] = (folder / "ledger.json").read_bytes()
+    command(folder, "sample", "model", "-n", "50", "--out", "drawn.csv")
+    values["sample, rows"] = (folder / "drawn.csv").read_bytes()
     run = ("--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5")
-    made["epsilon of a noise"] = document(folder, "epsilon", "--noise-multiplier", "1.1", *run)
-    made["noise of an epsilon"] = document(folder, "epsilon", "--target", "3", *run)
-    return made
+    values["epsilon of a noise"] = document(folder, "epsilon", "--noise-multiplier", "1.1", *run)
+    values["noise of an epsilon"] = document(folder, "epsilon", "--target", "3", *run)
+    return values
 
 
 @golden
@@ -268,13 +268,13 @@ def generate_command(folder: Path) -> Mapping[str, Any]:
     with serving() as server:
         server.always = reply
         os.environ |= {"SYNTHBOOK_LLM_URL": server.url, "SYNTHBOOK_LLM_MODEL": "tiny", "SYNTHBOOK_LLM_KEY": "none"}
-        made: dict[str, Any] = {"printed": document(folder, "generate", "task.toml", "-n", "12", "--out", "data.jsonl")}
+        printed = document(folder, "generate", "task.toml", "-n", "12", "--out", "data.jsonl")
         bodies = sorted(json.dumps(body, sort_keys=True) for body in server.bodies)
-    made["questions"] = "\n".join(bodies)
+    values: dict[str, Any] = {"printed": printed, "questions": "\n".join(bodies)}
     for path in sorted(folder.glob("data.jsonl*")):
         if "provenance" not in path.name and "answers" not in path.name:
-            made[path.name] = path.read_text()
-    return made
+            values[path.name] = path.read_text()
+    return values
 
 
 @golden

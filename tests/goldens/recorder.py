@@ -46,16 +46,16 @@ def environment() -> dict[str, str]:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Compute every case below `folder`; its values as SHA-256 by "case/name"."""
-    found = {}
+    digests = {}
     for name, case in CASES.items():
         place = folder / name
         place.mkdir()
         for key, value in case(place).items():
-            found[f"{name}/{key}"] = digest(value)
+            digests[f"{name}/{key}"] = digest(value)
             if isinstance(value, dict | list):
-                found[f"{name}/{key}, numbers"] = digest(json.dumps(sorted(numbers(value))))
-        print(f"{name}: {len(found)} hashes", file=sys.stderr)
-    return found
+                digests[f"{name}/{key}, numbers"] = digest(json.dumps(sorted(numbers(value))))
+        print(f"{name}: {len(digests)} hashes", file=sys.stderr)
+    return digests
 
 
 def digest(value: Any) -> str:
