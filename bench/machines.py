@@ -240,9 +240,12 @@ def _pytest(machine: str, part: str, arguments: tuple[str, ...], env: dict[str, 
     """Run pytest; by notebook, or for all unit tests, how many passed, which failed, and the seconds they took."""
     report, log = STATE / f"{machine}-{part}.xml", STATE / f"{machine}-{part}.log"
     STATE.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)  # that of an earlier run says nothing of this one
     command = [sys.executable, "-m", "pytest", *WORKERS, "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
     with log.open("w", encoding="utf-8") as words:
         subprocess.run(command, cwd=ROOT, env=env, stdout=words, stderr=subprocess.STDOUT, check=False)
+    if not report.is_file():
+        raise SystemExit(f"{machine}: pytest ended without a report; read {log.relative_to(ROOT)}, then run this again")
     outcomes: dict[str, dict] = {}
     for case in ET.parse(report).getroot().iter("testcase"):
         name = str(case.get("classname"))
