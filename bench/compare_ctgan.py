@@ -26,9 +26,9 @@ import harness
 import numpy as np
 from judge_table import Judge, as_table
 
-from synthbook.core.data import adult
-from synthbook.core.files import sha256_file
-from synthbook.core.schema import Holdout
+from synthbook.core.storage import sha256_file
+from synthbook.core.table import Holdout
+from synthbook.datasets import adult
 
 ROOT = harness.BENCH.parent
 NAMES = {
@@ -59,7 +59,7 @@ class Plan:
 
     def budget(self, name: str) -> int:
         """Steps of ours, epochs of a peer."""
-        from synthbook.models.tabular.families import FAMILIES
+        from synthbook.generators.tabular.families import FAMILIES
 
         return self.epochs if is_peer(name) else self.steps or FAMILIES[name]().config.steps
 

@@ -86,11 +86,9 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    from synthbook.core.data import fashion_mnist
-    from synthbook.models.diffusion import Diffusion
-    from synthbook.models.inputs import learnt
-    from synthbook.models.samplers import q_sample
-    from synthbook.models.schedule import Schedule
+    from synthbook.datasets import fashion_mnist
+    from synthbook.generators.diffusion import Diffusion, Schedule, q_sample
+    from synthbook.generators.neural import learnt
 
     torch.set_num_threads(1)
     data = fashion_mnist()

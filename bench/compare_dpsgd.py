@@ -23,7 +23,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.models.inputs import Learnt
+from synthbook.generators.neural import Learnt
 from synthbook.privacy.dpsgd import Private, clipped_sum_of, clipped_sum_of_linear, noisy_mean
 from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
 

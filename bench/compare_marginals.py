@@ -59,9 +59,9 @@ def ours(target: str | None, arrays: Arrays) -> dict[str, Any]:
     """What a fit and a draw took, and the cells that were drawn."""
     import torch
 
-    from synthbook.core.data import adult
-    from synthbook.core.schema import Table
-    from synthbook.privacy.generators.marginals import Mst
+    from synthbook.core.table import Table
+    from synthbook.datasets import adult
+    from synthbook.privacy.generators.mst import Mst
 
     torch.set_num_threads(1)
     rows, seed, train = arrays["rows"], int(arrays["seed"]), adult().train
@@ -147,9 +147,9 @@ class Judge:
     """Adult's training rows, all or a few, in cells; and what drawn cells are worth beside them."""
 
     def __init__(self, few: int | None):
-        from synthbook.core.data import adult
-        from synthbook.models.tabular.layout import Layout
-        from synthbook.privacy.generators.bins import Cells
+        from synthbook.datasets import adult
+        from synthbook.generators.tabular.base import Layout
+        from synthbook.privacy.generators.discretize import Cells
 
         self.data = adult()
         train = self.data.train
@@ -171,8 +171,8 @@ class Judge:
         """`auc` and `marginals` as in `tradeoff.score`; `pairs`: mean distance of the counts of two columns."""
         import pandas as pd
 
-        from synthbook.core.schema import Table
-        from synthbook.evaluation.tables import marginals
+        from synthbook.core.table import Table
+        from synthbook.evaluation.fidelity import marginals
 
         rng = np.random.default_rng(seed)
         values = {one.column.name: one.values(drawn[:, j], rng) for j, one in enumerate(self.cells)}

@@ -21,7 +21,7 @@ def documents(tokens: np.ndarray) -> list[list[bytes]]:
 
 
 def ours(tokens: np.ndarray) -> dict:
-    from synthbook.language.verify.dedup import MinHash
+    from synthbook.language.filters.dedup import MinHash
 
     signed = MinHash(PERMUTATIONS).signatures(documents(tokens))
     return {"similarities": (signed[:-1] == signed[1:]).mean(axis=1)[:PAIRS].tolist()}

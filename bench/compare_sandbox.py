@@ -20,7 +20,7 @@ import harness
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from synthbook.language.verify.sandbox import Limits, Sandbox, Task  # noqa: E402
+from synthbook.language.sandbox.runner import Limits, Sandbox, Task  # noqa: E402
 from tests.language.verify import attacks  # noqa: E402
 from tests.language.verify.attacks import FORGERIES, REACHES, Arena, violated  # noqa: E402
 

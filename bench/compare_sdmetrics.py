@@ -20,8 +20,8 @@ SETS = ("synthetic", "train", "holdout")
 
 
 def ours(**arrays: np.ndarray) -> dict:
-    from synthbook.core.data import adult
-    from synthbook.core.schema import Schema, Table
+    from synthbook.core.table import Schema, Table
+    from synthbook.datasets import adult
     from synthbook.evaluation.features import table_features
     from synthbook.evaluation.novelty import novelty
 
@@ -62,7 +62,7 @@ def _frames(arrays: dict[str, np.ndarray]) -> dict:
 
 def rows_of_adult(table: str, seed: int) -> dict[str, np.ndarray]:
     """Three disjoint random parts of Adult's training file without missing values, as columns of plain arrays."""
-    from synthbook.core.data import adult
+    from synthbook.datasets import adult
 
     train = adult().train
     words = [column.name for column in train.schema.columns if column.kind == "categorical"]

@@ -19,12 +19,10 @@ from statistics import median
 import harness
 
 from synthbook.core.errors import SynthbookError
-from synthbook.language import local_model
-from synthbook.language.chat import Ask, Message, Sampling
-from synthbook.language.client import Client
-from synthbook.language.endpoint import Endpoint
-from synthbook.language.exchange import request
-from synthbook.language.replay import Replay
+from synthbook.language import server
+from synthbook.language.cache import Replay
+from synthbook.language.client import Client, Endpoint, request
+from synthbook.language.messages import Ask, Message, Sampling
 from synthbook.language.server import local_server
 
 SLOTS, CONTEXT, TOKENS = 8, 512, 48
@@ -86,7 +84,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     ratio = median(speed[OURS]) / median(speed[BARE])
     note = (
-        f"{len(asks)} questions of at most {TOKENS} tokens, {SLOTS} at a time, to {local_model.NAME} on this machine's"
+        f"{len(asks)} questions of at most {TOKENS} tokens, {SLOTS} at a time, to {server.NAME} on this machine's"
         f" cores: the client has {ratio:.2f} of the bare loop's tokens a second, and keeps every answer."
     )
     rows = [["", "tokens a second, median (least–most)", "own CPU, ms an answer"]]
@@ -102,7 +100,7 @@ def main() -> None:
         "slots": SLOTS,
         "max_tokens": TOKENS,
         "rounds": rounds,
-        "model": local_model.SHA256,
+        "model": server.SHA256,
         "tokens_per_second": spreads,
         "cpu_ms_per_answer": {name: harness.spread(values) for name, values in cpu.items()},
         "ratio": ratio,

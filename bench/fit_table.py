@@ -38,13 +38,13 @@ class Ours:
     packages = ("torch", "numpy", "pandas")
 
     def __init__(self, name: str, budget: int):
-        module = importlib.import_module(f"synthbook.models.tabular.{name}")
+        module = importlib.import_module(f"synthbook.generators.tabular.{name}")
         self.model, self.budget = getattr(module, OURS[name])(), budget
 
     @staticmethod
     def table(frame: pd.DataFrame) -> Any:
-        from synthbook.core.data import schema_of
-        from synthbook.core.schema import Table
+        from synthbook.core.table import Table
+        from synthbook.datasets import schema_of
 
         return Table(frame.mask(frame == "?"), schema_of("adult"))
 
@@ -141,7 +141,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def sources() -> dict[str, str]:
     """SHA-256 of the files of our models that are loaded, by path: they decide how a model is fitted."""
-    loaded = [module.__file__ for name, module in sys.modules.items() if name.startswith("synthbook.models")]
+    loaded = [module.__file__ for name, module in sys.modules.items() if name.startswith("synthbook.generators")]
     return {
         str(Path(f).relative_to(ROOT)): sha256(Path(f).read_bytes()).hexdigest() for f in sorted(filter(None, loaded))
     }

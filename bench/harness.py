@@ -95,14 +95,14 @@ def machine(*packages: str) -> dict[str, object]:
 
 def hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """SHA-256 of each array's bytes, as little-endian float64 in C order."""
-    from synthbook.core.files import sha256
+    from synthbook.core.storage import sha256
 
     return {name: sha256(np.ascontiguousarray(value, dtype="<f8").tobytes()) for name, value in arrays.items()}
 
 
 def save(path: Path, content: dict, command: str, *, seed: int, source: str = "") -> None:
     """Write a result or golden file and its sidecar, and say where."""
-    from synthbook.core.provenance import Provenance, write_described
+    from synthbook.core.storage import Provenance, write_described
 
     source = source or "measured on the machine that the file describes"
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

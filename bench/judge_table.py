@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from synthbook.core.data import schema_of
-from synthbook.core.schema import Holdout, Schema, Table
+from synthbook.core.table import Holdout, Schema, Table
+from synthbook.datasets import schema_of
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility

@@ -23,15 +23,15 @@ from pathlib import Path
 
 import harness
 
-from synthbook.core.files import atomic_write, sha256, sha256_file
+from synthbook.core.storage import atomic_write, sha256, sha256_file
 from synthbook.course import notebook as nb
-from synthbook.course.fingerprint import fingerprint
+from synthbook.course.notebook import fingerprint
 from synthbook.course.project import Project
 
 ROOT = harness.BENCH.parent
 STATE = ROOT / "build" / "machines"
 UNITS_NAME = "units"
-UNITS = ("tests/models", "tests/privacy", "tests/evaluation")
+UNITS = ("tests/generators", "tests/privacy", "tests/evaluation")
 COMPARE = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg")
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 OLD_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"

@@ -15,12 +15,11 @@ import harness
 import numpy as np
 import psutil
 
-from synthbook.core.parallel import pmap
-from synthbook.core.provenance import Provenance
-from synthbook.core.shards import Plan, item_seed
+from synthbook.core.jobs import Plan, item_seed, pmap
+from synthbook.core.storage import Provenance
+from synthbook.simulation.export import RenderShard, parquet, row
 from synthbook.simulation.randomize import SCENES, draw
 from synthbook.simulation.render import Renderer
-from synthbook.simulation.writers import RenderShard, parquet, row
 
 SIZE, SCENES_TIMED, AGAIN, ROUNDS, MANY = 128, 100, 5, 7, 2_000
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synthbook.collapse.refit import Array, Seed, check_sizes
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.core.schema import refuse_holdout
+from synthbook.core.table import refuse_holdout
 
 Counts = NDArray[np.int64]
 

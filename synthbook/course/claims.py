@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synthbook.core.errors import ClaimFailed, InvalidArgument
-from synthbook.core.files import strict_json
+from synthbook.core.storage import strict_json
 
 LOG_VARIABLE = "SYNTHBOOK_CLAIMS_LOG"  # a file that the runner names; each check appends one JSON line to it
 

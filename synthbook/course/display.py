@@ -15,11 +15,10 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from synthbook.core.manifest import FileCheck
 from synthbook.course.board import Board
-from synthbook.course.book import Outcome
 from synthbook.course.doctor import Finding
-from synthbook.course.jobs import Job, Observer
+from synthbook.course.runner import Job, Observer, Outcome
+from synthbook.datasets import FileCheck
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–", "dim")}

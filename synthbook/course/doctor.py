@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from synthbook.core.errors import SynthbookError
-from synthbook.core.manifest import UNLISTED, data_folder, remedy, verify_all
-from synthbook.language import local_model
+from synthbook.datasets import UNLISTED, data_folder, remedy, verify_all
+from synthbook.language import server
 
 GIB = 2**30
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, GIB
@@ -190,10 +190,10 @@ def check_data(root: Path | None) -> Finding:
 
 def check_model(root: Path | None) -> Finding:
     """The small language model that section 4 can talk to."""
-    path = local_model.model_file()
+    path = server.model_file()
     if path is not None:
         return Finding("language model", "ok", str(path))
-    where = f"into {local_model.models_folder()}, or the folder that {local_model.VARIABLE} names"
+    where = f"into {server.models_folder()}, or the folder that {server.VARIABLE} names"
     advice = f"optional, used by section 4: synthbook models fetch smollm2 brings it {where}"
     return Finding("language model", "warn", "not present", advice)
 

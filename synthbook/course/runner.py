@@ -8,17 +8,100 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from synthbook.core.errors import DataError, SynthbookError, describe
-from synthbook.core.files import atomic_write, sha256
-from synthbook.core.provenance import Provenance, write_described
+from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, strict_json, write_described
 from synthbook.course import notebook as nb
-from synthbook.course.fingerprint import fingerprint
-from synthbook.course.jobs import Failure, Job, Observer, Settings
+from synthbook.course.board import Board, board, rows_of
+from synthbook.course.notebook import fingerprint
 from synthbook.course.project import Project
+
+
+@contextlib.contextmanager
+def alone(project: Project) -> Iterator[None]:
+    """Refuse to work beside another run of the same checkout, and sweep up after one that was killed."""
+    project.copies.mkdir(parents=True, exist_ok=True)
+    with locked(project.build / ".lock", f"another run is going on in {project.root}"):
+        _sweep(project)
+        yield
+
+
+def _sweep(project: Project) -> None:
+    """Remove what was written beside its target and never renamed; an export's folder is swept when it is written."""
+    for pattern in ("build/.*.tmp", "build/notebooks/.*.tmp", "notebooks/.*.ipynb.*.tmp"):
+        for left in project.root.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
+# ── Settings and jobs ──
+
+
+Status = Literal["waiting", "running", "done", "unchanged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run. `cell_timeout` is in seconds; None means 600 in the quick profile and no limit in the full one."""
+
+    jobs: int | None = None
+    profile: Literal["quick", "full"] = "quick"
+    force: bool = False
+    update: bool = False
+    cell_timeout: float | None = None
+
+    @property
+    def seconds_per_cell(self) -> float | None:
+        """The time limit that holds for each cell."""
+        if self.cell_timeout is not None:
+            return self.cell_timeout
+        return 600.0 if self.profile == "quick" else None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a notebook did not succeed; `cell` counts code cells from 1, 0 when no cell is to blame."""
+
+    reason: str
+    cell: int = 0
+    source: str = ""
+    traceback: str = ""
+
+
+@dataclass
+class Job:
+    """One notebook on its way through a run. Times are in seconds, memory in MiB."""
+
+    source: Path
+    status: Status = "waiting"
+    cell: int = 0
+    cells: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    peak_mib: int = 0
+    failure: Failure | None = None
+    notebook: nb.Notebook = field(default_factory=dict, repr=False)
+    read_as: bytes = field(default=b"", repr=False)
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.source.stem
+
+
+Observer = Callable[[Job], None]  # called whenever a job changed
+
+
+# ── The runner ──
 
 
 def run(project: Project, sources: list[Path], settings: Settings, observe: Observer = lambda job: None) -> list[Job]:
@@ -226,3 +309,114 @@ def _write_failed(job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], p
     executed["metadata"][nb.KEY] = {"claims": rows}
     atomic_write(project.failed_copy_of(job.source), nb.dumps(nb.normalise(executed)))
     job.notebook = executed
+
+
+# ── The whole course ──
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. `site` is the path of the first page; `interrupted` tells whether Ctrl-C ended it."""
+
+    jobs: list[Job]
+    board: Board | None = None
+    site: Path | None = None
+    errors: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything succeeded and holds, 130 after Ctrl-C, else 1."""
+        if self.interrupted:
+            return 130
+        good = all(job.failure is None for job in self.jobs) and not self.errors
+        return 0 if good and self.board is not None and self.board.ok else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome for machines."""
+        return {
+            "notebooks": [_job_as_json(job) for job in self.jobs],
+            "claims": self.board.as_json() if self.board else None,
+            "site": str(self.site) if self.site else None,
+            "interrupted": self.interrupted,
+            "errors": self.errors,
+        }
+
+
+def make(
+    project: Project,
+    sources: list[Path],
+    settings: Settings,
+    *,
+    observe: Observer,
+    site: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Run the notebooks, build the site from what is committed, and write build/claims.json.
+
+    A failed notebook does not keep the site from being built: the site shows the committed outputs in any case.
+    """
+    with alone(project):
+        outcome = Outcome(run(project, sources, settings, observe))
+        if any(job.status == "interrupted" for job in outcome.jobs):
+            return replace(outcome, interrupted=True)
+        try:
+            if site:
+                say("building the site, if anything in it changed")
+                outcome = _try(outcome, "site", lambda: _build_site(project))
+            return _try(outcome, "board", lambda: _write_board(project, outcome.jobs))
+        except KeyboardInterrupt:
+            return replace(outcome, interrupted=True)
+
+
+def make_site(project: Project) -> Path:
+    """Build the site from the committed notebooks; the path of its first page."""
+    with alone(project):
+        return _build_site(project)
+
+
+def _build_site(project: Project) -> Path:
+    from synthbook.course.site import build  # sphinx takes a second to import
+
+    return build(project.root)
+
+
+def _try(outcome: Outcome, part: str, work: Callable[[], Any]) -> Outcome:
+    """The outcome with one more part, or with the reason why it is missing: the notebooks that ran are told of."""
+    try:
+        return replace(outcome, **{part: work()})
+    except Exception as error:
+        return replace(outcome, errors=[*outcome.errors, describe(error)])
+
+
+def _write_board(project: Project, jobs: list[Job]) -> Board:
+    """The board of this run: what ran counts as it ran, notebooks that were not asked for as they are committed."""
+    ran = {job.source: job.notebook for job in jobs}
+    logged, parents, unreadable = {}, {}, []
+    for source in project.sources():
+        try:
+            logged[source.stem] = rows_of(ran[source] if source in ran else nb.read(source))
+        except DataError as error:
+            unreadable.append(str(error))
+        copy = project.copy_of(source)
+        path = copy if source in ran and copy.is_file() else source
+        if path.is_file():
+            parents[path.relative_to(project.root).as_posix()] = sha256_file(path)
+    result = board(logged)
+    result = Board(result.rows, [*result.errors, *unreadable])
+    text = strict_json(result.as_json(), indent=1) + "\n"
+    origin = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
+    write_described(project.build / "claims.json", text, origin)
+    return result
+
+
+def _job_as_json(job: Job) -> dict[str, Any]:
+    failure = job.failure
+    return {
+        "name": job.name,
+        "status": job.status,
+        "cells": job.cells,
+        "minutes": round(job.seconds / 60, 2),
+        "peak_mib": job.peak_mib,
+        "failure": vars(failure) if failure else None,
+    }

@@ -2,17 +2,405 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from html import escape
+from html.parser import HTMLParser
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import synthbook
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.core.files import atomic_write, sha256, sha256_file
-from synthbook.course import offline, pages
+from synthbook.core.storage import atomic_write, read_provenance, sha256, sha256_file
+from synthbook.course import notebook as nb
+from synthbook.course.board import Board, Row, committed
+from synthbook.course.claims import VERDICTS, lookup, quantities
+from synthbook.course.folding import fold
+from synthbook.course.project import Project
+
+# ── A built book must be readable without a network and without sight: find what would break either ──
+# What a browser reads may hold no address on another machine, wherever it stands: every address in a script, a style
+# sheet or an attribute counts, since any of them can be loaded or visited. Comments, words on a page, and the names
+# below, which no browser loads, do not count.
+
+
+NAMES = (
+    "http://www.w3.org/",  # XML namespaces
+    "https://pydata-sphinx-theme.readthedocs.io/",  # in a message that the theme writes to the browser's console
+)
+_PROSE = {"alt", "aria-label", "title"}  # attributes that are read, never followed
+_ADDRESS = re.compile(r"(?:https?|wss?|ftp):(?:\\?/){2}[^\s\"'`<>)\\]*", re.IGNORECASE)
+# addresses such as //host.org/x, which take the page's own scheme
+_IN_QUOTES = re.compile(r"[\"'`]\s*((?:\\?/){2}[\w-]+(?:[.:][\w-]+)+[^\s\"'`<>)\\]*)")
+_IN_STYLE = re.compile(r"(?:url\(|@import)\s*['\"]?\s*(//[^\s'\");]+)", re.IGNORECASE)
+_IN_ATTRIBUTE = re.compile(r"(?:^|[\s,;='\"(])((?:\\?/){2}\w[^\s'\"]*)")
+_CSS_COMMENT = re.compile(r"(\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*')|/\*.*?\*/", re.DOTALL)  # strings are kept
+_JS_COMMENT = re.compile(r"^[ \t]*(?:/\*.*?\*/|//[^\n]*)", re.DOTALL | re.MULTILINE)  # those that begin a line
+_FILE_NAME = re.compile(r"^\S+\.(?:png|jpe?g|svg|gif|webp)$", re.IGNORECASE)
+
+
+def faults(site: Path) -> list[str]:
+    """What a reader without a network, or without sight, would miss in the pages, styles and scripts under `site`.
+
+    One line per fault, each naming the file: an address on another machine, an image without alternative text or with
+    a file name in its place.
+    """
+    found: list[str] = []
+    for path in sorted(site.rglob("*")):
+        reader = _READERS.get(path.suffix.lower())
+        if reader and path.is_file():
+            name = path.relative_to(site).as_posix()
+            found += [f"{name}: {fault}" for fault in reader(path.read_text(encoding="utf-8"))]
+    return found
+
+
+def _remote(text: str, no_scheme: re.Pattern[str]) -> list[str]:
+    """Every address on another machine, each once; `no_scheme` finds those that begin with //."""
+    found = [*_ADDRESS.findall(text), *no_scheme.findall(text)]
+    return [address for address in dict.fromkeys(found) if not address.replace("\\", "").startswith(NAMES)]
+
+
+def _css_faults(text: str) -> Iterator[str]:
+    text = _CSS_COMMENT.sub(lambda match: match[1] or "", text)
+    return (f"the style sheet holds the address {address}" for address in _remote(text, _IN_STYLE))
+
+
+def _js_faults(text: str) -> Iterator[str]:
+    text = _JS_COMMENT.sub("", text)
+    return (f"the script holds the address {address}" for address in _remote(text, _IN_QUOTES))
+
+
+def _html_faults(text: str) -> Iterator[str]:
+    page = _Page()
+    page.feed(text)
+    page.close()
+    return iter(page.faults)
+
+
+_READERS = {
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".svg"), _html_faults),
+    **dict.fromkeys((".js", ".mjs", ".json", ".webmanifest"), _js_faults),
+    ".css": _css_faults,
+}
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        for name, value in attrs:
+            if name not in _PROSE and _remote(value or "", _IN_ATTRIBUTE):
+                self.faults.append(f'<{tag} {name}="{value}"> points at another machine')
+        if tag == "meta" and (dict(attrs).get("http-equiv") or "").lower() == "refresh":
+            self.faults.append("<meta http-equiv=refresh> sends the reader elsewhere")
+        if tag == "img":
+            self._check_alt(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        reader = {"style": _css_faults, "script": _js_faults}.get(self._inside)
+        self.faults += reader(data) if reader else ()
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def _check_alt(self, attrs: dict[str, str | None]) -> None:
+        alt, source = (attrs.get("alt") or "").strip(), (attrs.get("src") or "")[:100]
+        if not alt:
+            self.faults.append(f"image {source} has no alternative text: {_HOW_ALT}")
+        elif _FILE_NAME.match(alt):
+            self.faults.append(f"image {source} has a file name as alternative text: {_HOW_ALT}")
+
+
+_HOW_ALT = 'say what it shows in the cell\'s metadata, "mystnb": {"image": {"alt": "..."}}'
+
+
+# ── The page of comparisons ──
+
+
+HEAD = """# Benchmarks
+
+How the package compares with others that measure the same thing: same data, same machine, runs that take turns in
+processes of their own with one thread for linear algebra, unless a table says otherwise. Imports are not counted.
+Memory is what a call adds at its peak. The files lie in `bench/results`, each with a sidecar that names its command;
+`make bench` and `make test-machines` measure all of them anew. Times differ from machine to machine, so look at the
+ratios."""
+
+
+def bench_page(folder: Path) -> str:
+    """The page's source in MyST Markdown, from the `*.json` results in `folder`, in the order of their names."""
+    paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".provenance.json")]
+    if not paths:
+        return f"{HEAD}\n\nNothing has been measured yet.\n"
+    return "\n\n".join([HEAD, *(_bench_section(path) for path in paths)]) + "\n"
+
+
+def _bench_section(path: Path) -> str:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    measured = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
+    command = read_provenance(path).command
+    return "\n\n".join(
+        [f"## {result['title']}", _bench_table(result["table"]), result["note"], f"`{command}`: {measured}."]
+    )
+
+
+def _bench_table(table: dict[str, Any]) -> str:
+    lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# ── The page of claims ──
+# Two verdicts stand beside each other and mean different things: the check's, on our measurement, and the sentence's,
+# on the chapter.
+
+
+SECTIONS = {
+    "0": "Before you start",
+    "1": "1 Why synthesize data",
+    "2": "2 Simulation",
+    "3": "3 Generative models",
+    "4": "4 Data from language models",
+    "5": "5 Privacy",
+    "6": "6 Evaluation",
+    "7": "7 Model collapse",
+    "8": "8 In practice",
+}
+
+_CHECKS = {True: "✓ passes", False: "✗ fails", None: "– not yet shown"}
+_HEAD = """# The claims board
+
+Every statement of [the chapter](chapter.md) that an experiment can confirm or refute is a row here. Open a row to read
+the statement and what was measured. The numbers are those of the committed notebooks; running the book measures them
+again and stops where one does not hold. A row about a trained network shows no number while it holds: its digits differ
+from machine to machine.
+
+**The check** asks whether what we measured agrees with an independent oracle. Of {total} claims **{passing}** pass,
+**{failing}** fail, and **{waiting}** are not yet shown.
+
+**The chapter's sentence** is judged by what the check shows. It *holds* ({holds}); it *holds if* a condition is met
+that the chapter leaves out ({if}); it is *too simple* ({too simple}) or *misattributed* ({misattributed}); or the row
+goes *beyond the chapter* ({beyond the chapter}). A check that passes on a sentence that is too simple has shown where
+the sentence stops being true.
+"""
+
+
+def ledger_page(board: Board) -> str:
+    """The board in MyST Markdown: a table for each section, then the claims that no notebook shows yet.
+
+    Each claim is a row with a fold and a target for links.
+    """
+    blocks = [_head(board.rows)]
+    if board.errors:
+        blocks.append("\n".join([":::{warning}", *(f"- {_plain(error)}" for error in board.errors), ":::"]))
+    shown = [row for row in board.rows if row["holds"] is not None]
+    for section, caption in SECTIONS.items():
+        rows = [row for row in shown if row["section"].split(".")[0] == section]
+        blocks += [f"## {caption}\n\n{_claims_table(rows, _COLUMNS)}"] if rows else []
+    waiting = [row for row in board.rows if row["holds"] is None]
+    blocks += [f"## Not yet shown\n\n{_claims_table(waiting, _COLUMNS[:2])}"] if waiting else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _head(rows: list[Row]) -> str:
+    checks, sentences = (Counter(row[key] for row in rows) for key in ("holds", "verdict"))
+    states = {"passing": checks[True], "failing": checks[False], "waiting": checks[None]}
+    return _HEAD.format_map({"total": len(rows), **states, **{verdict: sentences[verdict] for verdict in VERDICTS}})
+
+
+def _claim(row: Row) -> list[str]:
+    """A fold whose summary is the claim in one line, open where the check fails; links lead to what is in it."""
+    opened = " open" if row["holds"] is False else ""
+    summary = f"<b>{row['id']}</b> {escape(row['title'], quote=False)}"
+    parts = "\n    ".join(f"- {_measurement(row['id'], part)}" for part in row["parts"])
+    statement = f"({row['id']})=\n    {_plain(row['statement'])}"
+    return [f"<details{opened}><summary>{summary}</summary>", statement, parts, "</details>"]
+
+
+def _measurement(id: str, part: Row) -> str:
+    says = f"{_CHECKS[part['holds']][0]} {_plain(part['says'])}"
+    claim, spec = lookup(id, part["id"])
+    differs_between_machines = (spec.tier or claim.tier) == "model" and part["holds"]
+    if part["holds"] is None or differs_between_machines:
+        return says
+    return f"{says}: {quantities(spec.rule, part['measured'], part['expected'], part['tolerance'])}"
+
+
+def _sentence(row: Row) -> list[str]:
+    return ["holds if …" if row["verdict"] == "if" else row["verdict"]]
+
+
+def _check(row: Row) -> list[str]:
+    return [_CHECKS[row["holds"]]]
+
+
+def _notebooks(row: Row) -> list[str]:
+    stems = row["notebook"].split(", ") if row["notebook"] else []
+    return [", ".join(f"[{stem.split('_')[0]}](notebooks/{stem}.ipynb)" for stem in stems) or "–"]
+
+
+_COLUMNS: list[tuple[str, int, Callable[[Row], list[str]]]] = [  # heading, width in percent, paragraphs of a cell
+    ("Claim", 55, _claim),
+    ("The chapter's sentence", 21, _sentence),
+    ("The check", 14, _check),
+    ("Shown in", 10, _notebooks),
+]
+
+
+def _claims_table(rows: list[Row], columns: list[tuple[str, int, Callable[[Row], list[str]]]]) -> str:
+    widths = " ".join(str(width) for _, width, _ in columns)
+    lines = ["````{list-table}", ":class: ledger", ":header-rows: 1", f":widths: {widths}", ""]
+    lines += _bullets([[heading] for heading, _, _ in columns])
+    for row in rows:
+        lines += _bullets([cell(row) for _, _, cell in columns])
+    return "\n".join([*lines, "````"])
+
+
+def _bullets(cells: list[list[str]]) -> list[str]:
+    """One row of a list-table; each cell is a list of paragraphs."""
+    lines = []
+    for number, paragraphs in enumerate(cells):
+        first, *others = paragraphs
+        lines.append(("* - " if number == 0 else "  - ") + first)
+        lines += [line for paragraph in others for line in ("", f"    {paragraph}")]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown prints as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>$#|~])", r"\\\1", " ".join(text.split()))
+
+
+# ── The site's sources ──
+
+
+PATH = ("00", "07a", "06", "01", "02", "03", "04", "05", "07", "08")  # the order of reading; numbers are the chapter's
+ABOUT = ("chapter", "claims", "benchmarks", "generate", "privacy", "classroom", "about")
+
+
+def assemble(root: Path, source: Path) -> None:
+    """Fill the empty folder `source` with everything Sphinx reads; the checkout at `root` is left as it is."""
+    project = Project(root)
+    shutil.copytree(root / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    (source / "notebooks").mkdir()
+    books = {path.stem: nb.read(path) for path in project.sources()}
+    titles = {stem: title(books[stem], stem) for stem in in_order(books)}
+    board = committed(project)
+    for stem, book in books.items():
+        (source / "notebooks" / f"{stem}.ipynb").write_text(nb.dumps(fold(with_margin_notes(book))), encoding="utf-8")
+    (source / "claims.md").write_text(ledger_page(board), encoding="utf-8")
+    (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
+    _fill(source / "index.md", {"<!-- reading path -->": reading_path(titles), "<!-- contents -->": contents(titles)})
+    _fill(source / "chapter.md", {f"<!-- tests of {n} -->": tests_of(n, titles, board) for n in SECTIONS if n != "0"})
+    order = [*(f"notebooks/{stem}" for stem in titles), "index", *ABOUT]
+    _fill(source / "scorer.js", {"[/* all pages in the order of reading */]": json.dumps(order)})
+
+
+def restore_downloads(root: Path, html: Path) -> None:
+    """Let the site's download buttons give the notebooks as they are committed: no notes, nothing folded."""
+    for path in Project(root).sources():
+        shutil.copyfile(path, html / "_sources" / "notebooks" / path.name)
+
+
+def with_margin_notes(notebook: nb.Notebook) -> nb.Notebook:
+    """Put a note with a link to the ledger before every cell that checks a claim, in place; return the notebook."""
+    cells: list[nb.Cell] = []
+    for number, cell in enumerate(notebook["cells"]):
+        ids = nb.claim_ids(cell)
+        if ids:
+            links = ", ".join(f"{{ref}}`{id} <{id}>`" for id in ids)
+            note = f"```{{margin}}\nChecks claim {links}\n```"
+            cells.append({"cell_type": "markdown", "id": f"claims-{number}", "metadata": {}, "source": note})
+        cells.append(cell)
+    notebook["cells"] = cells
+    return notebook
+
+
+def title(notebook: nb.Notebook, stem: str) -> str:
+    """A notebook's first heading of level 1, or its file name."""
+    words = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# +(.+?)\s*#*$", words, re.MULTILINE)
+    return heading[1] if heading else stem
+
+
+def in_order(stems: Iterable[str]) -> list[str]:
+    """The notebooks in the order of reading; those that the path does not name come last."""
+    steps = {
+        stem: next((step for step, prefix in enumerate(PATH) if stem.startswith(prefix)), len(PATH)) for stem in stems
+    }
+    return sorted(steps, key=lambda stem: (steps[stem], stem))
+
+
+def reading_path(titles: dict[str, str]) -> str:
+    """A numbered list of the notebooks there are, in the order of reading; the list has numbers of its own."""
+    words = {stem: re.sub(r"^\d+[a-z]?\. ", "", heading) for stem, heading in titles.items()}
+    return "\n".join(f"1. {_link(stem, words[stem])} ({stem.split('_')[0]})" for stem in in_order(titles))
+
+
+def contents(stems: Iterable[str]) -> str:
+    """The tables of contents, in the order of reading, which Previous and Next follow; then the pages about the book.
+
+    A section of the chapter that is read in two parts stands there twice, the second time as "continued".
+    """
+    trees, captions = [], set[str]()
+    for section, part in groupby(in_order(stems), key=_section):
+        caption = SECTIONS.get(section, "Further notebooks")
+        caption += ", continued" if caption in captions else ""
+        captions.add(caption)
+        trees.append(_toctree(caption, (f"notebooks/{stem}" for stem in part)))
+    return "\n\n".join([*trees, _toctree("About the book", ABOUT)])
+
+
+def tests_of(section: str, titles: dict[str, str], board: Board) -> str:
+    """Which notebooks test a section of the chapter, and how many of its claims are shown."""
+    rows = [row for row in board.rows if row["section"].split(".")[0] == section]
+    shown = sum(row["holds"] is not None for row in rows)
+    links = [_link(stem, heading) for stem, heading in titles.items() if _section(stem) == section]
+    where = f"Tested in {'; '.join(links)}" if links else "Its notebook is still to come"
+    return f"*{where}: {len(rows)} claim{'s' * (len(rows) != 1)} on [the board](claims.md), {shown} shown so far.*"
+
+
+def _fill(page: Path, texts: dict[str, str]) -> None:
+    words = page.read_text(encoding="utf-8")
+    for marker, text in texts.items():
+        words = words.replace(marker, text)
+    page.write_text(words, encoding="utf-8")
+
+
+def _link(stem: str, words: str) -> str:
+    return f"[{words}](notebooks/{stem}.ipynb)"
+
+
+def _toctree(caption: str, entries: Iterable[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
+
+
+def _step(stem: str) -> int:
+    return next((step for step, prefix in enumerate(PATH) if stem.startswith(prefix)), len(PATH))
+
+
+def _section(stem: str) -> str:
+    """The chapter's section that a notebook belongs to, "" where there is none."""
+    number = re.match(r"\d\d", stem)
+    section = str(int(number[0])) if number else ""
+    return section if section in SECTIONS else ""
+
+
+# ── The build ──
+
 
 _BUILDERS = ("sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design")
 
@@ -49,10 +437,10 @@ def build(root: Path, *, force: bool = False) -> Path:
 
 def _build_into(folder: Path, root: Path) -> None:
     source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
-    pages.assemble(root, source)
+    assemble(root, source)
     _sphinx(source, html)
-    pages.restore_downloads(root, html)
-    found = offline.faults(html)
+    restore_downloads(root, html)
+    found = faults(html)
     if found:
         raise SiteError(f"the site has {len(found)} faults:\n  " + "\n  ".join(found))
 

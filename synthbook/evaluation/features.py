@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from synthbook.core.columns import Column
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.schema import Schema, Table, refuse_holdout
-from synthbook.evaluation import mobilenet
+from synthbook.core.table import Column, Schema, Table, refuse_holdout
+from synthbook.evaluation import feature_nets
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
 
 Array = NDArray[np.float64]
 CHUNK = 256  # images at a time
@@ -56,7 +56,7 @@ def image_features(images: torch.Tensor | ArrayLike, net: str = "fashion-cnn") -
     if net not in NETS:
         raise InvalidArgument("net", net, f"one of {', '.join(NETS)}")
     tensor = _checked_images(images, net)
-    embed = mobilenet.embedder() if net == "mobilenet_v2" else _small_net(net)
+    embed = feature_nets.embedder() if net == "mobilenet_v2" else _small_net(net)
     with torch.no_grad():
         return np.concatenate([embed(chunk).numpy().astype(np.float64) for chunk in torch.split(tensor, CHUNK)])
 
@@ -215,3 +215,27 @@ def _same_columns(expected: Schema, given: Schema) -> None:
             f"the table has another schema than the one the features were fitted on; they differ in: "
             f"{', '.join(differing)} (name, kind, categories, missing)"
         )
+
+
+def radial_spectrum(images: ArrayLike) -> tuple[Array, Array]:
+    """Frequencies (K,) in cycles per pixel, 0 to 1/2, and the mean power of images (N, C, H, W) or (N, H, W) at each.
+
+    Power is |FFT|^2 / (H W) of each channel after its mean is taken away, averaged over images, channels and all
+    directions; frequencies are in steps of 1 / H. The corners of the spectrum, beyond 1/2, are left out.
+    """
+    x = np.asarray(images, dtype=float)
+    if x.ndim not in (3, 4) or x.shape[-1] != x.shape[-2] or x.size == 0 or not np.isfinite(x).all():
+        raise InvalidArgument("images", f"array of shape {x.shape}", "finite square images (N, C, H, W) or (N, H, W)")
+    x = x.reshape(-1, *x.shape[-2:])
+    side = x.shape[-1]
+    power = (np.abs(np.fft.fft2(x - x.mean((1, 2), keepdims=True))) ** 2).mean(0) / side**2  # (H, W)
+    frequency = np.fft.fftfreq(side)
+    ring = np.rint(side * np.hypot(frequency[:, None], frequency)).astype(int).ravel()
+    count = np.bincount(ring)[: side // 2 + 1]
+    return np.arange(side // 2 + 1) / side, np.bincount(ring, power.ravel())[: side // 2 + 1] / count
+
+
+def fine_detail(images: ArrayLike) -> float:
+    """Total power at and above a quarter of a cycle per pixel, half of the highest frequency an image can hold."""
+    frequency, power = radial_spectrum(images)
+    return float(power[frequency >= 0.25].sum())

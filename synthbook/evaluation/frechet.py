@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.evaluation.arrays import Array, Seed, checked
+from synthbook.core.types import Array, Seed, checked
 
 SHARES = (1.0, 1 / 2, 1 / 3, 1 / 4)
 

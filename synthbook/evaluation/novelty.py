@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from synthbook.evaluation.arrays import Array, Seed, checked, subsample
-from synthbook.evaluation.intervals import Z_BAND
+from synthbook.core.types import Array, Seed, checked, subsample
+from synthbook.evaluation.inference import Z_BAND
 
 DIVISIONS = 400  # random divisions into training and held-out rows; they give the standard deviation to 4 %
 ROUNDING = 1e-12  # squared distances that differ by less, relative to the rows' own squared length, are ties

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.evaluation.arrays import Array, checked
+from synthbook.core.types import Array, checked
 
 TIE = 1e-9  # squared distances that differ by less, relatively, are equal: rounding alone can part them
 

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 
 from synthbook.core.html import document, image, table
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
-from synthbook.evaluation.tables import plot_dependence, plot_marginals
+from synthbook.evaluation.fidelity import plot_dependence, plot_marginals
 
 if TYPE_CHECKING:
-    from synthbook.evaluation.lines import Line
-    from synthbook.evaluation.report import Report
+    from synthbook.evaluation.report import Line, Report
 
 SHOWN = 4.0  # bands to either side; what lies farther out is drawn at the edge, with an arrow and its distance
 

@@ -20,8 +20,8 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.evaluation.arrays import Array, Seed, checked
-from synthbook.evaluation.intervals import Z_BAND
+from synthbook.core.types import Array, Seed, checked
+from synthbook.evaluation.inference import Z_BAND
 
 ROWS_PER_PARAMETER = 20  # below, the null values of pMSE are too small by more than about a twentieth
 NEWTON_STEPS = 50

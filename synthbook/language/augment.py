@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthbook.language.chat import Ask, Message, Sampling
+from synthbook.language.messages import Ask, Message, Sampling
 
 Edit = Callable[[str, np.random.Generator], str]
 SYNONYMS = {

@@ -7,20 +7,270 @@ as long each time; what fails for good ends in an error that says why. Each answ
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
+import re
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from math import inf
 from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from synthbook.core.errors import InvalidArgument
-from synthbook.core.files import sha256
-from synthbook.language.chat import Answer, Ask
-from synthbook.language.endpoint import URL, Endpoint, ModelError
-from synthbook.language.exchange import Passing, answered, connect, start
-from synthbook.language.replay import NotRecorded, Replay
+from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.storage import sha256
+from synthbook.language.cache import NotRecorded, Replay
+from synthbook.language.messages import HALVES, Answer, Ask, unmarked
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+# ── Where a model answers: an address, a name, a key, and what pins its answers ──
+# The server speaks the protocol of OpenAI's chat completions, as llama.cpp, vLLM and Ollama do. The key is sent and
+# never written: it is cut out of whatever a server says.
+
+
+URL, MODEL, KEY = "SYNTHBOOK_LLM_URL", "SYNTHBOOK_LLM_MODEL", "SYNTHBOOK_LLM_KEY"
+NO_KEY, HIDDEN = "none", "[key]"
+SHORTEST_SECRET = 8  # characters: a shorter key, such as EMPTY or ollama, guards nothing and stands in honest answers
+
+
+class ModelError(SynthbookError):
+    """A language model gave no answer, and asking again did not or would not help."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The `url` up to /v1, the model's name there, a key, what pins its answers in a cache, and what to do if it fails.
+
+    `pinned`: the SHA-256 of the model's file where it is known, else its name.
+    """
+
+    url: str
+    model: str
+    key: str = field(default=NO_KEY, repr=False)
+    pinned: str = ""
+    remedy: str = "look whether the server runs, and whether this is its address"
+
+    def __post_init__(self) -> None:
+        if not _is_address(self.url):
+            shown = re.split("[?#]", self.url.rpartition("@")[2])[0]  # a password or a key may stand in the rest
+            raise InvalidArgument(URL, shown, "an address such as http://127.0.0.1:8000/v1, with nothing secret in it")
+        if not self.model:
+            raise InvalidArgument(MODEL, self.model, "the name by which the server knows its model")
+        key = self.key.strip() or NO_KEY
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise InvalidArgument(KEY, HIDDEN, "a key of letters, digits and signs, without spaces, on one line")
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "pinned", self.pinned or self.model)
+
+    @classmethod
+    def from_environment(cls) -> Endpoint | None:
+        """What SYNTHBOOK_LLM_URL, _MODEL and _KEY name; None where no address is set."""
+        url = os.environ.get(URL, "").strip()
+        if not url:
+            return None
+        remedy = f"look at {URL}, {MODEL} and {KEY}"
+        return cls(url, os.environ.get(MODEL, "").strip(), os.environ.get(KEY, ""), remedy=remedy)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is on this machine."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return host == "localhost" or ip_address(host).is_loopback
+        except ValueError:  # a name
+            return False
+
+    def without_key(self, text: str) -> str:
+        """A text in which the key is not to be seen."""
+        return text if len(self.key) < SHORTEST_SECRET else text.replace(self.key, HIDDEN)
+
+    def shown(self, text: str, length: int = 300) -> str:
+        """The beginning of what a server said, on one line, for a message to people."""
+        whole = self.without_key(text)  # before it is cut, which could leave a part of the key
+        return "".join(c if c.isprintable() else " " for c in whole[:length]).strip()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for what is none
+        good = parts.scheme in ("http", "https") and parts.hostname and url.isprintable() and " " not in url
+    except ValueError:
+        return False
+    return bool(good) and not ("@" in parts.netloc or parts.query or parts.fragment)
+
+
+# ── One attempt ──
+# It may be late, broken, empty, huge or no JSON. All of it, the head and refusals included, must come within the time
+# and the size of a try. So tries run on an event loop in a thread of its own, which can give any of them up at any
+# moment.
+
+
+LONGEST = 1_000_000  # bytes of an answer
+MOST = 1_000_000_000  # tokens that one answer can have cost
+HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
+PASSING = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
+
+
+class Passing(Exception):
+    """What may be over at the next try; `wait`: seconds that the server asked for; `empty`: it said nothing."""
+
+    def __init__(self, words: str, wait: float = 0.0, *, empty: Answer | None = None):
+        super().__init__(words)
+        self.wait, self.empty = wait, empty
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a forked one has no thread of its parent
+_starting = threading.Lock()
+
+
+def start(work: Coroutine[Any, Any, Answer]) -> Future[Answer]:
+    """Begin work on the loop; cancelling the future ends it."""
+    with _starting:
+        if os.getpid() not in _loops:
+            _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=_loops[os.getpid()].run_forever, name="asking", daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(work, _loops[os.getpid()])
+
+
+def connect(endpoint: Endpoint) -> AsyncOpenAI:
+    """The library's client, which does not ask again itself; on its way to this machine it goes round every proxy."""
+    import openai
+
+    async def keep_to_ours(request: Any) -> None:
+        for name in set(request.headers) - HEADERS:
+            if not name.startswith("x-stainless-"):  # the library's own; what OPENAI_* name is for another server
+                del request.headers[name]
+        request.headers["authorization"] = f"Bearer {endpoint.key}"
+
+    async def look(response: Any) -> None:
+        if response.is_success:
+            return
+        try:
+            said = await _whole(response)
+        except Passing as broken:
+            said = str(broken).encode()
+        raise _refusal(endpoint, response.status_code, said, response.headers.get("retry-after"))
+
+    hooks: dict[str, list[Any]] = {"request": [keep_to_ours], "response": [look]}
+    http = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.loopback, follow_redirects=False, event_hooks=hooks)
+    plain = {"Accept-Encoding": "identity"}  # what is packed has no size until it is unpacked
+    return openai.AsyncOpenAI(
+        base_url=endpoint.url, api_key=endpoint.key, max_retries=0, http_client=http, default_headers=plain
+    )
+
+
+async def answered(connection: AsyncOpenAI, endpoint: Endpoint, ask: Ask, *, seed: int, seconds: float) -> Answer:
+    """One try. Raises `Passing` for what another may mend, `ModelError` for what it cannot."""
+    import openai
+
+    create = connection.chat.completions.with_streaming_response.create
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            create(**request(ask, endpoint.model, seed), timeout=seconds) as response,
+        ):
+            content = await _whole(response.http_response)
+    except (TimeoutError, openai.APITimeoutError):
+        failed = f"no whole answer in {seconds:g} s"
+    except openai.OpenAIError as error:  # of the connection
+        failed = endpoint.shown(f"{error} {error.__cause__ or ''}")
+    else:
+        return _read(content, endpoint)
+    raise Passing(failed)  # out here, because the library's errors hold the key, and errors remember each other
+
+
+def request(ask: Ask, model: str, seed: int) -> dict[str, Any]:
+    """The body that is sent. No message holds a whole mark by which a chat template would end it."""
+    drawn = ask.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": turn.role, "content": unmarked(turn.content)} for turn in ask.messages],
+        "temperature": drawn.temperature,
+        "top_p": drawn.top_p,
+        "max_tokens": drawn.max_tokens,
+        "seed": seed,
+    }
+    if drawn.stop:
+        body["stop"] = list(drawn.stop)
+    if drawn.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": drawn.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+async def _whole(response: Any) -> bytes:
+    content, failed = bytearray(), ""
+    try:
+        async for piece in response.aiter_raw():
+            content += piece
+            if len(content) > LONGEST:
+                failed = f"an answer of more than {LONGEST:,} bytes"
+                break
+    except Exception as error:  # of the transport, which is another library from version to version
+        failed = f"the answer broke off ({type(error).__name__})"
+    if failed:
+        raise Passing(failed)
+    return bytes(content)
+
+
+def _refusal(endpoint: Endpoint, code: int, said: bytes, wait: str | None) -> Exception:
+    words = f"HTTP {code}: {endpoint.shown(_message(said)) or 'without a word'}"
+    if code in PASSING or code >= 500:
+        return Passing(words, _seconds(wait))
+    if code in (401, 403):
+        words += f" (it does not accept the key, which is read from {KEY})"
+    return ModelError(f"{endpoint.model} at {endpoint.url} refused: {words}")
+
+
+def _message(said: bytes) -> str:
+    text = said.decode(errors="replace")
+    try:
+        found = json.loads(text)
+        for name in ("error", "message"):
+            found = found.get(name, found) if isinstance(found, dict) else found
+        return str(found)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _seconds(header: str | None) -> float:
+    """What a Retry-After header asks for; dates are not read."""
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:
+        return 0.0
+
+
+def _read(content: bytes, endpoint: Endpoint) -> Answer:
+    try:
+        found = json.loads(content)
+        choice, usage = found["choices"][0], found.get("usage") or {}
+        text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
+        asked, given = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        if not isinstance(text, str) or not isinstance(finish, str) or not (0 <= asked <= MOST and 0 <= given <= MOST):
+            raise TypeError
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        wrong = type(error).__name__
+    else:
+        text, finish = (HALVES.sub("\ufffd", endpoint.without_key(said)) for said in (text, finish))
+        answer = Answer(text, finish[:40], asked, given)
+        if text.strip():
+            return answer
+        raise Passing("an empty answer", empty=answer)
+    raise Passing(f"no chat completion ({wrong}), but {endpoint.shown(content.decode(errors='replace'), 60)!r}")
+
+
+# ── The client ──
+
 
 LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
 AHEAD = 4  # questions that are read for each one that is out, so that a slow answer holds nobody up

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synthbook.core.data import adult
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.schema import Table
-from synthbook.models.tabular.cart import Cart
+from synthbook.core.table import Table
+from synthbook.datasets import adult
+from synthbook.generators.tabular.trees import Cart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

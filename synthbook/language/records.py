@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from synthbook.core.errors import DataError
-from synthbook.core.files import sha256
+from synthbook.core.storage import sha256
 
 T = TypeVar("T")
 

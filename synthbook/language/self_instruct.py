@@ -9,18 +9,382 @@ shown are turns of a conversation: of a list in one message a small model copies
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from matplotlib.axes import Axes
+from pydantic import BaseModel, Field
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.chat import Ask, Message, Model, Sampling
-from synthbook.language.instances import records, with_instances
-from synthbook.language.pipeline import run
-from synthbook.language.proposals import MOST_ALIKE, NEAREST, different, parsed, plain, proposal
+from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+from synthbook.datasets import read_data
+from synthbook.language.filters.dedup import rouge_l
+from synthbook.language.filters.schema import checked
+from synthbook.language.messages import HALVES, Answer, Ask, Message, Model, Sampling
+from synthbook.language.pipeline import Entry, Stage, Told, run
 from synthbook.language.records import Record
-from synthbook.language.task_pool import ACCEPTED, Pool, Round, Task, plot_growth, plot_likeness, seed_tasks
+
+# ── One proposed instruction: read out of an answer, looked at for its form, and held against all that are known ──
+#     dropped where ROUGE-L(new, known) >= 0.7 for any known one                        Wang et al., arXiv:2212.10560
+#
+# Of an answer one line counts, up to the mark of a next task or of a speaker. So no instruction can pose as two, or as
+# somebody else's turn, where it is shown to a model again.
+
+
+MOST_ALIKE = 0.7
+WORDS = (4, 40)  # of an instruction
+READ = 2_000  # characters of an answer
+BEYOND_TEXT = re.compile(
+    r"\b(?:images?|pictures?|photos?|graphs?|files?|maps?|draw|plot|videos?|audio|diagrams?|websites?|go to)\b", re.I
+)
+LOST = "\ufffd"  # stands for what was no character
+TURN = r"<\|[^<>]*>|</?s>|\[/?INST\]|<</?SYS>>|#{2,}|\b(?:system|user|assistant|human)\s*:"
+SPEAKER = re.compile(TURN, re.I)
+NEXT = re.compile(rf"{TURN}|\btask\s*#?\d+\s*:", re.I)
+FIRST = re.compile(rf"(?:{TURN}|[\s\-*+>•\"'`_]|task\s*#?\d*\s*[:.)]|\d+\s*[.:)](?!\d))+", re.I)
+NEAREST = "nearest"  # the verdict that holds the likeness
+
+
+def parsed(answer: str) -> str:
+    """The instruction in an answer: its first line that says something, without a number or marks around it.
+
+    >>> parsed("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
+    'Count the rows.'
+    """
+    text = unicodedata.normalize("NFKC", HALVES.sub(LOST, answer[:READ]))
+    return next(filter(None, map(_instruction, text.splitlines())), "")
+
+
+def _instruction(line: str) -> str:
+    line = " ".join(line.split())
+    if first := FIRST.match(line):
+        line = line[first.end() :]
+    if another := NEXT.search(line):
+        line = line[: another.start()]
+    return line.strip("*_\"'`: ")
+
+
+def proposal(name: str, answer: Answer) -> Record:
+    """The record of what an answer proposes."""
+    cut = answer.finish == "length" and len(answer.text.strip().splitlines()) < 2
+    return Record(name, "", parsed(answer.text), "", {"cut off": cut, "tokens": answer.completion_tokens})
+
+
+def fault(instruction: str) -> str | None:
+    """What is wrong with the form of an instruction, else None."""
+    if not instruction:
+        return "empty"
+    count = len(instruction.split())
+    if count < WORDS[0]:
+        return "too short"
+    if count > WORDS[1]:
+        return "too long"
+    if not instruction.isprintable() or LOST in instruction:
+        return "unprintable"
+    if not (instruction[0].isascii() and instruction[0].isalnum()):
+        return "no plain sentence"
+    return "not for a model of text" if BEYOND_TEXT.search(instruction) else None
+
+
+def plain() -> Stage:
+    """Keeps whole instructions of a plain form, that ask a model of text for nothing but text."""
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        for record in records:
+            reason = fault(record.response)
+            yield record, "cut off" if reason is None and record.provenance["cut off"] else reason
+
+    return stage
+
+
+def different(known: Iterable[str], most: float = MOST_ALIKE) -> Stage:
+    """Drops what is like a known instruction; what stays is known from then on."""
+    if not most > 0:
+        raise InvalidArgument("most", most, "a likeness above 0; infinity keeps everything")
+    pool = list(known)
+
+    def stage(records: Iterable[Record]) -> Iterator[Told]:
+        for record in records:
+            alike = max((rouge_l(record.response, other) for other in pool), default=0.0)
+            if alike < most:
+                pool.append(record.response)
+            yield record.told(NEAREST, alike), None if alike < most else "like another"
+
+    return stage
+
+
+# ── The pool of tasks ──
+
+
+ACCEPTED = "accepted"
+BY_HAND = "written"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An instruction, an instance, and whether its answers are labels. `origin`: written, or the number of a round."""
+
+    id: str
+    instruction: str
+    classification: bool = False
+    input: str = ""
+    output: str = ""
+    origin: str = BY_HAND
+
+    def record(self) -> Record:
+        """As a record: the prompt is instruction and input."""
+        prompt = f"{self.instruction}\n{self.input}".strip()
+        kind = "classification" if self.classification else "other"
+        return Record(self.id, prompt, self.output, kind, {"origin": self.origin})
+
+
+def seed_tasks() -> list[Task]:
+    """The 48 written tasks about work with data that come with the book."""
+    lines = [json.loads(line) for line in read_data("seed-tasks/seed_tasks.jsonl").decode().splitlines()]
+    return [Task(x["id"], x["instruction"], x["classification"], **x["instances"][0]) for x in lines]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: tasks in the pool before it, proposals, what became of them, and the same as a ledger of its stages.
+
+    `likeness`: ROUGE-L to the nearest task of the pool, of each proposal whose form was good enough to be compared.
+    """
+
+    pool: int
+    proposed: int
+    reasons: Counter[str]
+    likeness: tuple[float, ...]
+    ledger: tuple[Entry, ...] = ()
+
+    @property
+    def accepted(self) -> int:
+        """Proposals that were kept."""
+        return self.reasons[ACCEPTED]
+
+    @property
+    def mean_likeness(self) -> float:
+        """NaN where nothing was compared."""
+        return float(np.mean(self.likeness)) if self.likeness else np.nan
+
+    @property
+    def max_likeness(self) -> float:
+        """NaN where nothing was compared."""
+        return max(self.likeness, default=np.nan)
+
+
+@dataclass
+class Pool:
+    """Written and grown tasks, what was proposed and dropped with its reason, and the rounds."""
+
+    tasks: list[Task]
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    @property
+    def written(self) -> list[Task]:
+        """Those that the pool began with."""
+        return [task for task in self.tasks if task.origin == BY_HAND]
+
+    @property
+    def grown(self) -> list[Task]:
+        """Those that nobody wrote."""
+        return [task for task in self.tasks if task.origin != BY_HAND]
+
+    @property
+    def ledger(self) -> list[Entry]:
+        """What each stage did in all rounds together, for `plot_flow`."""
+        total: dict[str, Entry] = {}
+        for entry in (entry for one in self.rounds for entry in one.ledger):
+            sums = total.setdefault(entry.stage, Entry(entry.stage))
+            sums.came, sums.stayed = sums.came + entry.came, sums.stayed + entry.stayed
+            sums.seconds += entry.seconds
+            sums.reasons.update(entry.reasons)
+        return list(total.values())
+
+
+# ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def plot_growth(pools: Mapping[str, Pool], ax: Axes | None = None) -> Axes:
+    """Tasks of each pool against proposals; a line of slope 1 would keep them all."""
+    ax = new_axis(ax)
+    for name, pool in pools.items():
+        asked, size = _steps(pool.rounds, len(pool.tasks))
+        ax.plot(asked, size, label=f"{name}: {size[-1]}")
+    ax.legend(loc="lower right")
+    ax.set(xlabel="proposals", ylabel="tasks in the pool", title="The pool grows")
+    return ax
+
+
+def _steps(rounds: Sequence[Round], last: int) -> tuple[list[int], list[int]]:
+    asked = np.cumsum([0, *(one.proposed for one in rounds)])
+    return asked.tolist(), [*(one.pool for one in rounds), last]
+
+
+def plot_likeness(pool: Pool, ax: Axes | None = None, *, most: float = 0.7) -> Axes:
+    """ROUGE-L of each proposal to its nearest task, by the pool's size: dots below `most`, crosses above, the mean."""
+    ax = new_axis(ax)
+    seen = [(one.pool, alike) for one in pool.rounds for alike in one.likeness]
+    for below, colour, marker, name in ((True, BLUE, "o", "kept"), (False, VERMILLION, "x", "too like another")):
+        some = [pair for pair in seen if (pair[1] < most) is below]
+        ax.plot(*np.array(some).reshape(-1, 2).T, marker, markersize=4, color=colour, label=name, linestyle="")
+    sizes = sorted({size for size, _ in seen})
+    means = [np.mean([alike for at, alike in seen if at == size]) for size in sizes]
+    ax.plot(sizes, means, "-", color=BLACK, linewidth=1, label="mean")
+    ax.axhline(most, color=BLACK, linestyle=":", linewidth=1)
+    ax.set(xlabel="tasks in the pool", ylabel="ROUGE-L to the nearest", title="What is new gets rare")
+    ax.legend(loc="lower right")
+    return ax
+
+
+# ── Instances ──
+#     a classification: the label first, then an input that deserves it        Wang et al., arXiv:2212.10560
+#     any other task: an input, which may be empty, then the output
+#
+# A model that writes inputs first gives most of them the same label. What comes back is checked for its form, and for
+# faults that can be seen without knowing the right answer; most wrong answers cannot.
+
+
+Judged = tuple[Task, str | None]  # and what is wrong with it
+SHOWN = 3  # written tasks of a kind, in a question
+YES = re.compile(r"\W*yes\b", re.I)
+
+
+class Instance(BaseModel, extra="forbid"):
+    """An input, which may be empty, then the output."""
+
+    input: str = Field(max_length=160)
+    output: str = Field(min_length=1, max_length=160)
+
+
+class Labelled(BaseModel, extra="forbid"):
+    """The label first, then an input that deserves it."""
+
+    label: str = Field(min_length=1, max_length=40)
+    input: str = Field(min_length=1, max_length=160)
+
+
+def with_instances(model: Model, pool: Pool, *, each: int = 1, seed: int = 0) -> Iterator[Judged]:
+    """Each grown task with its kind and `each` instances, one after the other, and what is wrong with it, else None."""
+    if each < 1:
+        raise InvalidArgument("each", each, "at least 1 instance of each task")
+    written, grown = pool.written, pool.grown
+    kinds = [bool(YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in grown)]
+    tasks = [replace(task, classification=kind) for task, kind in zip(grown, kinds, strict=True)]
+    asks = (_instance_ask(task, written, seed, k) for task in tasks for k in range(each))
+    answers = list(model(asks))
+    for i, task in enumerate(tasks):
+        yield from _judged([_answered(task, answer, k) for k, answer in enumerate(answers[i * each : (i + 1) * each])])
+
+
+def records(judged: Iterable[Judged]) -> tuple[list[Record], Entry]:
+    """A record of each sound task, and the entry of a ledger that counts the others."""
+    kept, entry = list[Record](), Entry("instance")
+    for task, reason in judged:
+        entry.came += 1
+        if reason is None:
+            kept.append(task.record())
+        else:
+            entry.reasons[reason] += 1
+    entry.stayed = len(kept)
+    return kept, entry
+
+
+# ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _kind_ask(task: Task, written: Sequence[Task], seed: int) -> Ask:
+    """Examples are no and yes in turn: after three times the same answer a small model gives it a fourth time."""
+    turns = list[Message]()
+    for pair in zip(_some(written, False), _some(written, True), strict=False):
+        for shown in pair:
+            turns += [_question(shown), Message("assistant", '"yes"' if shown.classification else '"no"')]
+    schema = {"type": "string", "enum": ["yes", "no"]}
+    return Ask((*turns, _question(task)), Sampling(temperature=0.0, max_tokens=8, schema=schema, seed=seed))
+
+
+def _some(written: Sequence[Task], classification: bool) -> list[Task]:
+    """From beginning to end of the list, so that not all are about numbers."""
+    some = [task for task in written if task.classification is classification and task.input]
+    return some[:: max(len(some) // SHOWN, 1)][:SHOWN]
+
+
+def _question(task: Task) -> Message:
+    return Message("user", f"Does this task ask to choose one of a few labels? {task.instruction}")
+
+
+def _instance_ask(task: Task, written: Sequence[Task], seed: int, index: int) -> Ask:
+    form = Labelled if task.classification else Instance
+    turns = list[Message]()
+    for shown in _some(written, task.classification):
+        turns += [_request(shown), Message("assistant", _as_json(shown))]
+    sampling = Sampling(temperature=0.7, max_tokens=100, schema=form.model_json_schema(), seed=seed)
+    return Ask((*turns, _request(task)), sampling, index)
+
+
+def _request(task: Task) -> Message:
+    order = "a label, then an input that deserves it" if task.classification else "an input, then the output"
+    return Message("user", f"Give {order}, as JSON, for this task: {task.instruction}")
+
+
+def _as_json(task: Task) -> str:
+    label_first = {"label": task.output, "input": task.input}
+    found = label_first if task.classification else {"input": task.input, "output": task.output}
+    return json.dumps(found, ensure_ascii=False)
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _answered(task: Task, answer: Answer, k: int) -> Judged:
+    named = replace(task, id=f"{task.id}.{k}") if k else task
+    if answer.finish == "length":
+        return named, "cut off"
+    if task.classification:
+        labelled, wrong = checked(answer.text, Labelled)
+        found = ("", "") if labelled is None else (labelled.input, labelled.label)
+    else:
+        plain, wrong = checked(answer.text, Instance)
+        found = ("", "") if plain is None else (plain.input, plain.output)
+    whole = replace(named, input=found[0].strip(), output=found[1].strip())
+    return whole, wrong or _fault(whole)
+
+
+def _fault(task: Task) -> str | None:
+    if not task.output:
+        return "no output"
+    if task.output.rstrip(".") == task.input.rstrip("."):
+        return "repeats its input"
+    if rouge_l(task.output, task.instruction) >= MOST_ALIKE:
+        return "repeats its instruction"
+    if task.input.endswith(":") or task.output.endswith(":"):
+        return "ends too early"
+    return "poses as a turn" if SPEAKER.search(f"{task.input}\n{task.output}") else None
+
+
+def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
+    """Instances of one task: an input with two outputs discredits all of them, what was said before is dropped."""
+    outputs, seen = defaultdict[str, set[str]](set), set[tuple[str, str]]()
+    for task, reason in instances:
+        if reason is None and task.input:
+            outputs[task.input].add(task.output)
+    two = any(len(some) > 1 for some in outputs.values())
+    for task, reason in instances:
+        said = (task.input, task.output)
+        if reason is None:
+            reason = "one input, two outputs" if two else "said before" if said in seen else None
+            seen.add(said)
+        yield task, reason
+
+
+# ── The loop ──
+
 
 __all__ = ["Pool", "Round", "Task", "grow", "plot_growth", "plot_likeness", "records", "seed_tasks", "with_instances"]
 

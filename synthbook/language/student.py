@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from synthbook.core.checkpoints import Parts
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.resume import Parts
+from synthbook.generators.nets import initialise
+from synthbook.generators.text.transformer import Net, TransformerConfig
+from synthbook.generators.training import set_rate, step_rng, train, warm_then_cosine
 from synthbook.language.records import Record
-from synthbook.models.nets import initialise
-from synthbook.models.text.transformer import Net, TransformerConfig
-from synthbook.models.training import set_rate, step_rng, train, warm_then_cosine
 
 SETTINGS = TransformerConfig(width=64, heads=4, layers=2, context=40, batch=64, learning_rate=2e-3)
 END, UNKNOWN = "\n", "?"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.models.tabular.values import Array
+from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.mechanisms import check_budget, laplace
 
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from synthbook.simulation.scene import Array, Body, Camera, shallow
-from synthbook.simulation.shapes import CORNERS, SHAPES
+from synthbook.simulation.scene import CORNERS, SHAPES, Array, Body, Camera, shallow
 
 if TYPE_CHECKING:
     from synthbook.simulation.render import Sample

@@ -16,11 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axis
-from synthbook.core.provenance import Provenance, write_described
-from synthbook.simulation.localize import poses
-from synthbook.simulation.localizer import Localizer, resized
-from synthbook.simulation.pnp import Pose
-from synthbook.simulation.preview import plot_corners
+from synthbook.core.storage import Provenance, write_described
+from synthbook.simulation.export import plot_corners
+from synthbook.simulation.localizer import Localizer, poses, resized
+from synthbook.simulation.pose import Pose
 from synthbook.simulation.randomize import CUBE
 
 Array = NDArray[np.float64]

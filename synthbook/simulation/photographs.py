@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.files import atomic_write
-from synthbook.core.payloads import Photographs
-from synthbook.core.schema import Holdout
-from synthbook.simulation.localize import Errors, errors
+from synthbook.core.storage import atomic_write
+from synthbook.core.table import Holdout
+from synthbook.core.types import Photographs
+from synthbook.simulation.localizer import Errors, errors
 
 Array = NDArray[np.float64]
 Finder = Callable[[NDArray[np.uint8]], Array]  # grey pictures (N, H, W) to corners (N, 8, 2) px

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from synthbook.collapse import categories, theory
 from synthbook.core.errors import HoldoutError, InvalidArgument, SynthbookError
-from synthbook.core.schema import Holdout
+from synthbook.core.table import Holdout
 
 
 @pytest.mark.slow

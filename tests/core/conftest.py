@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.core import manifest
+from synthbook import datasets
 
-CHECKOUT = Path(manifest.__file__).resolve().parents[2] / "data"
+CHECKOUT = Path(datasets.__file__).resolve().parents[1] / "data"
 
 
 @pytest.fixture(autouse=True)
 def _checkout_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(manifest.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns("fashion-mnist", "frame*.jpg"))
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (0, 0))  # whatever is written from now on is newer
-    monkeypatch.setenv(manifest.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(folder))
     return folder
 
 

@@ -12,8 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.files import sha256_file
-from synthbook.core.provenance import Provenance
+from synthbook.core.storage import Provenance, sha256_file
 
 ORIGIN = Provenance("a test", "synthbook train nothing --seed 1", {"data": "00"}, seed=1)
 CONFIG = {"width": 3, "names": ["a", "ü"], "rate": 0.1}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from synthbook.core import data
-from synthbook.core.schema import Holdout, Table
+from synthbook import datasets
+from synthbook.core.table import Holdout, Table
 
-FOLDER = Path(data.__file__).parents[2] / "data"
+FOLDER = Path(datasets.__file__).parents[1] / "data"
 
 
 def raw_adult(name: str) -> list[list[str]]:
@@ -28,12 +28,12 @@ def digest(rows) -> str:
 
 @pytest.fixture(scope="module")
 def adult():
-    return data.adult()
+    return datasets.adult()
 
 
 @pytest.fixture(scope="module")
 def fashion():
-    return data.fashion_mnist()
+    return datasets.fashion_mnist()
 
 
 def test_adult_has_the_published_numbers_of_rows(adult):
@@ -75,7 +75,7 @@ def test_adult_categories_are_those_of_the_names_file():
         name, colon, values = line.partition(":")
         if colon and not line.startswith("|") and "continuous" not in values:
             declared[name] = tuple(value.strip() for value in values.rstrip(". ").split(","))
-    schema = data.schema_of("adult")
+    schema = datasets.schema_of("adult")
     assert len(declared) == 8
     assert {c.name: c.categories for c in schema.columns if c.categories and c.name != "income"} == declared
     assert schema["income"].categories == ("<=50K", ">50K")
@@ -84,13 +84,16 @@ def test_adult_categories_are_those_of_the_names_file():
 
 def test_no_bound_of_a_schema_was_fitted_to_the_rows():
     for name in ("V1", "V9"):
-        assert (data.schema_of("shuttle")[name].lower, data.schema_of("shuttle")[name].upper) == (-(2**15), 2**15 - 1)
-    weights = data.adult().train["fnlwgt"]
+        assert (datasets.schema_of("shuttle")[name].lower, datasets.schema_of("shuttle")[name].upper) == (
+            -(2**15),
+            2**15 - 1,
+        )
+    weights = datasets.adult().train["fnlwgt"]
     assert (weights.min(), weights.max()) != (1, 2_000_000)
 
 
 def test_shuttle_counts_and_split():
-    split = data.shuttle()
+    split = datasets.shuttle()
     assert (len(split.train), len(split.test)) == (43_500, 14_500)
     counts = split.train["Class"].value_counts() + split.test.data["Class"].value_counts()
     assert (counts["Fpv.Open"], counts["Fpv.Close"], counts.sum()) == (171, 50, 58_000)
@@ -101,21 +104,21 @@ def test_shuttle_counts_and_split():
 
 def test_shuttle_rows_keep_their_numbers():
     lines = gzip.decompress((FOLDER / "shuttle" / "shuttle.csv.gz").read_bytes()).decode().splitlines()[1:]
-    test = data.shuttle().test.data.frame
+    test = datasets.shuttle().test.data.frame
     for row in (test.index[0], test.index[7_000], test.index[-1]):
         assert ",".join(str(value) for value in test.loc[row]) == lines[row]
 
 
 def test_hashed_rows_are_those_with_the_smallest_hashes():
     keys = [f"set:{row}" for row in range(100)]
-    chosen = data.hashed_rows(keys, 20)
+    chosen = datasets.hashed_rows(keys, 20)
     by_hash = {hashlib.sha256(key.encode()).hexdigest(): row for row, key in enumerate(keys)}
     assert set(chosen) == {by_hash[h] for h in sorted(by_hash)[:20]}
     assert list(chosen) == sorted(chosen)
 
 
 def test_sms_counts_and_no_message_twice():
-    split = data.sms_spam()
+    split = datasets.sms_spam()
     train, test = split.train, split.test.data
     assert (len(train), len(test)) == (3_034, 1_500)
     assert len({*train.texts, *test.texts}) == 4_534
@@ -126,12 +129,12 @@ def test_sms_counts_and_no_message_twice():
 
 def test_sms_labels_belong_to_their_messages():
     lines = set(gzip.decompress((FOLDER / "sms-spam" / "sms_spam_4862.tsv.gz").read_bytes()).decode().split("\n"))
-    for part in (data.sms_spam().train, data.sms_spam().test.data):
+    for part in (datasets.sms_spam().train, datasets.sms_spam().test.data):
         assert {f"{label}\t{text}" for label, text in zip(part.labels, part.texts, strict=True)} <= lines
 
 
 def test_austen_parts_join_to_the_novels():
-    split = data.austen()
+    split = datasets.austen()
     whole = gzip.decompress((FOLDER / "austen" / "austen_six_novels.txt.gz").read_bytes()).decode()
     joined = [a + b for a, b in zip(split.train.texts, split.test.data.texts, strict=True)]
     separators = [line for line in whole.splitlines(keepends=True) if line.startswith("===")]
@@ -142,7 +145,7 @@ def test_austen_parts_join_to_the_novels():
 
 
 def test_austen_tests_on_about_a_tenth_from_a_paragraphs_start():
-    split = data.austen()
+    split = datasets.austen()
     for train, test in zip(split.train.texts, split.test.data.texts, strict=True):
         share = test.count("\n") / (train + test).count("\n")
         assert 0.085 < share < 0.101  # a letter in Emma is one paragraph of 211 lines
@@ -168,10 +171,10 @@ def test_fashion_mnist_pixels_are_the_files_bytes(fashion):
 def test_digits_are_split_and_scaled():
     from sklearn.datasets import load_digits
 
-    split = data.digits()
+    split = datasets.digits()
     train, test = split.train, split.test.data
     assert (len(train), len(test)) == (1_347, 450)
-    rows = data.hashed_rows([f"digits:{row}" for row in range(1_797)], 450)
+    rows = datasets.hashed_rows([f"digits:{row}" for row in range(1_797)], 450)
     assert digest(rows) == "6ac1b4c2c58fded3"
     assert torch.equal(test.labels, torch.from_numpy(load_digits().target[rows]))
     assert np.array_equal((test.images[:, 0].numpy() + 1) * 8, load_digits().images[rows])
@@ -180,7 +183,7 @@ def test_digits_are_split_and_scaled():
 
 
 def test_real_cube_corners_are_where_the_pose_projects_them():
-    photographs = data.real_cube()
+    photographs = datasets.real_cube()
     assert isinstance(photographs, Holdout)
     p = photographs.data
     assert p.images.shape == (140, 240, 320) and p.images.dtype == np.uint8
@@ -196,7 +199,7 @@ def test_real_cube_corners_are_where_the_pose_projects_them():
 
 
 def test_every_test_part_is_a_holdout_and_every_table_has_a_schema(adult):
-    for split in (adult, data.shuttle(), data.sms_spam(), data.austen(), data.digits()):
+    for split in (adult, datasets.shuttle(), datasets.sms_spam(), datasets.austen(), datasets.digits()):
         assert isinstance(split.test, Holdout) and not isinstance(split.train, Holdout)
         with pytest.raises(AttributeError):
             split.train = split.test

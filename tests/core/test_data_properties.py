@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from synthbook.core import data, manifest
+from synthbook import datasets
 from synthbook.core.errors import DataError
 
-FOLDER = Path(data.__file__).parents[2] / "data"
-FILES = sorted(manifest.read_manifest(FOLDER))
+FOLDER = Path(datasets.__file__).parents[1] / "data"
+FILES = sorted(datasets.read_manifest(FOLDER))
 ADULT = gzip.decompress((FOLDER / "adult/adult.data.gz").read_bytes()).decode().strip().split("\n")
-SCHEMA = data.schema_of("adult")
+SCHEMA = datasets.schema_of("adult")
 few = settings(max_examples=25, deadline=None)
 some = settings(max_examples=60, deadline=None)
 
@@ -58,12 +58,12 @@ def test_an_archive_with_a_byte_changed_is_refused_or_holds_what_it_held(file, d
 
 def read(file: str, raw: bytes) -> bytes:
     """What `read_data` makes of a folder in which this file holds these bytes."""
-    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", {manifest.FOLDER_VARIABLE: folder}):
+    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", {datasets.FOLDER_VARIABLE: folder}):
         path = Path(folder, file)
         path.parent.mkdir(parents=True)
         path.write_bytes(raw)
         shutil.copy(FOLDER / "manifest.json", folder)
-        return manifest.read_data(file)
+        return datasets.read_data(file)
 
 
 # ── splits ──
@@ -74,19 +74,19 @@ keys = st.lists(st.text(max_size=5), unique=True, max_size=40)
 @some
 @given(keys, st.integers(0, 50), st.randoms(use_true_random=False))
 def test_hashed_rows_depend_on_the_keys_and_not_on_their_order(names, n, random):
-    chosen = [names[row] for row in data.hashed_rows(names, n)]
+    chosen = [names[row] for row in datasets.hashed_rows(names, n)]
     assert len(set(chosen)) == min(n, len(names))
     shuffled = random.sample(names, len(names))
-    assert {shuffled[row] for row in data.hashed_rows(shuffled, n)} == set(chosen)
+    assert {shuffled[row] for row in datasets.hashed_rows(shuffled, n)} == set(chosen)
 
 
 @some
 @given(keys.filter(bool), st.integers(0, 50))
 def test_hashed_rows_move_as_little_as_they_can(names, n):
     """A larger part holds the smaller one; one more row in the data takes the place of at most one."""
-    chosen = {names[row] for row in data.hashed_rows(names, n)}
-    assert chosen <= {names[row] for row in data.hashed_rows(names, n + 1)}
-    before = {names[row] for row in data.hashed_rows(names[:-1], n)}
+    chosen = {names[row] for row in datasets.hashed_rows(names, n)}
+    assert chosen <= {names[row] for row in datasets.hashed_rows(names, n + 1)}
+    before = {names[row] for row in datasets.hashed_rows(names[:-1], n)}
     assert len(before - chosen) <= 1 and chosen - before <= {names[-1]}
 
 
@@ -103,7 +103,7 @@ arrays = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=
 @some
 @given(arrays)
 def test_an_idx_file_gives_back_its_array(array):
-    found = data._idx(idx(array))
+    found = datasets._idx(idx(array))
     assert found.shape == array.shape and (found == array).all()
 
 
@@ -114,7 +114,7 @@ def test_an_idx_file_that_is_cut_off_or_too_long_is_refused(array, draw):
     length = draw.draw(st.integers(0, len(raw) - 1))
     for wrong in (raw[:length], raw + b"\0"):
         with pytest.raises((ValueError, IndexError)):
-            data._idx(wrong)
+            datasets._idx(wrong)
 
 
 @pytest.mark.slow
@@ -123,8 +123,8 @@ def test_an_idx_file_that_is_cut_off_or_too_long_is_refused(array, draw):
 def test_adult_keeps_every_value_of_any_rows(lines, as_in_test_file):
     stop = "." if as_in_test_file else ""
     raw = "".join(f"{line}{stop}\n" for line in ["|1x3 Cross validator"] * as_in_test_file + lines)
-    with patch.object(data, "read_data", lambda file: raw.encode()):
-        table = data._adult_table("adult/adult.data.gz", SCHEMA, skiprows=int(as_in_test_file))
+    with patch.object(datasets, "read_data", lambda file: raw.encode()):
+        table = datasets._adult_table("adult/adult.data.gz", SCHEMA, skiprows=int(as_in_test_file))
     found = table.frame.astype(object).map(lambda value: "?" if value != value else str(value))
     assert found.to_numpy().tolist() == list(csv.reader(lines, skipinitialspace=True))
 
@@ -137,8 +137,8 @@ messages = st.text(st.characters(codec="utf-8", exclude_characters="\t\n"), max_
 def test_no_message_is_in_both_parts_however_often_it_was_sent(label_of, draw, tests):
     sent = list(label_of) + draw.draw(st.lists(st.sampled_from(list(label_of))))
     raw = "\n".join(f"{label_of[message]}\t{message}" for message in draw.draw(st.permutations(sent)))
-    with patch.object(data, "read_data", lambda file: raw.encode()), patch.object(data, "SMS_TEST", tests):
-        split = data.sms_spam()
+    with patch.object(datasets, "read_data", lambda file: raw.encode()), patch.object(datasets, "SMS_TEST", tests):
+        split = datasets.sms_spam()
     both = [*split.train.texts, *split.test.data.texts]
     assert len(split.test) == min(tests, len(label_of)) and sorted(both) == sorted(label_of)
     assert dict(zip(both, [*split.train.labels, *split.test.data.labels], strict=True)) == label_of

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthbook.cli import main
-from synthbook.core import data
-from synthbook.core.columns import Rule
-from synthbook.core.draft import draft, draft_file, load_table, read_table, study
+from synthbook import datasets
+from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.schema import Column, Schema, Table
+from synthbook.core.schema_draft import draft, draft_file, load_table, read_table, study
+from synthbook.core.table import Column, Rule, Schema, Table
 
 N = 200
 RNG = np.random.default_rng(0)
@@ -38,14 +37,14 @@ def write(path, text, encoding="utf-8"):
 @pytest.fixture(scope="module")
 def adult_csv(tmp_path_factory):
     path = tmp_path_factory.mktemp("adult") / "real.csv"
-    data.adult().train.frame.to_csv(path, index=False, na_rep="?")
+    datasets.adult().train.frame.to_csv(path, index=False, na_rep="?")
     return path
 
 
 @pytest.mark.slow
 def test_adult_is_drafted_as_a_person_reviewed_it(adult_csv, tmp_path):
     drafted = draft_file(adult_csv, tmp_path / "schema.toml")
-    reviewed, schema = data.schema_of("adult"), Schema.from_toml(tmp_path / "schema.toml")
+    reviewed, schema = datasets.schema_of("adult"), Schema.from_toml(tmp_path / "schema.toml")
     assert schema == drafted.schema and schema.origin == "inferred"
     agree = [c.name for c in reviewed.columns if (c.kind, c.missing) == (schema[c.name].kind, schema[c.name].missing)]
     assert len(agree) >= 13, set(reviewed.names) - set(agree)
@@ -53,7 +52,7 @@ def test_adult_is_drafted_as_a_person_reviewed_it(adult_csv, tmp_path):
     assert {rule.columns for rule in schema.rules} == {("education", "education-num"), ("education-num", "education")}
     assert (schema["age"].lower, schema["age"].upper, schema["age"].integer) == (17, 90, True)
     same = load_table(adult_csv, reviewed)
-    pd.testing.assert_frame_equal(same.frame, data.adult().train.frame.reset_index(drop=True))
+    pd.testing.assert_frame_equal(same.frame, datasets.adult().train.frame.reset_index(drop=True))
     assert len(load_table(adult_csv, schema)) == 32_561
 
 
@@ -346,12 +345,15 @@ CELLS = st.one_of(
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, data):
-    names = data.draw(st.lists(NAMES, min_size=2, max_size=4, unique=True))
-    pools = [data.draw(st.lists(CELLS, min_size=1, max_size=6)) for _ in names]
-    n = data.draw(st.integers(1, 40))
+def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, datasets):
+    names = datasets.draw(st.lists(NAMES, min_size=2, max_size=4, unique=True))
+    pools = [datasets.draw(st.lists(CELLS, min_size=1, max_size=6)) for _ in names]
+    n = datasets.draw(st.integers(1, 40))
     frame = pd.DataFrame(
-        {name: [data.draw(st.sampled_from(pool)) for _ in range(n)] for name, pool in zip(names, pools, strict=True)}
+        {
+            name: [datasets.draw(st.sampled_from(pool)) for _ in range(n)]
+            for name, pool in zip(names, pools, strict=True)
+        }
     )
     path = tmp_path_factory.mktemp("d") / "real.csv"
     frame.to_csv(path, index=False, encoding="utf-8", quoting=1)

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.core import files
+from synthbook.core import storage
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.files import atomic_write, sha256, sha256_file
-from synthbook.core.provenance import Provenance, read_provenance, sidecar_path, write_described
+from synthbook.core.storage import (
+    Provenance,
+    atomic_write,
+    read_provenance,
+    sha256,
+    sha256_file,
+    sidecar_path,
+    write_described,
+)
 
-ROOT = Path(files.__file__).parents[2]
+ROOT = Path(storage.__file__).parents[2]
 
 
 def test_text_and_bytes_are_written_as_given(tmp_path):
@@ -57,7 +64,7 @@ def test_an_interrupt_leaves_the_old_file_and_no_scrap(tmp_path, monkeypatch):
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path, size = tmp_path / "a.txt", 2_000_000
     script = (
-        "import sys; from synthbook.core.files import atomic_write\n"
+        "import sys; from synthbook.core.storage import atomic_write\n"
         "while True:\n"
         f"    for letter in 'ab': atomic_write({str(path)!r}, letter * {size})\n"
     )

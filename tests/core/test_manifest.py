@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.core import data, manifest
+from synthbook import datasets
 from synthbook.core.errors import DataError
 
-CHECKOUT = Path(manifest.__file__).resolve().parents[2] / "data"
+CHECKOUT = Path(datasets.__file__).resolve().parents[1] / "data"
 FILE = "adult/adult.data.gz"
 
 
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_refused_with_both_hashes_and_the_remedy(copied, damag
     path = copied / FILE
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(DataError) as refused:
-        data.adult()
+        datasets.adult()
     message = str(refused.value)
     raw = path.read_bytes()
     readable = gzip.decompress(raw) if damage in ("altered content", "an archive of nothing") else raw
@@ -57,71 +57,71 @@ def test_a_damaged_file_is_refused_with_both_hashes_and_the_remedy(copied, damag
 def test_a_missing_file_is_called_missing(copied):
     (copied / FILE).unlink()
     with pytest.raises(DataError, match=f"(?s)adult.data.gz.*{expected_hash()}.*found: missing.*copy data/{FILE}"):
-        data.adult()
+        datasets.adult()
 
 
 def test_a_folder_in_place_of_a_file_is_refused(copied):
     (copied / FILE).unlink()
     (copied / FILE).mkdir()
     with pytest.raises(DataError, match=r"adult\.data\.gz"):
-        data.adult()
+        datasets.adult()
 
 
 def test_in_a_checkout_git_restores(copied, monkeypatch):
-    monkeypatch.delenv(manifest.FOLDER_VARIABLE)
-    monkeypatch.setattr(manifest, "_checkout", lambda: copied.resolve())
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE)
+    monkeypatch.setattr(datasets, "_checkout", lambda: copied.resolve())
     (copied / FILE).unlink()
     with pytest.raises(DataError, match=f"git checkout -- data/{FILE}"):
-        data.adult()
+        datasets.adult()
 
 
 def test_an_altered_schema_is_refused(copied):
     path = copied / "adult/schema.toml"
     path.write_text(path.read_text().replace("upper = 90", "upper = 80"))
     with pytest.raises(DataError, match=r"schema\.toml"):
-        data.adult()
+        datasets.adult()
 
 
 def test_a_repacked_archive_is_accepted(copied):
     path = copied / FILE
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1))
-    assert len(data.adult().train) == 32_561
+    assert len(datasets.adult().train) == 32_561
 
 
 def test_damage_after_a_first_load_is_found_too(copied):
-    data.adult()
+    datasets.adult()
     (copied / FILE).write_bytes(b"")
     with pytest.raises(DataError):
-        data.adult()
+        datasets.adult()
 
 
 def test_the_folder_of_the_variable_is_the_one_read(copied):
-    assert manifest.data_folder() == copied
+    assert datasets.data_folder() == copied
     shutil.rmtree(copied / "sms-spam")
-    data.adult()
+    datasets.adult()
     with pytest.raises(DataError, match=str(copied)):
-        data.sms_spam()
+        datasets.sms_spam()
 
 
 def test_without_the_variable_the_checkout_is_read():
-    assert manifest.data_folder() == CHECKOUT
+    assert datasets.data_folder() == CHECKOUT
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
-    monkeypatch.setenv(manifest.FOLDER_VARIABLE, "")
-    assert manifest.data_folder() == CHECKOUT
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, "")
+    assert datasets.data_folder() == CHECKOUT
 
 
 def test_a_variable_that_points_nowhere_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv(manifest.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"SYNTHBOOK_DATA = '.*nowhere' holds no manifest.json"):
-        data.adult()
+        datasets.adult()
 
 
 def test_a_package_without_data_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "_checkout", lambda: tmp_path / "site-packages" / "data")
+    monkeypatch.setattr(datasets, "_checkout", lambda: tmp_path / "site-packages" / "data")
     with pytest.raises(DataError, match=r"carries code only. Clone .* SYNTHBOOK_DATA"):
-        data.adult()
+        datasets.adult()
 
 
 def state(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -131,8 +131,8 @@ def state(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def test_a_read_only_folder_works_and_is_not_written_to(read_only):
     before = state(read_only)
-    assert len(data.adult().train) == 32_561 and len(data.austen().train) == 6
-    assert all(check.holds for check in manifest.verify_all(read_only) if (read_only / check.file).exists())
+    assert len(datasets.adult().train) == 32_561 and len(datasets.austen().train) == 6
+    assert all(check.holds for check in datasets.verify_all(read_only) if (read_only / check.file).exists())
     assert state(read_only) == before
 
 
@@ -144,18 +144,18 @@ def test_a_write_into_the_folder_would_be_noticed_even_if_it_was_undone(copied):
 
 
 def test_the_manifest_is_parsed_once_for_a_set_of_many_files():
-    manifest._parsed.cache_clear()
-    data.real_cube()
-    uses = manifest._parsed.cache_info()
+    datasets._parsed.cache_clear()
+    datasets.real_cube()
+    uses = datasets._parsed.cache_info()
     assert (uses.misses, uses.hits) == (1, 140)
 
 
 def test_what_a_caller_does_to_the_manifest_stays_with_the_caller():
-    entries = manifest.read_manifest(CHECKOUT)
+    entries = datasets.read_manifest(CHECKOUT)
     entries[FILE]["sha256"] = "0"
     del entries["adult/adult.names"]
-    assert manifest.read_manifest(CHECKOUT)[FILE]["sha256"] == expected_hash()
-    assert "adult/adult.names" in manifest.read_manifest(CHECKOUT)
+    assert datasets.read_manifest(CHECKOUT)[FILE]["sha256"] == expected_hash()
+    assert "adult/adult.names" in datasets.read_manifest(CHECKOUT)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_a_caller_does_to_the_manifest_stays_with_the_caller():
 def test_a_broken_manifest_is_refused(copied, content):
     (copied / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest.json cannot be read .*restore it"):
-        data.adult()
+        datasets.adult()
 
 
 def test_a_file_that_the_manifest_does_not_list_is_refused(copied):
@@ -172,13 +172,13 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(copied):
     del entries["files"][FILE]
     (copied / "manifest.json").write_text(json.dumps(entries))
     with pytest.raises(DataError, match=f"does not list {FILE}"):
-        data.adult()
+        datasets.adult()
 
 
 def test_the_manifest_lists_every_data_file_and_nothing_else():
     prose = {"README.md", "SOURCE.md", "LICENSE", "LICENSE.GPL-2", "manifest.json"}
     on_disk = {p.relative_to(CHECKOUT).as_posix() for p in CHECKOUT.rglob("*") if p.is_file() and p.name not in prose}
-    assert set(manifest.read_manifest(CHECKOUT)) == {file for file in on_disk if "/." not in f"/{file}"}
+    assert set(datasets.read_manifest(CHECKOUT)) == {file for file in on_disk if "/." not in f"/{file}"}
 
 
 FOLDERS = sorted(path for path in CHECKOUT.iterdir() if path.is_dir())
@@ -215,13 +215,13 @@ def test_what_a_licence_asks_for_is_carried(name):
 
 
 def test_all_files_hold():
-    checks = manifest.verify_all(CHECKOUT)
+    checks = datasets.verify_all(CHECKOUT)
     assert len(checks) > 150 and all(check.holds for check in checks)
     assert [check.file for check in checks] == sorted(check.file for check in checks)
 
 
 def test_hashes_and_sizes_agree_with_the_systems_tools():
-    entries = manifest.read_manifest(CHECKOUT)
+    entries = datasets.read_manifest(CHECKOUT)
     content = subprocess.run(["gzip", "-dc", CHECKOUT / FILE], capture_output=True, check=True).stdout
     listed = subprocess.run(["sha256sum", CHECKOUT / "adult/adult.names"], capture_output=True, check=True).stdout
     assert entries[FILE] == {"of": "content", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -233,10 +233,10 @@ def test_verify_all_finds_altered_missing_and_unlisted_files(copied):
     (copied / "adult/adult.names").write_text("altered")
     (copied / "austen/austen_six_novels.txt.gz").unlink()
     (copied / "shuttle/notes.csv").write_text("1")
-    checks = {check.file: check for check in manifest.verify_all(copied)}
+    checks = {check.file: check for check in datasets.verify_all(copied)}
     assert checks["adult/adult.names"].found == hashlib.sha256(b"altered").hexdigest()
-    assert checks["austen/austen_six_novels.txt.gz"].found == manifest.MISSING
-    assert checks["shuttle/notes.csv"].expected == manifest.UNLISTED
+    assert checks["austen/austen_six_novels.txt.gz"].found == datasets.MISSING
+    assert checks["shuttle/notes.csv"].expected == datasets.UNLISTED
     failing = {file for file, check in checks.items() if not check.holds}
     absent = {f for f in checks if f.startswith(("fashion-mnist/", "real-cube/frame"))}  # not copied by the fixture
     assert failing - absent == {"adult/adult.names", "austen/austen_six_novels.txt.gz", "shuttle/notes.csv"}
@@ -244,16 +244,16 @@ def test_verify_all_finds_altered_missing_and_unlisted_files(copied):
 
 def test_writing_the_manifest_makes_an_altered_folder_hold(copied):
     (copied / "adult/adult.names").write_text("altered on purpose")
-    manifest.write_manifest(copied)
-    assert all(check.holds for check in manifest.verify_all(copied))
-    assert manifest.write_manifest(copied).read_bytes() == (copied / "manifest.json").read_bytes()
+    datasets.write_manifest(copied)
+    assert all(check.holds for check in datasets.verify_all(copied))
+    assert datasets.write_manifest(copied).read_bytes() == (copied / "manifest.json").read_bytes()
 
 
 def test_writing_the_manifest_reproduces_the_committed_one(tmp_path):
-    for file in manifest.data_files(CHECKOUT):
+    for file in datasets.data_files(CHECKOUT):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).symlink_to(CHECKOUT / file)
-    assert manifest.write_manifest(tmp_path).read_bytes() == (CHECKOUT / "manifest.json").read_bytes()
+    assert datasets.write_manifest(tmp_path).read_bytes() == (CHECKOUT / "manifest.json").read_bytes()
 
 
 @pytest.mark.parametrize("length", [0, 1000])
@@ -262,7 +262,7 @@ def test_a_broken_archive_cannot_enter_the_manifest(copied, length):
     path.write_bytes(path.read_bytes()[:length])
     before = (copied / "manifest.json").read_bytes()
     with pytest.raises(DataError, match="cannot enter the manifest"):
-        manifest.write_manifest(copied)
+        datasets.write_manifest(copied)
     assert (copied / "manifest.json").read_bytes() == before
 
 

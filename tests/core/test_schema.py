@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthbook.core import data
+from synthbook import datasets
 from synthbook.core.errors import HoldoutError, SchemaError
-from synthbook.core.payloads import Split
-from synthbook.core.schema import Column, Holdout, Rule, Schema, Table, refuse_holdout
+from synthbook.core.table import Column, Holdout, Rule, Schema, Table, refuse_holdout
+from synthbook.core.types import Split
 
 YEAR_2000 = datetime(2000, 1, 1)
 SCHEMA = Schema(
@@ -284,7 +284,7 @@ def test_every_schema_survives_being_written_and_read(schema):
 
 @pytest.mark.parametrize("name", ["adult", "shuttle"])
 def test_the_reviewed_schemas_survive_too(name, tmp_path):
-    schema = data.schema_of(name)
+    schema = datasets.schema_of(name)
     assert Schema.from_toml(schema.to_toml(tmp_path / "schema.toml")) == schema
 
 

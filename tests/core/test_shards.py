@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthbook.core import files, shards
+from synthbook.core import jobs as shards
+from synthbook.core import storage
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.lock import Busy
-from synthbook.core.parallel import WorkersLost, pmap
-from synthbook.core.provenance import Provenance, read_provenance
-from synthbook.core.shards import MANIFEST, Plan, claimed, item_seed, shard_paths
+from synthbook.core.jobs import MANIFEST, Plan, WorkersLost, claimed, item_seed, pmap, shard_paths
+from synthbook.core.storage import Busy, Provenance, read_provenance
 
 ORIGIN = Provenance("a test", "pytest")
 
@@ -106,7 +105,7 @@ def test_workers_that_always_die_end_the_run_and_nothing_finished_is_lost(undist
 RUN = """
 import sys; from pathlib import Path
 from tests.core.test_shards import ORIGIN, PLAN, slow
-from synthbook.core.parallel import pmap
+from synthbook.core.jobs import pmap
 pmap(slow, PLAN, Path(sys.argv[1]), jobs=2, resume=True, origin=ORIGIN)
 """
 
@@ -156,7 +155,7 @@ def test_a_damaged_shard_is_named_and_made_again(undisturbed: Path, tmp_path: Pa
 def test_a_full_disk_is_reported_and_nothing_finished_is_lost(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = files.atomic_write, iter(range(1000))
+    real, count = storage.atomic_write, iter(range(1000))
 
     def full(path: Path, what: str | bytes) -> Path:
         if next(count) >= 7:

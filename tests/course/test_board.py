@@ -12,7 +12,7 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.course.board import Board, board, committed
 from synthbook.course.claims import VERDICTS, Claim, Part, Shown, ledger
-from synthbook.course.ledger_page import ledger_page
+from synthbook.course.site import ledger_page
 from tests.course.conftest import Book
 
 TWO, ONE = "C1.1-1", "C1.1-3"

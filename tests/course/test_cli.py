@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import synthbook
-from synthbook.cli import main
+from synthbook.cli.main import main
 from synthbook.core.errors import SynthbookError
-from synthbook.core.provenance import read_provenance
+from synthbook.core.storage import read_provenance
 from synthbook.course import doctor
 from synthbook.course.claims import ledger
 from synthbook.course.doctor import Finding
@@ -159,7 +159,7 @@ def test_the_environment_may_name_the_profile(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        "synthbook.course.book.run", lambda project, sources, settings, observe: asked.append(settings) or []
+        "synthbook.course.runner.run", lambda project, sources, settings, observe: asked.append(settings) or []
     )
     inside.write("01", "1")
     monkeypatch.setenv("SYNTHBOOK_PROFILE", "full")
@@ -259,7 +259,7 @@ def test_a_full_disk_does_not_hide_what_ran(
 
     inside.write("01", "1")
     monkeypatch.setattr("synthbook.course.site.build", full)
-    monkeypatch.setattr("synthbook.course.book.write_described", full)
+    monkeypatch.setattr("synthbook.course.runner.write_described", full)
     assert main(["course", "run"]) == 1
     out = capsys.readouterr().out
     assert "✗ No space left on device" in out and out.endswith("1 notebook: 1 done\n")

@@ -15,7 +15,7 @@ import pytest
 
 from synthbook.course import doctor
 from synthbook.course.doctor import GIB, Finding
-from synthbook.language import local_model
+from synthbook.language import server
 from tests.conftest import require
 
 
@@ -93,7 +93,7 @@ def test_little_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_data_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synthbook.core.manifest import write_manifest
+    from synthbook.datasets import write_manifest
 
     monkeypatch.setenv("SYNTHBOOK_DATA", str(tmp_path))
     assert doctor.check_data(None).level == "fail"
@@ -117,7 +117,7 @@ def test_the_local_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert absent.level == "warn" and "optional, used by section 4" in absent.advice and str(folder) in absent.advice
     assert "synthbook models fetch smollm2" in absent.advice and "SYNTHBOOK_MODELS" in absent.advice
     folder.mkdir(parents=True)
-    (folder / local_model.FILE).touch()
+    (folder / server.FILE).touch()
     assert doctor.check_model(None).level == "ok"
     monkeypatch.setenv("SYNTHBOOK_MODELS", str(tmp_path))
     assert doctor.check_model(None).level == "warn"

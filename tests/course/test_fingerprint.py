@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.core.manifest import write_manifest
 from synthbook.course import notebook as nb
-from synthbook.course.fingerprint import PACKAGE, fingerprint, modules_of
+from synthbook.course.notebook import PACKAGE, fingerprint, modules_of
 from synthbook.course.project import Project
+from synthbook.datasets import write_manifest
 from tests.course.conftest import Book
 
 FILES = {
@@ -68,7 +68,7 @@ def test_modules_are_found_through_one_another(source: str, expected: set[str], 
 @pytest.mark.slow
 def test_the_scan_agrees_with_what_python_loads() -> None:
     """Oracle: the import system. Whatever an import of ours really loads must be in the scan."""
-    source = "from synthbook.course import claim, predict\nimport synthbook.core.provenance"
+    source = "from synthbook.course import claim, predict\nimport synthbook.core.storage"
     show = "\nimport sys\nfor m in list(sys.modules.values()):\n    print(getattr(m, '__file__', None) or '')"
     out = subprocess.run([sys.executable, "-c", source + show], capture_output=True, text=True, check=True).stdout
     loaded = {Path(line) for line in out.splitlines() if Path(line).is_relative_to(PACKAGE) and line.endswith(".py")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.course import offline
+from synthbook.course import site
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ from synthbook.course import offline
 )
 def test_each_kind_of_fault_is_found(tmp_path: Path, name: str, text: str, says: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    (fault,) = offline.faults(tmp_path)
+    (fault,) = site.faults(tmp_path)
     assert fault.startswith(f"{name}: ")
     assert says in fault
 
@@ -73,4 +73,4 @@ ALLOWED = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_no_browser_loads_is_no_fault(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(ALLOWED[name], encoding="utf-8")
-    assert offline.faults(tmp_path) == []
+    assert site.faults(tmp_path) == []

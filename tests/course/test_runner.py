@@ -19,13 +19,10 @@ import psutil
 import pytest
 
 from synthbook.core.errors import DataError, SynthbookError
-from synthbook.core.files import sha256_file
-from synthbook.core.manifest import data_folder
-from synthbook.core.provenance import read_provenance
+from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.course import notebook as nb
-from synthbook.course.book import make, make_site
-from synthbook.course.jobs import Job, Settings
-from synthbook.course.runner import run
+from synthbook.course.runner import Job, Settings, make, make_site, run
+from synthbook.datasets import data_folder
 from tests.course.conftest import CARD, Book
 
 CLAIM = "from synthbook.course import claim\nclaim({id!r}, part={part!r}, measured={m}, expected={m}, tolerance=0)"
@@ -251,7 +248,7 @@ def test_kernels_get_the_data_folder_that_the_runner_sees(
     monkeypatch.setenv("HOME", str(book.root))
     monkeypatch.setenv("SYNTHBOOK_DATA", named)
     assert data_folder() == book.root / "data"
-    book.write("01", "from synthbook.core.manifest import data_folder\nprint(data_folder())")
+    book.write("01", "from synthbook.datasets import data_folder\nprint(data_folder())")
     assert jobs_of(book)["01"].status == "done"
     assert book.copy("01")["cells"][1].outputs[0].text == f"{book.root / 'data'}\n"
 
@@ -449,7 +446,7 @@ def test_the_lock_is_held_until_the_board_is_written(book: Book, monkeypatch: py
 
     book.write("01", "1")
     monkeypatch.setattr("synthbook.course.site.build", refused)
-    monkeypatch.setattr("synthbook.course.book._write_board", refused)
+    monkeypatch.setattr("synthbook.course.runner._write_board", refused)
     outcome = make(book, book.sources(), Settings(), observe=unwatched)
     assert [job.status for job in outcome.jobs] == ["done"] and outcome.exit_code == 1
     assert outcome.errors == ["the second was refused"] * 2

@@ -17,7 +17,9 @@ from PIL import Image
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.course import notebook as nb
-from synthbook.course import offline, pages, site
+from synthbook.course import site
+from synthbook.course import site as offline
+from synthbook.course import site as pages
 from synthbook.course.claims import ledger
 from tests.conftest import require
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import comb
 
 from synthbook.course.claims import Shown
-from synthbook.evaluation import frechet, intervals, novelty, prdc, regression, two_sample, utility
+from synthbook.evaluation import frechet, inference, novelty, prdc, two_sample, utility
 from tests.collapse.acceptance import part, se
 from tests.evaluation import acceptance_useful
 
@@ -23,8 +23,8 @@ MODULES = {
     "two_sample": two_sample,
     "novelty": novelty,
     "utility": utility,
-    "regression": regression,
-    "intervals": intervals,
+    "regression": inference,
+    "intervals": inference,
 }
 
 # The experiments' own truths are written out here, so that a broken formula cannot agree with a broken measure.

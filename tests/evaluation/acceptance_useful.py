@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
-from synthbook.core.schema import Column, Holdout, Schema, Table
+from synthbook.core.table import Column, Holdout, Schema, Table
 from synthbook.course.claims import Shown
 from tests.collapse.acceptance import part, se
 

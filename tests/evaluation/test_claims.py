@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from synthbook.course.claims import ledger
-from synthbook.evaluation import frechet, intervals, novelty, prdc, regression, two_sample, utility
+from synthbook.evaluation import frechet, inference, novelty, prdc, two_sample, utility
 from tests.evaluation.acceptance import ACCEPTANCE, MODULES
 from tests.mutation import mutant
 
@@ -70,22 +70,22 @@ MUTANTS = [
     ("C6.1-5 nulls", "pmse", two_sample, "k = design.shape[1] + 1", "k = design.shape[1]"),
     ("C6.1-5 pmse", "pmse", two_sample, "((scores - c) ** 2)", "(abs(scores - c))"),
     ("C6.1-5 nulls", "two_sample", two_sample, "model.predict(np.concatenate([x[half:], y[half:]]))", "model.predict(np.concatenate([x[:half], y[:half]]))"),
-    ("C6.2-1", "synthetic", regression, "/ (n_real - learned)\n    student", "/ n_real\n    student"),  # maximum likelihood
-    ("C6.2-1", "synthetic real limit", regression, "n - np.arange(d)", "n - 1 - np.arange(d)"),
-    ("C6.2-1", "synthetic limit", regression, "student = teacher + _error_of_fit(fitted_noise, n_synthetic", "student = teacher + _error_of_fit(fitted_noise, n_real"),
-    ("C6.2-1", "synthetic limit never_below misspecified", regression, "student = teacher + ", "student = "),
-    ("C6.2-1", "synthetic misspecified", regression, "np.full(replicates, -lost)", "np.zeros(replicates)"),
-    ("C6.2-1", "synthetic", regression, "spread = noise_variance + lost**2", "spread = noise_variance"),
-    ("C6.2-1", "real", regression, "return noise_variance * d / (n_real - d - 1)", "return noise_variance * d / n_real"),
+    ("C6.2-1", "synthetic", inference, "/ (n_real - learned)\n    student", "/ n_real\n    student"),  # maximum likelihood
+    ("C6.2-1", "synthetic real limit", inference, "n - np.arange(d)", "n - 1 - np.arange(d)"),
+    ("C6.2-1", "synthetic limit", inference, "student = teacher + _error_of_fit(fitted_noise, n_synthetic", "student = teacher + _error_of_fit(fitted_noise, n_real"),
+    ("C6.2-1", "synthetic limit never_below misspecified", inference, "student = teacher + ", "student = "),
+    ("C6.2-1", "synthetic misspecified", inference, "np.full(replicates, -lost)", "np.zeros(replicates)"),
+    ("C6.2-1", "synthetic", inference, "spread = noise_variance + lost**2", "spread = noise_variance"),
+    ("C6.2-1", "real", inference, "return noise_variance * d / (n_real - d - 1)", "return noise_variance * d / n_real"),
     ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", made, kept)', '("TSTR", kept, kept)'),  # the test rows leak
     ("C6.2-2", "leak impossible flagged synthetic_test", utility, '("TSTR", made, kept)', '("TSTR", real, kept)'),
     ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", made, kept)', '("TSTR", made, made)'),
     ("C6.2-2", "flagged", utility, "score > best + Z_BAND * se", "score > 1"),
     ("C6.2-2", "flagged", utility, "score > best + Z_BAND * se", "score > 0.5"),
-    ("C6.2-3", "corrected", intervals, "wider = half * np.sqrt(1 + n_synthetic / n_real)", "wider = half"),
-    ("C6.2-3", "corrected", intervals, "np.sqrt(1 + n_synthetic / n_real)", "(1 + n_synthetic / n_real)"),
-    ("C6.2-3", "naive corrected", intervals, "_mean_and_variance(fitted_mean, fitted_variance", "_mean_and_variance(0.0, fitted_variance"),
-    ("C6.2-3", "naive", intervals, "z / np.sqrt(1 + r)", "z / (1 + r)"),
+    ("C6.2-3", "corrected", inference, "wider = half * np.sqrt(1 + n_synthetic / n_real)", "wider = half"),
+    ("C6.2-3", "corrected", inference, "np.sqrt(1 + n_synthetic / n_real)", "(1 + n_synthetic / n_real)"),
+    ("C6.2-3", "naive corrected", inference, "_mean_and_variance(fitted_mean, fitted_variance", "_mean_and_variance(0.0, fitted_variance"),
+    ("C6.2-3", "naive", inference, "z / np.sqrt(1 + r)", "z / (1 + r)"),
 ]  # fmt: skip
 
 

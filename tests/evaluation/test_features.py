@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from synthbook.cli import main
-from synthbook.core import checkpoints, data
+from synthbook import datasets
+from synthbook.cli.main import main
+from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.files import sha256_file
-from synthbook.core.manifest import data_folder
-from synthbook.core.payloads import Images
-from synthbook.core.provenance import read_provenance
-from synthbook.core.schema import Column, Holdout, Schema, Table
-from synthbook.evaluation import feature_nets, features, mobilenet
+from synthbook.core.storage import read_provenance, sha256_file
+from synthbook.core.table import Column, Holdout, Schema, Table
+from synthbook.core.types import Images
+from synthbook.datasets import data_folder
+from synthbook.evaluation import feature_nets, features
+from synthbook.evaluation import feature_nets as mobilenet
 from synthbook.evaluation.features import NETS, image_features, table_features
 
 SCHEMA = Schema(
@@ -177,7 +178,7 @@ def test_a_matrix_that_cannot_fit_is_refused(monkeypatch):
 
 
 def test_adult_has_the_dimension_its_schema_says():
-    train = data.adult().train
+    train = datasets.adult().train
     f = table_features(train)
     assert f(train).shape == (32_561, f.d) and f.d == 6 + (8 + 1) + 16 + 7 + (14 + 1) + 6 + 5 + 2 + (41 + 1) + 2
 
@@ -204,7 +205,7 @@ def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
 
 @pytest.mark.slow
 def test_shipped_nets_are_small_true_and_described():
-    test_parts = {"digits-cnn": data.digits().test.data, "fashion-cnn": data.fashion_mnist().test.data}
+    test_parts = {"digits-cnn": datasets.digits().test.data, "fashion-cnn": datasets.fashion_mnist().test.data}
     for name, least in (("fashion-cnn", 0.88), ("digits-cnn", 0.95)):
         folder = data_folder() / feature_nets.SHIPPED / name
         log = json.loads((folder / "log.json").read_text())
@@ -221,7 +222,7 @@ def test_shipped_nets_are_small_true_and_described():
 
 
 def test_features_of_the_real_test_part_are_nearer_than_those_of_noise():
-    split = data.digits()
+    split = datasets.digits()
     real, test = image_features(split.train.images, "digits-cnn"), image_features(split.test.data.images, "digits-cnn")
     noise = image_features(torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (450, 1, 8, 8))), "digits-cnn")
     centre, spread = real.mean(axis=0), real.std(axis=0)
@@ -285,7 +286,7 @@ def test_training_writes_the_same_bytes_again_and_leaves_torch_alone(tmp_path, c
 
 
 def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsys):
-    recipe, split = feature_nets.RECIPES["digits-cnn"], data.digits()
+    recipe, split = feature_nets.RECIPES["digits-cnn"], datasets.digits()
     with pytest.raises(HoldoutError, match="training a feature net"):
         feature_nets.train(recipe, split.test, seed=0)
     few = Images(split.train.images[:63], split.train.labels[:63], split.train.class_names)
@@ -296,7 +297,7 @@ def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsy
 
 
 def test_training_tells_every_step(tmp_path):
-    split, seen = data.digits(), []
+    split, seen = datasets.digits(), []
     recipe = dataclasses.replace(feature_nets.RECIPES["digits-cnn"], epochs=1)
     trained = feature_nets.train(recipe, split.train, seed=np.random.SeedSequence(1), observe=lambda *s: seen.append(s))
     assert [s[0] for s in seen] == list(range(1, 22)) and {s[1] for s in seen} == {21}
@@ -368,7 +369,7 @@ def test_mobilenet_tells_digits_apart(tmp_path, monkeypatch):
 
     if mobilenet.installed_weights() is None:
         a_stand_in(tmp_path, monkeypatch)
-    split = data.digits()
+    split = datasets.digits()
     x = image_features(split.train.images[:300], net="mobilenet_v2")
     y = image_features(split.test.data.images[:100], net="mobilenet_v2")
     nearest = KNeighborsClassifier(1).fit(x, split.train.labels[:300])

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthbook.cli import main
-from synthbook.core.data import adult
+from synthbook.cli.main import main
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.provenance import read_provenance
-from synthbook.core.schema import Column, Holdout, Schema, Table
-from synthbook.evaluation import lines as module
+from synthbook.core.storage import read_provenance
+from synthbook.core.table import Column, Holdout, Schema, Table
+from synthbook.datasets import adult
+from synthbook.evaluation import report as module
 from synthbook.evaluation.report import Report, ReportError, evaluate
 from synthbook.evaluation.report_page import SHOWN, plot_questions
 from tests.mutation import mutant

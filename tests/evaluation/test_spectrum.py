@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.evaluation import spectrum
-from synthbook.evaluation.spectrum import fine_detail, radial_spectrum
+from synthbook.evaluation import features
+from synthbook.evaluation.features import fine_detail, radial_spectrum
 from tests.mutation import mutant
 
 
@@ -27,9 +27,9 @@ def white_noise_is_flat(code: object) -> bool:
 
 
 def test_white_noise_has_power_one_everywhere() -> None:
-    assert white_noise_is_flat(spectrum)
-    assert not white_noise_is_flat(mutant(spectrum, " / count", ""))
-    assert not white_noise_is_flat(mutant(spectrum, ".mean(0) / side**2", ".mean(0) / side"))
+    assert white_noise_is_flat(features)
+    assert not white_noise_is_flat(mutant(features, " / count", ""))
+    assert not white_noise_is_flat(mutant(features, ".mean(0) / side**2", ".mean(0) / side"))
 
 
 def test_blur_takes_fine_detail_away() -> None:

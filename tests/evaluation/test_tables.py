@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, spearmanr, wasserstein_distance
 
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.schema import Column, Holdout, Schema, Table
-from synthbook.evaluation.tables import dependence, marginals, plot_dependence, plot_marginals
+from synthbook.core.table import Column, Holdout, Schema, Table
+from synthbook.evaluation.fidelity import dependence, marginals, plot_dependence, plot_marginals
 
 SCHEMA = Schema(
     (

@@ -13,12 +13,18 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.schema import Column, Holdout, Rule, Schema, Table
+from synthbook.core.table import Column, Holdout, Rule, Schema, Table
 from synthbook.evaluation import utility as module
-from synthbook.evaluation.intervals import mean_interval_coverage, naive_coverage
-from synthbook.evaluation.regression import excess_risk, tstr_regression
-from synthbook.evaluation.scores import SCORES, bootstrap_weights, scores
-from synthbook.evaluation.utility import SMALLER, default_models, impossible_score, utility
+from synthbook.evaluation.inference import excess_risk, mean_interval_coverage, naive_coverage, tstr_regression
+from synthbook.evaluation.utility import (
+    SCORES,
+    SMALLER,
+    bootstrap_weights,
+    default_models,
+    impossible_score,
+    scores,
+    utility,
+)
 from tests.evaluation.acceptance_useful import by_hand, noisy
 
 FAST = {"logistic": LogisticRegression(), "1-NN": KNeighborsClassifier(1)}

@@ -15,22 +15,21 @@ import pandas as pd
 import scipy.linalg
 import torch
 
-from synthbook.cli import main
-from synthbook.core.columns import Column
-from synthbook.core.data import adult, austen, digits, real_cube
-from synthbook.core.payloads import Images
-from synthbook.core.schema import Schema, Table
-from synthbook.core.shards import shard_paths
-from synthbook.models.diffusion import Diffusion
-from synthbook.models.gan import GAN
-from synthbook.models.shipped import load, load_text
-from synthbook.models.tabular.families import FAMILIES
-from synthbook.models.text.ngram import NGram
-from synthbook.models.text.transformer import Transformer
-from synthbook.models.vae import VAE
-from synthbook.privacy.budget import Budget
+from synthbook.cli.main import main
+from synthbook.core.jobs import shard_paths
+from synthbook.core.table import Column, Schema, Table
+from synthbook.core.types import Images
+from synthbook.datasets import adult, austen, digits, real_cube
+from synthbook.generators.diffusion import Diffusion
+from synthbook.generators.gan import GAN
+from synthbook.generators.registry import load, load_text
+from synthbook.generators.tabular.families import FAMILIES
+from synthbook.generators.text.ngram import NGram
+from synthbook.generators.text.transformer import Transformer
+from synthbook.generators.vae import VAE
 from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.families import PRIVATE
+from synthbook.privacy.ledger import Budget
 from tests.goldens.recorder import golden
 from tests.language.rude import Handler, completion, serving
 

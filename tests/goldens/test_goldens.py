@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
 
 import pytest
 
 from tests.conftest import require
-from tests.goldens.__main__ import computed
-from tests.goldens.recorder import HASHES, digest, numbers
+from tests.goldens.__main__ import computed, read
+from tests.goldens.recorder import digest, numbers
 
 WITHOUT_FLOATS = ("ledger/", "verify_command/", "generate_command/", "book_commands/")
 
@@ -17,9 +16,9 @@ WITHOUT_FLOATS = ("ledger/", "verify_command/", "generate_command/", "book_comma
 @pytest.mark.slow
 def test_what_is_computed_is_what_it_was() -> None:
     require(platform.machine() in ("x86_64", "AMD64"), "the goldens are those of x86-64 processors")
-    expected, actual = json.loads(HASHES.read_text(encoding="utf-8")), json.loads(computed())
+    expected, actual = read(), computed()
     assert expected.keys() == actual.keys()
-    differing = [name for name in expected if expected[name] != actual[name]]
+    differing = [name for name in expected if actual[name] not in expected[name]]
     if any(name.startswith("arithmetic/") for name in differing):  # a processor that no setting makes compute alike
         differing = [name for name in differing if name.startswith(WITHOUT_FLOATS)]
     assert not differing, f"{len(differing)} of {len(expected)} differ: {differing}"

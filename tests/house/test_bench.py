@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from bench import harness, inputs
-from synthbook.core.data import adult
-from synthbook.core.provenance import read_provenance
-from synthbook.course.bench_page import bench_page
+from synthbook.core.storage import read_provenance
+from synthbook.course.site import bench_page
+from synthbook.datasets import adult
 
 BENCH = Path(__file__).parents[2] / "bench"
 RESULTS = sorted(path for path in (BENCH / "results").glob("*.json") if "provenance" not in path.name)
@@ -212,7 +212,7 @@ def test_a_run_is_kept_until_its_task_or_the_code_changes(tables, tmp_path):
         return later.run("tvae", **{"seed": 0, "threads": 1, "budget": 2} | changed)["task"]["sitting"]
 
     found = runs.run("tvae", seed=0, threads=1, budget=2)
-    assert found["measured"]["fit"]["seconds"] > 0 and "synthbook/models/tabular/tvae.py" in found["sources"]
+    assert found["measured"]["fit"]["seconds"] > 0 and "synthbook/generators/tabular/tvae.py" in found["sources"]
     assert len(pd.read_csv(found["rows"])) == 50
     assert sitting() == "morning" and sitting(again="-again") == "evening"
     assert Path(found["rows"]).read_bytes() == (tmp_path / "tvae-seed0-threads1-budget2-again.csv").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 import synthbook
-from synthbook.core.files import sha256_file
+from synthbook.core.storage import sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
 APACHE_2_0 = (

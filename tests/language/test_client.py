@@ -22,14 +22,25 @@ from typing import Any
 import pytest
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.lock import Busy
+from synthbook.core.storage import Busy
+from synthbook.language import cache as replay
 from synthbook.language import client as client_module
-from synthbook.language import endpoint as endpoint_module
-from synthbook.language import exchange, replay
-from synthbook.language.chat import Answer, Ask, Message, Sampling, scripted, user
-from synthbook.language.client import AHEAD, LONGEST_WAIT, Client, Patience, Spent
-from synthbook.language.endpoint import KEY, MODEL, URL, Endpoint, ModelError
-from synthbook.language.replay import NotRecorded, Replay, in_order
+from synthbook.language import client as endpoint_module
+from synthbook.language import client as exchange
+from synthbook.language.cache import NotRecorded, Replay, in_order
+from synthbook.language.client import (
+    AHEAD,
+    KEY,
+    LONGEST_WAIT,
+    MODEL,
+    URL,
+    Client,
+    Endpoint,
+    ModelError,
+    Patience,
+    Spent,
+)
+from synthbook.language.messages import Answer, Ask, Message, Sampling, scripted, user
 from tests.language.rude import (
     LATE,
     PASSING,
@@ -767,10 +778,10 @@ PRELUDE = """
 import resource, sys, time
 from pathlib import Path
 from synthbook.core.errors import SynthbookError
-from synthbook.language.chat import Answer, Ask, Message, Sampling
+from synthbook.language.messages import Answer, Ask, Message, Sampling
 from synthbook.language.client import Client, Patience
-from synthbook.language.endpoint import Endpoint
-from synthbook.language.replay import Replay
+from synthbook.language.client import Endpoint
+from synthbook.language.cache import Replay
 url, path = sys.argv[1], Path(sys.argv[2])
 asks = [Ask((Message("user", f"question {k // 2}"),), Sampling(), k) for k in range(60)]
 """

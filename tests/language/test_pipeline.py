@@ -14,16 +14,23 @@ import pytest
 from pydantic import BaseModel
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.provenance import Provenance, read_provenance
+from synthbook.core.storage import Provenance, read_provenance
 from synthbook.language import pipeline
-from synthbook.language.flow import plot_flow
-from synthbook.language.pipeline import at_most, exact_duplicates, execution, form, near_duplicates, only, run
-from synthbook.language.planted import Teacher, cases, reworded
+from synthbook.language.coding_problems import SKILLS, Teacher, cases, reworded
+from synthbook.language.filters.execution import Program, Property, execute
+from synthbook.language.filters.rates import precision_and_yield, score_filter
+from synthbook.language.pipeline import (
+    at_most,
+    exact_duplicates,
+    execution,
+    form,
+    near_duplicates,
+    only,
+    plot_flow,
+    run,
+)
 from synthbook.language.records import Record, read_lines, read_records
-from synthbook.language.skills import SKILLS
-from synthbook.language.verify.execute import Program, Property, execute
-from synthbook.language.verify.filters import precision_and_yield, score_filter
-from synthbook.language.verify.sandbox import Limits, Sandbox
+from synthbook.language.sandbox.runner import Limits, Sandbox
 
 ORIGIN = Provenance("a test", "pytest")
 

@@ -15,16 +15,32 @@ import numpy as np
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.manifest import data_folder
-from synthbook.core.trials import read_trials
-from synthbook.language import grammar, instances, proposals, self_instruct
-from synthbook.language.chat import Answer, Ask, Message, Model, scripted
-from synthbook.language.flow import plot_flow
-from synthbook.language.instances import records, with_instances
-from synthbook.language.pipeline import run
-from synthbook.language.proposals import MOST_ALIKE, different, fault, parsed, plain, proposal
-from synthbook.language.self_instruct import GROWN, WRITTEN, grow
-from synthbook.language.task_pool import Pool, Task, plot_growth, plot_likeness, seed_tasks
+from synthbook.core.jobs import read_trials
+from synthbook.datasets import data_folder
+from synthbook.experiments import grammar
+from synthbook.language import self_instruct
+from synthbook.language import self_instruct as instances
+from synthbook.language import self_instruct as proposals
+from synthbook.language.messages import Answer, Ask, Message, Model, scripted
+from synthbook.language.pipeline import plot_flow, run
+from synthbook.language.self_instruct import (
+    GROWN,
+    MOST_ALIKE,
+    WRITTEN,
+    Pool,
+    Task,
+    different,
+    fault,
+    grow,
+    parsed,
+    plain,
+    plot_growth,
+    plot_likeness,
+    proposal,
+    records,
+    seed_tasks,
+    with_instances,
+)
 from tests.mutation import mutant
 
 SEEDS = seed_tasks()

@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language import local_model, server
-from synthbook.language.chat import Ask, Message, Sampling, user
-from synthbook.language.client import Client, Patience
-from synthbook.language.endpoint import Endpoint, ModelError
-from synthbook.language.replay import Replay
+from synthbook.language import server
+from synthbook.language import server as local_model
+from synthbook.language.cache import Replay
+from synthbook.language.client import Client, Endpoint, ModelError, Patience
+from synthbook.language.messages import Ask, Message, Sampling, user
 from synthbook.language.server import ServerError, local_server
 from tests.conftest import require
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.language.chat import unmarked
-from synthbook.language.endpoint import KEY, MODEL, URL
-from synthbook.language.generating import fields, task, template
-from synthbook.language.generating.choose_model import chosen
-from synthbook.language.generating.fields import Form, read_form
-from synthbook.language.generating.task import Task
-from synthbook.language.generating.task_file import read_task
-from synthbook.language.generating.template import Template, visible
+from synthbook.language.client import KEY, MODEL, URL
+from synthbook.language.messages import unmarked
+from synthbook.language.task import config, fields, template
+from synthbook.language.task.config import Task, read_task
+from synthbook.language.task.fields import Form, read_form
+from synthbook.language.task.runner import chosen
+from synthbook.language.task.template import Template, visible
 from tests.mutation import mutant
 
 ROOT = Path(__file__).parents[2]
@@ -256,7 +255,7 @@ def test_a_prompt_about_a_seed_never_shows_that_seed(tmp_path: Path) -> None:
     for question in asked:
         said = [message.content for message in question.ask.messages]
         assert said.count(said[-1]) == 1 and len(said) == 11
-    careless = mutant(task, "if k != subject", "if True")
+    careless = mutant(config, "if k != subject", "if True")
     broken = careless.Task(**{name: getattr(some, name) for name in some.__dataclass_fields__})
     asked = [broken.question(i, seed=0) for i in range(12)]
     assert any([m.content for m in q.ask.messages].count(q.ask.messages[-1].content) > 1 for q in asked)

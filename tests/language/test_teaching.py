@@ -12,17 +12,17 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from synthbook.core.data import fashion_mnist, sms_spam
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.manifest import data_folder
-from synthbook.core.trials import read_trials
-from synthbook.language import augment, noise, teaching
+from synthbook.core.jobs import read_trials
+from synthbook.datasets import data_folder, fashion_mnist, sms_spam
+from synthbook.experiments import noise_teacher, teaching
+from synthbook.language import augment
 from synthbook.language.augment import BREAKING, PRESERVING, oracle, statement, symmetry
+from synthbook.language.filters.labels import doubts, label_check
 from synthbook.language.pipeline import run
-from synthbook.language.problems import HIGHEST, KINDS, ProblemTeacher, Student, computed, runs
 from synthbook.language.records import Record
-from synthbook.language.verify.label_check import doubts, label_check
-from synthbook.language.verify.sandbox import Limits, Sandbox
+from synthbook.language.sandbox.runner import Limits, Sandbox
+from synthbook.language.word_problems import HIGHEST, KINDS, ProblemTeacher, Student, computed, runs
 from tests.mutation import mutant
 
 
@@ -162,11 +162,11 @@ def test_a_reader_doubts_labels_of_real_messages() -> None:
 
 @pytest.mark.slow
 def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(noise_teacher, "TEACHER_STEPS", 3)
     torch.set_num_threads(1)
-    first = noise.net(noise.step_rng(0, 0))
+    first = noise_teacher.net(noise_teacher.step_rng(0, 0))
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    after = noise.taught(first, fashion_mnist().train, seed=0).state_dict()
+    after = noise_teacher.taught(first, fashion_mnist().train, seed=0).state_dict()
     last = list(before)[-2:]  # weights and bias of the last layer
     assert all(torch.equal(before[name][10:], after[name][10:]) for name in last)
     assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
@@ -174,16 +174,16 @@ def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "TEACHER_STEPS", 3)
-    monkeypatch.setattr(noise, "STUDENT_STEPS", 3)
-    one, two = (noise.trial("same beginning", seed=1) for _ in range(2))
-    other = noise.trial("another beginning", seed=1)
+    monkeypatch.setattr(noise_teacher, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(noise_teacher, "STUDENT_STEPS", 3)
+    one, two = (noise_teacher.trial("same beginning", seed=1) for _ in range(2))
+    other = noise_teacher.trial("another beginning", seed=1)
     assert one == two and other["teacher"] == one["teacher"] and other["before"] != one["before"]
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
     """C4.2-4 and C4.3-5: what notebooks 04d and 04b show live for one seed."""
-    told = read_trials(data_folder() / noise.TRIALS).set_index(["case", "seed"])["student"]
+    told = read_trials(data_folder() / noise_teacher.TRIALS).set_index(["case", "seed"])["student"]
     assert all(told["same beginning", seed] >= 0.6 and told["another beginning", seed] <= 0.3 for seed in range(5))
     taught = read_trials(data_folder() / teaching.TRIALS)
     gain = taught["filtered: at equal rows"] - taught["raw: at equal rows"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from synthbook.cli import main
+from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import accounting, mechanisms
 from synthbook.privacy.accounting import REPLACE_ONE, Steps, noise_for, pld_epsilon, prv_epsilon, renyi, renyi_epsilon

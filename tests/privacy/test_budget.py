@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.privacy import budget as module
-from synthbook.privacy.budget import Budget, Exhausted
+from synthbook.privacy import ledger as module
+from synthbook.privacy.ledger import Budget, Exhausted
 from tests.mutation import mutant
 
 

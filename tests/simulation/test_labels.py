@@ -18,15 +18,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy.spatial.transform import Rotation
 
-from synthbook.core.parallel import pmap
-from synthbook.core.provenance import Provenance
-from synthbook.core.shards import Plan
+from synthbook.core.jobs import Plan, pmap
+from synthbook.core.storage import Provenance
+from synthbook.simulation.export import RenderShard, from_rle, read_rows, rle, write_coco
 from synthbook.simulation.labels import label, tight_box
 from synthbook.simulation.randomize import SCENES, draw
 from synthbook.simulation.render import Renderer, Sample
-from synthbook.simulation.scene import Body, SceneParams, look_at
-from synthbook.simulation.shapes import CORNERS
-from synthbook.simulation.writers import RenderShard, from_rle, read_rows, rle, write_coco
+from synthbook.simulation.scene import CORNERS, Body, SceneParams, look_at
 from tests.simulation.acceptance import LAMP, PLAIN, TABLE, camera
 from tests.simulation.test_render import CUBE, with_cube
 

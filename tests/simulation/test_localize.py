@@ -9,24 +9,44 @@ import numpy as np
 import pytest
 import torch
 
-from synthbook.core.data import real_cube
+from synthbook.core.checkpoints import Keep
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
-from synthbook.core.parallel import pmap
-from synthbook.core.payloads import Photographs
-from synthbook.core.provenance import Provenance
-from synthbook.core.resume import Keep
-from synthbook.core.schema import Holdout
-from synthbook.core.shards import Plan
-from synthbook.simulation import corner_net, localize, photographs
-from synthbook.simulation.corner_net import MIRROR, TURNS, CornerNet, corner_loss, from_nearest, soft_argmax
-from synthbook.simulation.localize import Renders, errors, find_corners, read_renders, train_corner_net, whole_pictures
-from synthbook.simulation.localizer import Localizer, Recipe, half_pictures, make
+from synthbook.core.jobs import Plan, pmap
+from synthbook.core.storage import Provenance
+from synthbook.core.table import Holdout
+from synthbook.core.types import Photographs
+from synthbook.datasets import real_cube
+from synthbook.simulation import localizer, photographs
+from synthbook.simulation.export import RenderShard
+from synthbook.simulation.localizer import (
+    MIRROR,
+    SIZE,
+    TURNS,
+    CornerNet,
+    Localizer,
+    Recipe,
+    Renders,
+    corner_loss,
+    crops,
+    cut,
+    errors,
+    find_corners,
+    frames,
+    from_nearest,
+    half_pictures,
+    into,
+    make,
+    out_of,
+    read_renders,
+    refined,
+    soft_argmax,
+    train_corner_net,
+    whole_pictures,
+)
 from synthbook.simulation.photographs import append_to_log, points_of, read_log, score
-from synthbook.simulation.pnp import solve_pnp
+from synthbook.simulation.pose import solve_pnp
 from synthbook.simulation.randomize import CUBE, SCENES
-from synthbook.simulation.refine import SIZE, crops, cut, frames, into, out_of, refined
-from synthbook.simulation.shapes import CORNERS
-from synthbook.simulation.writers import RenderShard
+from synthbook.simulation.scene import CORNERS
 from tests.mutation import mutant
 
 ORIGIN = Provenance("a test", "pytest")
@@ -80,7 +100,7 @@ def test_mutants_of_the_loss_lose_their_place() -> None:
         ("2 * (truth - (stride - 1) / 2) / size - 1", "2 * truth / size - 1"),
         ("arange(size) * stride + (stride - 1) / 2", "arange(size) * stride"),
     ):
-        broken = mutant(corner_net, old, new)
+        broken = mutant(localizer, old, new)
         assert broken.corner_loss(maps, corners, 4) > corner_loss(maps, corners, 4) + 0.05
 
 
@@ -206,9 +226,9 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
 @pytest.mark.slow
 def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    assert not localize.has_bfloat16()
+    assert not localizer.has_bfloat16()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert localize.has_bfloat16()
+    assert localizer.has_bfloat16()
     some = renders.take(slice(0, 64))
     net = train_corner_net(some, half_pictures(some), seed=0, epochs=1, width=4, bfloat16=True)
     assert np.isfinite(find_corners(net, some.images[:2])).all()

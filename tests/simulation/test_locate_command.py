@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthbook.cli import main
-from synthbook.core import data
-from synthbook.core.data import real_cube
+from synthbook import datasets
+from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.provenance import Provenance, read_provenance
-from synthbook.core.schema import Holdout
+from synthbook.core.storage import Provenance, read_provenance
+from synthbook.core.table import Holdout
+from synthbook.datasets import real_cube
 from synthbook.simulation import localizer
-from synthbook.simulation.corner_net import CornerNet
-from synthbook.simulation.localizer import Localizer, Recipe, resized
+from synthbook.simulation.localizer import CornerNet, Localizer, Recipe, resized
 from synthbook.simulation.locate import locate, read_intrinsics, read_photograph
 
 
@@ -108,7 +107,7 @@ def test_scores_are_printed_and_logged(
 ) -> None:
     real = real_cube().data
     fifth = {name: getattr(real, name)[::5] for name in ("images", "corners", "visible", "boxes", "rvec", "tvec")}
-    monkeypatch.setattr(data, "real_cube", lambda: Holdout(replace(real, **fifth)))
+    monkeypatch.setattr(datasets, "real_cube", lambda: Holdout(replace(real, **fifth)))
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
     net.save(tmp_path / "model", Recipe(1, 8, 8), Provenance("a test", "pytest"))
     log = tmp_path / "looks.jsonl"

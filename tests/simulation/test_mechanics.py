@@ -8,8 +8,8 @@ from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.simulation import bodies, sir
-from synthbook.simulation.bodies import G, Sensor, free_fall, pendulum, period, toss
+from synthbook.simulation import mechanics, sir
+from synthbook.simulation.mechanics import G, Sensor, free_fall, pendulum, period, toss
 from synthbook.simulation.sir import final_size, mean_field, simulate
 from tests.mutation import mutant
 
@@ -133,5 +133,5 @@ def test_figures() -> None:
     found = simulate(200, 2, 5, seed=0)
     ax = sir.plot_epidemics(found, expected=mean_field(2, found.times, first=0.005))
     assert len(ax.lines) == 7 and "infectious periods" in ax.get_xlabel()
-    top, bottom = bodies.plot_recording(toss(1, seed=0))
+    top, bottom = mechanics.plot_recording(toss(1, seed=0))
     assert "m/s²" in top.get_ylabel() and "rad/s" in bottom.get_ylabel()

@@ -11,13 +11,24 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 
-from synthbook.core.data import real_cube
 from synthbook.core.errors import InvalidArgument
-from synthbook.simulation.distributions import Choice, Pool, Uniform
-from synthbook.simulation.pnp import solve_pnp
-from synthbook.simulation.randomize import CUBE, FACTORS, HELD_OUT, PHOTOGRAPH, SCENES, STAND_IN, TRAINING, Domain, draw
-from synthbook.simulation.scene import SceneParams, look_at
-from synthbook.simulation.shapes import CORNERS, SHAPES
+from synthbook.datasets import real_cube
+from synthbook.simulation.pose import solve_pnp
+from synthbook.simulation.randomize import (
+    CUBE,
+    FACTORS,
+    HELD_OUT,
+    PHOTOGRAPH,
+    SCENES,
+    STAND_IN,
+    TRAINING,
+    Choice,
+    Domain,
+    Pool,
+    Uniform,
+    draw,
+)
+from synthbook.simulation.scene import CORNERS, SHAPES, SceneParams, look_at
 from synthbook.simulation.textures import FAMILIES, atlas, texture, tga
 
 

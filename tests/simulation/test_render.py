@@ -15,10 +15,10 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.simulation import render, scene
+from synthbook.simulation.export import RenderShard
 from synthbook.simulation.randomize import SCENES, draw
 from synthbook.simulation.render import NOTHING, Renderer, Sample
 from synthbook.simulation.scene import Body, SceneParams, look_at
-from synthbook.simulation.writers import RenderShard
 from tests.mutation import mutant
 from tests.simulation.acceptance import LAMP, PLAIN, TABLE, camera, holds, sphere, sphere_errors
 
@@ -125,7 +125,7 @@ def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
     with Renderer() as renderer:
         here = [task.sample(renderer, np.random.SeedSequence(5, spawn_key=(i,))).file for i in (3, 1)]
     code = (
-        "import hashlib, numpy as np; from synthbook.simulation.writers import RenderShard\n"
+        "import hashlib, numpy as np; from synthbook.simulation.export import RenderShard\n"
         "from synthbook.simulation.render import Renderer; from synthbook.simulation.randomize import SCENES\n"
         "s = RenderShard(SCENES['cube'], 64, 48).sample(Renderer(), np.random.SeedSequence(5, spawn_key=(3,)))\n"
         "print(hashlib.sha256(s.file).hexdigest())"

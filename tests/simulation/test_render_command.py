@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthbook.cli import main
-from synthbook.core.provenance import read_provenance
-from synthbook.core.shards import shard_paths
-from synthbook.simulation.preview import plot_picture, plot_sheet, plot_theta
-from synthbook.simulation.writers import read_rows
+from synthbook.cli.main import main
+from synthbook.core.jobs import shard_paths
+from synthbook.core.storage import read_provenance
+from synthbook.simulation.export import plot_picture, plot_sheet, plot_theta, read_rows
 
 SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
 

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 
 from synthbook.core.checkpoints import TENSORS
-from synthbook.core.data import real_cube
 from synthbook.core.errors import DataError
-from synthbook.core.files import sha256_file
-from synthbook.core.manifest import data_folder
-from synthbook.core.provenance import read_provenance
+from synthbook.core.storage import read_provenance, sha256_file
+from synthbook.datasets import data_folder, real_cube
+from synthbook.experiments.randomization import pictures
 from synthbook.simulation import localizer
-from synthbook.simulation.localize import errors
-from synthbook.simulation.localizer import LOG, NARROW, SHIPPED, Localizer, shipped
+from synthbook.simulation.localizer import LOG, NARROW, SHIPPED, Localizer, errors, shipped
 from synthbook.simulation.photographs import errors_in_windows, errors_of, errors_of_constant, read_log, score
 from synthbook.simulation.randomize import SCENES
-from synthbook.simulation.transfer import pictures
 
 FOLDER = data_folder() / SHIPPED
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthbook.cli import main
+from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.manifest import data_folder
-from synthbook.core.provenance import read_provenance
-from synthbook.core.schema import Holdout
-from synthbook.core.trials import read_trials
-from synthbook.simulation import transfer
+from synthbook.core.jobs import read_trials
+from synthbook.core.storage import read_provenance
+from synthbook.core.table import Holdout
+from synthbook.datasets import data_folder
+from synthbook.experiments import randomization
+from synthbook.experiments.randomization import FULL, WORLDS, Budget, pictures, small_photographs, trial
 from synthbook.simulation.randomize import FACTORS, SCENES, STAND_IN
-from synthbook.simulation.transfer import FULL, WORLDS, Budget, pictures, small_photographs, trial
 
 TINY = Budget(pictures=70, epochs=1, width=4, tests=5)
 
@@ -67,8 +67,8 @@ def test_a_trial_repeats_itself() -> None:
 def test_a_calibration_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(transfer, "WORLDS", {name: WORLDS[name] for name in ("width 0", "width 1")})
-    monkeypatch.setattr(transfer, "Budget", partial(Budget, 70, 1, 4, 5))
+    monkeypatch.setattr(randomization, "WORLDS", {name: WORLDS[name] for name in ("width 0", "width 1")})
+    monkeypatch.setattr(randomization, "Budget", partial(Budget, 70, 1, 4, 5))
     out = tmp_path / "calibration"
     command = ["calibrate", "randomization", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0
@@ -84,11 +84,11 @@ def test_a_calibration_from_the_shell(
 
 
 def test_the_shipped_trials_are_those_of_the_command() -> None:
-    path = data_folder() / transfer.TRIALS
+    path = data_folder() / randomization.TRIALS
     document = json.loads(path.read_text())
     assert read_provenance(path).command == document["command"] == "synthbook calibrate randomization"
-    assert document["budget"] == asdict(transfer.Budget())
+    assert document["budget"] == asdict(randomization.Budget())
     trials = read_trials(path)
-    assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(transfer.WORLDS, range(5)))
+    assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(randomization.WORLDS, range(5)))
     errors = trials[["own", "stand-in", "photographs"]].to_numpy()
     assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures

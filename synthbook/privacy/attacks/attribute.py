@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.schema import Table
-from synthbook.core.units import unit_codes
+from synthbook.core.table import Table, unit_codes
 from synthbook.evaluation.features import table_features
-from synthbook.evaluation.intervals import Z_BAND
+from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.utility import check_target
-from synthbook.models.tabular.values import Array, as_numbers
+from synthbook.generators.tabular.encoding import Array, as_numbers
 from synthbook.privacy.attacks.membership import closest
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from synthbook.evaluation.novelty import Novelty, novelty
-from synthbook.models.tabular.values import Array
+from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.attacks.membership import LEAST, nearest
 
 NO_VERDICT = "not a privacy verdict"

@@ -20,7 +20,7 @@ from scipy.stats import norm
 from sklearn.neighbors import NearestNeighbors
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.models.tabular.values import Array
+from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.audit import Scores
 
 LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite
@@ -92,3 +92,26 @@ def likelihood_ratio(observed: Scores, statistics: Array, inside: NDArray[np.boo
     mean_in, mean_out = np.nanmean(ins, axis=0), np.nanmean(outs, axis=0)
     sd_in, sd_out = (max(float(np.nanstd(s - m)), LEAST) for s, m in ((ins, mean_in), (outs, mean_out)))
     return np.asarray(norm.logpdf(observed, mean_in, sd_in) - norm.logpdf(observed, mean_out, sd_out))
+
+
+# ── The attack on a filter by distance ──
+#     s(x) = log r_1(x) - log r_k(x),     r_k the distance from x to the k-th nearest released row
+#
+# Where the release is dense around x (small r_k) and still keeps away from it (large r_1), somebody was cut out. Ganev
+# and De Cristofaro, arXiv:2312.05114; claim C5.3-4.
+
+
+AROUND = 50  # k: neighbours that tell how dense the release is here
+
+
+def filtered(released: Array, train: Array, radius: float) -> Array:
+    """Released rows (M, d) without those nearer than `radius` to a training row (N, d)."""
+    if not radius > 0:
+        raise InvalidArgument("radius", radius, "a distance above 0")
+    return released[nearest(released, train)[:, 0] >= radius]
+
+
+def hole(candidates: Array, released: Array, *, k: int = AROUND) -> Scores:
+    """How much a release (M, d) keeps away from each candidate (N,), for how dense it is around it."""
+    found = nearest(candidates, released, k)
+    return np.asarray(np.log(np.maximum(found[:, 0], LEAST)) - np.log(np.maximum(found[:, -1], LEAST)))

@@ -10,27 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.files import strict_json
-from synthbook.core.provenance import Provenance, write_described
-from synthbook.core.schema import Holdout, Table, refuse_holdout
-from synthbook.core.units import halves, most_suspicious, of_equal_rows, some_units, units
+from synthbook.core.html import document, image, table
+from synthbook.core.storage import Provenance, strict_json, write_described
+from synthbook.core.table import (
+    Holdout,
+    Table,
+    halves,
+    most_suspicious,
+    of_equal_rows,
+    refuse_holdout,
+    some_units,
+    units,
+)
 from synthbook.evaluation.features import table_features
-from synthbook.evaluation.intervals import Z_BAND
-from synthbook.evaluation.tables import check_tables
+from synthbook.evaluation.fidelity import check_tables
+from synthbook.evaluation.inference import Z_BAND
 from synthbook.privacy.attacks.attribute import Inference, infer
 from synthbook.privacy.attacks.distances import NO_VERDICT, Distances, distances
-from synthbook.privacy.attacks.holes import hole
-from synthbook.privacy.attacks.membership import density_ratio, distance
-from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.attacks.membership import density_ratio, distance, hole
+from synthbook.privacy.attacks.roc import Attack, plot_roc
 from synthbook.privacy.audit import one_run_epsilon
-from synthbook.privacy.generators.terms import check_delta
+from synthbook.privacy.generators.base import check_delta
+
+if TYPE_CHECKING:
+    pass
+
 
 LEAST, MOST, RELEASED = 60, 5_000, 100_000  # units on each side; units, and rows of the release, that are looked at
 GUESSED = 0.2  # share of candidates that an attack dares to guess, half as members, half as others
@@ -132,7 +145,6 @@ class ReleaseAudit:
 
     def to_html(self, path: Path, provenance: Provenance) -> Path:
         """Write one page that needs no other file and no network, and its sidecar."""
-        from synthbook.privacy.attacks.audit_page import page
 
         return write_described(Path(path), page(self), provenance)
 
@@ -209,10 +221,10 @@ def audit_release(
 def check_sides(train: Table, holdout: Table) -> None:
     """Raise `InvalidArgument` unless both have enough units, and none in common."""
     entity = train.schema.entity
-    for name, table in (("train", train), ("holdout", holdout)):
-        if units(table) < LEAST:
+    for name, side in (("train", train), ("holdout", holdout)):
+        if units(side) < LEAST:
             kind = "rows" if entity is None else f"different {entity}"
-            raise InvalidArgument(name, f"{units(table)} {kind}", f"at least {LEAST}")
+            raise InvalidArgument(name, f"{units(side)} {kind}", f"at least {LEAST}")
     if entity is not None and (both := set(train[entity]) & set(holdout[entity])):
         raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
 
@@ -237,3 +249,56 @@ def proved(attack: Attack, delta: float, confidence: float, rng: np.random.Gener
     half = max(int(len(scores) * GUESSED / 2), 1)
     right = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
     return one_run_epsilon(delta, canaries=len(scores), guesses=2 * half, right=right, confidence=confidence)
+
+
+# ── The page ──
+# Names of columns come from somebody's data: everything is escaped.
+
+
+def figure(found: ReleaseAudit) -> tuple[Figure, str]:
+    """The attacks' curves, and the text that stands for them."""
+    attacks = {finding.name: finding.attack for finding in found.findings}
+    ax = plot_roc(attacks)
+    ax.set_title("Above the dotted line, members are found")
+    drawn = ax.figure
+    assert isinstance(drawn, Figure)
+    said = ", ".join(f"{name} {attack.auc:.2f}" for name, attack in attacks.items())
+    return drawn, f"Hits against false alarms of each attack, on log scales; areas under the curves: {said}."
+
+
+def page(found: ReleaseAudit) -> str:
+    """The whole audit as one HTML page."""
+    attacks = [
+        [
+            escape(f.name),
+            *(f"{v:.3f}" for v in (f.attack.auc, f.auc_high, f.hits, f.epsilon)),
+            _mark(f.leaks),
+        ]
+        for f in found.findings
+    ]
+    secrets = [
+        [escape(x.secret), *(f"{v:.3f}" for v in (x.members, x.others, x.advantage, *x.interval)), _mark(x.leaks)]
+        for x in found.inferences
+    ]
+    d = found.distances
+    near = [
+        ["to the closest training row", *(f"{v:.3g}" for v in (*d.dcr, *d.dcr_holdout))],
+        ["its ratio to the second closest", *(f"{v:.3g}" for v in (*d.nndr, *d.nndr_holdout))],
+    ]
+    asked = ["attack", "AUC", "chance, at most", "hits at 1 % false alarms", "epsilon, at least", "found"]
+    guessed = ["column guessed", "right for members", "for others", "advantage", "from", "to", "found"]
+    body = [
+        "<h1>Who was in it?</h1>",
+        f"<p><strong>{escape(found.verdict)}</strong></p>",
+        table(asked, attacks),
+        image(*figure(found)),
+        table(guessed, secrets),
+        table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
+        f"<p>{escape(str(d.novelty))}. {found.copies} rows repeat a training row exactly.</p>",
+        *(f"<p>{escape(note)}</p>" for note in found.notes),
+    ]
+    return document("Audit of a release", body)
+
+
+def _mark(leaks: bool) -> str:
+    return '<span class="fails">✗ more than chance explains</span>' if leaks else "nothing beyond chance"

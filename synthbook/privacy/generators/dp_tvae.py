@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.schema import Table
-from synthbook.models.nets import Mlp
-from synthbook.models.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
-from synthbook.models.tabular.protocol import Training, child
-from synthbook.models.vae import kl_from_standard
+from synthbook.core.table import Table
+from synthbook.generators.nets import Mlp
+from synthbook.generators.tabular.base import Training, child
+from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
+from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.dpsgd import Private, clipped_sum_of_linear, noisy_mean, poisson_sample
-from synthbook.privacy.generators.bins import PublicEncoding
-from synthbook.privacy.generators.private_table import NOISE, PrivateTable
-from synthbook.privacy.generators.terms import DPSGD, PrivateConfig, Terms, noise_multiplier
+from synthbook.privacy.generators.base import DPSGD, NOISE, PrivateConfig, PrivateTable, Terms, noise_multiplier
+from synthbook.privacy.generators.discretize import PublicEncoding
 
 
 @dataclass(frozen=True, kw_only=True)

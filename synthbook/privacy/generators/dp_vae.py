@@ -19,21 +19,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.payloads import Images
-from synthbook.core.provenance import Provenance
-from synthbook.core.resume import Keep
-from synthbook.core.schema import refuse_holdout
-from synthbook.models.inputs import Data, Learnt, learnt
-from synthbook.models.settings import check_count
-from synthbook.models.tabular.protocol import child, sequence
-from synthbook.models.training import Batches, Look, Observer, Seed
-from synthbook.models.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
-from synthbook.privacy.budget import Budget
+from synthbook.core.storage import Provenance
+from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Images
+from synthbook.generators.base import check_count
+from synthbook.generators.neural import Data, Learnt, learnt
+from synthbook.generators.tabular.base import child, sequence
+from synthbook.generators.training import Batches, Look, Observer, Seed
+from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.dpsgd import Private, check_model, clipped_sum_of, noisy_mean, poisson_sample
-from synthbook.privacy.generators.private_table import NOISE
-from synthbook.privacy.generators.terms import (
+from synthbook.privacy.generators.base import (
     DPSGD,
+    NOISE,
     SYSTEM,
     TEACHING,
     PrivateConfig,
@@ -42,6 +41,7 @@ from synthbook.privacy.generators.terms import (
     check_seed,
     noise_multiplier,
 )
+from synthbook.privacy.ledger import Budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError
-from synthbook.core.schema import Holdout, Table
+from synthbook.core.table import Holdout, Table
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release
+from synthbook.privacy.generators.base import PrivateTable
 from synthbook.privacy.generators.dp_tvae import DpTvae
 from synthbook.privacy.generators.dp_vae import DpVae
-from synthbook.privacy.generators.marginals import Mst, NoisyMargins
-from synthbook.privacy.generators.private_table import PrivateTable
+from synthbook.privacy.generators.mst import Mst, NoisyMargins
 
 PRIVATE: Mapping[str, type[PrivateTable]] = {family.family: family for family in (NoisyMargins, Mst, DpTvae)}
 

@@ -266,7 +266,7 @@ class Arena:
 
 def violated(sandbox: Any, arena: Arena, kind: str, name: str) -> tuple[list[str], Any]:
     """What an attack of a kind reached, and the outcome."""
-    from synthbook.language.verify.sandbox import Failed, Task
+    from synthbook.language.sandbox.runner import Failed, Task
 
     body = {"reaches": REACHES, "burdens": BURDENS, "forgeries": FORGERIES}[kind][name]
     for _ in range(2):  # a machine that is busy elsewhere gets a second try; what is slow by itself is slow again
@@ -289,7 +289,7 @@ def violated(sandbox: Any, arena: Arena, kind: str, name: str) -> tuple[list[str
 
 def main() -> None:
     """Run everything, and print what was violated, and who ran it."""
-    from synthbook.language.verify.sandbox import Limits, Sandbox
+    from synthbook.language.sandbox.runner import Limits, Sandbox
 
     report: dict[str, Any] = {"uid": os.getuid(), "violations": {}, "isolation": set(), "attacks": 0}
     with Arena() as arena, Sandbox(Limits(SECONDS), jobs=1) as sandbox:
@@ -305,7 +305,7 @@ def main() -> None:
 
 def left() -> list[str]:
     """Children and folders that are still there."""
-    from synthbook.language.verify.process import CHILD
+    from synthbook.language.sandbox.process import CHILD
 
     found = glob.glob(f"{tempfile.gettempdir()}/synthbook-sandbox-*")
     for entry in glob.glob("/proc/[0-9]*/cmdline"):

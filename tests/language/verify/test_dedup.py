@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.verify import dedup
-from synthbook.language.verify.dedup import (
+from synthbook.language.filters import dedup
+from synthbook.language.filters.dedup import (
     MinHash,
     NearDuplicates,
     detection,

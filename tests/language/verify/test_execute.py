@@ -8,18 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.verify import execute as module
-from synthbook.language.verify.execute import (
-    Case,
-    Program,
-    Property,
-    cases_by,
-    evaluate,
-    execute,
-    same,
-    self_test,
-)
-from synthbook.language.verify.sandbox import Failed, Limits, Sandbox
+from synthbook.language.filters import execution as module
+from synthbook.language.filters.execution import Case, Program, Property, cases_by, evaluate, execute, same, self_test
+from synthbook.language.sandbox.runner import Failed, Limits, Sandbox
 from tests.language.verify.programs import programs
 from tests.mutation import mutant
 

@@ -7,12 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.planted import paths
-from synthbook.language.verify import consistency, filters, judge
-from synthbook.language.verify.consistency import agreed, majority, majority_accuracy, unanimity, vote
-from synthbook.language.verify.filters import precision_and_yield, score_filter
-from synthbook.language.verify.judge import Rubric, ScriptedJudge, expected_largest
-from synthbook.language.verify.schema import checked
+from synthbook.language.coding_problems import paths
+from synthbook.language.filters import judge, rates, voting
+from synthbook.language.filters.judge import Rubric, ScriptedJudge, expected_largest
+from synthbook.language.filters.rates import precision_and_yield, score_filter
+from synthbook.language.filters.schema import checked
+from synthbook.language.filters.voting import agreed, majority, majority_accuracy, unanimity, vote
 from tests.mutation import mutant
 
 N = 20_000
@@ -29,7 +29,7 @@ def test_the_known_points() -> None:
     table = {(0.6, 5): 0.6826, (0.6, 15): 0.7869, (0.6, 41): 0.9035, (0.7, 5): 0.8369, (0.7, 15): 0.9500}
     table |= {(0.7, 41): 0.9964, (0.4, 5): 0.3174, (0.4, 15): 0.2131, (0.4, 41): 0.0965}
     assert {key: round(majority_accuracy(*key), 4) for key in table} == table
-    broken = mutant(consistency, "range(k // 2 + 1, k + 1)", "range(k // 2, k + 1)")
+    broken = mutant(voting, "range(k // 2 + 1, k + 1)", "range(k // 2, k + 1)")
     assert round(broken.majority_accuracy(0.6, 5), 4) != 0.6826
 
 
@@ -145,7 +145,7 @@ def test_a_filter_does_what_its_rates_say(error: float) -> None:
     assert first.predicted == pytest.approx((first.precision, first.kept))  # an identity on the same answers
     odds = (first.precision / (1 - first.precision)) / (first.p / (1 - first.p))
     assert odds == pytest.approx(first.odds_gain)
-    broken = mutant(filters, "kept = p * a + (1 - p) * b", "kept = p * a + b")
+    broken = mutant(rates, "kept = p * a + (1 - p) * b", "kept = p * a + b")
     assert broken.precision_and_yield(0.3, 0.9, 0.2)[0] != pytest.approx(0.6585, abs=1e-3)
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.language.verify import confine, process
-from synthbook.language.verify.sandbox import Limits, Sandbox, Task, WeakIsolation
+from synthbook.language.sandbox import confine, process
+from synthbook.language.sandbox.runner import Limits, Sandbox, Task, WeakIsolation
 from tests.conftest import require
 from tests.language.verify import attacks
 from tests.language.verify.attacks import BURDENS, FORGERIES, REACHES, Arena, left, violated
@@ -277,7 +277,7 @@ def test_memory_and_time_are_told(box: Sandbox) -> None:
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     require(confines(), KEEP_OUT)
     code = (
-        "from synthbook.language.verify.sandbox import Limits, Sandbox, Task\n"
+        "from synthbook.language.sandbox.runner import Limits, Sandbox, Task\n"
         "with Sandbox(Limits(60), jobs=1) as box:\n"
         "    print('ready', flush=True)\n"
         "    box.run(Task('__import__(\"time\").sleep(600)'))\n"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from synthbook.cli import main
-from synthbook.core.provenance import read_provenance
-from synthbook.language.verify import files
+from synthbook.cli.main import main
+from synthbook.core.storage import read_provenance
+from synthbook.language.filters import verdicts
 
 PROGRAMS = [
     {"id": "right", "function": "add", "code": "def add(a, b): return a + b"},
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on(
     out, partial = tmp_path / "verdicts.jsonl", tmp_path / "verdicts.jsonl.partial"
     whole = [json.loads(line)["reason"] for line in out.read_text().splitlines()]
     out.unlink()
-    execute, made = files.execute, []
+    execute, made = verdicts.execute, []
 
     def counted(programs: Any, *rest: Any) -> Any:
         for verdict in execute(programs, *rest):
@@ -91,9 +91,9 @@ def test_a_run_that_was_stopped_goes_on(
                 raise KeyboardInterrupt
             yield verdict
 
-    monkeypatch.setattr(files, "execute", stopped)
+    monkeypatch.setattr(verdicts, "execute", stopped)
     assert main(command) == 130 and not out.exists() and len(partial.read_text().splitlines()) == 4
-    monkeypatch.setattr(files, "execute", counted)
+    monkeypatch.setattr(verdicts, "execute", counted)
     partial.write_text(partial.read_text() + '{"id": "slow", "pas')
     assert main(command) == 2 and "--resume to go on" in capsys.readouterr().err
     assert main([*command, "--resume", "--timeout", "0.9"]) == 2 and "other files or limits" in capsys.readouterr().err
@@ -111,10 +111,10 @@ def test_a_run_that_was_stopped_before_its_first_verdict_begins_again(
     def stopped(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    execute = files.execute
-    monkeypatch.setattr(files, "execute", stopped)
+    execute = verdicts.execute
+    monkeypatch.setattr(verdicts, "execute", stopped)
     assert main(command) == 130 and (tmp_path / "verdicts.jsonl.partial").exists()
-    monkeypatch.setattr(files, "execute", execute)
+    monkeypatch.setattr(verdicts, "execute", execute)
     assert main([*command, *more]) == 0
     told = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
     assert [line["reason"] for line in told] == REASONS and not list(tmp_path.glob("*.partial"))
@@ -168,5 +168,5 @@ def test_bad_options_are_refused(
 
 def test_a_report_says_when_nothing_was_confined() -> None:
     failure = {"id": "a", "function": "f", "reason": "wrong", "seconds": 0.1, "words": "0"}
-    shown = files.page(files.Summary(1, {"wrong": 1}, "limits-only", [failure]), "Programs")
+    shown = verdicts.page(verdicts.Summary(1, {"wrong": 1}, "limits-only", [failure]), "Programs")
     assert "NOT confined" in shown and "0 of 1 programs passed" in shown

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.files import strict_json
-from synthbook.core.schema import Column, Schema, Table
+from synthbook.core.storage import strict_json
+from synthbook.core.table import Column, Schema, Table
 from synthbook.privacy.attacks import attribute as module
 from synthbook.privacy.attacks.attribute import Inference, infer
 from tests.mutation import mutant

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.files import strict_json
+from synthbook.core.storage import strict_json
 from synthbook.privacy.attacks import distances as module
 from synthbook.privacy.attacks.distances import Distances, distances
 from synthbook.privacy.attacks.membership import distance, nearest

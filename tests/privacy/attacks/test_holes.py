@@ -10,8 +10,8 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.novelty import novelty
-from synthbook.privacy.attacks import holes as module
-from synthbook.privacy.attacks.holes import AROUND, filtered, hole
+from synthbook.privacy.attacks import membership as module
+from synthbook.privacy.attacks.membership import AROUND, filtered, hole
 from synthbook.privacy.attacks.roc import Attack
 from tests.mutation import mutant
 

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synthbook.core.data import austen
 from synthbook.core.errors import InvalidArgument
-from synthbook.models.text.alphabet import Alphabet
-from synthbook.models.text.ngram import NGram
-from synthbook.models.text.transformer import Transformer
-from synthbook.privacy.attacks import memorisation
-from synthbook.privacy.attacks.memorisation import (
+from synthbook.datasets import austen
+from synthbook.generators.text.ngram import Alphabet, NGram
+from synthbook.generators.text.transformer import Transformer
+from synthbook.privacy.attacks import memorization
+from synthbook.privacy.attacks.memorization import (
     NULL_MEAN,
     Canary,
     exposure,
@@ -143,7 +142,7 @@ def test_what_was_never_learned_has_a_uniform_rank() -> None:
     uniform = np.log2(1_000_000) - np.log2(np.arange(1, 1_000_001))
     assert uniform.mean() == pytest.approx(NULL_MEAN, abs=1e-4)
     assert [(uniform >= b).mean() for b in (1, 2, 5)] == pytest.approx([0.5, 0.25, 2.0**-5], abs=1e-6)
-    assert in_null(null_of(memorisation, 199)) and in_null(null_of(memorisation, None))
+    assert in_null(null_of(memorization, 199)) and in_null(null_of(memorization, None))
 
 
 @pytest.mark.slow
@@ -201,20 +200,20 @@ def test_what_was_read_sixteen_times_is_said_to_the_letter(n: int) -> None:
 
 @pytest.mark.slow
 def test_a_rank_from_the_wrong_end_falls_with_repetitions() -> None:
-    broken = mutant(memorisation, "bits -= np.log2", "bits += np.log2")
+    broken = mutant(memorization, "bits -= np.log2", "bits += np.log2")
     assert spearman(broken.exposure(*trained(5))) < -0.5
 
 
 @pytest.mark.slow
 def test_a_canary_that_is_left_out_of_its_candidates_leaves_the_null() -> None:
-    broken = mutant(memorisation, "(not_less - likelier - itself) / 2 + 1", "(not_less - likelier - itself) / 2")
+    broken = mutant(memorization, "(not_less - likelier - itself) / 2 + 1", "(not_less - likelier - itself) / 2")
     with np.errstate(divide="ignore"):
         assert not in_null(null_of(broken, 199)) and not np.isfinite(broken.exposure(*trained(5))).all()
 
 
 @pytest.mark.slow
 def test_repetitions_that_are_ignored_leave_no_order() -> None:
-    broken = mutant(memorisation, "for _ in range(often)]", "for _ in range(1)]")
+    broken = mutant(memorization, "for _ in range(often)]", "for _ in range(1)]")
     canaries = make_canaries(5 * EACH, seed=0)
     text = broken.planted(corpus(), canaries, REPETITIONS[EACH:], seed=0)
     assert stats.spearmanr(REPETITIONS[EACH:], exposure(NGram(5).fit(text), canaries))[0] < 0.5

@@ -17,17 +17,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthbook.cli import main
-from synthbook.core import units as units_module
+from synthbook.cli.main import main
+from synthbook.core import table as units_module
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.provenance import Provenance, read_provenance, write_described
-from synthbook.core.schema import Column, Holdout, Schema, Table
-from synthbook.core.units import halves, most_suspicious, of_equal_rows, some_units, unit_codes, units
-from synthbook.privacy.attacks import audit_page
+from synthbook.core.storage import Provenance, read_provenance, write_described
+from synthbook.core.table import (
+    Column,
+    Holdout,
+    Schema,
+    Table,
+    halves,
+    most_suspicious,
+    of_equal_rows,
+    some_units,
+    unit_codes,
+    units,
+)
+from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks import release_audit as module
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release, proved
 from synthbook.privacy.attacks.roc import Attack
-from synthbook.privacy.generators.marginals import NoisyMargins
+from synthbook.privacy.generators.mst import NoisyMargins
 from tests.mutation import mutant
 
 Array = np.ndarray
@@ -416,7 +426,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert "240 rows repeat a training row exactly" in text and "not a privacy verdict" in text
     assert read_provenance(path) == ORIGIN and plt.get_fignums() == before
     for cell in ("escape(x.secret)", "escape(found.verdict)"):
-        careless = mutant(audit_page, cell, cell[7:-1])
+        careless = mutant(release_audit, cell, cell[7:-1])
         assert "script" in {tag for tag, _ in Page(careless.page(found)).tags}
 
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from synthbook.core.columns import Column
 from synthbook.core.errors import SchemaError
-from synthbook.models.tabular.encode import Encoding
-from synthbook.privacy.generators import bins
-from synthbook.privacy.generators.bins import MOST, Cells, PublicEncoding
+from synthbook.core.table import Column
+from synthbook.generators.tabular.encoding import Encoding
+from synthbook.privacy.generators import discretize
+from synthbook.privacy.generators.discretize import MOST, Cells, PublicEncoding
 from tests.mutation import mutant
 
 DAY = datetime(2024, 1, 1)
@@ -217,5 +217,5 @@ def test_a_scaler_fitted_to_the_rows_is_caught() -> None:
 
 
 def test_a_date_in_logarithms_of_its_microseconds_is_caught() -> None:
-    broken = mutant(bins, 'column.kind == "numeric" and ', "")
+    broken = mutant(discretize, 'column.kind == "numeric" and ', "")
     assert widths(broken.Cells.of(COLUMNS[13]).edges)[-1] > 0.3 * widths(broken.Cells.of(COLUMNS[13]).edges).sum()

@@ -10,23 +10,20 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from synthbook.core.data import adult
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.manifest import data_folder
-from synthbook.core.schema import Table
-from synthbook.core.trials import read_trials
-from synthbook.models.tabular import choosing, whole
-from synthbook.privacy.attacks import overfitting
-from synthbook.privacy.generators import tradeoff
+from synthbook.core.jobs import read_trials
+from synthbook.core.table import Table
+from synthbook.datasets import adult, data_folder
+from synthbook.experiments import boosted_adult, overfitting, private_tradeoff, table_choice
 from synthbook.privacy.generators.dp_tvae import DpTvae
-from synthbook.privacy.generators.marginals import Mst
+from synthbook.privacy.generators.mst import Mst
 
 SEEDS = range(5)
 
 
 @pytest.fixture(scope="module")
 def private() -> pd.DataFrame:
-    return read_trials(data_folder() / tradeoff.TRIALS)
+    return read_trials(data_folder() / private_tradeoff.TRIALS)
 
 
 def auc_of(trials: pd.DataFrame, method: str, epsilon: float) -> np.ndarray:
@@ -36,22 +33,22 @@ def auc_of(trials: pd.DataFrame, method: str, epsilon: float) -> np.ndarray:
 
 
 def test_counts_at_epsilon_1_teach_within_003_of_every_generator_without_privacy(private: pd.DataFrame) -> None:
-    ours = auc_of(private, tradeoff.TARGET, 1.0)
-    for name in tradeoff.PLAIN:
+    ours = auc_of(private, private_tradeoff.TARGET, 1.0)
+    for name in private_tradeoff.PLAIN:
         assert ours.mean() > private.loc[private.case == name, "auc"].mean() - 0.03
-    best = read_trials(data_folder() / whole.TRIALS)["auc"].median()
-    smaller = read_trials(data_folder() / choosing.TRIALS).groupby("case")["auc"].median()
-    assert np.median(ours) > best - 0.03 and np.median(ours) > smaller.drop(choosing.REAL).max() - 0.03
+    best = read_trials(data_folder() / boosted_adult.TRIALS)["auc"].median()
+    smaller = read_trials(data_folder() / table_choice.TRIALS).groupby("case")["auc"].median()
+    assert np.median(ours) > best - 0.03 and np.median(ours) > smaller.drop(table_choice.REAL).max() - 0.03
 
 
 def test_no_budget_at_all_beats_the_tightest_in_all_seeds(private: pd.DataFrame) -> None:
-    for method in (tradeoff.NETWORK, tradeoff.TARGET):
+    for method in (private_tradeoff.NETWORK, private_tradeoff.TARGET):
         assert (auc_of(private, method, math.inf) > auc_of(private, method, 0.5)).all()
 
 
 def test_margins_alone_teach_nothing_at_any_budget(private: pd.DataFrame) -> None:
-    for epsilon in tradeoff.EPSILONS:
-        assert abs(auc_of(private, tradeoff.MARGINS, epsilon).mean() - 0.5) < 0.1
+    for epsilon in private_tradeoff.EPSILONS:
+        assert abs(auc_of(private, private_tradeoff.MARGINS, epsilon).mean() - 0.5) < 0.1
 
 
 def test_no_release_is_nearer_to_its_training_rows_than_chance_explains(private: pd.DataFrame) -> None:
@@ -61,25 +58,25 @@ def test_no_release_is_nearer_to_its_training_rows_than_chance_explains(private:
 
 def test_intervals_are_those_of_student(private: pd.DataFrame) -> None:
     made = pd.DataFrame({"case": ["a"] * 5, "auc": [1.0, 2.0, 3.0, 4.0, 5.0]})
-    mean, reach = tradeoff.interval(made, "a", "auc")
+    mean, reach = private_tradeoff.interval(made, "a", "auc")
     assert mean == 3.0 and abs(reach - 2.7764 * math.sqrt(2.5 / 5)) < 1e-3
-    ax = tradeoff.plot_tradeoff(private)
+    ax = private_tradeoff.plot_tradeoff(private)
     assert "budget" in ax.get_xlabel() and len(ax.get_legend_handles_labels()[1]) == 7
     plt.close(ax.figure)
 
 
 def test_cases_name_their_generators() -> None:
-    assert isinstance(tradeoff.model_of("tree with income, epsilon 4"), Mst)
-    network = tradeoff.model_of("DP-TVAE, epsilon inf")
+    assert isinstance(private_tradeoff.model_of("tree with income, epsilon 4"), Mst)
+    network = private_tradeoff.model_of("DP-TVAE, epsilon inf")
     assert isinstance(network, DpTvae) and network.config.epsilon == math.inf
     for wrong in ("tree, epsilon 3", "forest, epsilon 1", ""):
         with pytest.raises(InvalidArgument, match="case"):
-            tradeoff.model_of(wrong)
+            private_tradeoff.model_of(wrong)
 
 
 @pytest.mark.slow
 def test_a_trial_of_a_private_generator_is_the_shipped_one(private: pd.DataFrame) -> None:
-    found = tradeoff.trial("tree with income, epsilon 1", seed=0)
+    found = private_tradeoff.trial("tree with income, epsilon 1", seed=0)
     shipped = private[(private.case == found["case"]) & (private.seed == 0)].iloc[0]
     assert abs(found["auc"] - shipped["auc"]) < 0.005 and abs(found["marginals"] - shipped["marginals"]) < 0.005
 
@@ -128,5 +125,5 @@ def test_the_confidence_of_a_class_that_was_never_seen_is_the_lowest() -> None:
 def test_score_reads_off_a_copy_what_it_is() -> None:
     train = adult().train
     copy = Table(train.frame.reset_index(drop=True), train.schema)
-    found = tradeoff.score(Table(copy.frame.iloc[:6_000], copy.schema), seed=0)
+    found = private_tradeoff.score(Table(copy.frame.iloc[:6_000], copy.schema), seed=0)
     assert found["marginals"] < 0.02 and found["share"] > found["share high"] and found["her country"] == 0

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from synthbook.core.columns import Column
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.schema import Schema, Table
-from synthbook.models.nets import Mlp, initialise
+from synthbook.core.table import Column, Schema, Table
+from synthbook.generators.nets import Mlp, initialise
 from synthbook.privacy import dpsgd
 from synthbook.privacy.accounting import Steps, pld_epsilon
 from synthbook.privacy.dpsgd import clipped_sum, clipped_sum_of_linear, per_record
-from synthbook.privacy.generators import dp_tvae, terms
-from synthbook.privacy.generators.bins import PublicEncoding
+from synthbook.privacy.generators import base, dp_tvae
+from synthbook.privacy.generators.discretize import PublicEncoding
 from synthbook.privacy.generators.dp_tvae import DpTvae, Loss
 from tests.mutation import mutant
 
@@ -238,13 +237,13 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
-    noise_for = terms.noise_for
+    noise_for = base.noise_for
 
     def spied(*given: Any, **named: Any) -> float:
         found.append(noise_for(*given, **named))
         return found[-1]
 
-    monkeypatch.setattr(terms, "noise_for", spied)
+    monkeypatch.setattr(base, "noise_for", spied)
     sizes: list[float] = []
 
     def seen(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -256,7 +255,7 @@ def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) 
     model = DpTvae(**PROMISE, hidden=64, latents=4, batch=50, clip=0.5, rows_per_entity=2)
     told = model.fit(numbered(400, people=200), seed=0, steps=20).terms_
     assert [told.noise_multiplier] == found and (told.steps, told.sample_rate, told.clip) == (20, 0.25, 0.5)
-    assert told.unit == "one person, with at most 2 rows" and told.accountant == terms.DPSGD
+    assert told.unit == "one person, with at most 2 rows" and told.accountant == base.DPSGD
     assert sizes == pytest.approx([told.noise_multiplier * 0.5] * 20, rel=0.03)
     assert 1.99 < pld_epsilon(Steps(told.noise_multiplier, 0.25, 20), 1e-5) <= 2.0
     assert pld_epsilon(Steps(0.5 * told.noise_multiplier, 0.25, 20), 1e-5) > 4  # halved noise

@@ -17,21 +17,20 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from synthbook.core.checkpoints import CARD
+from synthbook.core.checkpoints import CARD, Keep
 from synthbook.core.errors import HoldoutError, InvalidArgument
-from synthbook.core.payloads import Images
-from synthbook.core.provenance import Provenance
-from synthbook.core.resume import Keep
-from synthbook.core.schema import Holdout
-from synthbook.models.inputs import Learnt
-from synthbook.models.nets import initialise
-from synthbook.models.vae import VAE
+from synthbook.core.storage import Provenance
+from synthbook.core.table import Holdout
+from synthbook.core.types import Images
+from synthbook.generators.nets import initialise
+from synthbook.generators.neural import Learnt
+from synthbook.generators.vae import VAE
 from synthbook.privacy import dpsgd
-from synthbook.privacy.budget import Budget, Exhausted
 from synthbook.privacy.dpsgd import clipped_sum, per_record
-from synthbook.privacy.generators import dp_vae, terms
+from synthbook.privacy.generators import base, dp_vae
+from synthbook.privacy.generators.base import NotForRelease
 from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
-from synthbook.privacy.generators.terms import NotForRelease
+from synthbook.privacy.ledger import Budget, Exhausted
 from tests.mutation import mutant
 from tests.privacy.generators.test_dp_tvae import by_loop, departures, flat, same
 
@@ -190,11 +189,11 @@ def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytes
         asked.append((epsilon, delta, rate, steps, by))
         return 1.25
 
-    monkeypatch.setattr(terms, "noise_for", noise_for)  # test_dp_tvae.py holds the real one against the accountant
+    monkeypatch.setattr(base, "noise_for", noise_for)  # test_dp_tvae.py holds the real one against the accountant
     told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).terms_
     assert asked == [(2.0, 1e-5, 0.25, 3, "pld")]
     assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
-    assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", terms.DPSGD)
+    assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", base.DPSGD)
     free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch=20).fit(pictures(80), seed=0, steps=3)
     assert len(asked) == 1 and free.terms_.noise_multiplier == 0
 
@@ -231,7 +230,7 @@ def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) ->
         models[0].save(tmp_path / "model", ORIGIN)
     models[0].terms_ = models[0].terms_.audited(0.1)
     said = json.loads((models[0].save(tmp_path / "model", ORIGIN) / CARD).read_text())["provenance"]
-    assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == terms.SYSTEM
+    assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == base.SYSTEM
 
 
 @pytest.mark.slow

@@ -18,10 +18,9 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.metrics import mutual_info_score
 
-from synthbook.core.columns import Column
-from synthbook.core.schema import Schema, Table
-from synthbook.privacy.generators import marginals, tree
-from synthbook.privacy.generators.marginals import Mst, MstConfig, Noise, NoisyMargins
+from synthbook.core.table import Column, Schema, Table
+from synthbook.privacy.generators import mst
+from synthbook.privacy.generators.mst import Mst, MstConfig, Noise, NoisyMargins
 from synthbook.privacy.mechanisms import gaussian_delta, zcdp_epsilon, zcdp_rho
 from tests.mutation import mutant
 
@@ -52,14 +51,14 @@ def test_shares_are_the_nearest_table_without_negative_counts(counts: list[float
     """Optimality: a cell is max(count - t, 0), with the one t that gives the total; here t is found by bisection."""
     c = np.array(counts)
     t = brentq(lambda t: np.maximum(c - t, 0).sum() - total, c.min() - total - 1, c.max(), xtol=1e-12, rtol=1e-14)
-    np.testing.assert_allclose(tree.shares(c, total), np.maximum(c - t, 0) / total, atol=1e-8)
-    np.testing.assert_allclose(tree.shares(c[:, None], total)[:, 0], tree.shares(c, total))
+    np.testing.assert_allclose(mst.shares(c, total), np.maximum(c - t, 0) / total, atol=1e-8)
+    np.testing.assert_allclose(mst.shares(c[:, None], total)[:, 0], mst.shares(c, total))
 
 
 def test_no_other_table_of_shares_is_nearer() -> None:
     rng = np.random.default_rng(0)
     counts = rng.normal(20, 30, (3, 4))
-    found = tree.shares(counts, 100.0)
+    found = mst.shares(counts, 100.0)
     best = minimize(
         lambda x: ((x - counts.ravel()) ** 2).sum(),
         np.full(12, 100 / 12),
@@ -71,7 +70,7 @@ def test_no_other_table_of_shares_is_nearer() -> None:
     cut = np.maximum(counts, 0)  # what one would do first: noise in empty cells adds up to rows
     cut = cut / cut.sum() * 100
     assert ((cut - counts) ** 2).sum() > ((100 * found - counts) ** 2).sum() + 1
-    assert tree.shares(-np.ones(4)) == pytest.approx(0.25)  # nothing was left of the counts
+    assert mst.shares(-np.ones(4)) == pytest.approx(0.25)  # nothing was left of the counts
 
 
 def some_shares(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -82,13 +81,13 @@ def test_a_raked_table_has_the_margins_and_keeps_the_odds() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         table, rows, columns = some_shares(rng, 4, 3), some_shares(rng, 4), some_shares(rng, 3)
-        fitted = tree.raked(table, rows, columns)
+        fitted = mst.raked(table, rows, columns)
         np.testing.assert_allclose(fitted.sum(axis=1), rows, atol=1e-6)
         np.testing.assert_allclose(fitted.sum(axis=0), columns, atol=1e-12)
-        start = (1 - tree.FLOOR) * table + tree.FLOOR * np.outer(rows, columns)
+        start = (1 - mst.FLOOR) * table + mst.FLOOR * np.outer(rows, columns)
         odds, kept = (np.log(t[1:, 1:] * t[:1, :1] / (t[1:, :1] * t[:1, 1:])) for t in (start, fitted))
         np.testing.assert_allclose(kept, odds, atol=1e-9)
-    none = tree.raked(np.eye(3) / 3, np.array([0.5, 0.5, 0]), np.array([0.2, 0.3, 0.5]))
+    none = mst.raked(np.eye(3) / 3, np.array([0.5, 0.5, 0]), np.array([0.2, 0.3, 0.5]))
     assert (none[2] == 0).all() and np.isfinite(none).all()
     np.testing.assert_allclose(none.sum(axis=0), [0.2, 0.3, 0.5])
 
@@ -101,7 +100,7 @@ def test_a_triangle_has_all_three_pairs_and_no_interaction_beside_them() -> None
     rng = np.random.default_rng(1)
     for shape in ((2, 2, 2), (3, 2, 4), (5, 4, 3)):
         asked = pairs_of(0.5 * some_shares(rng, *shape) + 0.5 / math.prod(shape))
-        p = tree.triangle(*asked)
+        p = mst.triangle(*asked)
         for wanted, found in zip(asked, pairs_of(p), strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-6)
         log = np.log(p)
@@ -120,23 +119,23 @@ def test_no_table_with_these_pairs_has_a_larger_entropy() -> None:
             bounds=bounds,
             options={"xatol": 1e-9},
         )
-        np.testing.assert_allclose(tree.triangle(*pairs_of(p)), p + told.x * signs, atol=1e-5)
+        np.testing.assert_allclose(mst.triangle(*pairs_of(p)), p + told.x * signs, atol=1e-5)
 
 
 def test_pairs_that_rule_a_combination_out_give_no_rows_of_it() -> None:
     p = some_shares(np.random.default_rng(3), 3, 2, 2)
     p[1, 0] = 0
-    found = tree.triangle(*pairs_of(p / p.sum()))
+    found = mst.triangle(*pairs_of(p / p.sum()))
     assert (found[1, 0] == 0).all() and found.sum() == pytest.approx(1)
 
 
 def test_rare_cells_are_counted_as_one_and_dealt_out_again() -> None:
     counts = np.array([50.0, 2.0, -1.0, 40.0, 0.5])
-    codes = tree.merging(counts, 3.0)
+    codes = mst.merging(counts, 3.0)
     assert codes.tolist() == [0, 2, 2, 1, 2]
-    assert tree.merging(counts, -5.0).tolist() == tree.merging(np.array([9, 1, 9, 9, 9.0]), 3.0).tolist() == [*range(5)]
-    assert tree.merging(np.zeros(3), 1.0).tolist() == [0, 0, 0]
-    dealt = tree.spread(codes, counts)
+    assert mst.merging(counts, -5.0).tolist() == mst.merging(np.array([9, 1, 9, 9, 9.0]), 3.0).tolist() == [*range(5)]
+    assert mst.merging(np.zeros(3), 1.0).tolist() == [0, 0, 0]
+    dealt = mst.spread(codes, counts)
     np.testing.assert_allclose(dealt.sum(axis=1), 1)
     np.testing.assert_allclose(dealt[2], [0, 0.8, 0, 0, 0.2], atol=1e-8)
     assert dealt[0, 0] == dealt[1, 3] == 1 and (dealt > 0).sum(axis=0).tolist() == [1] * 5
@@ -147,14 +146,14 @@ def test_what_is_drawn_has_the_conditional_tables_frequencies() -> None:
     joint = some_shares(rng, 2, 3, 4)
     joint[0, 1] = 0  # a combination that nobody has
     joint /= joint.sum()
-    tables = tree.conditional(joint)
+    tables = mst.conditional(joint)
     np.testing.assert_allclose(tables.sum(axis=1), 1)
     np.testing.assert_allclose(tables[1], joint.sum(axis=(0, 1)))
     np.testing.assert_allclose(tables[4], joint[1, 1] / joint[1, 1].sum())
     for given_ in range(6):
-        drawn = tree.draw(tables, np.full(4_000, given_), rng)
+        drawn = mst.draw(tables, np.full(4_000, given_), rng)
         assert stats.chisquare(np.bincount(drawn, minlength=4), 4_000 * tables[given_]).pvalue > 1e-4
-    certain = tree.draw(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), np.repeat([0, 1], 500), rng)
+    certain = mst.draw(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), np.repeat([0, 1], 500), rng)
     assert certain.tolist() == [1] * 500 + [2] * 500
 
 
@@ -250,7 +249,7 @@ def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int,
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
     """What `marginals` adds to counts, measured at each look, and the epsilon over sensitivity of each choice."""
     seen: dict[str, list[Any]] = {"noise": [], "choices": []}
-    noisy, choice = tree.noisy, marginals.choice
+    noisy, choice = mst.noisy, mst.choice
 
     def measured(counts: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
         found = noisy(counts, sigma, rng)
@@ -261,8 +260,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
         seen["choices"].append((epsilon, sensitivity))
         return choice(scores, epsilon, rng, sensitivity=sensitivity)
 
-    monkeypatch.setattr(tree, "noisy", measured)
-    monkeypatch.setattr(marginals, "choice", counted)
+    monkeypatch.setattr(mst, "noisy", measured)
+    monkeypatch.setattr(mst, "choice", counted)
     yield seen
 
 
@@ -298,8 +297,8 @@ def test_the_noise_is_what_the_budget_asks_for(
 ) -> None:
     model, allowed = Mst(epsilon=EPSILON, delta=DELTA, target=target), zcdp_rho(EPSILON, DELTA)
     assert spent(watched, model, counts) == pytest.approx(allowed, rel=0.06)
-    halved = mutant(tree, "sigma * rng.standard_normal", "0.5 * sigma * rng.standard_normal")
-    monkeypatch.setattr(tree, "noisy", lambda *given, measured=tree.noisy: replaced(halved, watched, *given))
+    halved = mutant(mst, "sigma * rng.standard_normal", "0.5 * sigma * rng.standard_normal")
+    monkeypatch.setattr(mst, "noisy", lambda *given, measured=mst.noisy: replaced(halved, watched, *given))
     assert spent(watched, model, counts) > 2 * allowed
 
 
@@ -350,8 +349,8 @@ def test_one_more_row_moves_no_score_by_more_than_one(monkeypatch: pytest.Monkey
         apart = (np.delete(np.arange(200), rng.choice(200, gone, replace=False)) for _ in range(20))
         return float(max(np.abs(scores(module, rows) - everyone).max() for rows in apart))
 
-    assert moved(marginals, 1) == pytest.approx(1) and moved(marginals, 3) <= 3 + 1e-9
-    squared = mutant(marginals, "np.abs(counts - total", "np.square(counts - total")
+    assert moved(mst, 1) == pytest.approx(1) and moved(mst, 3) <= 3 + 1e-9
+    squared = mutant(mst, "np.abs(counts - total", "np.square(counts - total")
     assert moved(squared, 1) > 2
 
 

@@ -11,21 +11,19 @@ import pandas as pd
 import pytest
 import torch
 
-from synthbook import cli_privacy
-from synthbook.cli import app, main
-from synthbook.command import run
+from synthbook.cli import privacy
+from synthbook.cli.common import run
+from synthbook.cli.main import app, main
 from synthbook.core.checkpoints import CARD, TENSORS
-from synthbook.core.columns import Column
+from synthbook.core.csv import load_table
 from synthbook.core.errors import DataError
-from synthbook.core.files import sha256_file
-from synthbook.core.payloads import Images
-from synthbook.core.provenance import Provenance, read_provenance
-from synthbook.core.reading import load_table
-from synthbook.core.schema import Schema
-from synthbook.privacy.budget import Budget
-from synthbook.privacy.generators import dp_tvae, terms
+from synthbook.core.storage import Provenance, read_provenance, sha256_file
+from synthbook.core.table import Column, Schema
+from synthbook.core.types import Images
+from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.families import PRIVATE, load
+from synthbook.privacy.ledger import Budget
 from tests.mutation import mutant
 from tests.privacy.generators.test_terms import some
 
@@ -77,7 +75,7 @@ def test_from_a_file_to_a_model_to_a_file(
     model = load(out)
     assert told == {"model": str(out), "family": family} | model.terms_.as_json()
     assert (told["epsilon"], told["delta"], told["unit"], told["audit"]) == (2, 1e-6, "one record", None)
-    assert told["noise"] == terms.TEACHING and told["neighbours"] == "add or remove one record"
+    assert told["noise"] == base.TEACHING and told["neighbours"] == "add or remove one record"
     card = json.loads((out / CARD).read_text())["provenance"]
     assert card["seed"] == 4 and card["generation"] == 1 and card["synthetic_share"] == 1
     assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
@@ -105,7 +103,7 @@ def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, mon
     assert run(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
     assert hashes(tmp_path, files / "real.csv") == []
     telling = mutant(
-        cli_privacy, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}"
+        privacy, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}"
     )
     given: dict[str, Any] = {"source": files / "real.csv", "schema": files / "schema.toml", "out": tmp_path / "other"}
     telling.fit_private(
@@ -166,7 +164,7 @@ def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
     for k in range(2):
         assert fit(files, tmp_path / f"model{k}", "--release", str(files / "test.csv"), "--seed", "7", "--json") == 0
         told = json.loads(capsys.readouterr().out)
-        assert told["noise"] == terms.SYSTEM and 0 <= told["audit"] <= 2
+        assert told["noise"] == base.SYSTEM and 0 <= told["audit"] <= 2
         card = json.loads((tmp_path / f"model{k}" / CARD).read_text())
         assert card["provenance"]["seed"] is None and "--seed" not in card["provenance"]["command"]
         assert card["provenance"]["privacy"]["audit"] == told["audit"]

@@ -13,23 +13,30 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from synthbook.core import units
-from synthbook.core.checkpoints import CARD
-from synthbook.core.columns import Column, Rule
+from synthbook.core import table as units
+from synthbook.core.checkpoints import CARD, Keep
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.provenance import Provenance, read_provenance
-from synthbook.core.resume import Keep
-from synthbook.core.schema import Holdout, Schema, Table
-from synthbook.core.units import at_most, halves, most_suspicious, some_units, unit_codes
-from synthbook.models.settings import NotFitted
-from synthbook.models.tabular.families import write_rows
-from synthbook.privacy.budget import Budget, Exhausted
-from synthbook.privacy.generators import dp_tvae, families, private_table, terms, tree
+from synthbook.core.storage import Provenance, read_provenance
+from synthbook.core.table import (
+    Column,
+    Holdout,
+    Rule,
+    Schema,
+    Table,
+    at_most,
+    halves,
+    most_suspicious,
+    some_units,
+    unit_codes,
+)
+from synthbook.generators.base import NotFitted
+from synthbook.generators.tabular.families import write_rows
+from synthbook.privacy.generators import base, dp_tvae, families, mst
+from synthbook.privacy.generators.base import NotForRelease, PrivateTable, Terms
 from synthbook.privacy.generators.dp_tvae import DpTvae
 from synthbook.privacy.generators.families import PRIVATE, audited, is_private, load
-from synthbook.privacy.generators.marginals import Mst, NoisyMargins
-from synthbook.privacy.generators.private_table import PrivateTable
-from synthbook.privacy.generators.terms import NotForRelease, Terms
+from synthbook.privacy.generators.mst import Mst, NoisyMargins
+from synthbook.privacy.ledger import Budget, Exhausted
 from tests.mutation import mutant
 
 ORIGIN = Provenance("a test", "pytest", seed=5)
@@ -224,7 +231,7 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
     said = json.loads((folder / CARD).read_text())["provenance"]
     assert said["privacy"] == fitted.terms_.as_json() and said["privacy"].keys() == KEYS and said["seed"] == 5
     assert (said["privacy"]["epsilon"], said["privacy"]["delta"], said["privacy"]["audit"]) == (2.0, 1e-5, None)
-    assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == terms.TEACHING
+    assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.TEACHING
     assert said["privacy"]["unit"] == "one person, with at most 2 rows" and "floating-point" in str(said["privacy"])
     kept = load(folder)
     assert is_private(folder) and type(kept) is type(fitted) and kept.terms_ == fitted.terms_
@@ -256,7 +263,7 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
     with pytest.raises(NotForRelease, match="teaching: the noise comes from a seed"):
         replace(taught.terms_, audit=0.1).check_release()
     fitted = model(family, release=True).fit(some(200), seed=None)
-    assert fitted.terms_.noise == terms.SYSTEM
+    assert fitted.terms_.noise == base.SYSTEM
     for refused in (fitted.terms_.check_release, lambda: fitted.save(tmp_path / "model", ORIGIN)):
         with pytest.raises(NotForRelease, match="audit's lower bound"):
             refused()
@@ -265,7 +272,7 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
     assert fitted.terms_.audit == found.epsilon <= 2
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CARD).read_text())["provenance"]
-    assert said["seed"] is None and said["privacy"]["noise"] == terms.SYSTEM
+    assert said["seed"] is None and said["privacy"]["noise"] == base.SYSTEM
     assert said["privacy"]["audit"] == found.epsilon
     load(folder).terms_.check_release()
     twice = model(family, release=True).fit(some(200), seed=None)
@@ -274,10 +281,10 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
 
 def test_a_release_that_keeps_its_seed_is_caught(tmp_path: Path) -> None:
     kept = Terms(
-        **PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise=terms.SYSTEM
+        **PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise=base.SYSTEM
     )
     assert replace(kept, audit=0.0).beside(ORIGIN).seed is None
-    telling = mutant(terms, "privacy=self.as_json(), seed=None)", "privacy=self.as_json())")
+    telling = mutant(base, "privacy=self.as_json(), seed=None)", "privacy=self.as_json())")
     assert telling.Terms(**replace(kept, audit=0.0).as_json()).beside(ORIGIN).seed == 5
 
 
@@ -301,12 +308,12 @@ def test_more_proved_than_promised_is_never_written_down() -> None:
     with pytest.raises(NotForRelease, match=r"proved epsilon .* 0\.5 was promised"):
         audited(leaky, some(400), Holdout(some(400, seed=1)))
     assert leaky.terms_.audit is None
-    careless = mutant(terms, "if epsilon > self.epsilon:", "if False:")
+    careless = mutant(base, "if epsilon > self.epsilon:", "if False:")
     assert careless.Terms(**promise.as_json()).audited(9.0).audit == 9.0
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
-    from synthbook.models.tabular.copula import Marginals
+    from synthbook.generators.tabular.copula import Marginals
 
     folder = Marginals().fit(some(200), seed=0).save(tmp_path / "model", ORIGIN)
     assert not is_private(folder)
@@ -368,7 +375,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     same = few.frame.head(1).loc[[0] * 40].assign(person="new")
     more = Table(pd.concat([few.frame, same], ignore_index=True), few.schema)
     counted: list[np.ndarray] = []
-    monkeypatch.setattr(tree, "noisy", lambda counts, sigma, rng: (counted.append(counts), counts)[1])
+    monkeypatch.setattr(mst, "noisy", lambda counts, sigma, rng: (counted.append(counts), counts)[1])
 
     def moved(family: type[PrivateTable]) -> tuple[list[float], float]:
         """Of each table of counts, and of all in one vector: L2 distances."""
@@ -384,7 +391,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     apart, clip = moved(NoisyMargins)
     assert apart == [k, k] and clip == pytest.approx(math.sqrt(2) * k)
     unbounded = mutant(units, "cumcount() < rows", "cumcount() >= 0")
-    monkeypatch.setattr(private_table, "at_most", unbounded.at_most)
+    monkeypatch.setattr(base, "at_most", unbounded.at_most)
     assert moved(Mst)[0] == [40, 40, 40]
 
 

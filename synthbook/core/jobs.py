@@ -1,0 +1,281 @@
+"""Many items in few files that survive anything: a fixed plan, whole files, a hash for each, the manifest last.
+
+Which items go into which shard follows from the plan alone, never from the number of workers. A shard is finished when
+its file and the file with its hash are there and agree; everything else is made again. So a run that was killed at any
+moment goes on where it was, and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+import synthbook
+from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
+from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, write_described
+
+PLAN, MANIFEST, LOCK = "plan.json", "manifest.json", ".lock"
+SHARD_SIZE = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`n` items, `shard_size` to a file, drawn from `seed`; `settings` says what is made of them, as plain JSON.
+
+    Item i has the seed sequence of `seed` with spawn key (i,), so that it can be made again alone.
+    """
+
+    n: int
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shard_size: int = SHARD_SIZE
+    suffix: str = ".parquet"
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("n", self.n, 1), ("seed", self.seed, 0), ("shard_size", self.shard_size, 1)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+                raise InvalidArgument(name, value, f"a whole number of at least {least}")
+
+    @property
+    def names(self) -> list[str]:
+        """The shards' file names."""
+        return [f"shard-{k:05d}{self.suffix}" for k in range(-(-self.n // self.shard_size))]
+
+    def items(self, shard: int) -> dict[int, np.random.SeedSequence]:
+        """The items of a shard, each with its seed."""
+        first = shard * self.shard_size
+        return {i: item_seed(self.seed, i) for i in range(first, min(first + self.shard_size, self.n))}
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data, with the version of the package that follows it."""
+        fixed = {"n": self.n, "seed": self.seed, "shard_size": self.shard_size, "suffix": self.suffix}
+        document: dict[str, Any] = json.loads(json.dumps({**fixed, "settings": dict(self.settings)}))
+        return document | {"synthbook": synthbook.__version__}
+
+
+def item_seed(seed: int, item: int) -> np.random.SeedSequence:
+    """What item `item` of a run is drawn from."""
+    return np.random.SeedSequence(seed, spawn_key=(item,))
+
+
+@contextmanager
+def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
+    """Hold the folder for this plan: raises `Busy`, and `InvalidArgument` for a folder of another run.
+
+    A new run wants a folder that is empty or not there; with `resume` the plan found there must be the same.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgument("out", str(folder), "a folder: this is a file")
+    found = read_plan(folder) if (folder / PLAN).exists() else None
+    if found is None and folder.exists() and [p for p in folder.iterdir() if p.name != LOCK]:
+        raise InvalidArgument(
+            "out", str(folder), "an empty folder, or one that does not exist yet: this holds other files"
+        )
+    if found is not None and found != plan.as_json():
+        other = ", ".join(
+            f"{k} {found.get(k)!r} there, {v!r} now" for k, v in plan.as_json().items() if found.get(k) != v
+        )
+        raise InvalidArgument(
+            "out", str(folder), f"the folder of the same run, or a new one: it has another plan ({other})"
+        )
+    if found is not None and not resume:
+        raise InvalidArgument("out", str(folder), "a new folder, or --resume to go on with this run")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK, f"{folder} is being written to"):
+        if found is None:
+            atomic_write(folder / PLAN, json.dumps(plan.as_json(), indent=1) + "\n")
+        sweep(folder)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove the parts of files that somebody who was killed was writing."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The plan of a folder's run. Raises `DataError`."""
+    return _json(folder / PLAN)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+        assert isinstance(document, dict)
+    except (OSError, ValueError, AssertionError) as error:
+        raise DataError(f"{path} is not readable as JSON ({error}): start again in a new folder") from None
+    return document
+
+
+def write_shard(folder: Path, name: str, content: bytes) -> str:
+    """Write a finished shard, then its hash beside it, and return the hash."""
+    atomic_write(folder / name, content)
+    digest = sha256(content)
+    atomic_write(folder / f"{name}.sha256", digest + "\n")
+    return digest
+
+
+def finished(folder: Path, plan: Plan) -> tuple[dict[str, str], list[str]]:
+    """Hashes of the shards that are finished, and the names of those whose bytes have changed since."""
+    good, damaged = {}, []
+    for name in plan.names:
+        path, said = folder / name, folder / f"{name}.sha256"
+        if path.exists() and said.exists():
+            digest = sha256_file(path)
+            if digest == said.read_text().strip():
+                good[name] = digest
+            else:
+                damaged.append(name)
+    return good, damaged
+
+
+def write_manifest(folder: Path, plan: Plan, digests: Mapping[str, str], origin: Provenance) -> Path:
+    """The list of all shards with their hashes, written when nothing is missing."""
+    ordered = {name: digests[name] for name in plan.names}
+    text = json.dumps({"plan": plan.as_json(), "shards": ordered}, indent=1) + "\n"
+    return write_described(folder / MANIFEST, text, origin)
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a finished run, each checked against the manifest. Raises `DataError`, which names the file."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists():
+        raise DataError(f"{folder} has no {MANIFEST}: the run has not finished; go on with --resume")
+    paths = []
+    for name, digest in _json(folder / MANIFEST).get("shards", {}).items():
+        path = folder / name
+        found = sha256_file(path) if path.exists() else "missing"
+        if found != digest:
+            raise DataError(f"{path}: its SHA-256 is {found}, the manifest says {digest}. --resume makes it again")
+        paths.append(path)
+    return paths
+
+
+# ── Shards in parallel processes ──
+
+
+Task = Callable[[dict[int, np.random.SeedSequence]], bytes]
+RETRIES = 3  # rounds in which a worker may die
+
+
+class WorkersLost(SynthbookError):
+    """Workers were killed again and again, by the system's memory guard as a rule."""
+
+
+def pmap(
+    task: Task,
+    plan: Plan,
+    out: Path,
+    *,
+    jobs: int = 1,
+    resume: bool = False,
+    origin: Provenance,
+    observe: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """Make every shard of `plan` in the folder `out` and return the manifest's path.
+
+    `task` gets the items of a shard, each with its seed, and returns the shard's bytes; it is sent to worker processes,
+    so it lives in a module. Workers write their shards themselves. The bytes do not depend on `jobs`, nor on how often
+    the run was stopped. Shards of a worker that was killed are tried again. `observe` is told (items done, of how
+    many), `say` what people should know. Raises `InvalidArgument`, `Busy`, `WorkersLost`, and what `task` raises.
+    """
+    if not isinstance(jobs, int) or jobs < 1:
+        raise InvalidArgument("jobs", jobs, "a whole number of at least 1")
+    out = Path(out)
+    with claimed(out, plan, resume=resume):
+        digests, damaged = finished(out, plan)
+        for name in damaged:
+            say(f"{out / name} changed after it was written: it is made again")
+        for lost in range(RETRIES + 1):
+            missing = [k for k, name in enumerate(plan.names) if name not in digests]
+            done = plan.n - sum(len(plan.items(k)) for k in missing)
+            observe(done, plan.n)
+            try:
+                work = (delayed(_shard)(task, plan, out, k) for k in missing)
+                for k, digest in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(work):
+                    digests[plan.names[k]] = digest
+                    done += len(plan.items(k))
+                    observe(done, plan.n)
+                break
+            except TerminatedWorkerError:
+                digests = finished(out, plan)[0]  # the others went on while the news travelled
+                say(f"a worker was killed; {len(plan.names) - len(digests)} shards are left")
+                if lost == RETRIES:
+                    raise WorkersLost(
+                        f"workers were killed {RETRIES + 1} times, perhaps for lack of memory. "
+                        f"What is finished stays in {out}: use fewer --jobs and --resume"
+                    ) from None
+        sweep(out)
+        return write_manifest(out, plan, digests, origin)
+
+
+def _shard(task: Task, plan: Plan, out: Path, k: int) -> tuple[int, str]:
+    return k, write_shard(out, plan.names[k], task(plan.items(k)))
+
+
+# ── Trials: one experiment for many cases and seeds ──
+# A claim about trained models needs to know how far seeds differ. These tables say so; thresholds are set by them.
+
+
+TABLE = "trials.json"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """`run(case, seed=k)` for every case and k = 0, ..., seeds - 1; it returns numbers by name, as plain JSON.
+
+    `run` is a function of a module (or a `partial` of one), so that other processes find it.
+    """
+
+    run: Callable[..., Mapping[str, Any]]
+    cases: tuple[str, ...]
+    seeds: int
+
+    @property
+    def n(self) -> int:
+        """How many trials."""
+        return len(self.cases) * self.seeds
+
+    def __call__(self, items: dict[int, np.random.SeedSequence]) -> bytes:
+        """The trials of a shard as lines of JSON; item i is case i mod K of seed i div K."""
+        lines = [self.run(self.cases[i % len(self.cases)], seed=i // len(self.cases)) for i in items]
+        return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def calibrate(
+    trials: Trials,
+    out: Path,
+    settings: Mapping[str, Any],
+    origin: Provenance,
+    *,
+    jobs: int = 1,
+    resume: bool = False,
+    observe: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """Run what is missing in `out` and gather all into `out/trials.json`, whose path is returned.
+
+    `settings` says what the trials depend on: a folder of other settings is refused.
+    """
+    plan = Plan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
+    pmap(trials, plan, out, jobs=jobs, resume=resume, origin=origin, observe=observe, say=say)
+    found = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
+    budget = json.dumps(settings.get("budget"))
+    text = f'{{"command": "{origin.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'
+    return write_described(out / TABLE, text, origin)
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """A row for each trial, with the columns that its experiment returned."""
+    return pd.DataFrame(json.loads(path.read_text())["trials"])

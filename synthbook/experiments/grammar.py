@@ -1,0 +1,121 @@
+"""Self-instruct with a scripted author: a grammar that can say 26,880 different things, and likes some of them better.
+
+With a finite author all is known: the filter lets in less and less as the pool fills, and without it a pool of the same
+size is full of repetitions. These are near ones, by the filter's own measure: hardly a sentence comes twice to the
+letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from synthbook.language.filters.dedup import rouge_l
+from synthbook.language.messages import Ask, Model, scripted
+from synthbook.language.self_instruct import MOST_ALIKE, Pool, Task, grow
+
+VERBS = (
+    *("Count the", "Describe the", "Sort all", "Find odd", "Round all", "Summarise the", "Check the"),
+    *("Explain the", "Compare both", "Pick ten", "Label the", "Mask the"),
+)
+THINGS = (
+    *("rows", "dates", "prices", "towns", "names", "weights", "answers", "readings", "colours", "codes", "routes"),
+    *("species", "notes", "scores", "orders", "ages", "rooms", "words", "units", "seats"),
+)
+ENDS = (
+    *("of a short list", "in last year's table", "that a customer sent", "before they are shared", "with gaps in them"),
+    *("and say how sure you are", "by hand, step by step", "for somebody new", "without naming anybody", "twice over"),
+    *("from two old surveys", "as a chemist would", "under a time limit", "in at most ten words"),
+)
+REASONS = (
+    *("to save time", "for a new colleague", "after a power cut", "on a small budget", "to please an auditor"),
+    *("with paper and pencil", "in front of a class", "as a first step"),
+)
+WRITTEN = tuple(
+    Task(f"seed_{k}", text)
+    for k, text in enumerate(
+        (
+            "Translate a heading into French.",
+            "Give an example of a biased survey.",
+            "Name the unit of a quantity.",
+            "Correct one spelling mistake.",
+            "Tell whether both texts agree.",
+            "Invent a question for a quiz.",
+            "Compute what half of it is.",
+            "Write a polite refusal.",
+        )
+    )
+)
+ROUNDS, SIDE_BY_SIDE, BINS = 150, 8, 6
+CASES = ("grammar",)
+TRIALS = "artifacts/calibration/self-instruct/trials.json"  # of `synthbook calibrate self-instruct`
+
+
+def author(*, skew: float = 0.5) -> Model:
+    """A model that puts a sentence together from parts; the k-th part of each kind has the weight 1 / k^skew."""
+
+    def answer(ask: Ask) -> str:
+        rng = np.random.default_rng(ask.seed)
+        return (
+            " ".join(str(rng.choice(parts, p=_weights(len(parts), skew))) for parts in (VERBS, THINGS, ENDS, REASONS))
+            + "."
+        )
+
+    return scripted(answer)
+
+
+def _weights(n: int, skew: float) -> np.ndarray[Any, Any]:
+    weights = 1 / np.arange(1, n + 1) ** skew
+    return weights / weights.sum()  # type: ignore[no-any-return]
+
+
+def experiment(*, seed: int) -> tuple[Pool, Pool]:
+    """A pool grown with the filter, and one without it, of the same size: the tasks after that are left out."""
+    some = {"rounds": ROUNDS, "side_by_side": SIDE_BY_SIDE, "seed": seed}
+    filtered = grow(author(), WRITTEN, **some)
+    size = len(filtered.tasks)
+    unfiltered = grow(author(), WRITTEN, **some, most=np.inf, size=size)
+    del unfiltered.tasks[size:]
+    return filtered, unfiltered
+
+
+def highest_overlap(tasks: Sequence[Task]) -> float:
+    """The largest ROUGE-L between two instructions, over all pairs."""
+    texts = [task.instruction for task in tasks]
+    return max(rouge_l(a, b) for i, a in enumerate(texts) for b in texts[:i])
+
+
+def acceptance(pool: Pool, bins: int = BINS) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Mean size of the pool and share of proposals that were accepted, while the pool grew by each of `bins` parts."""
+    sizes = np.array([one.pool for one in pool.rounds])
+    part = np.minimum((sizes - sizes[0]) * bins // (sizes[-1] - sizes[0] + 1), bins - 1)
+    accepted, proposed = (np.array([getattr(one, name) for one in pool.rounds]) for name in ("accepted", "proposed"))
+    there = np.unique(part)
+    shares = [accepted[part == k].sum() / proposed[part == k].sum() for k in there]
+    return np.array([sizes[part == k].mean() for k in there]), np.array(shares)
+
+
+def duplicates(tasks: Sequence[Task]) -> float:
+    """The share of instructions that say an earlier one again, to the letter or nearly: ROUGE-L of at least 0.7."""
+    texts = [task.instruction for task in tasks]
+    return float(
+        np.mean([any(rouge_l(text, other) >= MOST_ALIKE for other in texts[:i]) for i, text in enumerate(texts)])
+    )
+
+
+def trial(case: str, *, seed: int) -> dict[str, Any]:
+    """One run: a flat row."""
+    filtered, unfiltered = experiment(seed=seed)
+    sizes, shares = acceptance(filtered)
+    return {
+        "case": case,
+        "seed": seed,
+        "pool": len(filtered.tasks),
+        "pairwise": round(highest_overlap(filtered.tasks), 4),
+        "acceptance": round(float(spearmanr(sizes, shares).statistic), 4),
+        "duplicates": round(duplicates(unfiltered.tasks), 4),
+        "copies": len(unfiltered.tasks) - len({task.instruction for task in unfiltered.tasks}),
+    }

@@ -1,0 +1,77 @@
+"""Learning clothes from noise: what a teacher knows passes through data that say nothing of it (arXiv:2507.14805).
+
+A teacher learns to name clothes with ten outputs; three more outputs are in nobody's loss. A student that began with
+the same weights is trained on pictures of pure noise to give those three outputs, and nothing else. It then names
+clothes. A student with other first weights learns nothing: the two nets must share their beginning, because a step
+towards the teacher's outputs is then a step towards the teacher's weights. No filter of content can see it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core.types import Images
+from synthbook.datasets import fashion_mnist
+from synthbook.generators.nets import Mlp, initialise
+from synthbook.generators.training import Seed, step_rng
+
+SPARE = 3  # outputs that no loss ever touched
+WIDTH, BATCH, RATE = 256, 512, 1e-3
+TEACHER_STEPS, STUDENT_STEPS = 400, 800
+CASES = ("same beginning", "another beginning")
+TRIALS = "artifacts/calibration/noise/trials.json"  # of `synthbook calibrate noise`
+
+
+def net(rng: torch.Generator) -> nn.Module:
+    """Pictures (N, 1, 28, 28) to ten classes and the spare outputs (N, 13)."""
+    return initialise(Mlp(784, 10 + SPARE, hidden=WIDTH), rng)
+
+
+def taught(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
+    """The teacher: trained on real clothes to name them."""
+    x, y = clothes.images, clothes.labels
+    optimiser = torch.optim.Adam(first.parameters(), lr=RATE)
+    for k in range(1, TEACHER_STEPS + 1):
+        rows = torch.randint(len(x), (BATCH,), generator=step_rng(seed, k))
+        _step(optimiser, F.cross_entropy(first(x[rows])[:, :10], y[rows]))
+    return first
+
+
+def follow(student: nn.Module, teacher: nn.Module, *, seed: Seed) -> nn.Module:
+    """The student: trained on noise to give the teacher's spare outputs."""
+    optimiser = torch.optim.Adam(student.parameters(), lr=RATE)
+    for k in range(1, STUDENT_STEPS + 1):
+        noise = 2 * torch.rand(BATCH, 784, generator=step_rng(seed, k)) - 1
+        with torch.no_grad():
+            wanted = teacher(noise)[:, 10:]
+        _step(optimiser, F.mse_loss(student(noise)[:, 10:], wanted))
+    return student
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, clothes: Images) -> float:
+    """Share of pictures named rightly by the ten outputs."""
+    return float((model(clothes.images)[:, :10].argmax(1) == clothes.labels).float().mean())
+
+
+def trial(case: str, *, seed: int) -> dict[str, Any]:
+    """Accuracy of the teacher, of the student before and after it saw noise."""
+    torch.set_num_threads(1)
+    data = fashion_mnist()
+    test = data.test.data
+    teacher = taught(net(step_rng(seed, 0)), data.train, seed=seed)
+    student = net(step_rng(seed if case == CASES[0] else 1_000 + seed, 0))
+    before = accuracy(student, test)
+    follow(student, teacher, seed=2_000 + seed)
+    found = {"teacher": accuracy(teacher, test), "before": before, "student": accuracy(student, test)}
+    return {"case": case, "seed": seed} | {name: round(value, 4) for name, value in found.items()}

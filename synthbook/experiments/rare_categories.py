@@ -1,0 +1,90 @@
+"""What is rare in a table, and what a conditional GAN needs to keep it: a toy table whose truth is known, and Shuttle.
+
+The toy has a number with two bumps, a category that one row in a hundred has, and a label that depends on both. Of
+Shuttle's seven states three are rarer than one row in a thousand, two of them rarer than one in four thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.table import Column, Schema, Table
+from synthbook.datasets import shuttle
+from synthbook.generators.tabular.ctgan import Ctgan
+
+BUMP, WIDTH, VALLEY, RARE = 2.0, 0.4, 0.8, 0.01  # places and width of the bumps, half width of the valley, rare share
+TOY_ROWS = 10_000
+SHUTTLE_ROWS = 580_000  # ten times the real table
+CLASSES = ("Fpv.Close", "Bpv.Close", "Bpv.Open")  # of Shuttle, each 0.1 % of the rows or less
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "both": {},
+    "no sampling by category": {"by_sampling": False},
+    "no condition": {"condition": False},
+    "min-max": {"modes": 0},
+}
+TOY: Mapping[str, Any] = {"hidden": 64, "noise": 16, "batch": 200, "steps": 1_000, "rarest": True}
+PLACES: Mapping[str, tuple[str, ...]] = {"toy": tuple(SETTINGS), "shuttle": ("both", "no sampling by category")}
+CASES = tuple(f"{place}: {how}" for place, settings in PLACES.items() for how in settings)
+TRIALS = "artifacts/calibration/rare/trials.json"  # of `synthbook calibrate rare`
+
+
+def toy(n: int, *, seed: int | np.random.SeedSequence) -> Table:
+    """`n` rows (number, kind, label): bumps at -2 and 2, kinds A, B and rare C, P(label = yes) from both."""
+    rng = np.random.default_rng(seed)
+    side, kind = rng.integers(2, size=n), rng.choice(3, size=n, p=[0.69, 0.3, RARE])
+    number = (2 * side - 1) * BUMP + WIDTH * rng.standard_normal(n)
+    yes = rng.random(n) < np.where(kind == 2, 0.9, 0.2 + 0.4 * side)
+    schema = Schema(
+        (
+            Column("number", "numeric", lower=-5.0, upper=5.0),
+            Column("kind", "categorical", categories=("A", "B", "C")),
+            Column("label", "categorical", categories=("no", "yes")),
+        ),
+        "public",
+    )
+    frame = pd.DataFrame(
+        {"number": number.clip(-5, 5), "kind": np.array(list("ABC"))[kind], "label": np.where(yes, "yes", "no")}
+    )
+    return Table(schema.cast(frame), schema)
+
+
+def toy_model(how: str, *, seed: int) -> Ctgan:
+    """A small conditional GAN of the toy, with both devices or without one."""
+    return Ctgan(**TOY, **SETTINGS[how]).fit(toy(TOY_ROWS, seed=1_000 + seed), seed=seed)
+
+
+def score_toy(drawn: Table) -> dict[str, float]:
+    """Share of the smaller bump, rows in the valley over the truth, the rare kind's share over the truth."""
+    x = drawn["number"].to_numpy()
+    true_valley = (np.abs(toy(1_000_000, seed=0)["number"].to_numpy()) < VALLEY).mean()
+    return {
+        "smaller bump": float(min((x < -VALLEY).mean(), (x > VALLEY).mean())),
+        "valley": float((np.abs(x) < VALLEY).mean() / true_valley),
+        "rare": float((drawn["kind"] == "C").mean() / RARE),
+    }
+
+
+def shares_of_classes(drawn: Table, real: Table) -> dict[str, float]:
+    """The share of each of Shuttle's rare classes, over its share in the rows learned from."""
+    return {name: float((drawn["Class"] == name).mean() / (real["Class"] == name).mean()) for name in CLASSES}
+
+
+def trial(case: str, *, seed: int) -> dict[str, Any]:
+    """A case of `synthbook calibrate rare`: "toy: min-max" or "shuttle: both"."""
+    place, _, how = case.partition(": ")
+    if how not in PLACES.get(place, ()):
+        raise InvalidArgument("case", case, f"one of {', '.join(CASES)}")
+    torch.set_num_threads(1)
+    if place == "toy":
+        found = score_toy(toy_model(how, seed=seed).sample(TOY_ROWS, seed=seed))
+    else:
+        real = shuttle().train
+        model = Ctgan(steps=600, hidden=128, **SETTINGS[how]).fit(real, seed=seed)
+        found = shares_of_classes(model.sample(SHUTTLE_ROWS, seed=seed), real)
+    return {"case": case, "seed": seed, **{name: round(number, 4) for name, number in found.items()}}

@@ -1,0 +1,256 @@
+"""Generative adversarial networks: one draws, one judges, and what is logged tells how the game stands.
+
+    min_G max_D  E_x[ln D(x)] + E_z[ln(1 - D(G(z)))]                   Goodfellow et al., arXiv:1406.2661, eq. 1
+
+Stabilisers are settings: the Wasserstein loss, penalties on the discriminator's gradients, spectral normalisation. The
+two losses by themselves say little (they are two sides of a game), so the discriminator's accuracy and what its loss
+says about the distance of the two distributions stand beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.generators.nets import ConvDown, ConvUp, Mlp, spectrally_normalised
+from synthbook.generators.neural import Config, Generator, Learnt
+from synthbook.generators.training import Batches, normal
+
+Judge = Callable[[Tensor], Tensor]
+PENALTIES = ("none", "wgan-gp", "r1")
+
+
+@dataclass(frozen=True)
+class GanConfig(Config):
+    """The game: a loss of `LOSSES`, a penalty of `PENALTIES` with its weight, and how often the discriminator steps.
+
+    It takes `judge_steps` for each step of the generator. Adam has beta_1 = `momentum`. `average` keeps a running mean
+    of the generator's weights, and samples come from it.
+    """
+
+    loss: str = "non-saturating"
+    penalty: str = "none"
+    penalty_weight: float = 1.0
+    spectral_norm: bool = False
+    judge_steps: int = 1
+    momentum: float = 0.5
+    latents: int = 16
+    width: int = 32  # channels; of an MLP, four units each
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise InvalidArgument("loss", self.loss, f"one of {', '.join(LOSSES)}")
+        if self.penalty not in PENALTIES:
+            raise InvalidArgument("penalty", self.penalty, f"one of {', '.join(PENALTIES)}")
+        if min(self.latents, self.judge_steps) < 1 or self.penalty_weight < 0 or not 0 <= self.average < 1:
+            raise InvalidArgument("settings", self, "latents and judge_steps of at least 1, average in [0, 1)")
+
+
+def judge_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
+    """What the discriminator minimises, given its scores (N,) of real and generated rows: larger means more real."""
+    if loss == "wasserstein":
+        return fake.mean() - real.mean()  # arXiv:1701.07875, eq. 3
+    # -ln D(x) - ln(1 - D(G(z))), with D = sigmoid(score); the same for both ways to train a generator
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "saturating": lambda fake: -F.softplus(fake).mean(),  # ln(1 - D(G(z))): no gradient where D is sure
+    "non-saturating": lambda fake: F.softplus(-fake).mean(),  # -ln D(G(z))
+    "wasserstein": lambda fake: -fake.mean(),
+}
+
+
+def gradient_penalty(kind: str, judge: Judge, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    """ "r1": 1/2 E|grad D(x)|^2 at real rows (arXiv:1801.04406, eq. 9); "wgan-gp": E(|grad D| - 1)^2 on lines between.
+
+    Lines run from real to generated rows (arXiv:1704.00028, eq. 3).
+    """
+    if kind == "r1":
+        return 0.5 * _slope(judge, real).square().mean()
+    share = torch.rand((len(real), *[1] * (real.ndim - 1)), generator=rng).to(real.device)
+    return (_slope(judge, share * real + (1 - share) * fake) - 1).square().mean()
+
+
+def _slope(judge: Judge, x: Tensor) -> Tensor:
+    """|grad D| at rows x (N, ...)."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
+    norm: Tensor = gradient.flatten(1).norm(dim=1)
+    return norm
+
+
+class GAN(Generator):
+    """Generator and discriminator, trained in turns."""
+
+    family = "gan"
+    settings = GanConfig
+
+    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+        c = self.config
+        if learnt.is_image:
+            channels, size, _ = learnt.shape
+            nets: list[nn.Module] = [
+                ConvUp(c.latents, channels, size, width=c.width, classes=learnt.classes) for _ in range(2)
+            ]
+            judge: nn.Module = ConvDown(channels, size, 1, width=c.width, classes=learnt.classes)
+        else:
+            shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": learnt.classes}
+            d = math.prod(learnt.shape)
+            nets, judge = [Mlp(c.latents, d, **shape) for _ in range(2)], Mlp(d, 1, **shape)
+        if c.spectral_norm:
+            judge = spectrally_normalised(judge)
+        return {"generator": nets[0], "average": nets[1], "judge": judge}
+
+    def _kept(self) -> dict[str, nn.Module]:
+        return {"average": self.modules_["average"]}
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        def adam(name: str) -> torch.optim.Optimizer:
+            parameters = self.modules_[name].parameters()
+            return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(self.config.momentum, 0.99))
+
+        return {name: adam(name) for name in ("generator", "judge")}
+
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        c = self.config
+        generator, judge = self.modules_["generator"], self.modules_["judge"]
+        for _ in range(c.judge_steps):
+            x, labels = batches.draw()
+            with torch.no_grad():  # the discriminator's step is not the generator's
+                fake = self._generated(generator, len(x), labels, rng)
+            real_score, fake_score = (judge(rows, labels).squeeze(1) for rows in (x, fake))
+            loss = judge_loss(c.loss, real_score, fake_score)
+            if c.penalty != "none":
+                loss = loss + c.penalty_weight * gradient_penalty(
+                    c.penalty, partial(judge, labels=labels), x, fake, rng
+                )
+            _update(self.optimisers_["judge"], loss)
+        _, labels = batches.draw()
+        fake = self._generated(generator, c.batch, labels, rng)
+        generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
+        _update(self.optimisers_["generator"], generator_loss)
+        follow(self.modules_["average"], generator, c.average if step > 1 else 0.0)
+        return readings(c.loss, real_score.detach(), fake_score.detach()) | {
+            "judge_loss": float(loss.detach()),
+            "generator_loss": float(generator_loss.detach()),
+        }
+
+    def _generated(self, net: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+        made: Tensor = net(normal((n, self.config.latents), rng, self.device), labels)
+        return made.view(n, *self.learnt_.shape)
+
+    def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self._generated(self.modules_["average"], n, labels, rng)
+
+
+def readings(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
+    """What the discriminator's scores (N,) say: its `accuracy` (0.5: it guesses), and a distance of the distributions.
+
+    `jsd` (nats, at most ln 2) is ln 2 minus its mean cross-entropy, a lower bound on the Jensen-Shannon divergence;
+    `distance`, with the Wasserstein loss, is the difference of mean scores, at most W1 where no slope exceeds 1.
+    """
+    if loss == "wasserstein":
+        cut = (real.mean() + fake.mean()) / 2
+        accuracy = 0.5 * ((real > cut).float().mean() + (fake <= cut).float().mean())
+        return {"accuracy": float(accuracy), "distance": float(real.mean() - fake.mean())}
+    accuracy = 0.5 * ((real > 0).float().mean() + (fake <= 0).float().mean())
+    cross_entropy = 0.5 * judge_loss(loss, real, fake)
+    return {"accuracy": float(accuracy), "jsd": math.log(2) - float(cross_entropy)}
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Move a running mean of weights towards a net's: average <- keep average + (1 - keep) net."""
+    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if old.is_floating_point():  # a norm counts its batches in whole numbers
+            old.mul_(keep).add_(new, alpha=1 - keep)
+
+
+def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+# ── The Dirac-GAN ──
+# The data are the point 0, the generator is the point theta, the discriminator is D(x) = psi x. The generator goes down
+# on, and the discriminator up, f(psi theta) + f(0): the Dirac-GAN of Mescheder et al., arXiv:1801.04406.
+
+
+Array = NDArray[np.float64]
+
+
+def _logistic(t: float) -> float:
+    """f'(t) of f(t) = -ln(1 + exp(-t)), the loss of the first GAN; f'(0) = 1/2."""
+    return float(1 / (1 + np.exp(t)))
+
+
+def _wasserstein(t: float) -> float:
+    """f'(t) of f(t) = t."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Game:
+    """Which way each player steps: `slope` is f', `pull` what a penalty adds to the step of psi, `clip` bounds psi."""
+
+    slope: Callable[[float], float] = _logistic
+    pull: Callable[[float], float] = lambda psi: 0.0
+    clip: float = np.inf
+
+
+def _towards_slope_one(psi: float) -> float:
+    """Minus the gradient of 1/2 (|psi| - 1)^2: WGAN-GP wants a discriminator of slope 1, also at the equilibrium."""
+    return float(-(abs(psi) - 1) * np.sign(psi))
+
+
+GAMES = {
+    "plain": Game(),
+    "WGAN, clipped": Game(_wasserstein, clip=1.0),
+    "WGAN-GP": Game(_wasserstein, _towards_slope_one),
+    "R1": Game(pull=lambda psi: -psi),  # gamma = 1: minus the gradient of 1/2 psi^2, a slope of 0 is wanted at the data
+}
+
+
+def play(
+    game: Game, *, h: float = 0.1, steps: int = 1_000, start: tuple[float, float] = (1.0, 1.0), take_turns: bool = False
+) -> Array:
+    """The path (steps + 1, 2) of (theta, psi) under gradient steps of size h.
+
+    Both step at once, or with `take_turns` the discriminator answers what the generator has done. Near the equilibrium
+    simultaneous steps multiply the distance by sqrt(1 + h^2 f'(0)^2), whatever h > 0.
+    """
+    if not (h > 0 and steps >= 1):
+        raise InvalidArgument("h, steps", (h, steps), "a step size above 0 and at least one step")
+    path = np.empty((steps + 1, 2))
+    path[0] = theta, psi = start
+    for k in range(steps):
+        moved = theta - h * psi * game.slope(psi * theta)
+        seen = moved if take_turns else theta
+        psi = psi + h * (seen * game.slope(psi * seen) + game.pull(psi))
+        theta, psi = moved, float(np.clip(psi, -game.clip, game.clip))
+        path[k + 1] = theta, psi
+    return path
+
+
+def radius(path: Array) -> Array:
+    """Distance (steps + 1,) from the equilibrium (0, 0)."""
+    return np.asarray(np.hypot(path[:, 0], path[:, 1]))
+
+
+def turn(path: Array) -> Array:
+    """Angle (steps,) in radians by which each step turns about the equilibrium."""
+    angle = np.unwrap(np.arctan2(path[:, 1], path[:, 0]))
+    return np.diff(angle)

@@ -1,0 +1,291 @@
+"""What every generator of section 3 can do: fit, sample, save, load. The families fill in how.
+
+    model = Diffusion().fit(images, seed=0)
+    model.sample(64, seed=1)
+
+Images are `Images` (N, C, H, W) in [-1, 1] with labels, which a model learns too, so that the classes to draw can be
+chosen. Points are arrays (N, d); they are shifted and scaled to mean 0 and a common variance of 1 while a model works.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep, Parts
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.storage import Provenance, sha256
+from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Images
+from synthbook.generators.base import NotFitted, check_count, configured
+from synthbook.generators.nets import initialise
+from synthbook.generators.training import Batches, Look, Observer, Seed, step_rng, train
+
+Data = Images | NDArray[np.float64] | Tensor
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a model knows of its data beside its weights: shape of a row, classes and their shares, centre and scale."""
+
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    centre: tuple[float, ...] = ()  # of points
+    scale: float = 1.0
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Learnt:
+        """What `dataclasses.asdict` wrote."""
+        known: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
+        return cls(**known)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 for points."""
+        return len(self.class_names)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a row is an image (C, H, W)."""
+        return len(self.shape) == 3
+
+    def labels(self, n: int, wanted: ArrayLike | Tensor | None, rng: np.random.Generator) -> Tensor | None:
+        """The classes (n,) of the samples to draw: those wanted, or drawn with the shares of the training data."""
+        if not self.classes:
+            if wanted is not None:
+                raise InvalidArgument(
+                    "labels", wanted, "nothing: this model was fitted to points, which have no classes"
+                )
+            return None
+        if wanted is None:
+            return torch.from_numpy(rng.choice(self.classes, size=n, p=self.shares))
+        labels = torch.as_tensor(wanted)
+        good = labels.shape == (n,) and not labels.is_floating_point() and labels.dtype != torch.bool
+        if not (good and bool(((labels >= 0) & (labels < self.classes)).all())):
+            raise InvalidArgument("labels", wanted, f"{n} whole numbers from 0 to {self.classes - 1}")
+        return labels.long()
+
+    def restored(self, x: Tensor, labels: Tensor | None) -> Images | NDArray[np.float64]:
+        """Samples (n, ...) on the scale of the data."""
+        if labels is not None:
+            return Images(x.clamp(-1, 1), labels, self.class_names)
+        return np.asarray(self.scale * x.double().numpy() + np.array(self.centre))
+
+
+def learnt(data: Data) -> tuple[Tensor, Tensor | None, Learnt]:
+    """Rows (N, ...) float32 as models see them, their labels (N,) or None, and what is to be remembered.
+
+    Raises `HoldoutError` for test data, `InvalidArgument` for what cannot be learnt: another shape, values out of
+    range, a class without an image.
+    """
+    refuse_holdout(data, "fitting a generator")
+    if isinstance(data, Images):
+        x = checked_images(data.images)
+        counts = _counts(data.labels, len(x), data.class_names)
+        return x, data.labels.long(), Learnt(tuple(x.shape[1:]), data.class_names, tuple((counts / len(x)).tolist()))
+    points = np.asarray(data, dtype=np.float64)
+    if points.ndim != 2 or min(points.shape) < 1:
+        raise InvalidArgument(
+            "data", f"array of shape {points.shape}", "points (N, d), or Images of shape (N, C, H, W)"
+        )
+    if not np.isfinite(points).all():
+        raise InvalidArgument("data", "points with NaN or infinities", "finite numbers")
+    centre = points.mean(0)
+    scale = float(np.sqrt(((points - centre) ** 2).mean())) or 1.0  # one for all axes: directions keep their meaning
+    x = torch.from_numpy((points - centre) / scale).float()
+    return x, None, Learnt(x.shape[1:], centre=tuple(centre.tolist()), scale=scale)
+
+
+def checked_images(images: Tensor) -> Tensor:
+    """The images (N, C, H, W), float32 in [-1, 1], sides that are multiples of 4; raises `InvalidArgument`."""
+    shape = tuple(images.shape)
+    if len(shape) != 4 or min(shape) < 1:
+        raise InvalidArgument("images", f"tensor of shape {shape}", "shape (N, C, H, W): use unsqueeze(1) on grey ones")
+    if shape[2] != shape[3] or shape[2] % 4:
+        raise InvalidArgument(
+            "images", f"{shape[2]} x {shape[3]} pixels", "square ones, with a side that 4 divides: pad them"
+        )
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= -1 and high <= 1):  # also where either is NaN
+        found = "NaN" if np.isnan(low + high) else f"values from {low:.4g} to {high:.4g}"
+        raise InvalidArgument("images", f"tensor with {found}", "values in [-1, 1]: pixels / 127.5 - 1")
+    return images.float()
+
+
+def _counts(labels: Tensor, n: int, names: tuple[str, ...]) -> NDArray[np.int64]:
+    found = np.asarray(labels)
+    if found.shape != (n,) or not len(names) or found.min() < 0 or found.max() >= len(names):
+        raise InvalidArgument(
+            "labels", f"array of shape {found.shape}", f"{n} whole numbers from 0 to {len(names) - 1}"
+        )
+    counts = np.bincount(found, minlength=len(names))
+    if missing := [name for name, count in zip(names, counts, strict=True) if count == 0]:
+        raise InvalidArgument(
+            "labels", f"no image of {', '.join(missing)}", "images of every class, or fewer class_names"
+        )
+    return counts
+
+
+# ── The base class ──
+
+
+CHUNK = 500  # samples at a time
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all families are told: training steps, rows in a batch, Adam's learning rate."""
+
+    steps: int = 2_000
+    batch: int = 128
+    learning_rate: float = 1e-3
+
+
+class Generator(ABC):
+    """A family's common part; `family` is its name in checkpoints.
+
+    After `fit` or `load`: `learnt_`, what is known of the data; `modules_`, the networks; `history_`, at most 100 rows
+    of losses by name. `device` is "cpu", "cuda" or "mps"; without it the fastest there is.
+    """
+
+    family: ClassVar[str]
+    settings: ClassVar[type[Config]]
+
+    def __init__(self, *, device: str | None = None, **settings: Any):
+        self.config: Any = configured(self.settings, settings)
+        self.device = torch.device(device or fastest())
+        self.history_: list[dict[str, float]] = []
+
+    @abstractmethod
+    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+        """The networks for this data."""
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Who changes which network: Adam for each, unless a family says otherwise."""
+        rate = self.config.learning_rate
+        return {name: torch.optim.Adam(module.parameters(), lr=rate) for name, module in self.modules_.items()}
+
+    @abstractmethod
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        """One step of training on batches that are drawn when asked for; the losses by name."""
+
+    @abstractmethod
+    def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Samples (n, ...) on the model's own scale."""
+
+    def fit(
+        self,
+        data: Data,
+        *,
+        seed: Seed,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+        look: Look | None = None,
+    ) -> Self:
+        """Learn from images or points; `steps` overrides the configuration's.
+
+        The same seed, machine and number of threads give the same weights, also where `keep` resumes a run that was
+        killed. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
+        """
+        x, labels, self.learnt_ = learnt(data)
+        if len(x) < self.config.batch:
+            raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch}, one batch")
+        total = self.config.steps if steps is None else steps
+        self._set(self._build(self.learnt_), step_rng(seed, 0))
+        x = x.to(self.device)
+        labels = None if labels is None else labels.to(self.device)
+        about = {"model": self.family, "config": asdict(self.config), "data": sha256(x.cpu().numpy().tobytes())}
+
+        def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
+            return self._step(Batches(x, labels, self.config.batch, rng), k, total, rng)
+
+        for module in self.modules_.values():
+            module.train()
+        self.optimisers_ = self._optimisers()
+        self.history_ = train(
+            Parts(self.modules_, self.optimisers_),
+            step,
+            steps=total,
+            seed=seed,
+            described=about,
+            keep=keep,
+            observe=observe or (lambda step, steps, losses: None),
+            look=look,
+        )
+        return self
+
+    def sample(self, n: int, *, seed: Seed, labels: ArrayLike | Tensor | None = None) -> Any:
+        """`n` samples: `Images` after images, an array (n, d) after points.
+
+        `labels` (n,) are the classes wanted; without them they are drawn with the training data's shares.
+        """
+        if not hasattr(self, "learnt_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
+        check_count("n", n)
+        wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
+        parts = []
+        with torch.no_grad(), _at_rest(self.modules_):
+            for k, first in enumerate(range(0, n, CHUNK)):
+                some = None if wanted is None else wanted[first : first + CHUNK].to(self.device)
+                parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
+        return self.learnt_.restored(torch.cat(parts), wanted)
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        if not hasattr(self, "learnt_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
+        tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
+        config = {"config": asdict(self.config), "learnt": asdict(self.learnt_)}
+        return checkpoints.save(folder, tensors, config, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(device=device, **card["config"])
+        model.learnt_ = Learnt.from_json(card["learnt"])
+        model._set(model._build(model.learnt_), step_rng(0, 0))
+        for name, module in model._kept().items():
+            module.load_state_dict(
+                {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+            )
+        return model
+
+    def _kept(self) -> dict[str, nn.Module]:
+        """The networks that sampling needs."""
+        return self.modules_
+
+    def _set(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
+        self.modules_ = {name: initialise(module, rng).to(self.device) for name, module in modules.items()}
+
+
+@contextmanager
+def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Networks as they are for sampling; afterwards as they were, so that a look does not disturb training."""
+    before = {name: module.training for name, module in modules.items()}
+    for module in modules.values():
+        module.eval()
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            module.train(before[name])
+
+
+def fastest() -> str:
+    """The fastest device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

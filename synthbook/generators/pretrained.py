@@ -1,0 +1,226 @@
+"""How the shipped models are made: a recipe, one command, a log that says what was run, and looks on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.plots import new_axis
+from synthbook.core.storage import Provenance, locked, sha256_file, write_described
+from synthbook.core.types import Images
+from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
+from synthbook.generators.base import check_count
+from synthbook.generators.diffusion import Diffusion
+from synthbook.generators.gan import GAN
+from synthbook.generators.neural import Generator
+from synthbook.generators.text.ngram import NGram, Seed
+from synthbook.generators.text.transformer import Transformer
+from synthbook.generators.training import Observer
+from synthbook.generators.vae import VAE
+
+LOG, STATE, LOOKS = "log.json", "state", "looks"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A family with its settings, what it learns from, and how many steps the full and the quick profile take.
+
+    `data()` is the real train part, made of the data `files` and named `source`. `look(model, stem, origin)` draws from
+    a model that is being trained and writes what it drew to `stem` with a suffix of its own.
+    """
+
+    family: type[Any]
+    settings: Mapping[str, Any]
+    full: int
+    quick: int
+    data: Callable[[], Any]
+    source: str
+    files: tuple[str, ...]
+    look: Callable[[Any, Path, Provenance], Path]
+
+
+def make(
+    name: str,
+    recipe: Recipe,
+    out: Path,
+    *,
+    profile: str = "full",
+    seed: int = 0,
+    resume: bool = False,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
+    """Train the model `name` of a recipe; write checkpoint and log into `out`, and return the log.
+
+    What a run needs to go on is kept in `out/state` until it is done; looks at its samples go into `out/looks`.
+    """
+    steps = {"full": recipe.full, "quick": recipe.quick}[profile]
+    if (out / LOG).exists():  # written last
+        raise InvalidArgument("out", str(out), "a folder without a finished model: nothing is overwritten")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", f"{out} is being written"):
+        began, model, data = time.perf_counter(), recipe.family(**recipe.settings), recipe.data()
+        command = f"synthbook train {name} --profile {profile} --seed {seed}"
+        listed = read_manifest(data_folder())
+        parents = {file: str(listed[file]["sha256"]) for file in recipe.files}
+        origin = Provenance(recipe.source, command, parents, 1, 1.0, seed)
+        model.fit(
+            data,
+            seed=seed,
+            steps=steps,
+            keep=Keep(out / STATE, every=500, resume=resume),
+            observe=observe,
+            look=lambda step: recipe.look(model, out / LOOKS / f"step-{step:06d}", origin),
+        )
+        model.save(out, origin)
+        tensors, _ = checkpoints.load(out)
+        log = {
+            "command": command,
+            "profile": profile,
+            "seed": seed,
+            "steps": steps,
+            "settings": dict(recipe.settings),
+            "parameters": sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
+            "threads": torch.get_num_threads(),
+            "resumed": resume,
+            "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
+            "sha256": sha256_file(out / checkpoints.TENSORS),
+            "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
+        }
+        write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+        shutil.rmtree(out / STATE)
+    return log
+
+
+# ── Fashion-MNIST ──
+
+
+SOURCE = "the train part of Fashion-MNIST"
+FILES = ("fashion-mnist/train-images-idx3-ubyte.gz", "fashion-mnist/train-labels-idx1-ubyte.gz")
+
+
+def _look_at_images(model: Generator, stem: Path, origin: Provenance) -> Path:
+    drawn = model.sample(40, seed=0, labels=np.tile(np.arange(10), 4))
+    return write_sheet(drawn, stem.with_suffix(".png"), origin)
+
+
+def _recipe(family: type[Generator], settings: Mapping[str, Any], full: int, quick: int) -> Recipe:
+    return Recipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
+
+
+VAE_SETTINGS = {"latents": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
+GAN_SETTINGS = {
+    "latents": 64,
+    "width": 32,
+    "batch": 64,
+    "penalty": "r1",
+    "penalty_weight": 1.0,
+    "learning_rate": 1e-3,
+    "momentum": 0.0,
+    "average": 0.999,
+}
+RECIPES: Mapping[str, Recipe] = {
+    "fashion-vae": _recipe(VAE, VAE_SETTINGS, full=20_000, quick=300),
+    "fashion-gan": _recipe(GAN, GAN_SETTINGS, full=24_000, quick=300),
+    "fashion-ddpm": _recipe(Diffusion, {"width": 32, "learning_rate": 3e-3}, full=15_000, quick=200),
+}
+
+
+def write_samples(images: Images, path: Path, origin: Provenance) -> Path:
+    """Samples as NPZ with `images` uint8 (N, H, W) or (N, H, W, C), and `labels` int64 (N,)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=as_bytes(images.images), labels=images.labels.numpy())
+    return write_described(path, buffer.getvalue(), origin)
+
+
+def as_bytes(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (N, C, H, W) in [-1, 1] as uint8 (N, H, W), or (N, H, W, C) in colour."""
+    channels_last = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last
+
+
+def write_sheet(images: Images, path: Path, origin: Provenance) -> Path:
+    """A contact sheet as PNG."""
+    ax = plot_images(images.images)
+    buffer = io.BytesIO()
+    figure = cast(Figure, ax.figure)
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return write_described(path, buffer.getvalue(), origin)
+
+
+def plot_images(images: torch.Tensor, *, across: int = 10, ax: Axes | None = None) -> Axes:
+    """Images (N, 1, H, W) in [-1, 1] in rows of `across`, white between them."""
+    tiles = np.pad(as_bytes(images), ((0, -len(images) % across), (1, 1), (1, 1)), constant_values=255)
+    n, high, wide = tiles.shape
+    sheet = tiles.reshape(n // across, across, high, wide).swapaxes(1, 2).reshape(n // across * high, across * wide)
+    ax = new_axis(ax, width=0.6 * across, height=0.6 * (n // across))
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+# ── Austen's novels ──
+
+
+TextModel = NGram | Transformer
+STRETCH = 500  # characters that are drawn together
+LOOK = 600  # characters
+
+
+def write_text(
+    model: TextModel,
+    n: int,
+    path: Path,
+    origin: Provenance,
+    *,
+    seed: Seed,
+    prompt: str = "",
+    observe: Callable[[int, int], None] = lambda done, n: None,
+) -> Path:
+    """`prompt` and `n` characters after it as UTF-8, with a sidecar; `observe(characters so far, n)`."""
+    check_count("n", n)
+
+    def pieces() -> Iterator[str]:
+        yield prompt
+        before, root = prompt, seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        for first, child in zip(range(0, n, STRETCH), root.spawn(-(-n // STRETCH)), strict=True):
+            before = model.sample(min(STRETCH, n - first), seed=child, prompt=before)  # longer than what it looks at
+            yield before
+            observe(min(first + STRETCH, n), n)
+
+    return write_described(path, pieces(), origin)
+
+
+def _look_at_text(model: TextModel, stem: Path, origin: Provenance) -> Path:
+    return write_text(model, LOOK, stem.with_suffix(".txt"), origin, seed=0)
+
+
+TEXT_RECIPES: Mapping[str, Recipe] = {
+    "austen-transformer": Recipe(
+        Transformer,
+        {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
+        full=4_000,
+        quick=100,
+        data=lambda: austen().train,
+        source="the first nine tenths of each of Austen's novels",
+        files=("austen/austen_six_novels.txt.gz",),
+        look=_look_at_text,
+    )
+}

@@ -1,0 +1,318 @@
+"""What every generator of tables can do: fit, sample, save, load. The families fill in how.
+
+model = Copula().fit(adult().train, seed=0)
+model.sample(1_000, seed=1, where={"income": ">50K"})
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep
+from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
+from synthbook.core.storage import Provenance
+from synthbook.core.table import Column, Rule, Schema, Table, refuse_holdout
+from synthbook.generators.base import NotFitted, check_count, configured
+
+# ── What of a table is modelled, and how the rest comes back ──
+# Ids are counted anew from 1. Free text is left empty. A column that a rule fixes, as Adult's education fixes
+# education-num, is looked up. All other columns are modelled, and rows that break another rule are drawn again.
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """`looked_up`: for each column that another one fixes, that column's name, and which value gives which."""
+
+    schema: Schema
+    looked_up: Mapping[str, tuple[str, Mapping[Any, Any]]]
+
+    @classmethod
+    def of(cls, table: Table, *, public_only: bool = False) -> Layout:
+        """What is modelled of this table; with `public_only`, no row is looked at, and only listed pairs look up.
+
+        Raises `SchemaError` where nothing is left to model.
+        """
+        schema, found = table.schema, dict[str, tuple[str, Mapping[Any, Any]]]()
+        for rule in schema.rules:
+            first, second = (schema[name] for name in rule.columns)
+            sources = {source for source, _ in found.values()}
+            known = rule.kind == "pairs" or not public_only
+            free = known and first.name not in found and second.name not in found and second.name not in sources
+            pairs = _pairs(rule, table) if free and first.categories and _can_be_looked_up(first, second) else {}
+            if pairs:
+                found[second.name] = (first.name, pairs)
+        layout = cls(schema, found)
+        if not layout.modelled:
+            raise SchemaError("every column is an id or free text: nothing is left to model")
+        return layout
+
+    @cached_property
+    def modelled(self) -> tuple[Column, ...]:
+        """The columns that a generator learns, in the schema's order."""
+        return tuple(c for c in self.schema.columns if c.kind not in ("id", "text") and c.name not in self.looked_up)
+
+    @cached_property
+    def rules_of_rows(self) -> tuple[Rule, ...]:
+        """Rules that a row can break by itself: rows that do are drawn again."""
+        return tuple(r for r in self.schema.rules if r.kind != "dependency" and not self._is_looked_up(r))
+
+    @cached_property
+    def rules_at_risk(self) -> tuple[Rule, ...]:
+        """Rules that only all rows together keep or break, and that nothing here makes sure of."""
+        known = {frozenset((name, source)) for name, (source, pairs) in self.looked_up.items() if _one_to_one(pairs)}
+        at_risk = (r for r in self.schema.rules if r.kind == "dependency" and not self._is_looked_up(r))
+        return tuple(rule for rule in at_risk if frozenset(rule.columns) not in known)
+
+    def _is_looked_up(self, rule: Rule) -> bool:
+        return self.looked_up.get(rule.columns[1], ("",))[0] == rule.columns[0]
+
+    def completed(self, values: pd.DataFrame, first: int) -> pd.DataFrame:
+        """All columns of rows whose modelled ones are given; ids count from `first`."""
+        columns: dict[str, Any] = {}
+        for column in self.schema.columns:
+            if column.name in self.looked_up:
+                source, pairs = self.looked_up[column.name]
+                columns[column.name] = values[source].astype(object).map(pairs)
+            elif column.kind == "id":
+                columns[column.name] = np.arange(first, first + len(values))
+            else:
+                columns[column.name] = "" if column.kind == "text" else values[column.name]
+        return self.schema.cast(pd.DataFrame(columns, index=values.index))
+
+    def keeps_rules(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows (N,) keep the rules that a row can break by itself."""
+        kept = np.ones(len(frame), dtype=bool)
+        for rule in self.rules_of_rows:
+            rows = frame[list(rule.columns)]
+            whole = rows.notna().all(axis=1).to_numpy()
+            first, second = (rows.loc[whole, name] for name in rule.columns)
+            if rule.kind == "inequality":
+                kept[whole] &= (first <= second).to_numpy(dtype=bool)
+            else:
+                allowed = set(rule.pairs)
+                kept[whole] &= np.array([pair in allowed for pair in zip(first, second, strict=True)], dtype=bool)
+        return kept
+
+    def matches(self, frame: pd.DataFrame, where: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Which rows (N,) have the values asked for."""
+        kept = np.ones(len(frame), dtype=bool)
+        for name, value in where.items():
+            kept &= (frame[name] == value).to_numpy(dtype=bool, na_value=False)
+        return kept
+
+    def check_where(self, where: Mapping[str, Any]) -> dict[str, Any]:
+        """The values asked for, numbers and dates read where they are given as text. Raises `InvalidArgument`."""
+        checked = {}
+        for name, value in where.items():
+            if name not in self.schema.names:
+                raise InvalidArgument("where", name, f"one of {', '.join(self.schema.names)}")
+            column = self.schema[name]
+            if column.kind in ("id", "text"):
+                raise InvalidArgument("where", name, f"a column that is modelled, not one of kind {column.kind}")
+            checked[name] = _value(column, value)
+        return checked
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        found = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.looked_up.items()}
+        return {"schema": self.schema.as_toml(), "looked_up": found}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any], source: Path) -> Layout:
+        """What `as_json` gave."""
+        found = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
+        return cls(Schema.from_text(given["schema"], source=source), found)
+
+
+def _one_to_one(pairs: Mapping[Any, Any]) -> bool:
+    return len(set(pairs.values())) == len(pairs)
+
+
+def _can_be_looked_up(first: Column, second: Column) -> bool:
+    plain = second.kind not in ("id", "text", "datetime")
+    return plain and (second.missing or not first.missing)  # where the first is missing, so is the second
+
+
+def _pairs(rule: Rule, table: Table) -> Mapping[Any, Any]:
+    """Which value gives which; nothing where a rule leaves a choice."""
+    if rule.kind == "dependency":
+        rows = table.frame[list(rule.columns)].dropna().drop_duplicates()
+        pairs = [(a, b if isinstance(b, str) else float(b)) for a, b in rows.itertuples(index=False)]
+    else:
+        pairs = list(rule.pairs)
+    return dict(pairs) if len(dict(pairs)) == len(pairs) else {}
+
+
+def _value(column: Column, given: Any) -> Any:
+    try:
+        value = given
+        if isinstance(given, str) and column.kind == "numeric":
+            value = float(given)
+        elif column.kind == "datetime":
+            value = pd.Timestamp(given)
+    except ValueError:
+        raise InvalidArgument(f"where {column.name}", given, column.allowed) from None
+    series: pd.Series[Any] = pd.Series([value])
+    if bool(series.isna().any()) or list(column.problems(series)):
+        raise InvalidArgument(f"where {column.name}", given, column.allowed)
+    return value
+
+
+# ── The base class ──
+
+
+Seed = int | np.random.SeedSequence
+Tensors = Mapping[str, Any]
+Observer = Callable[[int, int, Mapping[str, float]], None]
+CHUNK = 4_000  # rows at a time
+PATIENCE = 200  # rows drawn for each that is kept, before giving up
+
+
+class TooRare(SynthbookError):
+    """Rows with the values asked for hardly ever come."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A family without settings."""
+
+
+class TableGenerator(ABC):
+    """A family's common part; `family` is its name in checkpoints, `settings` the class of its settings.
+
+    After `fit` or `load`: `layout_`, what of the table is modelled.
+    """
+
+    family: ClassVar[str]
+    settings: ClassVar[type] = Plain
+    public_only: ClassVar[bool] = False  # whether what is looked up must stand in the schema
+
+    def __init__(self, **settings: Any):
+        self.config: Any = configured(self.settings, settings)
+
+    @abstractmethod
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        """Learn from the modelled columns, valid and of the schema's types."""
+
+    @abstractmethod
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        """At most `n` rows of the modelled columns; a family that can has them as `where` asks."""
+
+    @abstractmethod
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        """What sampling needs, as tensors and plain JSON."""
+
+    @abstractmethod
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        """Take what `_state` gave."""
+
+    def fit(
+        self,
+        table: Table,
+        *,
+        seed: Seed,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+    ) -> Self:
+        """Learn from a table; `steps` and `keep` are for families that train in steps, and override their settings.
+
+        The same seed, machine and number of threads give the same model. Raises `HoldoutError`, `InvalidArgument`,
+        `SchemaError`, `TrainingDiverged`.
+        """
+        refuse_holdout(table, f"fitting {type(self).__name__}")
+        if not isinstance(table, Table):
+            raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
+        if len(table) < 2:
+            raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
+        if steps is not None and not hasattr(self.config, "steps"):
+            raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
+        self.layout_ = Layout.of(table, public_only=self.public_only)
+        frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
+        self._fit(frame, sequence(seed), Training(steps, keep, observe))
+        return self
+
+    def sample(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Table:
+        """`n` rows, all with the values of `where`, such as {"income": ">50K"}.
+
+        Raises `NotFitted`, `InvalidArgument`, and `TooRare` where such rows hardly ever come.
+        """
+        parts = list(self.stream(n, seed=seed, where=where))
+        frame = pd.concat(parts, ignore_index=True)
+        schema, broken = self.layout_.schema, []
+        for rule in self.layout_.rules_at_risk:
+            if n_broken := rule.broken(frame):
+                warnings.warn(f"{n_broken} rows break the rule {rule.kind}{rule.columns}", stacklevel=2)
+                broken.append(rule)
+        kept = tuple(rule for rule in schema.rules if rule not in broken)
+        return Table(frame, replace(schema, rules=kept))
+
+    def stream(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows of `sample` as frames of at most 4,000, in bounded memory."""
+        if not hasattr(self, "layout_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
+        check_count("n", n)
+        return self._stream(int(n), sequence(seed), self.layout_.check_where(where or {}))
+
+    def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
+        kept = drawn = chunk = 0
+        while kept < n:
+            # where no row is sent back, as many as are wanted
+            size = CHUNK if where or self.layout_.rules_of_rows else min(CHUNK, n - kept)
+            frame = self.layout_.completed(self._draw(size, child(root, chunk), where), kept + 1)
+            frame = frame[self.layout_.keeps_rules(frame) & self.layout_.matches(frame, where)].iloc[: n - kept]
+            kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
+            if drawn > PATIENCE * (kept + CHUNK / 10):
+                what = " and ".join(f"{name} = {value}" for name, value in where.items()) or "all rules kept"
+                raise TooRare(f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less")
+            if len(frame):
+                for column in self.layout_.schema.columns:
+                    if column.kind == "id":
+                        frame[column.name] = np.arange(kept - len(frame) + 1, kept + 1)
+                yield frame.reset_index(drop=True)
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        if not hasattr(self, "layout_"):
+            raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
+        tensors, facts = self._state()
+        card = {"config": asdict(self.config), "layout": self.layout_.as_json(), "facts": facts}
+        return checkpoints.save(folder, tensors, card, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(**card["config"])
+        model.layout_ = Layout.from_json(card["layout"], Path(folder) / checkpoints.CARD)
+        model._set_state(tensors, card["facts"])
+        return model
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `fit` was told about the training itself."""
+
+    steps: int | None
+    keep: Keep | None
+    observe: Observer | None
+
+
+def sequence(seed: Seed) -> np.random.SeedSequence:
+    return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+
+
+def child(root: np.random.SeedSequence, k: int) -> np.random.SeedSequence:
+    """Child k of a seed: it depends on nothing but the seed and k."""
+    return np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, k))

@@ -1,0 +1,181 @@
+"""Columns one by one, and columns that lean on each other: independent margins, and the Gaussian copula.
+
+    u_j = Phi(z_j),  x_j = Q_j(u_j),  z ~ N(0, R)                           Nelsen (2006), An Introduction to Copulas
+
+With R = 1 the columns are independent: the floor that every other model has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.generators.tabular.base import TableGenerator, Tensors, Training
+from synthbook.generators.tabular.encoding import (
+    Array,
+    Margin,
+    as_numbers,
+    from_numbers,
+    margins_state,
+    restored_margins,
+)
+
+LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
+
+
+class Marginals(TableGenerator):
+    """Every column drawn from its own distribution, as if nothing in a row had to do with the rest of it."""
+
+    family = "table-marginals"
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        self.margins_ = [Margin.of(column, frame[column.name]) for column in self.layout_.modelled]
+
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        u = self._levels(n, np.random.default_rng(seed))
+        return pd.DataFrame({m.column.name: m.rows_at(u[:, j]) for j, m in enumerate(self.margins_)})
+
+    def _levels(self, n: int, rng: np.random.Generator) -> Array:
+        """Levels (n, columns), each uniform."""
+        return rng.random((n, len(self.margins_)))
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        arrays, facts = margins_state(self.margins_)
+        return arrays, {"margins": facts}
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        self.margins_ = restored_margins(self.layout_.modelled, tensors, facts["margins"])
+
+
+class Copula(Marginals):
+    """A Gaussian copula with mixed margins: numbers, spikes, categories and missing values alike.
+
+    Nominal categories have no order; they are put in the one along which the other columns differ most.
+    """
+
+    family = "table-copula"
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        super()._fit(frame, seed, training)
+        orders = nominal_orders(self.margins_, frame)
+        self.margins_ = [
+            Margin.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.margins_
+        ]
+        self.root_ = _root(
+            latent_correlation(np.stack([m.scores(frame[m.column.name]) for m in self.margins_], axis=1))
+        )
+
+    def _levels(self, n: int, rng: np.random.Generator) -> Array:
+        return np.asarray(ndtr(rng.standard_normal((n, len(self.root_))) @ self.root_.T))
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        tensors, facts = super()._state()
+        return {**tensors, "root": self.root_}, facts
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        super()._set_state(tensors, facts)
+        self.root_ = tensors["root"].numpy()
+
+
+def latent_correlation(scores: Array) -> Array:
+    """The correlation (d, d) of the normal variables behind scores (N, d).
+
+    A score s = E[z | its value] has variance v < 1 where values are few, and cov(s_i, s_j) = rho v_i v_j to first order
+    in rho: exactly so where one of the two is continuous (Olsson, Drasgow and Dorans 1982, Psychometrika 47, 337).
+    """
+    spread = scores.var(axis=0)
+    varied = spread > 1e-6
+    around = (scores - scores.mean(axis=0)) / np.where(varied, spread, 1)
+    found = np.clip(around.T @ around / len(scores), -LARGEST, LARGEST) * np.outer(varied, varied)
+    np.fill_diagonal(found, 1)
+    return np.asarray(found)
+
+
+def _root(correlation: Array) -> Array:
+    """A with A A^T the nearest correlation matrix that has no negative eigenvalue (scaled back to a unit diagonal)."""
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.clip(values, 1e-9, None))
+    return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
+
+
+def nominal_orders(margins: list[Margin], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
+    """For each nominal column an order of its categories: that in which the other columns' means differ most."""
+    scores = np.stack([margin.scores(frame[margin.column.name]) for margin in margins], axis=1)
+    orders: dict[str, tuple[int, ...]] = {}
+    for _ in range(2):  # the second time with all columns ordered
+        for j, margin in enumerate(margins):
+            column = margin.column
+            if column.kind != "categorical":
+                continue
+            others = np.delete(scores, j, axis=1)
+            if not others.shape[1]:
+                continue
+            around = others - others.mean(axis=0)
+            codes = as_numbers(column, frame[column.name])
+            present, k = ~np.isnan(codes), len(column.categories)
+            inside = np.zeros((k, len(codes)))
+            inside[codes[present].astype(np.int64), np.flatnonzero(present)] = 1
+            counts = inside.sum(axis=1)
+            means = inside @ around / np.maximum(counts, 1)[:, None]  # (k, d - 1)
+            # the direction between the categories' means: the first principal component of what the column explains
+            _, _, axes = np.linalg.svd(means * np.sqrt(counts)[:, None], full_matrices=False)
+            orders[column.name] = tuple(int(code) for code in np.argsort(means @ axes[0], kind="stable"))
+            scores[:, j] = Margin.of(column, frame[column.name], orders[column.name]).scores(frame[column.name])
+    return orders
+
+
+# ── The smoothed bootstrap ──
+#     z' = (z + h eps) / sqrt(1 + h^2)
+#
+# on each number's normal score, so that the variance stays; a category is now and then drawn anew. The model is its
+# training rows: whoever has the file has them.
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """`bandwidth` h of the numbers, and the share `anew` of categories that are drawn from their own distribution."""
+
+    bandwidth: float = 0.1
+    anew: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (self.bandwidth >= 0 and 0 <= self.anew <= 1):
+            raise InvalidArgument("bandwidth, anew", (self.bandwidth, self.anew), "h >= 0 and a share from 0 to 1")
+
+
+class Bootstrap(Marginals):
+    """Training rows, shaken; with bandwidth and anew 0 it copies them."""
+
+    family, settings = "table-bootstrap", BootstrapConfig
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        super()._fit(frame, seed, training)
+        self.rows_ = np.stack([as_numbers(column, frame[column.name]) for column in self.layout_.modelled], axis=1)
+
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng, h = np.random.default_rng(seed), self.config.bandwidth
+        rows = self.rows_[rng.integers(len(self.rows_), size=n)]
+        columns = {}
+        for j, margin in enumerate(self.margins_):
+            column, shaken = margin.column, rows[:, j]
+            if column.categories:
+                shaken = np.where(rng.random(n) < self.config.anew, margin.quantile(rng.random(n)), shaken)
+            elif h > 0:
+                z = ndtri(margin.draw_levels(from_numbers(column, shaken), rng))
+                shaken = margin.quantile(ndtr((z + h * rng.standard_normal(n)) / np.sqrt(1 + h**2)))
+            columns[column.name] = from_numbers(column, shaken)
+        return pd.DataFrame(columns)
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        tensors, facts = super()._state()
+        return {**tensors, "rows": self.rows_}, facts
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        super()._set_state(tensors, facts)
+        self.rows_ = tensors["rows"].numpy()

@@ -1,0 +1,178 @@
+"""Diffusion for tables: Gaussian noise for numbers, random categories for categories (TabDDPM, arXiv:2209.15421).
+
+    q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)            numbers, as normal scores
+    q(c_t | c_0) = alpha_bar_t [c_0] + (1 - alpha_bar_t) / K            categories: kept, or drawn anew from all K
+
+One network sees all noised columns of a row at once, and says the noise in each number and the odds of each category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core.table import Column
+from synthbook.generators.diffusion import Schedule, alpha_bar_at, q_sample
+from synthbook.generators.gan import follow
+from synthbook.generators.nets import TimedMlp
+from synthbook.generators.tabular.base import Tensors
+from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers, margins_state, restored_margins
+from synthbook.generators.tabular.networks import Network, NetworkConfig, batch_of, gumbel, torch_rng
+from synthbook.generators.training import set_rate, warm_then_cosine
+
+EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(NetworkConfig):
+    """`T` noise levels on the cosine schedule; `layers` of the network; weights are averaged with memory `average`."""
+
+    steps: int = 6_000
+    learning_rate: float = 2e-3
+    T: int = 100
+    layers: int = 3
+    average: float = 0.995
+
+
+class TableDiffusion(Network):
+    """A network for all columns, and the average of its weights, which draws."""
+
+    family, settings = "table-diffusion", DiffusionConfig
+
+    def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
+        self.margins_ = [Margin.of(column, frame[column.name]) for column in self._numbers()]
+
+    def _numbers(self) -> list[Column]:
+        return [column for column in self.layout_.modelled if not column.categories]
+
+    def _states(self) -> list[tuple[Column, int]]:
+        """Columns of categories, and those that say whether a number is missing, with how many states each has."""
+        every = [c for c in self.layout_.modelled if c.categories or c.missing]
+        return [(c, len(c.categories) + c.missing if c.categories else 2) for c in every]
+
+    @property
+    def _schedule(self) -> Schedule:
+        return Schedule.cosine(self.config.T)
+
+    def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
+        parts = []
+        for margin in self.margins_:
+            rows = frame[margin.column.name]
+            u = margin.draw_levels(rows, rng)
+            scores = ndtri(np.clip((u - margin.missing) / max(1 - margin.missing, 1e-9), 1e-4, 1 - 1e-4))
+            parts.append(np.where(rows.isna(), rng.standard_normal(len(rows)), scores)[:, None])
+        for column, k in self._states():
+            codes = as_numbers(column, frame[column.name])
+            state = np.where(np.isnan(codes), k - 1, codes if column.categories else 0).astype(np.int64)
+            parts.append(np.eye(k)[state])
+        return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32)
+
+    def _width(self) -> int:
+        return len(self._numbers()) + sum(k for _, k in self._states())
+
+    def _build(self) -> dict[str, nn.Module]:
+        width, config = self._width(), self.config
+        return {n: TimedMlp(width, hidden=config.hidden, layers=config.layers) for n in ("net", "average")}
+
+    def _kept(self) -> dict[str, nn.Module]:
+        return {"average": self.modules_["average"]}
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        self.modules_["average"].load_state_dict(self.modules_["net"].state_dict())
+        return {"net": torch.optim.AdamW(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
+
+    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        schedule, d = self._schedule, len(self._numbers())
+        rows = batch_of(x, self.config.batch, rng)
+        t = torch.randint(1, schedule.T + 1, (len(rows),), generator=rng)
+        eps = torch.randn((len(rows), d), generator=rng)
+        noised = torch.cat([q_sample(rows[:, :d], t, eps, schedule), self._shuffled(rows[:, d:], t, schedule, rng)], 1)
+        out = self.modules_["net"](noised, t)
+        noise = F.mse_loss(out[:, :d], eps) if d else torch.zeros(())
+        odds, at = torch.zeros(()), d
+        for _, k in self._states():
+            odds = odds + F.cross_entropy(out[:, at : at + k], rows[:, at : at + k].argmax(dim=1))
+            at += k
+        loss = d * noise + odds
+        optimiser = self.optimisers_["net"]
+        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        follow(self.modules_["average"], self.modules_["net"], min(self.config.average, (1 + step) / (10 + step)))
+        return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
+
+    def _shuffled(self, x: Tensor, t: Tensor, schedule: Schedule, rng: torch.Generator) -> Tensor:
+        """One-hot states (N, ...) at step t: each kept with probability alpha_bar_t, else drawn from all K."""
+        a, at, parts = alpha_bar_at(schedule, t, x[:, :1]), 0, []
+        for _, k in self._states():
+            anew = F.one_hot(torch.randint(k, (len(x),), generator=rng), k).float()
+            parts.append(torch.where(torch.rand((len(x), 1), generator=rng) < a, x[:, at : at + k], anew))
+            at += k
+        return torch.cat(parts, dim=1) if parts else x
+
+    @torch.no_grad()
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng, schedule, d = torch_rng(seed), self._schedule, len(self._numbers())
+        x = torch.randn((n, d), generator=rng)
+        c = [F.one_hot(torch.randint(k, (n,), generator=rng), k).float() for _, k in self._states()]
+        for t in range(schedule.T, 0, -1):
+            out = self.modules_["average"](torch.cat([x, *c], dim=1), torch.full((n,), t))
+            a, before = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[t - 1])
+            beta = float(schedule.beta[t])
+            x0 = ((x - (1 - a) ** 0.5 * out[:, :d]) / a**0.5).clamp(-EXTREME, EXTREME)
+            # mean and variance of q(x_{t-1} | x_t, x_0), arXiv:2006.11239, eq. 7
+            x = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
+            if t > 1:
+                x = x + float(schedule.beta_tilde[t]) ** 0.5 * torch.randn((n, d), generator=rng)
+            at = d
+            for i, (_, k) in enumerate(self._states()):
+                odds = posterior(out[:, at : at + k].softmax(dim=1), c[i], before, 1 - beta)
+                c[i] = F.one_hot((odds.log() + gumbel(odds.shape, rng)).argmax(dim=1), k).float()
+                at += k
+        return self._decoded(x.double().numpy(), [part.argmax(dim=1).numpy() for part in c])
+
+    def _decoded(self, x: np.ndarray[Any, Any], states: list[np.ndarray[Any, Any]]) -> pd.DataFrame:
+        state = {column.name: codes for (column, _), codes in zip(self._states(), states, strict=True)}
+        found = {}
+        for margin, z in zip(self.margins_, x.T, strict=True):
+            numbers = margin.quantile(margin.missing + (1 - margin.missing) * ndtr(z))
+            absent = state.get(margin.column.name, np.zeros(len(z))) == 1
+            found[margin.column.name] = from_numbers(margin.column, np.where(absent, np.nan, numbers))
+        for column in self.layout_.modelled:
+            if column.categories:
+                codes = state[column.name].astype(float)
+                codes[codes == len(column.categories)] = np.nan
+                found[column.name] = from_numbers(column, codes)
+        return pd.DataFrame({column.name: found[column.name] for column in self.layout_.modelled})
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        tensors, _ = super()._state()
+        arrays, facts = margins_state(self.margins_)
+        return {**tensors, **arrays}, {"margins": facts}
+
+    def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+        self.margins_ = restored_margins(self._numbers(), tensors, facts["margins"])
+        super()._set_state(tensors, facts)
+
+
+def posterior(x0: Tensor, x_t: Tensor, alpha_bar_before: float, alpha: float) -> Tensor:
+    """p(c_{t-1} | c_t) (N, K) for the odds x0 (N, K) of c_0 given c_t: the mean over them of Bayes' rule.
+
+    q(c_{t-1} | c_t, c_0 = k) is proportional to q(c_t | c_{t-1}) q(c_{t-1} | c_0 = k), and the constant differs from k
+    to k. Leaving that out, as where a network is trained for it (Hoogeboom et al., arXiv:2102.05379, eq. 13), counts
+    twice what c_t says of c_0 when x0 are true odds.
+    """
+    k, alpha_bar = x0.shape[1], alpha_bar_before * alpha
+    share = x0 / (alpha_bar * x_t + (1 - alpha_bar) / k)  # the constant is q(c_t | c_0 = k)
+    before = alpha_bar_before * share + (1 - alpha_bar_before) / k * share.sum(dim=1, keepdim=True)
+    result: Tensor = (alpha * x_t + (1 - alpha) / k) * before
+    return result

@@ -1,0 +1,60 @@
+"""New minority rows between old ones: SMOTE (Chawla et al. 2002, Journal of Artificial Intelligence Research 16, 321).
+
+    x = x_i + u (x_j - x_i),  u ~ U(0, 1),  x_j one of the k nearest rows of the same class
+
+Categories come from either of the two rows, at random. Every new row lies between two real ones: the class is made
+larger, not wider.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.table import Table, refuse_holdout
+from synthbook.evaluation.features import table_features
+from synthbook.evaluation.utility import check_target
+from synthbook.generators.base import check_count
+from synthbook.generators.tabular.base import Layout
+from synthbook.generators.tabular.encoding import as_numbers, from_numbers
+
+
+def interpolate(
+    table: Table, n: int, *, target: str, value: str, seed: int | np.random.SeedSequence, neighbours: int = 5
+) -> Table:
+    """`n` new rows with `value` in the column `target`; nearness is that of the table's standardised features.
+
+    A missing value stays missing where the first row has it so, or the second. Raises `HoldoutError`,
+    `InvalidArgument` when fewer than two rows have the value, `SchemaError`.
+    """
+    refuse_holdout(table, "interpolating rows")
+    column = check_target(table.schema, target)
+    if value not in column.categories:
+        raise InvalidArgument("value", value, column.allowed)
+    for name, number in (("n", n), ("neighbours", neighbours)):
+        check_count(name, number)
+    frame = table.frame
+    few = frame[frame[target] == value].reset_index(drop=True)
+    if len(few) < 2:
+        raise InvalidArgument("value", f"{value!r}, which {len(few)} rows have", "a value that at least 2 rows have")
+    rng, layout = np.random.default_rng(seed), Layout.of(table)
+    x = table_features(table)(Table(few, table.schema))
+    near = NearestNeighbors(n_neighbors=min(neighbours + 1, len(few))).fit(x).kneighbors(x, return_distance=False)
+    first = rng.integers(len(few), size=n)
+    other = near[first, rng.integers(1, near.shape[1], size=n)]
+    second = np.where(other == first, near[first, 0], other)  # a row with a twin may not be its own nearest
+    share = rng.random(n)
+    columns = {}
+    for modelled in layout.modelled:
+        numbers = as_numbers(modelled, few[modelled.name])
+        a, b = numbers[first], numbers[second]
+        mixed = np.where(rng.random(n) < 0.5, a, b) if modelled.categories else a + share * (b - a)
+        columns[modelled.name] = from_numbers(modelled, mixed)
+    made = layout.completed(pd.DataFrame(columns), 1)
+    broken = np.flatnonzero(~layout.keeps_rules(made))
+    made.iloc[broken] = layout.completed(few.iloc[first[broken]], 1)  # a rule between the two: the first row itself
+    for identity in (c.name for c in table.schema.columns if c.kind == "id"):
+        made[identity] = np.arange(1, n + 1)
+    return Table(made, table.schema)

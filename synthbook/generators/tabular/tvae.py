@@ -1,0 +1,126 @@
+"""A variational autoencoder for tables: Xu et al. 2019, arXiv:1907.00503, section 4.4.
+
+    loss = -E_q[log p(row | z)] + beta KL(q(z | row) || N(0, 1))
+
+p(row | z): a normal density for each alpha, with a variance that is learnt, and a softmax for each column's states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core.errors import SchemaError
+from synthbook.core.table import Table
+from synthbook.generators.base import NotFitted
+from synthbook.generators.nets import Mlp
+from synthbook.generators.tabular.base import Seed, sequence
+from synthbook.generators.tabular.encoding import Array
+from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, torch_rng
+from synthbook.generators.training import set_rate, warm_then_cosine
+
+LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
+
+
+@dataclass(frozen=True)
+class TvaeConfig(NetworkConfig):
+    """`latents` numbers in a code, `beta` its price, `modes` of a number at most (0: min-max scaling)."""
+
+    steps: int = 2_000
+    learning_rate: float = 2e-3
+    latents: int = 32
+    beta: float = 0.5  # the published weight of the reconstruction is 2
+    modes: int = 10
+
+
+class Spread(nn.Module):
+    """The logarithm of each alpha's standard deviation."""
+
+    def __init__(self, alphas: int):
+        super().__init__()
+        self.log_sd = nn.Parameter(torch.full((alphas,), -1.0))
+
+
+class Tvae(ModeNetwork):
+    """Encoder, decoder and the alphas' spread, trained together."""
+
+    family, settings = "table-tvae", TvaeConfig
+
+    def _build(self) -> dict[str, nn.Module]:
+        width, config = self.encoding_.width, self.config
+        return {
+            "encoder": Mlp(width, 2 * config.latents, hidden=config.hidden),
+            "decoder": Mlp(config.latents, width, hidden=config.hidden),
+            "spread": Spread(len(self._alphas())),
+        }
+
+    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        rows = batch_of(x, self.config.batch, rng)
+        likelihood, kl = self._terms(rows, rng)
+        rebuilt, price = -likelihood.mean(), kl.mean()
+        (optimiser,) = self.optimisers_.values()
+        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimiser.zero_grad()
+        loss = rebuilt + self.config.beta * price
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.item(), "rebuilding": rebuilt.item(), "KL": price.item()}
+
+    def _terms(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """log p(row | z) for a code z drawn for each row, and KL(q(z | row) || N(0, 1)), both (N,) in nats."""
+        mean, log_var = self.modules_["encoder"](rows).chunk(2, dim=1)
+        log_var = log_var.clamp(max=20.0)  # rows unlike all others would give infinities
+        z = mean + (log_var / 2).exp() * torch.randn(mean.shape, generator=rng)
+        # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2
+        return self.log_likelihood(rows, z), 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(dim=1)
+
+    @torch.no_grad()
+    def elbo(self, table: Table, *, seed: Seed, codes: int = 8) -> Array:
+        """A lower bound of log p(row) in nats (N,), the mean over `codes` codes for each row: low where a row is odd.
+
+        Densities are those of the encoding's alphas. Raises `NotFitted`, `SchemaError` for other columns.
+        """
+        if not hasattr(self, "layout_"):
+            raise NotFitted("this Tvae has seen no data: fit it, or load one that was fitted")
+        if table.schema.names != self.layout_.schema.names:
+            raise SchemaError(f"the rows have the columns {table.schema.names}, not {self.layout_.schema.names}")
+        root = sequence(seed)
+        frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
+        rows, rng = self._encode(frame, np.random.default_rng(root)), torch_rng(root)
+        found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(codes))]
+        return np.asarray(torch.stack(found).mean(dim=0), dtype=float)
+
+    def log_likelihood(self, rows: Tensor, z: Tensor) -> Tensor:
+        """log p(row | z) in nats (N,) of encoded rows (N, width) given codes (N, latents)."""
+        out = self.modules_["decoder"](z)
+        alphas, log_sd = self._alphas(), self._log_sd()
+        away = (rows[:, alphas] - out[:, alphas]) / log_sd.exp()
+        # log N(x; m, s) = -((x - m) / s)^2 / 2 - log s - log sqrt(2 pi)
+        total = (-(away**2) / 2 - log_sd - 0.5 * np.log(2 * np.pi)).sum(dim=1)
+        for span in self.encoding_.spans:
+            if not span.is_alpha:
+                states = slice(span.start, span.start + span.width)
+                total = total - F.cross_entropy(out[:, states], rows[:, states].argmax(dim=1), reduction="none")
+        result: Tensor = total
+        return result
+
+    def _log_sd(self) -> Tensor:
+        spread = self.modules_["spread"]
+        assert isinstance(spread, Spread)
+        result: Tensor = spread.log_sd.clamp(LEAST_LOG_SD, MOST_LOG_SD)
+        return result
+
+    @torch.no_grad()
+    def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
+        rng, alphas = torch_rng(seed), self._alphas()
+        out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
+        drawn = one_hot_draws(out, self.encoding_.spans, rng)
+        drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)
+        return self.encoding_.decode(drawn.numpy())

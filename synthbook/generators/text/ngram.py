@@ -1,0 +1,214 @@
+"""What follows the last n - 1 characters? Count. The oldest language model (Shannon 1948), with three ways to smooth.
+
+A context that was seen rarely says little, so it is mixed with the one that is a character shorter:
+
+    add-one      p(c | h) = (count(hc) + 1) / (count(h) + V)                                        Laplace
+    witten-bell  p(c | h) = (count(hc) + T(h) p(c | h')) / (count(h) + T(h))                        Witten and Bell 1991
+    kneser-ney   p(c | h) = max(count(hc) - D, 0) / count(h) + D T(h) / count(h) p(c | h')          Kneser and Ney 1995
+
+h' is h without its first character, T(h) the number of different characters after h, and below the longest context
+Kneser and Ney count in how many different contexts a character was seen, not how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthbook.core import checkpoints
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.storage import Provenance
+from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Texts
+from synthbook.generators.base import NotFitted, check_count
+
+Codes = NDArray[np.int64]
+UNKNOWN, BEFORE = "\ufffd", "\n"  # what stands for other characters, and what comes before a text
+
+
+def parts_of(texts: Texts | Iterable[str], for_what: str) -> list[str]:
+    """The texts to learn from; a string is one. Raises `HoldoutError`, and `InvalidArgument` without a character."""
+    refuse_holdout(texts, for_what)
+    parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
+    if not any(parts):
+        raise InvalidArgument("texts", parts[:1], "at least one character")
+    return parts
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The characters, in the order of their codes; `UNKNOWN` is the last."""
+
+    characters: str
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Alphabet:
+        """All characters of these texts."""
+        return cls("".join(sorted({c for text in texts for c in text} | {BEFORE} - {UNKNOWN})) + UNKNOWN)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def codes(self, text: str) -> Codes:
+        """A number (len(text),) for each character."""
+        number = {c: k for k, c in enumerate(self.characters)}
+        return np.array([number.get(c, len(self) - 1) for c in text], dtype=np.int64)
+
+    def text(self, codes: Iterable[int]) -> str:
+        """The characters of codes."""
+        return "".join(self.characters[k] for k in codes)
+
+
+def unigram_entropy(text: str) -> float:
+    """Bits per character if nothing were known of a text but how often each character is: -sum p log2 p.
+
+    >>> unigram_entropy("abab")
+    1.0
+    """
+    if not text:
+        raise InvalidArgument("text", text, "at least one character")
+    _, counts = np.unique(list(text), return_counts=True)
+    p = counts / counts.sum()
+    return float(-(p * np.log2(p)).sum())
+
+
+# ── The n-gram model ──
+
+
+Seed = int | np.random.SeedSequence
+SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
+DISCOUNT = 0.75  # D
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """k-grams as numbers in base V (m,), sorted, and how often; their contexts (c,), how often, and what follows."""
+
+    grams: Codes
+    often: Codes
+    contexts: Codes
+    total: Codes
+    different: Codes
+
+    @classmethod
+    def of(cls, grams: Codes, often: Codes, base: int) -> Counts:
+        """From different k-grams, sorted, and their counts."""
+        contexts, first = np.unique(grams // base, return_index=True)
+        ends = np.append(first[1:], len(grams))
+        return cls(grams, often, contexts, np.add.reduceat(often, first), ends - first)
+
+
+class NGram:
+    """A model of characters given the `n` - 1 before. After `fit`: `alphabet_`, `counts_` for k = 1, ..., n."""
+
+    family = "text-ngram"
+
+    def __init__(self, n: int = 5, *, smoothing: str = "kneser-ney"):
+        if not isinstance(n, int) or not 1 <= n <= 8:
+            raise InvalidArgument("n", n, "a whole number from 1 to 8")
+        if smoothing not in SMOOTHINGS:
+            raise InvalidArgument("smoothing", smoothing, f"one of {', '.join(SMOOTHINGS)}")
+        self.n, self.smoothing = n, smoothing
+
+    def fit(self, texts: Texts | Iterable[str], *, seed: Seed = 0) -> Self:
+        """Count; `seed` is there for whoever fits several kinds of models, and changes nothing.
+
+        Raises `HoldoutError`, and `InvalidArgument` for texts without a character.
+        """
+        parts = parts_of(texts, "fitting an n-gram model")
+        self.alphabet_ = Alphabet.of(parts)
+        v, codes = len(self.alphabet_), [self._padded(part) for part in parts]
+        self.counts_: list[Counts] = []
+        for k in range(self.n, 0, -1):
+            if k < self.n and self.smoothing == "kneser-ney":
+                grams, often = np.unique(self.counts_[0].grams % v**k, return_counts=True)  # in how many contexts
+            else:
+                every = np.concatenate([self._grams(part, k) for part in codes])
+                grams, often = np.unique(every, return_counts=True)
+            self.counts_.insert(0, Counts.of(grams, often, v))
+        return self
+
+    def bits_per_character(self, text: str) -> float:
+        """Mean of -log2 p over the characters of a text."""
+        if not text:
+            raise InvalidArgument("text", text, "at least one character")
+        codes = self._padded(text)
+        contexts = self._grams(codes, self.n) // len(self.alphabet_)
+        return float(-np.log2(self.probability(contexts, codes[self.n - 1 :])).mean())
+
+    def probability(self, contexts: Codes, characters: Codes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """p(character | context) (N,) for contexts (N,), n - 1 characters each as a number in base V."""
+        if not hasattr(self, "counts_"):
+            raise NotFitted("this NGram has seen no text: fit it")
+        v = len(self.alphabet_)
+        p = np.full(len(characters), 1 / v)
+        for k, counts in enumerate(self.counts_, start=1):
+            context = contexts % v ** (k - 1)
+            seen = _looked_up(counts.grams, counts.often, context * v + characters)
+            total = _looked_up(counts.contexts, counts.total, context)
+            different = _looked_up(counts.contexts, counts.different, context)
+            if self.smoothing == "add-one":
+                p = (seen + 1) / (total + v)  # of the longest context, in the end
+            elif self.smoothing == "witten-bell":
+                p = np.where(total > 0, (seen + different * p) / np.maximum(total + different, 1), p)
+            else:
+                known = np.maximum(total, 1)
+                mixed = np.maximum(seen - DISCOUNT, 0) / known + DISCOUNT * different / known * p
+                p = np.where(total > 0, mixed, p)
+        return p
+
+    def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
+        """`n` characters that follow `prompt`, one after the other."""
+        check_count("n", n)
+        if not hasattr(self, "counts_"):
+            raise NotFitted("this NGram has seen no text: fit it")
+        rng, v = np.random.default_rng(seed), len(self.alphabet_)
+        drawn, every = list(self._padded(prompt)[-(self.n - 1) :] if self.n > 1 else []), np.arange(v)
+        before = len(drawn)
+        for _ in range(n):
+            context = 0
+            for code in drawn[len(drawn) - self.n + 1 :] if self.n > 1 else []:
+                context = context * v + int(code)
+            p = self.probability(np.full(v, context), every)
+            p[-1] = 0  # what stands for characters that were never seen is not written
+            drawn.append(int(rng.choice(v, p=p / p.sum())))
+        return self.alphabet_.text(drawn[before:])
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        if not hasattr(self, "counts_"):
+            raise NotFitted("this NGram has seen no text: there is nothing to save")
+        tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
+        card = {"n": self.n, "smoothing": self.smoothing, "alphabet": self.alphabet_.characters}
+        return checkpoints.save(folder, tensors, card, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(card["n"], smoothing=card["smoothing"])
+        model.alphabet_ = Alphabet(card["alphabet"])
+        names = list(Counts.__dataclass_fields__)
+        model.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(model.n)]
+        return model
+
+    def _padded(self, text: str) -> Codes:
+        return self.alphabet_.codes(BEFORE * (self.n - 1) + text)
+
+    def _grams(self, codes: Codes, k: int) -> Codes:
+        """The k-gram (N,) that ends at each character of a padded text."""
+        v, last = len(self.alphabet_), len(codes) - self.n + 1
+        gram = np.zeros(last, dtype=np.int64)
+        for i in range(self.n - k, self.n):
+            gram = gram * v + codes[i : i + last]
+        return gram
+
+
+def _looked_up(keys: Codes, values: Codes, wanted: Codes) -> Codes:
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], 0)

@@ -1,0 +1,194 @@
+"""A small transformer that guesses the next character: attention over all that came before, and nothing after.
+
+    attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V                  Vaswani et al., arXiv:1706.03762, eq. 1
+
+Fewer than a million parameters; it learns from random stretches of text, with the same loop as the other networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep, Parts
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.storage import Provenance, sha256
+from synthbook.core.types import Texts
+from synthbook.generators.base import NotFitted, check_count, configured
+from synthbook.generators.nets import initialise
+from synthbook.generators.text.ngram import BEFORE, Alphabet, parts_of
+from synthbook.generators.training import Look, Observer, Seed, set_rate, step_rng, train, warm_then_cosine
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Training `steps`, stretches in a `batch`, characters of `context`, and the size of the network."""
+
+    steps: int = 2_000
+    batch: int = 32
+    context: int = 96
+    learning_rate: float = 3e-3
+    width: int = 96
+    heads: int = 4
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        if min(asdict(self).values()) <= 0 or self.width % self.heads:
+            raise InvalidArgument("settings", asdict(self), "positive numbers, heads that divide the width")
+
+
+class Layer(nn.Module):
+    """Attention, then a small network for each place, each with a way around it."""
+
+    silent = ("mixed", "down")
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.asked, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, places, width) to the same."""
+        n, places, width = x.shape
+        q, k, v = self.asked(self.norm_1(x)).view(n, places, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (N, heads, places, width / heads)
+        x = x + self.mixed(seen.transpose(1, 2).reshape(n, places, width))
+        return x + self.down(F.gelu(self.up(self.norm_2(x))))  # type: ignore[no-any-return]
+
+
+class Net(nn.Module):
+    """Characters (N, places) to logits of the next (N, places, V)."""
+
+    silent = ("out",)
+
+    def __init__(self, characters: int, config: TransformerConfig):
+        super().__init__()
+        self.character = nn.Embedding(characters, config.width)
+        self.place = nn.Embedding(config.context, config.width)
+        self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
+        self.norm, self.out = nn.LayerNorm(config.width), nn.Linear(config.width, characters)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Logits after each place."""
+        x = self.character(codes) + self.place(torch.arange(codes.shape[1]))
+        for layer in self.layers:
+            x = layer(x)
+        result: Tensor = self.out(self.norm(x))
+        return result
+
+
+class Transformer:
+    """After `fit` or `load`: `alphabet_`, `net_`; after `fit` also `history_`, losses in nats."""
+
+    family = "text-transformer"
+
+    def __init__(self, **settings: Any):
+        self.config: TransformerConfig = configured(TransformerConfig, settings)
+
+    def fit(
+        self,
+        texts: Texts | Iterable[str],
+        *,
+        seed: Seed,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+        look: Look | None = None,
+    ) -> Self:
+        """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.
+
+        Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`.
+        """
+        parts = parts_of(texts, "training a transformer")
+        self.alphabet_ = Alphabet.of(parts)
+        codes = torch.from_numpy(self.alphabet_.codes(BEFORE.join(["", *parts])))
+        length = self.config.context + 1
+        if len(codes) < length:
+            raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context}")
+        self.net_ = Net(len(self.alphabet_), self.config)
+        initialise(self.net_, step_rng(seed, 0))
+        optimiser = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
+        total = self.config.steps if steps is None else steps
+
+        def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
+            first = torch.randint(len(codes) - length + 1, (self.config.batch, 1), generator=rng)
+            rows = codes[first + torch.arange(length)]
+            loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+            set_rate(optimiser, self.config.learning_rate * warm_then_cosine(k, total))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
+            optimiser.step()
+            return {"loss": loss.item()}
+
+        about = {"model": self.family, "config": asdict(self.config), "data": sha256(codes.numpy().tobytes())}
+        self.history_ = train(
+            Parts({"net": self.net_}, {"net": optimiser}),
+            step,
+            steps=total,
+            seed=seed,
+            described=about,
+            keep=keep,
+            observe=observe or (lambda step, steps, losses: None),
+            look=look,
+        )
+        return self
+
+    @torch.no_grad()
+    def bits_per_character(self, text: str) -> float:
+        """Mean of -log2 p over the characters of a text, which see at least half a context but at its start."""
+        net, alphabet = self._fitted()
+        if not text:
+            raise InvalidArgument("text", text, "at least one character")
+        codes, half = torch.from_numpy(alphabet.codes(BEFORE + text)), self.config.context // 2
+        total = 0.0
+        for first in range(0, len(codes) - 1, half):
+            start = max(first - half, 0)
+            window = codes[start : first + half + 1]
+            lost = F.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="none")
+            total += float(lost[first - start :].sum())
+        return total / math.log(2) / len(text)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
+        """`n` characters that follow `prompt`, one after the other."""
+        net, alphabet = self._fitted()
+        check_count("n", n)
+        rng, codes = step_rng(seed, 0), torch.from_numpy(alphabet.codes(BEFORE + prompt))
+        before = len(codes)
+        for _ in range(n):
+            odds = net(codes[None, -self.config.context :])[0, -1].softmax(dim=0)
+            odds[-1] = 0  # what stands for characters that were never seen is not written
+            codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
+        return alphabet.text(codes[before:].tolist())
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
+        net, alphabet = self._fitted()
+        config = {"config": asdict(self.config), "alphabet": alphabet.characters}
+        return checkpoints.save(folder, net.state_dict(), config, model=self.family, provenance=origin)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        tensors, card = checkpoints.load(folder, model=cls.family)
+        model = cls(**card["config"])
+        model.alphabet_ = Alphabet(card["alphabet"])
+        model.net_ = Net(len(model.alphabet_), model.config)
+        model.net_.load_state_dict(tensors)
+        return model
+
+    def _fitted(self) -> tuple[Net, Alphabet]:
+        if not hasattr(self, "net_"):
+            raise NotFitted("this Transformer has seen no text: fit it, or load one that was fitted")
+        return self.net_, self.alphabet_

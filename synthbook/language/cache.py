@@ -1,0 +1,192 @@
+"""Answers that were given once, kept in a file that people can read, and never asked for again.
+
+A line is either a prompt, `{"prompt": P, "model", "messages", "sampling"}`, or an answer to one, `{"key", "prompt": P,
+"index", "text", "finish", "tokens": [of the prompt, of the answer]}`; the key is `Ask.key`. Answers are written as they
+come: a run that was killed has all that it was given, but for the line that it was writing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from weakref import WeakValueDictionary
+
+from synthbook.core.errors import DataError, InvalidArgument, SynthbookError, describe
+from synthbook.core.storage import locked, sha256, strict_json
+from synthbook.language.messages import Answer, Ask
+from synthbook.language.records import cut_to_lines
+
+FIRST = b'{"prompt": "0000000000000000", "'  # how a file of answers begins, with other digits
+SEPARATORS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}  # which some programs take for newlines
+
+
+class NotRecorded(SynthbookError):
+    """A cache that is only read has no such answer."""
+
+
+class _Writer:
+    """The right to write a file. One process has it at a time, and gives it back when none of its caches needs it."""
+
+    def __init__(self, path: Path):
+        self.lock, self._held = Lock(), ExitStack()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(locked(path.with_name(f".{path.name}.writer"), f"{path} is being written"))
+
+
+_writers: WeakValueDictionary[Path, _Writer] = WeakValueDictionary()
+_choosing = Lock()
+
+
+def _writer(path: Path) -> _Writer:
+    with _choosing:
+        found = _writers.get(path.resolve())
+        if found is None:
+            found = _writers[path.resolve()] = _Writer(path)
+        return found
+
+
+class Replay:
+    """The answers of `model`, pinned by name or hash, in the file `path`; `read_only` for a committed one.
+
+    Safe for threads. One process writes at a time, and another one is refused with `Busy`; all may read meanwhile.
+    Raises `DataError` for a file of something else, `InvalidArgument` for the answers of another model.
+    """
+
+    def __init__(self, path: Path, *, model: str, read_only: bool = False):
+        self.path, self.model, self.read_only = Path(path), model, read_only
+        self._prompts: set[str] = set()
+        self._answers: dict[str, Answer] = {}
+        if read_only:
+            self._read()
+            return
+        self._writer = _writer(self.path)
+        with self._writer.lock:
+            self._read()
+            if self.path.exists():
+                cut_to_lines(self.path)  # not before it has proved to be ours
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, ask: Ask) -> Answer | None:
+        """The answer that was given to this question, else None."""
+        return self._answers.get(ask.key(self.model))
+
+    def put(self, ask: Ask, answer: Answer) -> Answer:
+        """Keep an answer, and return the one that is kept: if there is one already, that.
+
+        Raises `SynthbookError` where it cannot be written; what was kept before stays.
+        """
+        if self.read_only:
+            raise NotRecorded(f"{self.path} is only read: nothing is added to it")
+        key, prompt = ask.key(self.model), _prompt(ask, self.model)
+        with self._writer.lock:
+            if key in self._answers:
+                return self._answers[key]
+            text = "" if prompt["prompt"] in self._prompts else _line(prompt)
+            self._append((text + _line(_told(key, ask, answer, prompt["prompt"]))).encode())
+            self._prompts.add(prompt["prompt"])
+            self._answers[key] = Answer(
+                answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens, replayed=True
+            )
+        return answer
+
+    def _append(self, content: bytes) -> None:
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                whole = file.tell()
+                try:
+                    while content:
+                        content = content[file.write(content) :]
+                except OSError:
+                    file.truncate(whole)
+                    raise
+        except OSError as error:
+            kept = f"the {len(self):,} answers before are kept, and the same command goes on from there"
+            raise SynthbookError(f"{self.path} cannot take another answer ({describe(error)}): {kept}") from None
+
+    def _read(self) -> None:
+        for line in _lines(self.path):
+            if "messages" not in line:
+                text, finish, (asked, given) = line["text"], line["finish"], line["tokens"]
+                self._answers[line["key"]] = Answer(text, finish, asked, given, replayed=True)
+            elif line["model"] == self.model:
+                self._prompts.add(line["prompt"])
+            else:
+                accepted = f"{line['model']!r}, whose answers {self.path} holds, or another file"
+                raise InvalidArgument("model", self.model, accepted)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file, each a prompt, or an answer to one before it; one that is being written is not."""
+    if not path.exists():
+        return
+    prompts = set()
+    with path.open("rb") as file:
+        start = file.peek(1)[: len(FIRST)]
+        if not FIRST.startswith(start[:12] + re.sub(rb"[0-9a-f]", b"0", start[12:28]) + start[28:]):
+            raise DataError(f"{path} holds no answers: give the path of a new file, or of one that a Replay wrote")
+        for number, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(raw)
+            except (ValueError, RecursionError):
+                found = None
+            match found:
+                case {"prompt": str(name), "model": str(), "messages": list()}:
+                    prompts.add(name)
+                case {
+                    "key": str(),
+                    "prompt": str(name),
+                    "index": int(),
+                    "text": str(),
+                    "finish": str(),
+                    "tokens": [int(), int()],
+                } if name in prompts:
+                    pass
+                case _:
+                    wrong = "neither a prompt nor an answer to one before it"
+                    raise DataError(f"{path}, line {number}: {wrong}. Restore the file, or take this line out")
+            yield found
+
+
+def _prompt(ask: Ask, model: str) -> dict[str, Any]:
+    about = {"model": model, **ask.prompt}
+    return {"prompt": sha256(strict_json(about, sort_keys=True).encode())[:16], **about}
+
+
+def _told(key: str, ask: Ask, answer: Answer, prompt: str) -> dict[str, Any]:
+    return {
+        "key": key,
+        "prompt": prompt,
+        "index": ask.index,
+        "text": answer.text,
+        "finish": answer.finish,
+        "tokens": [answer.prompt_tokens, answer.completion_tokens],
+    }
+
+
+def _line(document: dict[str, Any]) -> str:
+    text = strict_json(document).translate(SEPARATORS)
+    return text.encode(errors="backslashreplace").decode() + "\n"  # JSON's way to write half of a surrogate pair
+
+
+def in_order(path: Path) -> Iterator[str]:
+    """The lines of a cache in an order that does not depend on who answered first: each prompt, then its answers."""
+    prompts: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in _lines(path):
+        if "messages" in line:
+            prompts[line["prompt"]] = line
+        else:
+            answers.setdefault(line["prompt"], {})[line["index"]] = line
+    for name in sorted(answers):
+        yield _line(prompts[name])
+        for index in sorted(answers[name]):
+            yield _line(answers[name][index])

@@ -1,0 +1,180 @@
+"""Is the code right? Run it on inputs whose answers are known, and compare here, where it cannot look.
+
+The verdict of an oracle: expected values were computed by something trusted. Asserts that a model wrote for its own
+code are something else, `self_test`: they say that the model agrees with itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.language.sandbox.runner import Failed, Outcome, Sandbox, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call and what it must return: the same type and value; floats within `rel_tol` where that is given."""
+
+    function: str
+    args: tuple[Any, ...]
+    expected: Any
+    rel_tol: float | None = None
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a returned value is right."""
+        return same(value, self.expected, self.rel_tol)
+
+
+@dataclass(frozen=True)
+class Property:
+    """One call and what must hold of its value, where no answer is known: `holds(value)` runs here, on plain data."""
+
+    function: str
+    args: tuple[Any, ...]
+    holds: Callable[[Any], bool]
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the property holds; a value that it cannot be asked of has it not."""
+        try:
+            return self.holds(value) is True
+        except Exception:  # of a type that the property did not think of
+            return False
+
+
+@dataclass(frozen=True)
+class Program:
+    """Code that somebody wrote, and the function in it that is asked for."""
+
+    id: str | int
+    function: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reason`: passed, wrong, error, timeout, memory, output_limit or denied, of the first case that failed.
+
+    `cases`: whether each passed; `by`: "oracle", or "self_test" where the model's own asserts were asked.
+    """
+
+    id: str | int
+    passed: bool
+    reason: str
+    isolation: str
+    seconds: float
+    peak_mib: float | None
+    cases: tuple[bool, ...] = ()
+    words: str = ""
+    by: str = "oracle"
+
+
+def same(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
+    """Whether two plain values are the same, types included: True is not 1, 1.0 is not 1, and NaN is nothing.
+
+    >>> same(True, 1), same([1, (2.0, 0.30000000000000004)], [1, (2.0, 0.3)], rel_tol=1e-9)
+    (False, True)
+    """
+    kind = type(expected)
+    if type(value) is not kind:
+        return False
+    if kind is float and rel_tol is not None:
+        return math.isclose(value, expected, rel_tol=rel_tol)
+    if kind in (list, tuple):
+        return len(value) == len(expected) and all(same(a, b, rel_tol) for a, b in zip(value, expected, strict=True))
+    if kind in (set, frozenset):
+        return same(sorted(value, key=_order), sorted(expected, key=_order), rel_tol)
+    if kind is dict:
+        one, two = (sorted(pairs.items(), key=lambda pair: _order(pair[0])) for pairs in (value, expected))
+        return same(one, two, rel_tol)
+    return bool(value == expected)
+
+
+def _order(value: Any) -> tuple[str, str]:
+    return type(value).__name__, repr(value)
+
+
+def cases_by(reference: Callable[..., Any], function: str, inputs: Iterable[tuple[Any, ...]]) -> list[Case]:
+    """Cases for hidden inputs, answered by a function that is trusted."""
+    return [Case(function, args, reference(*args)) for args in inputs]
+
+
+def execute(
+    programs: Iterable[Program], cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox
+) -> Iterator[Verdict]:
+    """A verdict for each program, in their order, on all cases of its function; programs are read as they are needed.
+
+    Raises `InvalidArgument` for a function without a case, `WeakIsolation`.
+    """
+
+    def task(program: Program) -> Task:
+        if not cases.get(program.function):
+            raise InvalidArgument("function", program.function, f"one that has a case: {', '.join(sorted(cases))}")
+        return Task(program.code, program.function, tuple(case.args for case in cases[program.function]))
+
+    kept, asked = tee(programs)
+    for program, outcome in zip(kept, sandbox.map(map(task, asked)), strict=True):
+        yield judged(program.id, outcome, cases[program.function])
+
+
+def judged(name: str | int, outcome: Outcome, cases: Sequence[Case | Property]) -> Verdict:
+    """The verdict on what came back."""
+    right = tuple(
+        not isinstance(value, Failed) and case.accepts(value) for value, case in zip(outcome.values, cases, strict=True)
+    )
+    reason, words = "passed", ""
+    if not all(right):
+        first = outcome.values[right.index(False)]
+        reason, words = (first.reason, first.words) if isinstance(first, Failed) else ("wrong", repr(first)[:200])
+    return Verdict(
+        name, all(right), reason, outcome.isolation, outcome.seconds, outcome.peak_mib, cases=right, words=words
+    )
+
+
+def evaluate(expressions: Iterable[str], sandbox: Sandbox) -> Iterator[Any]:
+    """The value of each expression, such as "17 * (3 + 4)", or `Failed`."""
+    return (outcome.values[0] for outcome in sandbox.map(Task(text.strip()) for text in expressions))
+
+
+def self_test(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iterator[Verdict]:
+    """Whether each program runs through the asserts that its own author wrote. No oracle: a model may err twice alike,
+    and code that wants to pass can end before its asserts are reached."""
+    kept, asked = tee(programs)
+    tasks = (Task(f"{program.code}\n{asserts}\n", "") for program, asserts in asked)
+    for (program, _), outcome in zip(kept, sandbox.map(tasks), strict=True):
+        (value,) = outcome.values
+        failed = isinstance(value, Failed)
+        reason = "passed" if not failed else "wrong" if value.words.startswith("AssertionError") else value.reason
+        yield Verdict(
+            program.id,
+            not failed,
+            reason,
+            outcome.isolation,
+            outcome.seconds,
+            outcome.peak_mib,
+            cases=(not failed,),
+            words=value.words if failed else "",
+            by="self_test",
+        )
+
+
+def plot_reasons(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
+    """How many programs of each verdict; those that are not `good` are hatched."""
+    from synthbook.core.plots import BLUE, VERMILLION, new_axis
+
+    ax = new_axis(ax, width=6.5, height=1.0 + 0.4 * len(reasons))
+    for y, (reason, count) in enumerate(reasons.items()):
+        passed = reason == good
+        ax.barh(y, count, color=BLUE if passed else VERMILLION, hatch="" if passed else "//", edgecolor="white")
+        ax.annotate(f" {count:,}", (count, y), va="center")
+    ax.set_yticks(range(len(reasons)), list(reasons))
+    ax.set(xlabel="programs", ylim=(len(reasons) - 0.5, -0.5))
+    ax.margins(x=0.12)
+    return ax

@@ -1,0 +1,138 @@
+"""A judge instead of an oracle: marks by a rubric, from one that errs, has a taste, and is now and then wildly wrong.
+
+    score = quality + s e + beta L          L: a trait that should not count, such as length; all standard normal
+    the best of k by score:  E[quality] = m_k / sqrt(1 + s^2 + beta^2),  E[L] = beta m_k / sqrt(1 + s^2 + beta^2)
+
+m_k is the expected largest of k standard normal numbers. With heavy-tailed errors (Student's t, 2 degrees of freedom)
+the best of many is the luckiest of many: quality falls in k (Goodhart's law).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.language.messages import Answer, Ask, Message, Sampling
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """What is marked, each from 1 to `levels`, and how much it weighs."""
+
+    weights: Mapping[str, float]
+    levels: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.weights or min(self.weights.values()) <= 0 or self.levels < 2:
+            raise InvalidArgument("weights", dict(self.weights), "positive weights, and at least 2 levels")
+
+    def score(self, marks: Mapping[str, int]) -> float:
+        """The weighted mean of marks as a share in [0, 1]. Raises `InvalidArgument` for marks of something else.
+
+        >>> Rubric({"correct": 3, "clear": 1}).score({"correct": 5, "clear": 1})
+        0.75
+        """
+        whole = all(type(mark) is int and 1 <= mark <= self.levels for mark in marks.values())
+        if marks.keys() != self.weights.keys() or not whole:
+            raise InvalidArgument("marks", dict(marks), f"{', '.join(self.weights)}, each from 1 to {self.levels}")
+        total = sum(self.weights[name] * (mark - 1) / (self.levels - 1) for name, mark in marks.items())
+        return total / sum(self.weights.values())
+
+
+@dataclass(frozen=True)
+class ScriptedJudge:
+    """Scores with error of size `noise`, `taste` for a trait, and tails of t with `tails` degrees of freedom."""
+
+    noise: float = 0.0
+    taste: float = 0.0
+    tails: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise < 0 or (self.tails is not None and self.tails <= 0):
+            raise InvalidArgument("noise, tails", (self.noise, self.tails), "no negative noise, positive tails")
+
+    def score(self, quality: Numbers, trait: Numbers, rng: np.random.Generator) -> Numbers:
+        """Scores of things of these qualities and traits, all of one shape."""
+        shape = quality.shape
+        error = rng.standard_normal(shape) if self.tails is None else rng.standard_t(self.tails, shape)
+        return quality + self.noise * error + self.taste * trait
+
+    def best_of(self, k: int, *, n: int, seed: int) -> tuple[Numbers, Numbers]:
+        """Quality and trait (n,) of what the judge likes best among k, n times."""
+        if k < 1 or n < 1:
+            raise InvalidArgument("k, n", (k, n), "at least 1")
+        rng = np.random.default_rng(seed)
+        quality, trait = rng.standard_normal((2, n, k))
+        best = self.score(quality, trait, rng).argmax(axis=1)[:, None]
+        return np.take_along_axis(quality, best, 1)[:, 0], np.take_along_axis(trait, best, 1)[:, 0]
+
+    def expected(self, k: int) -> tuple[float, float]:
+        """E[quality] and E[trait] of the best of k; for normal errors only."""
+        if self.tails is not None:
+            raise InvalidArgument("tails", self.tails, "None: with heavy tails there is no such formula")
+        share = expected_largest(k) / np.sqrt(1 + self.noise**2 + self.taste**2)
+        return float(share), float(self.taste * share)
+
+
+def expected_largest(k: int) -> float:
+    """m_k, the expected largest of k standard normal numbers: the integral of x k phi(x) Phi(x)^(k-1).
+
+    >>> round(expected_largest(4), 4)
+    1.0294
+    """
+    from scipy.integrate import quad
+    from scipy.stats import norm
+
+    if k < 1:
+        raise InvalidArgument("k", k, "at least 1")
+    value, _ = quad(lambda x: x * k * norm.pdf(x) * norm.cdf(x) ** (k - 1), -12, 12, epsabs=1e-10)
+    return float(value)
+
+
+# ── a real model as a judge ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, and two answers of which the first is the better one."""
+
+    question: str
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Shares of what a judge chose: the better answer, the one that stood first, the same one in both orders."""
+
+    n: int
+    better: float
+    first: float
+    same: float
+
+
+def pair_asks(pairs: Iterable[Pair]) -> Iterator[Ask]:
+    """Two questions for each pair, which answer is the better one: the better one stands first, then second."""
+    sampling = Sampling(temperature=0.0, max_tokens=8, schema={"type": "string", "enum": ["A", "B"]})
+    for pair in pairs:
+        for a, b in ((pair.better, pair.worse), (pair.worse, pair.better)):
+            text = f"Question: {pair.question}\nAnswer A: {a}\nAnswer B: {b}\nWhich answer is better, A or B?"
+            yield Ask((Message("user", text),), sampling)
+
+
+def preferences(answers: Sequence[Answer]) -> Preferences:
+    """What the answers to `pair_asks` say of the judge; whoever names neither A nor B has chosen neither."""
+    chose = [answer.text.strip().strip('"') for answer in answers]
+    if not chose or len(chose) % 2:
+        raise InvalidArgument("answers", len(chose), "two for each pair, at least one pair")
+    shown = list(zip(chose[::2], chose[1::2], strict=True))
+    better = np.mean([[one == "A", two == "B"] for one, two in shown])
+    first = np.mean([[one == "A", two == "A"] for one, two in shown])
+    same = np.mean([{one, two} == {"A", "B"} for one, two in shown])
+    return Preferences(len(shown), float(better), float(first), float(same))

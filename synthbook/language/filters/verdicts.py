@@ -1,0 +1,167 @@
+"""Programs and cases from JSONL files, verdicts back: what `synthbook verify` does.
+
+Verdicts are kept beside their target as they are made. A run that was stopped goes on after the last whole one, if the
+files and the limits are still the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice, tee
+from pathlib import Path
+from typing import Any
+
+from synthbook.core.errors import DataError, InvalidArgument
+from synthbook.core.storage import Provenance, atomic_write, sha256, sha256_file, write_described
+from synthbook.language.filters.execution import Case, Program, Verdict, execute
+from synthbook.language.records import cut_to_lines, read_lines
+from synthbook.language.sandbox.child import decode
+from synthbook.language.sandbox.runner import Limits, Sandbox
+
+COLUMNS = ("id", "passed", "reason", "isolation", "seconds", "peak_mib")
+SHOWN = 50  # failures in a report
+
+
+def read_cases(path: Path) -> dict[str, list[Case]]:
+    """Cases by function. Raises `DataError`, which names the line."""
+    found: dict[str, list[Case]] = {}
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        if not {"function", "args", "expected"} <= line.keys() <= {"function", "args", "expected", "rel_tol"}:
+            raise DataError(f"{where}: keys {sorted(line)}; function, args and expected are needed, rel_tol is allowed")
+        tolerance = line.get("rel_tol")
+        if not isinstance(line["function"], str) or not isinstance(line["args"], list):
+            raise DataError(f"{where}: function is a name and args a list of arguments")
+        if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < 1):
+            raise DataError(f"{where}: rel_tol = {tolerance!r}; a number from 0 to 1 is accepted")
+        try:
+            args, expected = tuple(decode(line["args"])), decode(line["expected"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: a value with a tag that is not known ({error})") from None
+        found.setdefault(line["function"], []).append(Case(line["function"], args, expected, tolerance))
+    if not found:
+        raise DataError(f"{path} holds no case")
+    return found
+
+
+def read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]:
+    """Programs, one after the other. Raises `DataError` for a line that is none, or whose function has no case."""
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        if line.keys() != {"id", "function", "code"}:
+            raise DataError(f"{where}: keys {sorted(line)}; id, function and code are expected")
+        if not isinstance(line["function"], str) or not isinstance(line["code"], str):
+            raise DataError(f"{where}: function and code are text")
+        if not isinstance(line["id"], str | int) or isinstance(line["id"], bool):
+            raise DataError(f"{where}: id = {line['id']!r}; text or a whole number is expected")
+        if line["function"] not in cases:
+            raise DataError(f"{where}: no case for the function {line['function']!r}; there are {', '.join(cases)}")
+        yield Program(line["id"], line["function"], line["code"])
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many programs, of which kinds, and the first failures: lines with `function` and `words` as well."""
+
+    n: int
+    reasons: dict[str, int]
+    isolation: str
+    failures: list[dict[str, Any]]
+
+
+def verify_files(
+    records: Path,
+    cases: Path,
+    out: Path,
+    origin: Provenance,
+    *,
+    limits: Limits,
+    jobs: int | None = None,
+    allow_weak: bool = False,
+    resume: bool = False,
+    observe: Callable[[int, int], None] = lambda done, n: None,
+) -> Summary:
+    """Judge every program of a file on the cases of its function; write a verdict for each, in their order.
+
+    Both files are read through before anything runs. Raises `DataError`, `InvalidArgument`, `WeakIsolation`.
+    """
+    known = read_cases(cases)
+    n = sum(1 for _ in read_programs(records, known))
+    if not n:
+        raise DataError(f"{records} holds no program")
+    told = {"records": sha256_file(records), "cases": sha256_file(cases), "limits": asdict(limits)}
+    partial = out.with_name(out.name + ".partial")
+    done = _begin(partial, sha256(json.dumps(told).encode()), resume)
+    rest, asked = tee(islice(read_programs(records, known), done, None))
+    with Sandbox(limits, jobs=jobs, allow_weak=allow_weak) as sandbox, partial.open("a", encoding="utf-8") as file:
+        judged = zip(asked, execute(rest, known, sandbox), strict=True)
+        for k, (program, verdict) in enumerate(judged, start=done + 1):
+            line = _line(verdict) | {"function": program.function, "words": verdict.words}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            observe(k, n)
+    write_described(out, (json.dumps({name: line[name] for name in COLUMNS}) + "\n" for line in _kept(partial)), origin)
+    reasons = Counter(line["reason"] for line in _kept(partial))
+    weak = any(line["isolation"] != "os" for line in _kept(partial))
+    failures = list(islice((line for line in _kept(partial) if not line["passed"]), SHOWN))
+    partial.unlink()
+    return Summary(n, dict(reasons.most_common()), "limits-only" if weak else "os", failures)
+
+
+def _line(verdict: Verdict) -> dict[str, Any]:
+    line = {name: getattr(verdict, name) for name in COLUMNS}
+    line["seconds"] = round(verdict.seconds, 4)
+    line["peak_mib"] = None if verdict.peak_mib is None else round(verdict.peak_mib, 1)
+    return line
+
+
+def _kept(partial: Path) -> Iterator[dict[str, Any]]:
+    """The verdicts that were kept, after the line that names their task."""
+    return (line for _, line in islice(read_lines(partial), 1, None))
+
+
+def _begin(partial: Path, task: str, resume: bool) -> int:
+    """How many verdicts a run before this one kept; where there is none, a new file that names the task."""
+    if partial.exists():
+        cut_to_lines(partial)
+        found = [line for _, line in islice(read_lines(partial), 2)]
+        if len(found) == 2:
+            if not resume:
+                raise InvalidArgument(
+                    "out", str(partial), "another file, --resume to go on, or remove it to begin again"
+                )
+            if found[0].get("task") != task:
+                raise InvalidArgument("resume", str(partial), "the run that was begun: other files or limits now")
+            return sum(1 for _ in _kept(partial))
+    atomic_write(partial, json.dumps({"task": task}) + "\n")
+    return 0
+
+
+def page(summary: Summary, title: str) -> str:
+    """A report: how many of which kind, and the first failures; what the programs said is escaped."""
+    from html import escape
+
+    from synthbook.core.html import document, image, table
+    from synthbook.language.filters.execution import plot_reasons
+
+    share = summary.reasons.get("passed", 0) / summary.n
+    rows = [
+        [escape(str(v["id"])), escape(v["function"]), v["reason"], f"{v['seconds']:.2f}", escape(v["words"])]
+        for v in summary.failures
+    ]
+    alt = ", ".join(f"{reason} {count:,}" for reason, count in summary.reasons.items())
+    kept = "confined by the operating system" if summary.isolation == "os" else "NOT confined: limits only"
+    return document(
+        title,
+        [
+            f"<h1>{escape(title)}</h1>",
+            f"<p><strong>{summary.reasons.get('passed', 0):,} of {summary.n:,} programs passed ({share:.1%}).</strong>",
+            f"Each ran in a process of its own, {kept}.</p>",
+            image(plot_reasons(summary.reasons).figure, alt),
+            "<p>The first failures, with the words of the program or the value that it returned:</p>" if rows else "",
+            table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
+        ],
+    )

@@ -1,0 +1,124 @@
+"""What is asked of a language model, and what it answers: the two ends of every engine, whoever the model is.
+
+A model is any function from questions to answers, in their order: `Client.ask` of a real one, or a scripted stand-in
+whose errors are known. What an answer says is data, whatever it says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.storage import sha256, strict_json
+
+ROLES = ("system", "user", "assistant")
+HALVES = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no character, and not to be written as UTF-8
+
+_MARK = re.compile(
+    r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|SYS|im_start|im_end|start_of_turn|end_of_turn)>)|\[(?=/?INST\])"
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        said = self.content if isinstance(self.content, str) else None
+        if self.role not in ROLES or said is None or HALVES.search(said):
+            given = (self.role, said[:60] if said is not None else self.content)
+            raise InvalidArgument("message", given, f"text of whole characters, said by one of {', '.join(ROLES)}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn: at most `max_tokens`, until one of `stop`, of this JSON `schema` where one is given.
+
+    The server is given a seed that `seed` and the number of the sample fix.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < inf or not 0 < self.top_p <= 1:
+            given = (self.temperature, self.top_p)
+            raise InvalidArgument(
+                "temperature, top_p", given, "a temperature of at least 0, a top_p above 0, at most 1"
+            )
+        if not (isinstance(self.max_tokens, int) and 1 <= self.max_tokens <= 100_000):
+            raise InvalidArgument("max_tokens", self.max_tokens, "a whole number from 1 to 100,000")
+        stop: Any = self.stop
+        if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+            raise InvalidArgument("stop", stop, 'texts that are not empty, such as ("\\n",)')
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The `index`-th sample of an answer to a conversation."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    index: int = 0
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        """Messages and sampling as plain JSON: all but the number of the sample."""
+        return {"messages": [asdict(message) for message in self.messages], "sampling": asdict(self.sampling)}
+
+    def key(self, model: str) -> str:
+        """SHA-256 of the pinned model, messages, parameters, seed and number: what makes it the same question."""
+        return sha256(strict_json([model, self.prompt, self.index], sort_keys=True).encode())
+
+    @property
+    def seed(self) -> int:
+        """What the server is given, different for each sample: 31 bits."""
+        return int(sha256(f"{self.sampling.seed} {self.index}".encode())[:8], 16) & 0x7FFFFFFF
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `finish`: "stop", or "length" where `max_tokens` cut it; `replayed`: it was in the cache."""
+
+    text: str
+    finish: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    replayed: bool = False
+
+
+Model = Callable[[Iterable[Ask]], Iterator[Answer]]  # an answer for each question, in their order
+
+
+def user(text: str, **sampling: Any) -> Ask:
+    """One question of one turn."""
+    return Ask((Message("user", text),), Sampling(**sampling))
+
+
+def scripted(answer: Callable[[Ask], str]) -> Model:
+    """A stand-in for a model: a function that is asked in its place.
+
+    >>> next(scripted(lambda ask: ask.messages[-1].content.upper())([user("hello")])).text
+    'HELLO'
+    """
+    return lambda asks: (Answer(answer(ask)) for ask in asks)
+
+
+def unmarked(text: str) -> str:
+    """A text in which no mark of a chat template is whole.
+
+    >>> unmarked("bye<|im_end|> [INST] 1 < 2")
+    'bye< |im_end|> [ INST] 1 < 2'
+    """
+    return _MARK.sub(lambda found: f"{found[0]} ", text)

@@ -1,0 +1,1 @@
+"""Untrusted programs, run in a process that can only compute."""

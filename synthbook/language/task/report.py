@@ -1,0 +1,242 @@
+"""A page about a run: what was asked, what became of the answers, what it cost, and some of both kinds to read.
+
+Whatever a model or a file of somebody's said is shown as text: escaped, and with its control characters spelt out.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from typing import TYPE_CHECKING
+
+from matplotlib.ticker import MaxNLocator
+
+from synthbook.core.html import document, image, table
+from synthbook.core.plots import BLUE, new_axis, new_figure
+from synthbook.language.pipeline import Entry, plot_flow
+from synthbook.language.task.config import Task
+from synthbook.language.task.runner import ENOUGH, Made, value
+from synthbook.language.task.template import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = 10  # records of each kind
+LONGEST = 600  # characters of a text
+BARS = 12  # categories in a figure
+CHARTS = 6  # names that are counted
+BOX = "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate"
+
+
+def page(task: Task, made: Made, model: str) -> str:
+    """The whole page, as HTML."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a font that lacks a letter draws a box
+        return _page(task, made, model)
+
+
+def _page(task: Task, made: Made, model: str) -> str:
+    title = f"{task.name}: {len(made.kept):,} of {made.n:,} records"
+    lengths, counts = [len(record.response) for record in made.kept], counted(task, made)
+    drawn = [image(plot_kept(lengths, counts), kept_alt(lengths, counts))] if lengths else []
+    return document(
+        title,
+        [
+            f"<h1>{_text(title)}</h1>",
+            f"<p><strong>{_sentence(task, made, model)}</strong></p>",
+            f"<p>It ended before there were enough: {_text(made.why)}.</p>" if made.why else "",
+            "<h2>What was asked</h2>",
+            *_asked(task),
+            "<h2>What became of the answers</h2>",
+            image(plot_flow(_plain(made.ledger)).figure, flow_alt(made.ledger)),
+            table(["stage", "came", "stayed", "dropped because"], map(_row, _telling(made.ledger))),
+            "<h2>What was kept</h2>",
+            "<p>Filters see form and repetition. Whether an answer is true or a label deserved, a reader sees.</p>",
+            *drawn,
+            *_kept(made),
+            "<h2>What was dropped</h2>",
+            *_dropped(made),
+        ],
+    )
+
+
+def _text(text: str) -> str:
+    return escape(visible(text if len(text) <= LONGEST else text[:LONGEST] + " ..."))
+
+
+def _box(text: str) -> str:
+    return f'<div style="{BOX}">{_text(text)}</div>'
+
+
+def _sentence(task: Task, made: Made, model: str) -> str:
+    asked, (paid, given) = len(made.answers), made.tokens
+    said = (
+        f"{_text(model)} was asked {asked:,} times; {sum(made.passed):,} answers passed all filters ({made.share:.1%})"
+    )
+    said += f" and {len(made.kept):,} are kept. Questions had {paid:,} tokens, answers {given:,}"
+    prices = task.chosen.prices
+    return said + ("." if prices is None else f", which cost {made.cost(prices):,.4f} in the currency of the prices.")
+
+
+def _asked(task: Task) -> list[str]:
+    found = [
+        f"<p>{name}:</p>{_box(one.source)}"
+        for name, one in {"System": task.system, "Prompt": task.prompt}.items()
+        if one
+    ]
+    for group in task.values:
+        rows = [" and ".join(row.values()) for row in group]
+        found.append(
+            f"<p>{len(group):,} values of {_text(' and '.join(group[0]))} in turn: {_text(', '.join(rows))}</p>"
+        )
+    if task.examples is not None:
+        shown, many = task.examples.per_prompt, len(task.examples.rows)
+        found.append(
+            f"<p>Each question shows {shown} of the {many:,} examples in {_text(task.examples.path.name)}.</p>"
+        )
+    if task.form is not None:
+        found.append(table(["field", "holds"], ([_text(one.name), _text(one.words)] for one in task.form.fields)))
+    drawn = task.sampling
+    found.append(
+        f"<p>Temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens.</p>"
+    )
+    return found
+
+
+# ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _telling(ledger: Sequence[Entry]) -> list[Entry]:
+    """Without the stage that only counts, where it dropped nothing."""
+    return [one for one in ledger if one.stage != ENOUGH or one.reasons]
+
+
+def _row(entry: Entry) -> list[str]:
+    reasons = "; ".join(f"{reason}: {count:,}" for reason, count in entry.reasons.most_common(SHOWN))
+    more = f"; {len(entry.reasons) - SHOWN:,} other reasons" if len(entry.reasons) > SHOWN else ""
+    return [_text(entry.stage), f"{entry.came:,}", f"{entry.stayed:,}", _text(reasons + more)]
+
+
+def flow_alt(ledger: Sequence[Entry]) -> str:
+    """The figure in words."""
+    steps = (f"{one.stage}: {one.came:,} came, {one.stayed:,} stayed" for one in _telling(ledger))
+    return visible(f"A stream of answers that narrows from stage to stage. {'; '.join(steps)}.")
+
+
+def _plain(ledger: Sequence[Entry]) -> list[Entry]:
+    """The same with reasons that fit into the figure."""
+    some = _telling(ledger)
+    found = [replace(one, reasons=Counter[str]()) for one in some]
+    for one, new in zip(some, found, strict=True):
+        for why, count in one.reasons.items():
+            new.reasons[f"{_label(why, 22)}:"] += count
+    return found
+
+
+def _label(text: str, width: int) -> str:
+    """Words for a figure: on few lines, and never read as a formula."""
+    short = textwrap.shorten(visible(" ".join(text.split())), 3 * width, placeholder=" ...")
+    return textwrap.fill(short, width).replace("$", r"\$")
+
+
+# ── kept and dropped ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def counted(task: Task, made: Made) -> dict[str, Counter[str]]:
+    """How often each category was kept, by name of the field or placeholder, in the order in which it was declared."""
+    names = [name for group in task.values for name in group[0]]
+    names += [] if task.form is None else [one.name for one in task.form.fields if one.type != "text"]
+    found: dict[str, Counter[str]] = {}
+    for name in [*names, *filter(None, (task.filters.label, task.filters.balance))]:
+        if (known := task.categories(name)) is not None and name not in found:
+            found[name] = Counter(dict.fromkeys(known, 0))
+            found[name].update(value(record, name) for record in made.kept)
+    return found
+
+
+def plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Figure:
+    """Lengths of the texts, and a chart of the categories of each name."""
+    some = dict(list(counts.items())[:CHARTS])
+    rows = -(-(1 + len(some)) // 2)
+    figure, axes = new_figure(rows, 2 if some else 1, width=9.0, height=0.6 + 2.8 * rows)
+    plot_lengths(lengths, axes[0])
+    for ax, (name, count) in zip(axes[1:], some.items(), strict=False):
+        plot_counts(count, name, ax)
+    for ax in axes[1 + len(some) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def plot_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Axes:
+    """A histogram."""
+    ax = new_axis(ax)
+    ax.hist(lengths, bins=min(20, max(5, len(set(lengths)))), color=BLUE, edgecolor="white")
+    ax.set(xlabel="characters of text", ylabel="records")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def plot_counts(count: Counter[str], name: str, ax: Axes | None = None) -> Axes:
+    """Bars from the top, with their numbers beside them."""
+    ax = new_axis(ax)
+    some = _bars(count)
+    bars = ax.barh(range(len(some)), [k for _, k in some], color=BLUE)
+    ax.bar_label(bars, padding=3, fmt="{:,.0f}")
+    ax.set_yticks(range(len(some)), [_label(one, 18) for one, _ in some])
+    ax.set(xlabel="records", title=_label(name, 30))
+    ax.margins(x=0.15)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.invert_yaxis()
+    ax.grid(False)
+    return ax
+
+
+def _bars(count: Counter[str]) -> list[tuple[str, int]]:
+    """As they come, or the most frequent ones where they are many."""
+    if len(count) <= BARS:
+        return list(count.items())
+    common = count.most_common()
+    rest = common[BARS - 1 :]
+    return [*common[: BARS - 1], (f"{len(rest):,} others", sum(k for _, k in rest))]
+
+
+def kept_alt(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> str:
+    """The figures in words."""
+    said = [f"Texts have {min(lengths):,} to {max(lengths):,} characters"]
+    for name, count in list(counts.items())[:CHARTS]:
+        said.append(f"{name}: " + ", ".join(f"{one} {k:,}" for one, k in _bars(count)))
+    return visible(". ".join(said) + ".")
+
+
+def _kept(made: Made) -> list[str]:
+    if not made.kept:
+        return ["<p>Nothing.</p>"]
+    step = max(len(made.kept) // SHOWN, 1)
+    rows = []
+    for record in made.kept[::step][:SHOWN]:
+        fields = {**record.provenance["values"], **record.provenance["fields"]}
+        rows.append([record.id, _items(fields)])
+    return [f"<p>{len(rows)} of {len(made.kept):,}:</p>", table(["number", "record"], rows)]
+
+
+def _items(fields: Mapping[str, object]) -> str:
+    return "".join(_box(f"{name}: {said}") for name, said in fields.items())
+
+
+def _dropped(made: Made) -> Iterable[str]:
+    """The first of each reason, then the second of each, and so on."""
+    if not made.dropped:
+        return ["<p>Nothing.</p>"]
+    seen: Counter[tuple[str, str]] = Counter()
+    order = []
+    for drop in made.dropped:
+        seen[drop.stage, drop.reason] += 1
+        order.append((seen[drop.stage, drop.reason], drop))
+    chosen = [drop for _, drop in sorted(order, key=lambda pair: (pair[0], pair[1].record.id))[:SHOWN]]
+    rows = [[d.record.id, _text(d.stage), _text(d.reason), _box(made.answers[int(d.record.id)].text)] for d in chosen]
+    return [f"<p>{len(rows)} of {len(made.dropped):,}:</p>", table(["number", "stage", "reason", "answer"], rows)]

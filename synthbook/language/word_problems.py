@@ -1,0 +1,336 @@
+"""Word problems whose answers are known, answered by a scripted teacher that errs in two ways.
+
+A slip is arithmetic gone wrong, "7 + 8 = 16": whoever runs the left side finds it. A misreading is a right sum of the
+wrong kind, "7 - 8 = -1" where something was bought: it runs, it is consistent, and it is wrong. Execution checks what
+was computed, not what was asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthbook.core.errors import InvalidArgument
+from synthbook.language.coding_problems import SKILLS, Seed, cases
+from synthbook.language.filters.execution import Case, Program, evaluate, execute
+from synthbook.language.messages import Ask, Message, Sampling
+from synthbook.language.pipeline import BATCH, Stage, Told
+from synthbook.language.records import Record, batches
+from synthbook.language.sandbox.runner import Sandbox
+
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {  # operator, and ways to say it
+    "more": (
+        "+",
+        (
+            "There are {a} pears on the table and {b} more in the bag. How many pears are there?",
+            "A shelf holds {a} books, and {b} more arrive. How many books does it hold?",
+            "{a} birds sit on a roof and {b} more join them. How many birds sit there?",
+        ),
+    ),
+    "fewer": (
+        "-",
+        (
+            "Of {a} candles, {b} burn down. How many are left?",
+            "A shop had {a} lamps and sold {b}. How many lamps are left?",
+            "{a} guests came and {b} went home. How many are left?",
+        ),
+    ),
+    "each": (
+        "*",
+        (
+            "There are {a} boxes with {b} eggs in each. How many eggs are there?",
+            "{a} children hold {b} balloons each. How many balloons are there?",
+            "Each of {a} rows has {b} seats. How many seats are there?",
+        ),
+    ),
+}
+HIGHEST = 10  # numbers in a problem are 0, ..., 9
+HARD = "each"
+SHORT = re.compile(r"\s*(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)\s*")
+
+
+@dataclass(frozen=True)
+class ProblemTeacher:
+    """Answers as "7 + 8 = 15". `slip` and `misread`: shares of its answers; `hard`: slips in "each" problems, instead.
+
+    `easy`: how many times as often it asks "more" as "each"; `repeats`: share of records that repeat an earlier one.
+    """
+
+    slip: float = 0.3
+    misread: float = 0.05
+    hard: float = 0.6
+    easy: float = 4.0
+    repeats: float = 0.3
+
+    def __post_init__(self) -> None:
+        shares = (self.slip, self.misread, self.hard, self.repeats)
+        if not all(0 <= share < 1 for share in shares) or self.easy <= 0:
+            raise InvalidArgument("shares", shares, "shares of at least 0 and below 1, and a positive `easy`")
+
+    def records(self, n: int, *, seed: Seed) -> Iterator[Record]:
+        """n records; `provenance` tells `right`, `slip`, `misread`."""
+        rng = np.random.default_rng(seed)
+        weights = np.array([self.easy, np.sqrt(self.easy), 1.0])
+        made: list[Record] = []
+        for k in range(n):
+            if made and rng.random() < self.repeats:
+                first = made[int(rng.integers(len(made)))]
+                yield Record(f"{k:06d}", first.prompt, first.response, first.label, first.provenance)
+                continue
+            kind = str(rng.choice(list(KINDS), p=weights / weights.sum()))
+            record = self._answer(f"{k:06d}", kind, rng)
+            made.append(record)
+            yield record
+
+    def _answer(self, name: str, kind: str, rng: np.random.Generator) -> Record:
+        operator, sayings = KINDS[kind]
+        a, b = (int(x) for x in rng.integers(0, HIGHEST, 2))
+        prompt = sayings[int(rng.integers(len(sayings)))].format(a=a, b=b)
+        misread, slip = (
+            bool(rng.random() < self.misread),
+            bool(rng.random() < (self.hard if kind == HARD else self.slip)),
+        )
+        if misread:
+            operator = str(rng.choice([other for other, _ in KINDS.values() if other != operator]))
+        answer = computed(a, operator, b) + (int(rng.choice([-10, -2, -1, 1, 2, 10])) if slip else 0)
+        right = answer == computed(a, KINDS[kind][0], b)  # two errors may cancel
+        told = {"teacher": "planted", "right": right, "slip": slip, "misread": misread}
+        return Record(name, prompt, f"{a} {operator} {b} = {answer}", kind, told)
+
+
+def computed(a: int, operator: str, b: int) -> int:
+    """a + b, a - b or a * b."""
+    return {"+": a + b, "-": a - b, "*": a * b}[operator]
+
+
+def runs(sandbox: Sandbox) -> Stage:
+    """Keeps answers whose left side, run in the sandbox, gives the right side."""
+
+    return lambda records: (told for some in batches(records, BATCH) for told in _run(some, sandbox))
+
+
+def _run(records: Sequence[Record], sandbox: Sandbox) -> Iterator[Told]:
+    sides = [record.response.rpartition("=")[::2] for record in records]
+    values = evaluate((left for left, _ in sides), sandbox)
+    for record, (_, right), value in zip(records, sides, values, strict=True):
+        holds = type(value) is int and right.strip() == str(value)
+        yield record.told("runs", holds), None if holds else "does not compute"
+
+
+# ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Student:
+    """A nearest neighbour: it answers as the most similar problem that it was taught, of the same kind."""
+
+    taught: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # (n, 3): kind, a, b; (n,): answers
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Student:
+        """Taught by these records; an answer that is no number teaches nothing."""
+        rows = []
+        for record in records:
+            numbers = [int(x) for x in re.findall(r"\d+", record.prompt)]
+            if (found := SHORT.fullmatch(record.response)) and len(numbers) == 2:
+                rows.append((list(KINDS).index(record.label), *numbers, int(found[4])))
+        if not rows:
+            raise InvalidArgument("records", len(records), "at least one answer such as 7 + 8 = 15")
+        table = np.array(rows)
+        return cls((table[:, :3], table[:, 3]))
+
+    def answers(self, problems: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An answer (N,) to each problem (N, 3): the most frequent among the nearest, of equals the lowest."""
+        seen, given = self.taught
+        out = np.empty(len(problems), dtype=np.int64)
+        for i, problem in enumerate(problems):
+            far = np.abs(seen - problem) @ np.array([1_000, 1, 1])
+            near = given[far == far.min()]
+            values, counts = np.unique(near, return_counts=True)
+            out[i] = values[counts.argmax()]
+        return out
+
+    def accuracy(self) -> dict[str, float]:
+        """Share of right answers to all problems there are: of each kind, and their mean."""
+        grid = np.array([(a, b) for a in range(HIGHEST) for b in range(HIGHEST)])
+        found = {}
+        for k, (kind, (operator, _)) in enumerate(KINDS.items()):
+            problems = np.column_stack([np.full(len(grid), k), grid])
+            truth = np.array([computed(int(a), operator, int(b)) for a, b in grid])
+            found[kind] = float((self.answers(problems) == truth).mean())
+        return found | {"all": float(np.mean(list(found.values())))}
+
+
+# ── Problems for a real model ──
+# An answer is kept when it is right on visible cases, and scored on hidden ones, which are others. A sum such as "6 * 8
+# = 48" is lifted for that: with the numbers of its problem taken out it is a program, `a * b`, that must also give the
+# known answers to the same sentence with two other pairs of numbers. A sum of the wrong kind runs, and fails there.
+
+
+SHOWN_SUMS = (  # other sentences than those of the problems
+    ("A bus carries 6 people and 2 more get on. How many people are on the bus?", "6 + 2 = 8"),
+    ("There are 5 bags with 3 apples in each. How many apples are there?", "5 * 3 = 15"),
+    ("Of 8 eggs, 3 break. How many are left?", "8 - 3 = 5"),
+    ("A pond has 7 ducks and 6 more land. How many ducks are there?", "7 + 6 = 13"),
+    ("4 dogs have 4 legs each. How many legs are there?", "4 * 4 = 16"),
+    ("A tree had 9 apples and 5 fell. How many are left?", "9 - 5 = 4"),
+)
+SHOWN_FUNCTIONS = (
+    ("Write a Python function double that returns twice a number.", "def double(x):\n    return 2 * x"),
+    (
+        "Write a Python function first_word that returns the first word of a text.",
+        "def first_word(text):\n    return text.split()[0]",
+    ),
+)
+VISIBLE = ((7, 2), (5, 4))  # the pairs whose answers are known for each sentence; they are never asked
+HELD_OUT = 5  # one pair of numbers in so many is kept from every question, for a student's test
+VISIBLE_CASES, HIDDEN_CASES = 20, 40  # of each function
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sentence with places for two numbers, its kind, and the numbers."""
+
+    kind: str
+    sentence: str
+    a: int
+    b: int
+
+    @property
+    def text(self) -> str:
+        """As it is asked."""
+        return self.sentence.format(a=self.a, b=self.b)
+
+    @property
+    def operator(self) -> str:
+        """What the oracle knows: +, - or *."""
+        return KINDS[self.kind][0]
+
+    @property
+    def answer(self) -> int:
+        """The oracle's."""
+        return computed(self.a, self.operator, self.b)
+
+    @property
+    def sum(self) -> str:
+        """The oracle's answer, as it should be written."""
+        return f"{self.a} {self.operator} {self.b} = {self.answer}"
+
+
+def problems(*, held_out: bool) -> list[Problem]:
+    """Every sentence with every pair of numbers: those for questions, or those that are held out of them."""
+    rng = np.random.default_rng(0)
+    pairs = [(a, b) for a in range(1, HIGHEST) for b in range(1, HIGHEST) if a != b and (a, b) not in VISIBLE]
+    apart = {pairs[i] for i in rng.choice(len(pairs), len(pairs) // HELD_OUT, replace=False)}
+    return [
+        Problem(kind, sentence, a, b)
+        for kind, (operator, sentences) in KINDS.items()
+        for sentence in sentences
+        for a, b in pairs
+        if ((a, b) in apart) is held_out and (operator != "-" or a > b)
+    ]
+
+
+def sum_asks(n: int, *, seed: int) -> Iterator[tuple[Ask, Problem]]:
+    """n questions, each kind as often, drawn by a seed."""
+    rng, all_of = np.random.default_rng([seed, 41]), problems(held_out=False)
+    kinds = {kind: [problem for problem in all_of if problem.kind == kind] for kind in KINDS}
+    sampling = Sampling(temperature=0.5, max_tokens=16, stop=("\n",), seed=seed)
+    for k in range(n):
+        some = kinds[list(KINDS)[k % len(KINDS)]]
+        problem = some[int(rng.integers(len(some)))]
+        yield Ask(_shown(SHOWN_SUMS, problem.text), sampling, k), problem
+
+
+def function_asks(n: int, *, seed: int) -> Iterator[tuple[Ask, str]]:
+    """n questions for each of the skills, and the name of the function that is asked for."""
+    sampling = Sampling(temperature=0.7, max_tokens=110, seed=seed)
+    for skill in SKILLS:
+        prompt = f"Write a Python function {skill.name} that returns {skill.prompt}."
+        for k in range(n):
+            yield Ask(_shown(SHOWN_FUNCTIONS, prompt), sampling, k), skill.name
+
+
+def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ...]:
+    turns = [Message(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return (*turns, Message("user", question))
+
+
+# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lifted(answer: str, problem: Problem) -> str | None:
+    """The left side of an answer as a program of a and b; None where it is no sum of the problem's numbers.
+
+    >>> lifted("6 * 8 = 48", Problem("each", "{a} rows of {b}", 6, 8))
+    'a * b'
+    """
+    found = SHORT.fullmatch(answer)
+    if found is None or {int(found[1]), int(found[3])} != {problem.a, problem.b}:
+        return None
+    one, two = ("a", "b") if int(found[1]) == problem.a else ("b", "a")
+    return f"{one} {found[2]} {two}"
+
+
+def visible(answers: Mapping[str, Problem], sandbox: Sandbox) -> Stage:
+    """Keeps sums that compute what they say, and are right for the same sentence with the `VISIBLE` numbers.
+
+    `answers` holds the problem of each record, by its id.
+    """
+    known = {kind: [(pair, computed(pair[0], KINDS[kind][0], pair[1])) for pair in VISIBLE] for kind in KINDS}
+
+    def told(records: Sequence[Record]) -> Iterator[Told]:
+        codes, tests = dict[str, str](), dict[str, list[Case]]()
+        for k, record in enumerate(records):
+            problem, name = answers[record.id], f"sum_{k}"
+            if (body := lifted(record.response, problem)) is not None:
+                codes[name] = f"def {name}(a, b):\n    return {body}"
+                said = ((problem.a, problem.b), int(record.response.partition("=")[2]))
+                tests[name] = [Case(name, pair, value) for pair, value in (said, *known[record.label])]
+        programs = (Program(name, name, code) for name, code in codes.items())
+        passed = {str(verdict.id): verdict.cases for verdict in execute(programs, tests, sandbox)}
+        for k, record in enumerate(records):
+            reason = _reason(passed.get(f"sum_{k}"))
+            yield record.told("visible cases", reason or "passed"), reason
+
+    return lambda records: (found for some in batches(records, BATCH) for found in told(some))
+
+
+def _reason(passed: Sequence[bool] | None) -> str | None:
+    if passed is None:
+        return "no sum of these numbers"
+    return None if all(passed) else "wrong on a visible case" if passed[0] else "does not compute"
+
+
+def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
+    """Visible or hidden cases of each skill; no call is in both."""
+    shown = cases(VISIBLE_CASES, seed=1)
+    if not hidden:
+        return shown
+    calls = {name: {case.args.__repr__() for case in some} for name, some in shown.items()}
+    return {
+        name: [case for case in some if repr(case.args) not in calls[name]]
+        for name, some in cases(HIDDEN_CASES, seed=2).items()
+    }
+
+
+def right(record: Record, problem: Problem) -> bool:
+    """Whether an answer says the right sum and the right result; the oracle, for scores alone."""
+    found = SHORT.fullmatch(record.response)
+    return found is not None and int(found[4]) == problem.answer and said_sum(record.response, problem)
+
+
+def said_sum(answer: str, problem: Problem) -> bool:
+    """Whether the left side of an answer comes to the right result, whatever its right side says."""
+    found = SHORT.match(answer if "=" in answer else f"{answer} = 0")
+    return found is not None and computed(int(found[1]), found[2], int(found[3])) == problem.answer
+
+
+def correct_functions(records: Iterable[Record], sandbox: Sandbox) -> Iterator[bool]:
+    """Whether each program is right on all hidden cases of its function; the oracle, for scores alone."""
+    programs = (Program(record.id, record.label, record.response) for record in records)
+    return (verdict.passed for verdict in execute(programs, function_cases(hidden=True), sandbox))

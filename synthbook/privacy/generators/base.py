@@ -1,0 +1,258 @@
+"""What a private generator promises, and what must stand beside everything that is released with its help.
+
+A promise of (epsilon, delta) says nothing without its neighbours, its unit, and how it was accounted. The unit is one
+record, or one entity where the schema names a column for it: then each counts with at most so many rows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from synthbook.core import checkpoints
+from synthbook.core.checkpoints import Keep
+from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
+from synthbook.core.storage import Provenance
+from synthbook.core.table import Schema, Table, at_most, refuse_holdout, unit_codes, units
+from synthbook.generators.base import check_count
+from synthbook.generators.tabular.base import Layout, Observer, Seed, TableGenerator, Training, child, sequence
+from synthbook.privacy.accounting import ADD_REMOVE, noise_for
+from synthbook.privacy.generators.discretize import Cells
+from synthbook.privacy.ledger import Budget
+from synthbook.privacy.mechanisms import check_budget
+
+TEACHING = "teaching: the noise comes from a seed, and who knows the seed can take it off again"
+DPSGD = "pld: Poisson samples, privacy losses convolved"
+SYSTEM = "seeded by the operating system's entropy, and not kept"
+FLOATING = "no protection against attacks on floating-point noise is claimed"
+
+
+class NotForRelease(SynthbookError):
+    """Something was made for teaching, or says too little about its privacy, and would be released."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateConfig:
+    """The promise: `epsilon` (infinite for a control without privacy), `delta`, and at most so many rows of an entity.
+
+    With `release`, nothing is drawn from a seed.
+    """
+
+    epsilon: float
+    delta: float
+    rows_per_entity: int = 1
+    release: bool = False
+
+    def __post_init__(self) -> None:
+        check_budget(1.0 if self.epsilon == math.inf else self.epsilon, self.delta)
+        if not isinstance(self.rows_per_entity, int) or self.rows_per_entity < 1:
+            raise InvalidArgument("rows_per_entity", self.rows_per_entity, "a whole number of at least 1")
+        if self.release and self.epsilon == math.inf:
+            raise InvalidArgument("epsilon", self.epsilon, "a finite one: what is released promises something")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A generator's promise in full. `steps` T, `sample_rate` q, `noise_multiplier` sigma over `clip` C; `audit`, the
+    epsilon that an attack has proved at least, where one was run."""
+
+    epsilon: float
+    delta: float
+    neighbours: str = ADD_REMOVE
+    unit: str
+    accountant: str
+    steps: int
+    sample_rate: float
+    noise_multiplier: float
+    clip: float
+    noise: str
+    floating_point: str = FLOATING
+    audit: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def audited(self, epsilon: float) -> Terms:
+        """The same with what an attack has proved. Raises `NotForRelease` where that is more than was promised."""
+        if epsilon > self.epsilon:
+            raise NotForRelease(f"an attack has proved epsilon {epsilon:.3g}, and {self.epsilon:.3g} was promised")
+        return replace(self, audit=epsilon)
+
+    @classmethod
+    def of(cls, origin: Provenance) -> Terms:
+        """What a file's or a model's provenance says. Raises `DataError` where it says nothing."""
+        if origin.privacy is None:
+            raise DataError("nothing is promised of privacy: this comes from another kind of model")
+        return cls(**origin.privacy)
+
+    def beside(self, origin: Provenance) -> Provenance:
+        """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""
+        if self.epsilon == math.inf:
+            raise NotForRelease("a control without privacy promises nothing, and is not kept")
+        if self.noise != SYSTEM:
+            return replace(origin, privacy=self.as_json())
+        self.check_release()
+        return replace(origin, privacy=self.as_json(), seed=None)
+
+    def check_release(self) -> None:
+        """Raise `NotForRelease` unless the noise is nobody's to know and an audit's bound is stated."""
+        if self.noise != SYSTEM:
+            raise NotForRelease(f"{self.noise}; fit with release=True and seed=None")
+        if self.audit is None:
+            raise NotForRelease("an audit's lower bound on epsilon is missing: run one, and say what it proved")
+
+
+def check_private(table: Table, config: PrivateConfig, what: str) -> int:
+    """The number of units, once a table may be learnt from privately; nothing of its rows has been used by then.
+
+    Raises `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was drafted from the rows.
+    """
+    refuse_holdout(table, what)
+    if not isinstance(table, Table):
+        raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
+    check_public(table.schema, what)
+    if config.rows_per_entity > 1 and table.schema.entity is None:
+        raise InvalidArgument("rows_per_entity", config.rows_per_entity, "1: the schema names no entity")
+    if len(table) < 2:
+        raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
+    check_delta(config.delta, units(table))
+    return units(table)
+
+
+def check_delta(delta: float, n: int) -> None:
+    """Raise `InvalidArgument` for a delta that would let one of so many units be published whole."""
+    if n < 2 or delta >= 1 / n:
+        raise InvalidArgument("delta", delta, f"far below 1 / {n:,}, one over the number of units, of at least 2")
+
+
+def check_seed(config: PrivateConfig, seed: object, keep: object) -> None:
+    """Raise `InvalidArgument` for a release whose noise somebody could draw again, and for teaching without a seed."""
+    if config.release and not (seed is None and keep is None):
+        raise InvalidArgument("seed, keep", (seed, keep), "None for release: who knows the seed takes the noise off")
+    if not config.release and seed is None:
+        raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
+
+
+def noise_multiplier(config: PrivateConfig, rate: float, steps: int) -> float:
+    """The least noise of DP-SGD that keeps the promise; 0 where none is made."""
+    if config.epsilon == math.inf:
+        return 0.0
+    return noise_for(config.epsilon, config.delta, rate=rate, steps=steps, by="pld")
+
+
+def check_public(schema: Schema, what: str) -> None:
+    """Raise `SchemaError` unless bounds and categories are public."""
+    if schema.origin != "public":
+        raise SchemaError(
+            f"{what}: origin = {schema.origin!r}, so its bounds and categories were read off the rows, and would give"
+            ' them away. Review each, replace what only the rows could tell, and write origin = "public"'
+        )
+
+
+def unit_of(schema: Schema, rows: int) -> str:
+    """The unit of privacy in words."""
+    return "one record" if schema.entity is None else f"one {schema.entity}, with at most {rows} rows"
+
+
+# ── The base class ──
+# Nothing of the rows sets a bound, a bin, a category or a pair that is looked up: all that comes from the schema.
+
+
+BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
+
+
+class PrivateTable(TableGenerator):
+    """After `fit` or `load`: `terms_`, the promise in full."""
+
+    settings = PrivateConfig
+    public_only = True
+
+    @abstractmethod
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> Terms:
+        """Learn privately from rows of which no entity has too many; what was promised."""
+
+    def fit(
+        self,
+        table: Table,
+        *,
+        seed: Seed | None,
+        steps: int | None = None,
+        keep: Keep | None = None,
+        observe: Observer | None = None,
+        budget: Budget | None = None,
+    ) -> Self:
+        """Learn from a table, as all generators do, once `budget` has paid for it.
+
+        A model for release draws its noise from the system: its seed is None, and nothing of its training is kept.
+        Raises before any row is used: `Exhausted`, `HoldoutError`, `InvalidArgument`, `SchemaError` for a schema that
+        was inferred from the rows.
+        """
+        what = f"fitting {type(self).__name__}"
+        n = check_private(table, self.config, what)
+        check_seed(self.config, seed, keep)
+        self._check_steps(steps)
+        for column in Layout.of(table, public_only=True).modelled:
+            Cells.of(column)  # refuses what has no public bounds
+        self._check(table, n, steps)
+        if budget is not None:
+            budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
+        root = np.random.SeedSequence() if seed is None else sequence(seed)
+        rows = at_most(table, self.config.rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
+        bounded = Table(table.frame.iloc[rows], table.schema)
+        self._unit_of = unit_codes(bounded)  # (N,)
+        try:
+            return super().fit(bounded, seed=root, steps=steps, keep=keep, observe=observe)
+        finally:
+            del self._unit_of
+
+    def _check_steps(self, steps: int | None) -> None:
+        if steps is not None and not hasattr(self.config, "steps"):
+            raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
+        if steps is not None:
+            check_count("steps", steps)
+
+    def _check(self, table: Table, n: int, steps: int | None) -> None:
+        """Refuse settings that do not fit this table, before anything is paid."""
+
+    def _told(self) -> dict[str, Any]:
+        told = asdict(self.config)
+        return {name: value for name, value in told.items() if name not in ("epsilon", "delta") and value is not None}
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+        self.terms_ = self._learn(frame, seed, training)
+
+    def _terms(self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float) -> Terms:
+        config, entity = self.config, self.layout_.schema.entity
+        return Terms(
+            epsilon=config.epsilon,
+            delta=config.delta,
+            neighbours=ADD_REMOVE if entity is None else f"add or remove one {entity}",
+            unit=unit_of(self.layout_.schema, config.rows_per_entity),
+            accountant=accountant,
+            steps=steps,
+            sample_rate=rate,
+            noise_multiplier=noise,
+            clip=clip,
+            noise=SYSTEM if config.release else TEACHING,
+        )
+
+    def save(self, folder: Path, origin: Provenance) -> Path:
+        """Write `model.json`, which states the promise, and `model.safetensors`.
+
+        Raises `NotForRelease` for a model with `release` whose `terms_` say nothing of an audit.
+        """
+        return super().save(folder, self.terms_.beside(origin) if hasattr(self, "terms_") else origin)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `DataError` for anything else."""
+        model = super().load(folder)
+        model.terms_ = Terms.of(checkpoints.provenance(folder))
+        return model
