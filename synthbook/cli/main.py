@@ -103,12 +103,12 @@ def course_run(
     settings = Settings(jobs, profile.value, force, update, cell_timeout)
     screen = console(stderr=as_json)
     sources = project.select(only or ())
-    with display.progress(screen) as observe:
+    with display.progress(screen) as callback:
         outcome = runner.make(
-            project, sources, settings, observe=observe, site=not no_site, say=lambda line: display.say(screen, line)
+            project, sources, settings, callback=callback, site=not no_site, log=lambda line: display.say(screen, line)
         )
     if as_json:
-        put_json(outcome.as_json())
+        put_json(outcome.to_dict())
     else:
         display.show_outcome(screen, outcome)
     raise typer.Exit(outcome.exit_code)
@@ -146,7 +146,7 @@ def claims(
     project.select()  # refuses an empty folder
     result = board.committed(project, section=section)
     if as_json:
-        put_json(result.as_json())
+        put_json(result.to_dict())
     else:
         from synthbook.course import display
 
@@ -219,7 +219,7 @@ def schema_draft(
 
     found = draft_file(source, out, force=force)
     if as_json:
-        put_json({"schema": str(out)} | found.as_json())
+        put_json({"schema": str(out)} | found.to_dict())
     else:
         console().print(found)
         put(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")

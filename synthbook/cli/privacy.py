@@ -118,7 +118,7 @@ def fit_private(
             table,
             seed=None if release else seed,
             steps=steps,
-            observe=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
+            callback=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
             budget=paying,
         )
     if others is not None:
@@ -128,9 +128,9 @@ def fit_private(
     command += f" --delta {delta:g} --rows-per-entity {rows_per_entity}"
     command += ("" if target is None else f" --target {target}") + ("" if steps is None else f" --steps {steps}")
     command += f" --seed {seed}" if release is None else f" --release {release.name}"
-    origin = Provenance(f"the rows of {source.name}", command, {schema.name: sha256_file(schema)}, 1, 1.0, seed)
-    generator.save(out, origin)
-    terms = generator.terms_.as_json()
+    provenance = Provenance(f"the rows of {source.name}", command, {schema.name: sha256_file(schema)}, 1, 1.0, seed)
+    generator.save(out, provenance)
+    terms = generator.terms_.to_dict()
     if as_json:
         put_json({"model": str(out), "family": model.value} | terms)
         return
@@ -210,7 +210,7 @@ def audit(
             delta=delta if delta is not None else (said or {}).get("delta"),
             promised=(said or {}).get("epsilon"),
             seed=seed,
-            observe=status.update,
+            callback=status.update,
         )
         if out is not None:
             command = f"synthbook audit {synthetic.name} --train {train.name} --holdout {holdout.name}"
@@ -218,7 +218,7 @@ def audit(
             written = Provenance("attacks on synthetic rows", command, {n: sha256_file(p) for n, p in files.items()})
             (found.to_json if out.suffix == ".json" else found.to_html)(out, written)
     if as_json:
-        put_json(found.as_json() | {"report": None if out is None else str(out)})
+        put_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
         put(found)
         if out is not None:

@@ -45,20 +45,20 @@ def render(
     settings = {"scene": scene, "width": width, "height": height, "domain": asdict(task.domain), "made by": versions()}
     plan = Plan(n, seed, settings, shard_size)
     command = f"synthbook render --scene {scene} --n {n} --seed {seed} --width {width} --height {height}"
-    origin = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
-    with counter("rendering", "pictures") as observe:
+    provenance = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
+    with counter("rendering", "pictures") as callback:
         manifest = pmap(
             task,
             plan,
             out,
             jobs=jobs,
             resume=resume,
-            origin=origin,
-            observe=observe,
-            say=_say,
+            provenance=provenance,
+            callback=callback,
+            log=_say,
         )
-    preview = write_preview(out, out / "preview.png", PREVIEW, origin)
-    exported = write_coco(out, out / "coco", origin) if coco else None
+    preview = write_preview(out, out / "preview.png", PREVIEW, provenance)
+    exported = write_coco(out, out / "coco", provenance) if coco else None
     if as_json:
         paths = {"manifest": manifest, "preview": preview, "coco": exported}
         put_json({"pictures": n, "shards": len(plan.names)} | {k: str(p) if p else None for k, p in paths.items()})
@@ -95,7 +95,7 @@ def locate(
     drawn = {} if out is None else {p: finder.draw_found(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
     if as_json:
         rows = [
-            {"photo": str(p), "drawn": str(drawn[p]) if p in drawn else None} | f.as_json() for p, f in found.items()
+            {"photo": str(p), "drawn": str(drawn[p]) if p in drawn else None} | f.to_dict() for p, f in found.items()
         ]
         put_json({"photos": rows})
         return
@@ -149,9 +149,9 @@ def calibrate_randomization(
     task = Trials(partial(trial, budget=budget), tuple(WORLDS), seeds)
     domains = {name: asdict(domain) for name, domain in WORLDS.items()}
     settings = {"worlds": domains, "budget": asdict(budget), "made by": versions()}
-    origin = Provenance("rendered scenes; tested on photographs, too", "synthbook calibrate randomization")
-    with counter("calibrating", "trials") as observe:
-        trials = calibrate(task, out, settings, origin, jobs=jobs, resume=resume, observe=observe, say=_say)
+    provenance = Provenance("rendered scenes; tested on photographs, too", "synthbook calibrate randomization")
+    with counter("calibrating", "trials") as callback:
+        trials = calibrate(task, out, settings, provenance, jobs=jobs, resume=resume, callback=callback, log=_say)
     if as_json:
         put_json({"trials": str(trials), "n": task.n})
     else:

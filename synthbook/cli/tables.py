@@ -50,7 +50,7 @@ def fit(
     """
     import shutil
 
-    from synthbook.core.checkpoints import CARD, Keep
+    from synthbook.core.checkpoints import CARD, CheckpointConfig
     from synthbook.core.csv import load_table
     from synthbook.core.schema_draft import draft_file
     from synthbook.core.storage import Provenance, sha256_file
@@ -70,8 +70,8 @@ def fit(
             table,
             seed=seed,
             steps=steps,
-            keep=Keep(out / "state", resume=resume),
-            observe=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
+            checkpoint=CheckpointConfig(out / "state", resume=resume),
+            callback=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
         )
     parents = {source.name: sha256_file(source), chosen.name: sha256_file(chosen)}
     command = f"synthbook fit {source.name} --model {model.value} --schema {chosen.name} --seed {seed} --out {out.name}"
@@ -119,7 +119,7 @@ def evaluate(
         check_target(declared, target)
     with console(stderr=True).status("reading") as status:
         learned, made, kept = (load_table(path, declared) for path in (real, synthetic, holdout))
-        found = reports.evaluate(learned, Holdout(kept), made, target=target, seed=seed, observe=status.update)
+        found = reports.evaluate(learned, Holdout(kept), made, target=target, seed=seed, callback=status.update)
         if out is not None:
             names = f"{real.name} {synthetic.name} --holdout {holdout.name} --schema {schema.name}"
             command = f"synthbook evaluate {names} --seed {seed}" + (f" --target {target}" if target else "")
@@ -127,7 +127,7 @@ def evaluate(
             written = Provenance("an evaluation of synthetic rows", command, parents, seed=seed)
             (found.to_json if out.suffix == ".json" else found.to_html)(out, written)
     if as_json:
-        put_json(found.as_json() | {"report": None if out is None else str(out)})
+        put_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
         put(found)
         if out is not None:
@@ -199,13 +199,13 @@ def sample(
     asked += f" --classes {shlex.quote(classes)}" if classes else ""
     asked += f" --prompt {shlex.quote(prompt)}" if prompt else ""
     command = f"synthbook sample {folder.name} -n {n} --seed {seed}{asked}"
-    origin = Provenance(f"samples of {folder.name}", command, _parents(folder), 1, 1.0, seed)
+    provenance = Provenance(f"samples of {folder.name}", command, _parents(folder), 1, 1.0, seed)
     if kind == "rows":
-        _sample_rows(folder, out, n, seed, where or [], origin)
+        _sample_rows(folder, out, n, seed, where or [], provenance)
     elif kind == "characters":
-        _sample_text(folder, out, n, seed, prompt or "", origin)
+        _sample_text(folder, out, n, seed, prompt or "", provenance)
     else:
-        _sample_images(folder, out, n, seed, classes, origin)
+        _sample_images(folder, out, n, seed, classes, provenance)
     if as_json:
         put_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
     else:
@@ -219,7 +219,7 @@ def _parents(folder: Path) -> dict[str, str]:
     return {f"{folder.name}/{CARD}": sha256_file(folder / CARD)}
 
 
-def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], origin: Provenance) -> None:
+def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], provenance: Provenance) -> None:
     from synthbook.generators.tabular.families import load, write_rows
     from synthbook.privacy.generators import families as private
     from synthbook.privacy.generators.base import PrivateTable
@@ -229,20 +229,20 @@ def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], or
     asked = dict(one.split("=", 1) for one in where)
     generator = load(model) if not private.is_private(model) else private.load(model)
     if isinstance(generator, PrivateTable):
-        origin = generator.terms_.beside(origin)
-    with counter("drawing", "rows") as observe:
-        write_rows(generator, n, out, origin, seed=seed, where=asked, observe=observe)
+        provenance = generator.terms_.beside(provenance)
+    with counter("drawing", "rows") as callback:
+        write_rows(generator, n, out, provenance, seed=seed, where=asked, callback=callback)
 
 
-def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, origin: Provenance) -> None:
+def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, provenance: Provenance) -> None:
     from synthbook.generators.pretrained import write_text
     from synthbook.generators.registry import load_text
 
-    with counter("writing", "characters") as observe:
-        write_text(load_text(model), n, out, origin, seed=seed, prompt=prompt, observe=observe)
+    with counter("writing", "characters") as callback:
+        write_text(load_text(model), n, out, provenance, seed=seed, prompt=prompt, callback=callback)
 
 
-def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | None, origin: Provenance) -> None:
+def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | None, provenance: Provenance) -> None:
     from synthbook.generators.neural import Generator
     from synthbook.generators.pretrained import write_samples, write_sheet
     from synthbook.generators.registry import load
@@ -251,14 +251,14 @@ def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | Non
 
     if is_private_vae(model):
         generator: Generator = (private := DpVae.load(model))
-        origin = private.terms_.beside(origin)
+        provenance = private.terms_.beside(provenance)
     else:
         generator = load(model)
     if not generator.learnt_.is_image:
         raise InvalidArgument("model", str(model), "a model that was fitted to images")
     drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))
-    write_samples(drawn, out, origin)
-    write_sheet(drawn.take(slice(0, 100)), out.with_suffix(".png"), origin)
+    write_samples(drawn, out, provenance)
+    write_sheet(drawn.take(slice(0, 100)), out.with_suffix(".png"), provenance)
 
 
 def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:

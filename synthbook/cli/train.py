@@ -53,7 +53,7 @@ def trainer(name: str) -> Callable[..., None]:
                 profile=profile.value,
                 seed=seed,
                 resume=resume,
-                observe=lambda step, steps, losses: told(step, steps, next(iter(losses.values()))),
+                callback=lambda step, steps, losses: told(step, steps, next(iter(losses.values()))),
             )
         if as_json:
             put_json({"folder": str(out)} | log)
@@ -81,16 +81,16 @@ def score_models(
     """
     import json
 
-    from synthbook.core.storage import Provenance, write_described
+    from synthbook.core.storage import Provenance, write_with_provenance
     from synthbook.experiments.model_scores import score_models as score
 
     if out.exists() and not force:
         raise InvalidArgument("out", str(out), "a new file, or --force to overwrite")
-    with counter("scoring", "models") as observe:
-        rows = score(n=n, seed=seed, observe=observe)
+    with counter("scoring", "models") as callback:
+        rows = score(n=n, seed=seed, callback=callback)
     command = f"synthbook score-models -n {n} --seed {seed}"
     text = json.dumps({"command": command, "scores": rows}, indent=1) + "\n"
-    write_described(out, text, Provenance("the shipped models and Fashion-MNIST's test part", command, seed=seed))
+    write_with_provenance(out, text, Provenance("the shipped models and Fashion-MNIST's test part", command, seed=seed))
     if as_json:
         put_json({"table": str(out), "scores": rows})
     else:
@@ -110,8 +110,8 @@ def train_features(
     """
     from synthbook.evaluation import feature_nets
 
-    with bar(f"training {net}") as observe:
-        log = feature_nets.make(net, out, seed=seed, observe=observe)
+    with bar(f"training {net}") as callback:
+        log = feature_nets.make(net, out, seed=seed, callback=callback)
     if as_json:
         put_json({"folder": str(out)} | log)
     else:
@@ -230,17 +230,17 @@ def calibration(name: str) -> Callable[..., None]:
         module = import_module(f"synthbook.{what.module}")
         task = Trials(getattr(module, what.run), module.CASES, seeds)
         settings = {"cases": list(module.CASES), "budget": what.budget(module)}
-        origin = Provenance(what.source, f"synthbook calibrate {name}")
-        with counter("calibrating", "trials") as observe:
+        provenance = Provenance(what.source, f"synthbook calibrate {name}")
+        with counter("calibrating", "trials") as callback:
             table = calibrate(
                 task,
                 out,
                 settings,
-                origin,
+                provenance,
                 jobs=jobs,
                 resume=resume,
-                observe=observe,
-                say=lambda message: put(message, stderr=True),
+                callback=callback,
+                log=lambda message: put(message, stderr=True),
             )
         if as_json:
             put_json({"trials": str(table), "n": task.n})

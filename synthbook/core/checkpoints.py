@@ -52,7 +52,7 @@ def save(
         "config": dict(config),
         "sha256": sha256(raw),
         "bytes": len(raw),
-        "provenance": provenance.as_json(),
+        "provenance": provenance.to_dict(),
     }
     card["sha256_of_card"] = _own_hash(card)
     text = json.dumps(card, indent=1, sort_keys=True) + "\n"
@@ -82,12 +82,12 @@ def load(folder: Path, *, model: str | None = None) -> tuple[dict[str, torch.Ten
     return _unpacked(path, raw), dict(card["config"])
 
 
-def provenance(folder: Path) -> Provenance:
+def read_provenance(folder: Path) -> Provenance:
     """Where a checkpoint came from, as its card says; `DataError` as in `load`."""
     return Provenance(**_card(Path(folder))["provenance"])
 
 
-def model_of(folder: Path) -> str:
+def read_model_type(folder: Path) -> str:
     """What kind of model a checkpoint holds, as its card says; `DataError` as in `load`."""
     return str(_card(Path(folder))["model"])
 
@@ -160,33 +160,33 @@ STATE = "training state"
 
 
 @dataclass(frozen=True)
-class Keep:
+class CheckpointConfig:
     """Where a run keeps what it needs to go on, and every how many steps."""
 
     folder: Path
-    every: int = 500
+    every_n_steps: int = 500
     resume: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class TrainState:
     """What training changes: networks and their optimisers, by name."""
 
     modules: Mapping[str, nn.Module]
     optimisers: Mapping[str, optim.Optimizer]
 
 
-def begin(parts: Parts, keep: Keep, described: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+def begin(parts: TrainState, checkpoint: CheckpointConfig, described: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Bring the parts to the newest whole state; the steps that are done, and what was kept with them.
 
     0 and nothing where there is none. `described` says what is trained, as plain JSON. Raises `InvalidArgument` when
-    the folder holds a run and `keep.resume` is not set, or another run than the one described; `DataError` when nothing
-    in it can be read.
+    the folder holds a run and `checkpoint.resume` is not set, or another run than the one described; `DataError` when
+    nothing in it can be read.
     """
-    found = sorted(Path(keep.folder).glob("step-*"), reverse=True)
-    if found and not keep.resume:
+    found = sorted(Path(checkpoint.folder).glob("step-*"), reverse=True)
+    if found and not checkpoint.resume:
         raise InvalidArgument(
-            "folder", str(keep.folder), "an empty folder, or resume to go on with the run that is there"
+            "folder", str(checkpoint.folder), "an empty folder, or resume to go on with the run that is there"
         )
     for path in found:
         try:
@@ -199,11 +199,11 @@ def begin(parts: Parts, keep: Keep, described: Mapping[str, Any]) -> tuple[int, 
         _put_back(parts, tensors, config["groups"])
         return int(config["step"]), dict(config["kept"])
     if found:
-        raise DataError(f"{found[0]} and what is beside it cannot be read: remove {keep.folder} and begin again")
+        raise DataError(f"{found[0]} and what is beside it cannot be read: remove {checkpoint.folder} and begin again")
     return 0, {}
 
 
-def write(parts: Parts, folder: Path, described: Mapping[str, Any], step: int, kept: Mapping[str, Any]) -> None:
+def write(parts: TrainState, folder: Path, described: Mapping[str, Any], step: int, kept: Mapping[str, Any]) -> None:
     """Keep everything that the next step needs; what was kept before goes only once the new state is whole."""
     tensors = {
         f"{name}/{key}": value for name, module in parts.modules.items() for key, value in module.state_dict().items()
@@ -216,13 +216,13 @@ def write(parts: Parts, folder: Path, described: Mapping[str, Any], step: int, k
             tensors |= {f"{name}.optimiser/{i}/{key}": value for key, value in memory.items()}
     before = list(Path(folder).glob("step-*"))
     config = {"described": described, "step": step, "kept": dict(kept), "groups": groups}
-    origin = Provenance(f"a run of {described.get('model', 'training')} on its way", "--resume goes on from here")
-    save(Path(folder) / f"step-{step:08d}", tensors, config, model=STATE, provenance=origin)
+    provenance = Provenance(f"a run of {described.get('model', 'training')} on its way", "--resume goes on from here")
+    save(Path(folder) / f"step-{step:08d}", tensors, config, model=STATE, provenance=provenance)
     for old in before:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_back(parts: Parts, tensors: Mapping[str, Tensor], groups: Mapping[str, Any]) -> None:
+def _put_back(parts: TrainState, tensors: Mapping[str, Tensor], groups: Mapping[str, Any]) -> None:
     def under(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 

@@ -21,7 +21,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import synthbook
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, write_described
+from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, write_with_provenance
 
 PLAN, MANIFEST, LOCK = "plan.json", "manifest.json", ".lock"
 SHARD_SIZE = 100
@@ -55,7 +55,7 @@ class Plan:
         first = shard * self.shard_size
         return {i: item_seed(self.seed, i) for i in range(first, min(first + self.shard_size, self.n))}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, with the version of the package that follows it."""
         fixed = {"n": self.n, "seed": self.seed, "shard_size": self.shard_size, "suffix": self.suffix}
         document: dict[str, Any] = json.loads(json.dumps({**fixed, "settings": dict(self.settings)}))
@@ -80,9 +80,9 @@ def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
         raise InvalidArgument(
             "out", str(folder), "an empty folder, or one that does not exist yet: this holds other files"
         )
-    if found is not None and found != plan.as_json():
+    if found is not None and found != plan.to_dict():
         other = ", ".join(
-            f"{k} {found.get(k)!r} there, {v!r} now" for k, v in plan.as_json().items() if found.get(k) != v
+            f"{k} {found.get(k)!r} there, {v!r} now" for k, v in plan.to_dict().items() if found.get(k) != v
         )
         raise InvalidArgument(
             "out", str(folder), f"the folder of the same run, or a new one: it has another plan ({other})"
@@ -92,7 +92,7 @@ def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK, f"{folder} is being written to"):
         if found is None:
-            atomic_write(folder / PLAN, json.dumps(plan.as_json(), indent=1) + "\n")
+            atomic_write(folder / PLAN, json.dumps(plan.to_dict(), indent=1) + "\n")
         sweep(folder)
         yield
 
@@ -139,11 +139,11 @@ def finished(folder: Path, plan: Plan) -> tuple[dict[str, str], list[str]]:
     return good, damaged
 
 
-def write_manifest(folder: Path, plan: Plan, digests: Mapping[str, str], origin: Provenance) -> Path:
+def write_manifest(folder: Path, plan: Plan, digests: Mapping[str, str], provenance: Provenance) -> Path:
     """The list of all shards with their hashes, written when nothing is missing."""
     ordered = {name: digests[name] for name in plan.names}
-    text = json.dumps({"plan": plan.as_json(), "shards": ordered}, indent=1) + "\n"
-    return write_described(folder / MANIFEST, text, origin)
+    text = json.dumps({"plan": plan.to_dict(), "shards": ordered}, indent=1) + "\n"
+    return write_with_provenance(folder / MANIFEST, text, provenance)
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -179,15 +179,15 @@ def pmap(
     *,
     jobs: int = 1,
     resume: bool = False,
-    origin: Provenance,
-    observe: Callable[[int, int], None] = lambda done, total: None,
-    say: Callable[[str], None] = lambda message: None,
+    provenance: Provenance,
+    callback: Callable[[int, int], None] = lambda done, total: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Make every shard of `plan` in the folder `out` and return the manifest's path.
 
     `task` gets the items of a shard, each with its seed, and returns the shard's bytes; it is sent to worker processes,
     so it lives in a module. Workers write their shards themselves. The bytes do not depend on `jobs`, nor on how often
-    the run was stopped. Shards of a worker that was killed are tried again. `observe` is told (items done, of how
+    the run was stopped. Shards of a worker that was killed are tried again. `callback` is told (items done, of how
     many), `say` what people should know. Raises `InvalidArgument`, `Busy`, `WorkersLost`, and what `task` raises.
     """
     if not isinstance(jobs, int) or jobs < 1:
@@ -196,28 +196,28 @@ def pmap(
     with claimed(out, plan, resume=resume):
         digests, damaged = finished(out, plan)
         for name in damaged:
-            say(f"{out / name} changed after it was written: it is made again")
+            log(f"{out / name} changed after it was written: it is made again")
         for lost in range(RETRIES + 1):
             missing = [k for k, name in enumerate(plan.names) if name not in digests]
             done = plan.n - sum(len(plan.items(k)) for k in missing)
-            observe(done, plan.n)
+            callback(done, plan.n)
             try:
                 work = (delayed(_shard)(task, plan, out, k) for k in missing)
                 for k, digest in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(work):
                     digests[plan.names[k]] = digest
                     done += len(plan.items(k))
-                    observe(done, plan.n)
+                    callback(done, plan.n)
                 break
             except TerminatedWorkerError:
                 digests = finished(out, plan)[0]  # the others went on while the news travelled
-                say(f"a worker was killed; {len(plan.names) - len(digests)} shards are left")
+                log(f"a worker was killed; {len(plan.names) - len(digests)} shards are left")
                 if lost == RETRIES:
                     raise WorkersLost(
                         f"workers were killed {RETRIES + 1} times, perhaps for lack of memory. "
                         f"What is finished stays in {out}: use fewer --jobs and --resume"
                     ) from None
         sweep(out)
-        return write_manifest(out, plan, digests, origin)
+        return write_manifest(out, plan, digests, provenance)
 
 
 def _shard(task: Task, plan: Plan, out: Path, k: int) -> tuple[int, str]:
@@ -257,23 +257,23 @@ def calibrate(
     trials: Trials,
     out: Path,
     settings: Mapping[str, Any],
-    origin: Provenance,
+    provenance: Provenance,
     *,
     jobs: int = 1,
     resume: bool = False,
-    observe: Callable[[int, int], None] = lambda done, total: None,
-    say: Callable[[str], None] = lambda message: None,
+    callback: Callable[[int, int], None] = lambda done, total: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Run what is missing in `out` and gather all into `out/trials.json`, whose path is returned.
 
     `settings` says what the trials depend on: a folder of other settings is refused.
     """
     plan = Plan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
-    pmap(trials, plan, out, jobs=jobs, resume=resume, origin=origin, observe=observe, say=say)
+    pmap(trials, plan, out, jobs=jobs, resume=resume, provenance=provenance, callback=callback, log=log)
     found = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
     budget = json.dumps(settings.get("budget"))
-    text = f'{{"command": "{origin.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'
-    return write_described(out / TABLE, text, origin)
+    text = f'{{"command": "{provenance.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'
+    return write_with_provenance(out / TABLE, text, provenance)
 
 
 def read_trials(path: Path) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), TimeElapsedColumn())
     told: list[int] = []  # what was done at the start, then each tenth
 
-    def observe(done: int, total: int) -> None:
+    def callback(done: int, total: int) -> None:
         progress.update(task, completed=done, total=total, rate=progress.tasks[0].speed or 0.0)
         tenth = 10 * done // total
         if not error.is_terminal and (not told or tenth > told[-1]):
@@ -68,7 +68,7 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
     with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
         task = progress.add_task(title, total=None, rate=0.0)
-        yield observe
+        yield callback
 
 
 @contextmanager

@@ -307,14 +307,14 @@ class Draft:
         from rich.text import Text
 
         table = Table("column", "kind", "missing", "different", "to review", box=None, pad_edge=False)
-        for row in self.as_json()["columns"]:
+        for row in self.to_dict()["columns"]:
             counts = (f"{row[key]:,}" for key in ("missing", "different"))
             table.add_row(Text(row["name"]), row["kind"], *counts, Text("\n".join(row["review"])))
         for rule, said in self.rules:
             table.add_row(Text(" → ".join(rule.columns)), rule.kind, "", "", Text(said))
         return table
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything that was found, as plain JSON."""
         columns = [
             {

@@ -132,7 +132,7 @@ class Provenance:
         if not 0 <= self.synthetic_share <= 1:
             raise InvalidArgument("synthetic_share", self.synthetic_share, "a share between 0 and 1")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data; a promise of privacy stands there only where one is made."""
         found = asdict(self)
         if self.privacy is None:
@@ -146,11 +146,11 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".provenance.json")
 
 
-def write_described(path: Path, content: str | bytes | Iterable[str], provenance: Provenance) -> Path:
+def write_with_provenance(path: Path, content: str | bytes | Iterable[str], provenance: Provenance) -> Path:
     """Write a file and its sidecar; the file first, so that a sidecar never describes something that is not there."""
     path = atomic_write(path, content)
     described = {"file": path.name, "sha256": sha256_file(path), "synthbook": synthbook.__version__}
-    atomic_write(sidecar_path(path), json.dumps(described | provenance.as_json(), indent=1, sort_keys=True) + "\n")
+    atomic_write(sidecar_path(path), json.dumps(described | provenance.to_dict(), indent=1, sort_keys=True) + "\n")
     return path
 
 

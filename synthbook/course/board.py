@@ -41,7 +41,7 @@ class Board:
         """No shown claim fails, none is shown twice, none is unknown."""
         return self.shown == self.hold and not self.errors
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The board for machines."""
         counts = {"shown": self.shown, "hold": self.hold, "total": len(self.rows)}
         return {"claims": self.rows, **counts, "errors": self.errors}

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from synthbook.core.errors import DataError, SynthbookError, describe
-from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, strict_json, write_described
+from synthbook.core.storage import (
+    Provenance,
+    atomic_write,
+    locked,
+    sha256,
+    sha256_file,
+    strict_json,
+    write_with_provenance,
+)
 from synthbook.course import notebook as nb
 from synthbook.course.board import Board, board, rows_of
 from synthbook.course.notebook import fingerprint
@@ -104,7 +112,7 @@ Observer = Callable[[Job], None]  # called whenever a job changed
 # ── The runner ──
 
 
-def run(project: Project, sources: list[Path], settings: Settings, observe: Observer = lambda job: None) -> list[Job]:
+def run(project: Project, sources: list[Path], settings: Settings, callback: Observer = lambda job: None) -> list[Job]:
     """Run the notebooks that changed and return all jobs in the order given; jobs cut short are "interrupted".
 
     Whoever calls this holds the checkout's lock. Whatever is wrong with one notebook is that job's failure.
@@ -113,15 +121,15 @@ def run(project: Project, sources: list[Path], settings: Settings, observe: Obse
     try:
         for job in jobs:
             _prepare(job, project, settings)
-            observe(job)
+            callback(job)
         waiting = [job for job in jobs if job.status == "waiting"]
         if waiting:
-            asyncio.run(_run_all(waiting, project, settings, observe))
+            asyncio.run(_run_all(waiting, project, settings, callback))
     except KeyboardInterrupt:
         for job in jobs:
             if job.status in ("waiting", "running"):
                 job.status = "interrupted"
-                observe(job)
+                callback(job)
     return jobs
 
 
@@ -175,7 +183,7 @@ def _refresh_copy(job: Job, project: Project) -> bool:
     return True
 
 
-async def _run_all(jobs: list[Job], project: Project, settings: Settings, observe: Observer) -> None:
+async def _run_all(jobs: list[Job], project: Project, settings: Settings, callback: Observer) -> None:
     from joblib import cpu_count  # knows the limits of a container
 
     from synthbook.course.kernels import Keeper  # jupyter takes seconds to import
@@ -186,7 +194,7 @@ async def _run_all(jobs: list[Job], project: Project, settings: Settings, observ
 
     async def in_turn(job: Job) -> None:
         async with places:
-            await _run_one(job, project, settings, keeper, observe)
+            await _run_one(job, project, settings, keeper, callback)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -196,10 +204,10 @@ async def _run_all(jobs: list[Job], project: Project, settings: Settings, observ
         keeper.close()
 
 
-async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, observe: Observer) -> None:
+async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, callback: Observer) -> None:
     job.status, job.started = "running", time.monotonic()
-    observe(job)
-    executed, rows = await _execute(job, project, settings, keeper, observe)
+    callback(job)
+    executed, rows = await _execute(job, project, settings, keeper, callback)
     try:
         if job.failure is None:
             _write_done(job, executed, rows, project, settings)
@@ -209,11 +217,11 @@ async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, 
         with contextlib.suppress(Exception):  # the failure is told in any case
             _write_failed(job, executed, rows, project)
     job.status = "done" if job.failure is None else "failed"
-    observe(job)
+    callback(job)
 
 
 async def _execute(
-    job: Job, project: Project, settings: Settings, keeper: Any, observe: Observer
+    job: Job, project: Project, settings: Settings, keeper: Any, callback: Observer
 ) -> tuple[nb.Notebook, list[dict[str, Any]]]:
     """Run all cells in a fresh kernel; the executed notebook and the rows its claims logged."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -233,7 +241,7 @@ async def _execute(
                     if cell.cell_type != "code" or not cell.source.strip():
                         continue
                     job.cell, source = job.cell + 1, cell.source
-                    observe(job)
+                    callback(job)
                     await kernel.run(cell, index, job.cell)
             except CellExecutionError:
                 job.failure = Failure("an error was raised", job.cell, source, _traceback(executed))
@@ -299,7 +307,7 @@ def _publish(job: Job, executed: nb.Notebook, text: str, project: Project) -> No
         parents = {f"notebooks/{job.source.name}": sha256(text.encode())}
         for left in target.parent.glob(f".{target.name}.*.tmp"):
             left.unlink()  # of a run that was killed
-        write_described(target, picture, Provenance(f"a figure of {job.source.name}", command, parents))
+        write_with_provenance(target, picture, Provenance(f"a figure of {job.source.name}", command, parents))
     atomic_write(job.source, text)
 
 
@@ -332,11 +340,11 @@ class Outcome:
         good = all(job.failure is None for job in self.jobs) and not self.errors
         return 0 if good and self.board is not None and self.board.ok else 1
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The outcome for machines."""
         return {
             "notebooks": [_job_as_json(job) for job in self.jobs],
-            "claims": self.board.as_json() if self.board else None,
+            "claims": self.board.to_dict() if self.board else None,
             "site": str(self.site) if self.site else None,
             "interrupted": self.interrupted,
             "errors": self.errors,
@@ -348,21 +356,21 @@ def make(
     sources: list[Path],
     settings: Settings,
     *,
-    observe: Observer,
+    callback: Observer,
     site: bool = True,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Run the notebooks, build the site from what is committed, and write build/claims.json.
 
     A failed notebook does not keep the site from being built: the site shows the committed outputs in any case.
     """
     with alone(project):
-        outcome = Outcome(run(project, sources, settings, observe))
+        outcome = Outcome(run(project, sources, settings, callback))
         if any(job.status == "interrupted" for job in outcome.jobs):
             return replace(outcome, interrupted=True)
         try:
             if site:
-                say("building the site, if anything in it changed")
+                log("building the site, if anything in it changed")
                 outcome = _try(outcome, "site", lambda: _build_site(project))
             return _try(outcome, "board", lambda: _write_board(project, outcome.jobs))
         except KeyboardInterrupt:
@@ -404,9 +412,9 @@ def _write_board(project: Project, jobs: list[Job]) -> Board:
             parents[path.relative_to(project.root).as_posix()] = sha256_file(path)
     result = board(logged)
     result = Board(result.rows, [*result.errors, *unreadable])
-    text = strict_json(result.as_json(), indent=1) + "\n"
-    origin = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
-    write_described(project.build / "claims.json", text, origin)
+    text = strict_json(result.to_dict(), indent=1) + "\n"
+    provenance = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
+    write_with_provenance(project.build / "claims.json", text, provenance)
     return result
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from synthbook import datasets
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.storage import Provenance, sha256_file, write_described
+from synthbook.core.storage import Provenance, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Images, Split
 from synthbook.datasets import data_folder, read_manifest
@@ -88,10 +88,10 @@ def build(recipe: Recipe) -> torch.nn.Sequential:
     ).to_empty(device="cpu")
 
 
-def train(recipe: Recipe, images: Images, *, seed: Seed, observe: Observer | None = None) -> Trained:
+def train(recipe: Recipe, images: Images, *, seed: Seed, callback: Observer | None = None) -> Trained:
     """Train a net on real images; the same seed on the same machine gives the same weights.
 
-    `observe(step, steps, loss)` is called after every step. Raises `HoldoutError` for a test part.
+    `callback(step, steps, loss)` is called after every step. Raises `HoldoutError` for a test part.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -116,8 +116,8 @@ def train(recipe: Recipe, images: Images, *, seed: Seed, observe: Observer | Non
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))
-            if observe is not None:
-                observe(step + 1, steps, losses[-1])
+            if callback is not None:
+                callback(step + 1, steps, losses[-1])
     return Trained(net.state_dict(), losses, (time.perf_counter() - started) / 60)
 
 
@@ -155,21 +155,21 @@ def accuracy(net: torch.nn.Sequential, images: Images) -> float:
     return hits / len(images)
 
 
-def make(name: str, folder: Path, *, seed: int, observe: Observer | None = None) -> dict[str, Any]:
+def make(name: str, folder: Path, *, seed: int, callback: Observer | None = None) -> dict[str, Any]:
     """Train the named net on its real train part, write checkpoint and log into `folder`, and return the log.
 
     The test part is looked at once, after the weights are fixed, for the accuracy in the log. The checkpoint's bytes
     depend on the seed and the machine only; the log also holds the minutes it took.
     """
     recipe, split = recipe_of(name), SETS[name]()
-    trained = train(recipe, split.train, seed=seed, observe=observe)
+    trained = train(recipe, split.train, seed=seed, callback=callback)
     net = build(recipe)
     net.load_state_dict(trained.weights)
     command = f"synthbook train features --net {name} --seed {seed}"
-    origin = Provenance(
+    provenance = Provenance(
         f"the train part of synthbook.datasets.{SETS[name].__name__}()", command, _parents(name), seed=seed
     )
-    checkpoints.save(folder, trained.weights, asdict(recipe), model=name, provenance=origin)
+    checkpoints.save(folder, trained.weights, asdict(recipe), model=name, provenance=provenance)
     log = {
         "net": name,
         "command": command,
@@ -181,7 +181,7 @@ def make(name: str, folder: Path, *, seed: int, observe: Observer | None = None)
         "sha256": sha256_file(Path(folder) / checkpoints.TENSORS),
         "losses": [round(float(part.mean()), 4) for part in np.array_split(trained.losses, 50)],
     }
-    write_described(Path(folder) / LOG, json.dumps(log, indent=1) + "\n", origin)
+    write_with_provenance(Path(folder) / LOG, json.dumps(log, indent=1) + "\n", provenance)
     return log
 
 

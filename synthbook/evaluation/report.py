@@ -19,7 +19,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.core.storage import Provenance, strict_json, write_described
+from synthbook.core.storage import Provenance, strict_json, write_with_provenance
 from synthbook.core.table import Holdout, Schema, Table, halves, refuse_holdout
 from synthbook.core.types import Seed
 from synthbook.evaluation import fidelity as reference
@@ -191,7 +191,7 @@ class Report:
 
         return figures(self)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain data."""
         return {
             "verdict": self.verdict,
@@ -206,13 +206,13 @@ class Report:
 
     def to_json(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
         """Write strict JSON and its sidecar."""
-        return write_described(Path(path), strict_json(self.as_json(), indent=1) + "\n", provenance)
+        return write_with_provenance(Path(path), strict_json(self.to_dict(), indent=1) + "\n", provenance)
 
     def to_html(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
         """Write one page that needs no other file and no network, and its sidecar."""
         from synthbook.evaluation.report_page import page
 
-        return write_described(Path(path), page(self), provenance)
+        return write_with_provenance(Path(path), page(self), provenance)
 
 
 def evaluate(
@@ -224,14 +224,14 @@ def evaluate(
     target: str | None = None,
     seed: Seed = 0,
     max_rows: int = MAX_ROWS,
-    observe: Callable[[str], None] = lambda step: None,
+    callback: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Measure a synthetic table against the real rows it was made from and real rows that nothing has learned from.
 
     Half of `holdout` plays a perfect generator, which gives every measure its reference; the other half is the test set
     of utility, and all of it judges novelty. Measures use at most `max_rows` rows of each table, picked at random with
     `seed`. `schema` turns plain frames into tables. `target`, a column of categories, is what utility predicts; without
-    it nobody asks whether the table is useful. `observe` is told what is being measured. Warnings become notes. Raises
+    it nobody asks whether the table is useful. `callback` is told what is being measured. Warnings become notes. Raises
     `HoldoutError`, `InvalidArgument`, `SchemaError`.
     """
     refuse_holdout([real, synthetic], "the rows that a holdout is compared with")
@@ -250,7 +250,7 @@ def evaluate(
         check_target(learned.schema, target)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report = _measured(learned, kept, made, target, seed, max_rows, observe)
+        report = _measured(learned, kept, made, target, seed, max_rows, callback)
     said = dict.fromkeys(f"Warning: {w.message}." for w in caught if issubclass(w.category, UserWarning))
     return replace(report, notes=(*report.notes, *said))
 
@@ -262,25 +262,25 @@ def _measured(
     target: str | None,
     seed: Seed,
     max_rows: int,
-    observe: Callable[[str], None],
+    callback: Callable[[str], None],
 ) -> Report:
     rng, features = np.random.default_rng(seed), table_features(learned)
     first, second = halves(kept, rng)
     m = min(len(made), len(first), max_rows)
     cut = ((learned, max_rows), (made, m), (first, m))
     real, synthetic, fresh = (reference.rows_of(table, features, n, rng) for table, n in cut)
-    observe("real and varied: against fresh real rows")
+    callback("real and varied: against fresh real rows")
     lines, scores = fidelity(real, synthetic, fresh, rng), None
     if target is not None:
         models = {
             "logistic regression": LogisticRegression(max_iter=500),
             "gradient boosting": HistGradientBoostingClassifier(max_iter=100, early_stopping=False),
         }
-        observe("useful: training on synthetic rows, testing on held-out ones")
+        callback("useful: training on synthetic rows, testing on held-out ones")
         draw = int(rng.integers(2**31))
         scores = utility(learned, made, Holdout(second), target=target, seed=draw, models=models)
         lines += usefulness(scores)
-    observe("new: nearest training and held-out rows")
+    callback("new: nearest training and held-out rows")
     # all training rows, not a cut of them: a copy is found only next to its original
     pool = [reference.rows_of(table, features, NOVELTY_ROWS, rng).features for table in (learned, kept)]
     new = novelty(synthetic.features, *pool, seed=int(rng.integers(2**31)))

@@ -24,7 +24,7 @@ MODELS = ("fashion-vae", "fashion-gan", "fashion-ddpm")
 
 
 def score_models(
-    *, n: int = 10_000, seed: int = 0, observe: Callable[[int, int], None] = lambda done, total: None
+    *, n: int = 10_000, seed: int = 0, callback: Callable[[int, int], None] = lambda done, total: None
 ) -> list[dict[str, Any]]:
     """A row for real training images and one for each shipped model: `n` of its images against `n` of the test set.
 
@@ -36,7 +36,7 @@ def score_models(
     test = image_features(data.test.data.images[rng.permutation(len(data.test.data.images))[:n]])
     rows = []
     for done, name in enumerate((REAL, *MODELS)):
-        observe(done, len(MODELS) + 1)
+        callback(done, len(MODELS) + 1)
         began = time.perf_counter()
         if name == REAL:
             images = data.train.images[rng.permutation(len(data.train.images))[:n]]
@@ -52,7 +52,7 @@ def score_models(
         row |= {"frechet": frechet_distance(drawn, test), "frechet corrected": extrapolate(drawn, test, seed=seed)}
         row |= {key: getattr(found, key) for key in ("precision", "recall", "density", "coverage")}
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-    observe(len(MODELS) + 1, len(MODELS) + 1)
+    callback(len(MODELS) + 1, len(MODELS) + 1)
     return rows
 
 

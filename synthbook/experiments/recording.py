@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance, write_described
+from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.datasets import austen, data_folder, read_data, sms_spam
 from synthbook.language import augment, few_shot, grounded_qa, word_problems
 from synthbook.language.cache import Replay, in_order
@@ -190,7 +190,7 @@ def record(
     *,
     resume: bool = False,
     only: str | None = None,
-    observe: Callable[[int, int], None] = lambda done, n: None,
+    callback: Callable[[int, int], None] = lambda done, n: None,
 ) -> dict[str, Any]:
     """Ask the questions of every experiment, or of `only` one; write cache and log, and return the log.
 
@@ -205,17 +205,17 @@ def record(
     log: dict[str, Any] = {"model": endpoint.model, "pinned": endpoint.pinned, "experiments": {}}
     if resume and path.exists():
         log["experiments"] = json.loads(path.read_text())["experiments"]
-    origin = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.pinned}, 1, 1.0)
+    provenance = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.pinned}, 1, 1.0)
     for k, (name, experiment) in enumerate(chosen.items()):
-        observe(k, len(chosen))
+        callback(k, len(chosen))
         before, start = asdict(client.spent), time.perf_counter()
         experiment(client.ask)
         spent = {key: value - before[key] for key, value in asdict(client.spent).items() if key != "cost"}
         if spent["asked"]:  # else all was there, and what it cost is known
             log["experiments"][name] = spent | {"seconds": round(time.perf_counter() - start, 1)}
-            write_described(path, json.dumps(log, indent=1) + "\n", origin)
-    observe(len(chosen), len(chosen))
-    write_described(out, list(in_order(out)), origin)
+            write_with_provenance(path, json.dumps(log, indent=1) + "\n", provenance)
+    callback(len(chosen), len(chosen))
+    write_with_provenance(out, list(in_order(out)), provenance)
     return log
 
 

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep, Parts
+from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, sha256
 from synthbook.core.table import refuse_holdout
@@ -45,7 +45,7 @@ class Learnt:
     scale: float = 1.0
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Learnt:
+    def from_dict(cls, fields: dict[str, Any]) -> Learnt:
         """What `dataclasses.asdict` wrote."""
         known: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
         return cls(**known)
@@ -190,14 +190,14 @@ class Generator(ABC):
         *,
         seed: Seed,
         steps: int | None = None,
-        keep: Keep | None = None,
-        observe: Observer | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Observer | None = None,
         look: Look | None = None,
     ) -> Self:
         """Learn from images or points; `steps` overrides the configuration's.
 
-        The same seed, machine and number of threads give the same weights, also where `keep` resumes a run that was
-        killed. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
+        The same seed, machine and number of threads give the same weights, also where `checkpoint` resumes a killed
+        run. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
         """
         x, labels, self.learnt_ = learnt(data)
         if len(x) < self.config.batch:
@@ -215,13 +215,13 @@ class Generator(ABC):
             module.train()
         self.optimisers_ = self._optimisers()
         self.history_ = train(
-            Parts(self.modules_, self.optimisers_),
+            TrainState(self.modules_, self.optimisers_),
             step,
             steps=total,
             seed=seed,
             described=about,
-            keep=keep,
-            observe=observe or (lambda step, steps, losses: None),
+            checkpoint=checkpoint,
+            callback=callback or (lambda step, steps, losses: None),
             look=look,
         )
         return self
@@ -242,20 +242,20 @@ class Generator(ABC):
                 parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
         return self.learnt_.restored(torch.cat(parts), wanted)
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
         if not hasattr(self, "learnt_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
         tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
         config = {"config": asdict(self.config), "learnt": asdict(self.learnt_)}
-        return checkpoints.save(folder, tensors, config, model=self.family, provenance=origin)
+        return checkpoints.save(folder, tensors, config, model=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         tensors, card = checkpoints.load(folder, model=cls.family)
         model = cls(device=device, **card["config"])
-        model.learnt_ = Learnt.from_json(card["learnt"])
+        model.learnt_ = Learnt.from_dict(card["learnt"])
         model._set(model._build(model.learnt_), step_rng(0, 0))
         for name, module in model._kept().items():
             module.load_state_dict(

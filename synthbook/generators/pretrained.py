@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axis
-from synthbook.core.storage import Provenance, locked, sha256_file, write_described
+from synthbook.core.storage import Provenance, locked, sha256_file, write_with_provenance
 from synthbook.core.types import Images
 from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
 from synthbook.generators.base import check_count
@@ -62,7 +62,7 @@ def make(
     profile: str = "full",
     seed: int = 0,
     resume: bool = False,
-    observe: Observer | None = None,
+    callback: Observer | None = None,
 ) -> dict[str, Any]:
     """Train the model `name` of a recipe; write checkpoint and log into `out`, and return the log.
 
@@ -77,16 +77,16 @@ def make(
         command = f"synthbook train {name} --profile {profile} --seed {seed}"
         listed = read_manifest(data_folder())
         parents = {file: str(listed[file]["sha256"]) for file in recipe.files}
-        origin = Provenance(recipe.source, command, parents, 1, 1.0, seed)
+        provenance = Provenance(recipe.source, command, parents, 1, 1.0, seed)
         model.fit(
             data,
             seed=seed,
             steps=steps,
-            keep=Keep(out / STATE, every=500, resume=resume),
-            observe=observe,
-            look=lambda step: recipe.look(model, out / LOOKS / f"step-{step:06d}", origin),
+            checkpoint=CheckpointConfig(out / STATE, every_n_steps=500, resume=resume),
+            callback=callback,
+            look=lambda step: recipe.look(model, out / LOOKS / f"step-{step:06d}", provenance),
         )
-        model.save(out, origin)
+        model.save(out, provenance)
         tensors, _ = checkpoints.load(out)
         log = {
             "command": command,
@@ -101,7 +101,7 @@ def make(
             "sha256": sha256_file(out / checkpoints.TENSORS),
             "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
         }
-        write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+        write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
         shutil.rmtree(out / STATE)
     return log
 
@@ -113,9 +113,9 @@ SOURCE = "the train part of Fashion-MNIST"
 FILES = ("fashion-mnist/train-images-idx3-ubyte.gz", "fashion-mnist/train-labels-idx1-ubyte.gz")
 
 
-def _look_at_images(model: Generator, stem: Path, origin: Provenance) -> Path:
+def _look_at_images(model: Generator, stem: Path, provenance: Provenance) -> Path:
     drawn = model.sample(40, seed=0, labels=np.tile(np.arange(10), 4))
-    return write_sheet(drawn, stem.with_suffix(".png"), origin)
+    return write_sheet(drawn, stem.with_suffix(".png"), provenance)
 
 
 def _recipe(family: type[Generator], settings: Mapping[str, Any], full: int, quick: int) -> Recipe:
@@ -140,11 +140,11 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def write_samples(images: Images, path: Path, origin: Provenance) -> Path:
+def write_samples(images: Images, path: Path, provenance: Provenance) -> Path:
     """Samples as NPZ with `images` uint8 (N, H, W) or (N, H, W, C), and `labels` int64 (N,)."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=as_bytes(images.images), labels=images.labels.numpy())
-    return write_described(path, buffer.getvalue(), origin)
+    return write_with_provenance(path, buffer.getvalue(), provenance)
 
 
 def as_bytes(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -153,14 +153,14 @@ def as_bytes(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last
 
 
-def write_sheet(images: Images, path: Path, origin: Provenance) -> Path:
+def write_sheet(images: Images, path: Path, provenance: Provenance) -> Path:
     """A contact sheet as PNG."""
     ax = plot_images(images.images)
     buffer = io.BytesIO()
     figure = cast(Figure, ax.figure)
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return write_described(path, buffer.getvalue(), origin)
+    return write_with_provenance(path, buffer.getvalue(), provenance)
 
 
 def plot_images(images: torch.Tensor, *, across: int = 10, ax: Axes | None = None) -> Axes:
@@ -188,13 +188,13 @@ def write_text(
     model: TextModel,
     n: int,
     path: Path,
-    origin: Provenance,
+    provenance: Provenance,
     *,
     seed: Seed,
     prompt: str = "",
-    observe: Callable[[int, int], None] = lambda done, n: None,
+    callback: Callable[[int, int], None] = lambda done, n: None,
 ) -> Path:
-    """`prompt` and `n` characters after it as UTF-8, with a sidecar; `observe(characters so far, n)`."""
+    """`prompt` and `n` characters after it as UTF-8, with a sidecar; `callback(characters so far, n)`."""
     check_count("n", n)
 
     def pieces() -> Iterator[str]:
@@ -203,13 +203,13 @@ def write_text(
         for first, child in zip(range(0, n, STRETCH), root.spawn(-(-n // STRETCH)), strict=True):
             before = model.sample(min(STRETCH, n - first), seed=child, prompt=before)  # longer than what it looks at
             yield before
-            observe(min(first + STRETCH, n), n)
+            callback(min(first + STRETCH, n), n)
 
-    return write_described(path, pieces(), origin)
+    return write_with_provenance(path, pieces(), provenance)
 
 
-def _look_at_text(model: TextModel, stem: Path, origin: Provenance) -> Path:
-    return write_text(model, LOOK, stem.with_suffix(".txt"), origin, seed=0)
+def _look_at_text(model: TextModel, stem: Path, provenance: Provenance) -> Path:
+    return write_text(model, LOOK, stem.with_suffix(".txt"), provenance, seed=0)
 
 
 TEXT_RECIPES: Mapping[str, Recipe] = {

@@ -44,7 +44,7 @@ def load_text(model: str | Path) -> TextModel:
 
 def draws(folder: Path) -> str:
     """What the model in a folder draws: rows, images or characters. Raises `DataError` where it draws nothing."""
-    kind = checkpoints.model_of(folder)
+    kind = checkpoints.read_model_type(folder)
     if is_table_model(folder):
         return "rows"
     if kind in TEXT_FAMILIES:
@@ -65,7 +65,7 @@ def folder_of(model: str | Path) -> Path:
 
 
 def _family(folder: Path, families: Mapping[str, type[T]], what: str) -> type[T]:
-    kind = checkpoints.model_of(folder)
+    kind = checkpoints.read_model_type(folder)
     if kind not in families:
         raise DataError(f"{folder} holds a {kind!r}, which draws no {what}: name a model of {', '.join(families)}")
     return families[kind]

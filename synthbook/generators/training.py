@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthbook.core.checkpoints import Keep, Parts, begin, write
+from synthbook.core.checkpoints import CheckpointConfig, TrainState, begin, write
 from synthbook.core.errors import InvalidArgument, SynthbookError
 
 Seed = int | np.random.SeedSequence
@@ -44,29 +44,29 @@ class Batches:
 
 
 def train(
-    parts: Parts,
+    parts: TrainState,
     step: Callable[[int, torch.Generator], Mapping[str, float]],
     *,
     steps: int,
     seed: Seed,
     described: Mapping[str, Any],
-    keep: Keep | None = None,
-    observe: Observer = lambda step, steps, losses: None,
+    checkpoint: CheckpointConfig | None = None,
+    callback: Observer = lambda step, steps, losses: None,
     look: Look | None = None,
 ) -> list[dict[str, float]]:
     """Call `step(k, rng)` for k = 1, ..., steps; return at most 100 rows, each the means since the row before.
 
-    `step` updates the parts and returns its losses by name. `observe(k, steps, losses)` is told each of them, `look(k)`
-    is called after about every tenth of the steps. `described` says what is trained, as plain JSON: a checkpoint of
-    something else is refused. Raises `TrainingDiverged`, `DataError`, `InvalidArgument`.
+    `step` updates the parts and returns its losses by name. `callback(k, steps, losses)` is told each of them,
+    `look(k)` is called after about every tenth of the steps. `described` says what is trained, as plain JSON: a
+    checkpoint of something else is refused. Raises `TrainingDiverged`, `DataError`, `InvalidArgument`.
     """
     if not isinstance(steps, int | np.integer) or steps < 1:
         raise InvalidArgument("steps", steps, "a whole number of at least 1")
     described = {**described, "steps": int(steps), "seed": str(seed)}
-    done, kept = (0, {}) if keep is None else begin(parts, keep, described)
+    done, kept = (0, {}) if checkpoint is None else begin(parts, checkpoint, described)
     history: list[dict[str, float]] = list(kept.get("history", []))
     every, recent = max(steps // ROWS, 1), []
-    kept_every = 0 if keep is None else -(-keep.every // every) * every  # at the end of a row
+    kept_every = 0 if checkpoint is None else -(-checkpoint.every_n_steps // every) * every  # at the end of a row
     for k in range(done + 1, steps + 1):
         losses = step(k, step_rng(seed, k))
         for name, value in losses.items():
@@ -75,12 +75,12 @@ def train(
                     f"{name} is {value} at step {k}: lower the learning rate, or check the data for extreme values"
                 )
         recent.append(losses)
-        observe(k, steps, losses)
+        callback(k, steps, losses)
         if k % every == 0 or k == steps:
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
-        if keep is not None and (k % kept_every == 0 or k == steps):
-            write(parts, keep.folder, described, k, {"history": history})
+        if checkpoint is not None and (k % kept_every == 0 or k == steps):
+            write(parts, checkpoint.folder, described, k, {"history": history})
         if look is not None and k % max(steps // 10, 1) == 0:
             look(k)
     return history

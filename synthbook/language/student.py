@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from synthbook.core.checkpoints import Parts
+from synthbook.core.checkpoints import TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.generators.nets import initialise
 from synthbook.generators.text.transformer import Net, TransformerConfig
@@ -67,7 +67,7 @@ class Student:
             optimiser.step()
             return {"loss": loss.item()}
 
-        parts = Parts({"net": self.net}, {"net": optimiser})
+        parts = TrainState({"net": self.net}, {"net": optimiser})
         train(parts, step, steps=steps, seed=seed, described={"model": "student", "config": asdict(SETTINGS)})
         return self
 

@@ -24,7 +24,7 @@ from PIL import Image
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import shard_paths
 from synthbook.core.plots import BLUE, ORANGE, VERMILLION, new_axis, new_figure
-from synthbook.core.storage import Provenance, atomic_write, write_described
+from synthbook.core.storage import Provenance, atomic_write, write_with_provenance
 from synthbook.simulation.labels import label
 from synthbook.simulation.randomize import Domain, draw
 from synthbook.simulation.render import Renderer, Sample
@@ -126,7 +126,7 @@ def from_rle(runs: dict[str, Any]) -> NDArray[np.bool_]:
 
 def row(index: int, sample: Sample) -> dict[str, Any]:
     """A sample as a row of a shard; each label has its mask."""
-    labels = [found.as_json() | {"segmentation": rle(sample.mask == found.body)} for found in label(sample)]
+    labels = [found.to_dict() | {"segmentation": rle(sample.mask == found.body)} for found in label(sample)]
     return {"index": index, "image": sample.file, "labels": json.dumps(labels), "theta": sample.params.to_json()}
 
 
@@ -171,17 +171,17 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("numpy", "pillow", "pyarrow", "pybullet", "scikit-image", "scipy")}
 
 
-def write_preview(folder: Path, out: Path, n: int, origin: Provenance) -> Path:
+def write_preview(folder: Path, out: Path, n: int, provenance: Provenance) -> Path:
     """The first `n` pictures of a finished run as one sheet, with their labels."""
     rows = list(islice(read_rows(folder), n))
     figure, _ = plot_sheet(rows)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return write_described(out, buffer.getvalue(), origin)
+    return write_with_provenance(out, buffer.getvalue(), provenance)
 
 
-def write_coco(folder: Path, out: Path, origin: Provenance) -> Path:
+def write_coco(folder: Path, out: Path, provenance: Provenance) -> Path:
     """A finished run as COCO: `images/000000.jpg` ... and `instances.json` under `out`; returns the latter's path."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -215,4 +215,4 @@ def write_coco(folder: Path, out: Path, origin: Provenance) -> Path:
     names = [f"corner {k}" for k in range(8)]
     kinds = [{"id": k, "name": name, "keypoints": names} for name, k in categories.items()]
     text = json.dumps({"images": images, "annotations": annotations, "categories": kinds})
-    return write_described(out / "instances.json", text, origin)
+    return write_with_provenance(out / "instances.json", text, provenance)

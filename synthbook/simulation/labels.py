@@ -42,7 +42,7 @@ class Label:
     rvec: list[float]
     tvec: list[float]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The label as plain data."""
         return shallow(self)
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep, Parts, begin, write
+from synthbook.core.checkpoints import CheckpointConfig, TrainState, begin, write
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.jobs import MANIFEST
 from synthbook.core.progress import put
-from synthbook.core.storage import Provenance, locked, sha256_file, write_described
+from synthbook.core.storage import Provenance, locked, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.datasets import data_folder
 from synthbook.simulation.export import read_rows
@@ -147,7 +147,7 @@ def read_renders(folder: Path, n: int | None = None) -> Renders:
     """The pictures of a finished run in which the cube stands upright and enough of it is seen; at most `n`."""
     images, corners, points, lenses = [], [], [], []
     for row in read_rows(folder):
-        params = SceneParams.from_json(row["theta"])
+        params = SceneParams.from_dict(row["theta"])
         target = next(found for found in json.loads(row["labels"]) if found["category"] == "target")
         if params.situation == "tilted" or target["area"] < LEAST or not all(target["corners"]):
             continue
@@ -176,18 +176,18 @@ def train_corner_net(
     stride: int = 4,
     learning_rate: float = 3e-3,
     bfloat16: bool = False,
-    observe: Callable[[int, int, float], None] | None = None,
+    callback: Callable[[int, int, float], None] | None = None,
     after_epoch: Callable[[list[float], CornerNet], None] | None = None,
-    keep: Keep | None = None,
+    checkpoint: CheckpointConfig | None = None,
 ) -> CornerNet:
     """A net trained on these pictures, with averaged weights; budgets are epochs, never seconds.
 
     `batch(rows, rng)` makes views (N, 1, H, W) of the pictures and their corners (N, 8, 2): see `whole_pictures` and
     `refine.crops`. AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored views half of
-    the time. `observe(step, steps, loss)` after every step; `after_epoch(losses, averaged net)` after every epoch, with
-    the mean loss of each so far, and on resuming. With `keep` a run that was killed goes on after its last whole
-    multiple of `keep.every` epochs. `bfloat16` pays for wide nets where the CPU has it. The same seed, threads and
-    machine give the same weights, resumed or not. Raises `HoldoutError`: nothing is trained on photographs.
+    the time. `callback(step, steps, loss)` after every step; `after_epoch(losses, averaged net)` after every epoch,
+    with the mean loss of each so far, and on resuming. With `checkpoint` a killed run goes on after its last whole
+    multiple of `checkpoint.every_n_steps` epochs. `bfloat16` pays for wide nets where the CPU has it. The same seed,
+    threads and machine give the same weights, resumed or not. Raises `HoldoutError`: nothing is trained on photographs.
     """
     refuse_holdout(renders, "training the localizer")
     if len(renders) < BATCH:
@@ -202,11 +202,11 @@ def train_corner_net(
     steps = epochs * per_epoch
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, max(steps, 20), pct_start=0.1)
-    parts, losses, recent = Parts({"net": net, "averaged": averaged}, {"net": optimiser}), [], []
+    parts, losses, recent = TrainState({"net": net, "averaged": averaged}, {"net": optimiser}), [], []
     settings = {"width": width, "stride": stride, "learning_rate": learning_rate, "bfloat16": bfloat16}
     pictures = {"pictures": len(renders), "crc32": zlib.crc32(np.ascontiguousarray(renders.images).data)}
     described = {"model": "a corner net", "seed": seed, "epochs": epochs} | settings | pictures
-    done, kept = (0, {}) if keep is None else begin(parts, keep, described)
+    done, kept = (0, {}) if checkpoint is None else begin(parts, checkpoint, described)
     if done:
         losses, rng.bit_generator.state = kept["losses"], kept["rng"]
         schedule.load_state_dict(kept["schedule"])
@@ -226,15 +226,15 @@ def train_corner_net(
         schedule.step()
         _average(averaged, net, min(MEMORY, (1 + step) / (10 + step)))
         recent.append(float(loss.detach()))
-        if observe is not None:
-            observe(step + 1, steps, recent[-1])
+        if callback is not None:
+            callback(step + 1, steps, recent[-1])
         if (step + 1) % per_epoch == 0:
             losses, recent = [*losses, float(np.mean(recent))], []
             if after_epoch is not None:
                 after_epoch(losses, averaged)
-            if keep is not None and len(losses) % keep.every == 0:
+            if checkpoint is not None and len(losses) % checkpoint.every_n_steps == 0:
                 more = {"losses": losses, "rng": rng.bit_generator.state, "schedule": schedule.state_dict()}
-                write(parts, keep.folder, described, step + 1, more)
+                write(parts, checkpoint.folder, described, step + 1, more)
     return averaged.eval()
 
 
@@ -275,10 +275,10 @@ def _mirrored(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tup
 
 
 @torch.no_grad()
-def _average(averaged: CornerNet, net: CornerNet, keep: float) -> None:
+def _average(averaged: CornerNet, net: CornerNet, checkpoint: float) -> None:
     for old, new in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
-            old.mul_(keep).add_(new, alpha=1 - keep)
+            old.mul_(checkpoint).add_(new, alpha=1 - checkpoint)
         else:
             old.copy_(new)
 
@@ -421,14 +421,14 @@ class Localizer:
         first = find_corners(self.coarse, half)
         return refined(self.fine, images, (first + 0.5) * 2 - 0.5)
 
-    def save(self, folder: Path, recipe: Recipe, origin: Provenance) -> Path:
+    def save(self, folder: Path, recipe: Recipe, provenance: Provenance) -> Path:
         """Write both as one checkpoint."""
         tensors = {
             f"{name}.{key}": value
             for name in ("coarse", "fine")
             for key, value in getattr(self, name).state_dict().items()
         }
-        return checkpoints.save(folder, tensors, asdict(recipe), model=MODEL, provenance=origin)
+        return checkpoints.save(folder, tensors, asdict(recipe), model=MODEL, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Localizer:
@@ -486,14 +486,14 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, 
     with locked(out / ".lock", f"{out} is being written"):
         began = time.perf_counter()
         parts = Parallel(n_jobs=min(jobs, 2))(
-            delayed(_train)(name, renders, seed, recipe, Keep(out / STATE / name, 1, resume))
+            delayed(_train)(name, renders, seed, recipe, CheckpointConfig(out / STATE / name, 1, resume))
             for name in ("coarse", "fine")
         )
         nets = {name: net for name, net, _, _ in parts}
         command = f"synthbook train localizer --renders {renders.name} --epochs {recipe.epochs} --seed {seed}"
         parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
-        origin = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
-        Localizer(**nets).save(out, recipe, origin)
+        provenance = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
+        Localizer(**nets).save(out, recipe, provenance)
         log = {
             "command": command,
             "renders": json.loads((renders / MANIFEST).read_text())["plan"],
@@ -505,12 +505,14 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, 
             "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
             "sha256": sha256_file(out / checkpoints.TENSORS),
         }
-        write_described(out / LOG, json.dumps(log, indent=1) + "\n", origin)
+        write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
         shutil.rmtree(out / STATE)
     return log
 
 
-def _train(name: str, folder: Path, seed: int, recipe: Recipe, keep: Keep) -> tuple[str, CornerNet, list[float], int]:
+def _train(
+    name: str, folder: Path, seed: int, recipe: Recipe, checkpoint: CheckpointConfig
+) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
     renders, losses = read_renders(folder), []  # type: ignore[var-annotated]
     coarse = name == "coarse"
@@ -529,6 +531,6 @@ def _train(name: str, folder: Path, seed: int, recipe: Recipe, keep: Keep) -> tu
         learning_rate=recipe.learning_rate,
         bfloat16=has_bfloat16(),
         after_epoch=told,
-        keep=keep,
+        checkpoint=checkpoint,
     )
     return name, net, losses, len(renders)

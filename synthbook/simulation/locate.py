@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axis
-from synthbook.core.storage import Provenance, write_described
+from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.simulation.export import plot_corners
 from synthbook.simulation.localizer import Localizer, poses, resized
 from synthbook.simulation.pose import Pose
@@ -43,7 +43,7 @@ class Found:
             where = f"; centre {x:.1f} cm right, {y:.1f} down, {z:.1f} ahead"
         return "box {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*self.box) + f"; corners {corners}{where}"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data; the pose as rotation matrix and translation in metres, for a cube of 8.4 cm."""
         document: dict[str, Any] = {"corners": self.corners.round(2).tolist(), "box": [round(v, 2) for v in self.box]}
         if self.pose is not None:
@@ -111,6 +111,6 @@ def draw_found(image: NDArray[np.uint8], found: Found, path: Path) -> Path:
     assert figure is not None
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return write_described(
+    return write_with_provenance(
         path, buffer.getvalue(), Provenance("a photograph and what was found in it", "synthbook locate")
     )

@@ -233,7 +233,7 @@ class SceneParams:
         return json.dumps(self, default=shallow)
 
     @classmethod
-    def from_json(cls, text: str) -> SceneParams:
+    def from_dict(cls, text: str) -> SceneParams:
         """The scene that `to_json` wrote."""
         try:
             parts: dict[str, Any] = json.loads(text)

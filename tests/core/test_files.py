@@ -19,7 +19,7 @@ from synthbook.core.storage import (
     sha256,
     sha256_file,
     sidecar_path,
-    write_described,
+    write_with_provenance,
 )
 
 ROOT = Path(storage.__file__).parents[2]
@@ -93,14 +93,14 @@ GIVEN = Provenance(
 
 
 def test_a_sidecar_gives_back_what_was_said(tmp_path):
-    path = write_described(tmp_path / "table.csv", "1,2\n", GIVEN)
+    path = write_with_provenance(tmp_path / "table.csv", "1,2\n", GIVEN)
     assert path.read_text() == "1,2\n" and read_provenance(path) == GIVEN
     assert sidecar_path(path) == tmp_path / "table.csv.provenance.json"
     assert json.loads(sidecar_path(path).read_text())["sha256"] == sha256(b"1,2\n")
 
 
 def test_a_file_changed_after_it_was_described_is_found_out(tmp_path):
-    path = write_described(tmp_path / "table.csv", "1,2\n", GIVEN)
+    path = write_with_provenance(tmp_path / "table.csv", "1,2\n", GIVEN)
     path.write_text("1,3\n")
     with pytest.raises(DataError, match="changed after it was described") as refused:
         read_provenance(path)
@@ -117,14 +117,14 @@ def test_a_file_without_sidecar_is_refused(tmp_path):
     "content", ["", "[]", "{}", "3", '{"sha256": "0", "file": "f", "synthbook": "1", "colour": "red"}']
 )
 def test_a_sidecar_that_is_none_is_refused(tmp_path, content):
-    path = write_described(tmp_path / "table.csv", "1", GIVEN)
+    path = write_with_provenance(tmp_path / "table.csv", "1", GIVEN)
     sidecar_path(path).write_text(content)
     with pytest.raises(DataError, match="is not a sidecar"):
         read_provenance(path)
 
 
 def test_a_sidecar_whose_file_is_gone_is_refused(tmp_path):
-    path = write_described(tmp_path / "table.csv", "1", GIVEN)
+    path = write_with_provenance(tmp_path / "table.csv", "1", GIVEN)
     path.unlink()
     with pytest.raises(DataError, match=r"table.csv.* cannot be read"):
         read_provenance(path)

@@ -63,7 +63,7 @@ PLAN = Plan(95, seed=3, settings={"what": "numbers"}, shard_size=10, suffix=".tx
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    pmap(numbers, PLAN, folder, origin=ORIGIN)
+    pmap(numbers, PLAN, folder, provenance=ORIGIN)
     return folder
 
 
@@ -79,7 +79,7 @@ def test_every_item_comes_once_with_its_own_seed(undisturbed: Path) -> None:
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_path: Path, jobs: int) -> None:
     seen: list[tuple[int, int]] = []
-    pmap(numbers, PLAN, tmp_path / "many", jobs=jobs, origin=ORIGIN, observe=lambda *at: seen.append(at))
+    pmap(numbers, PLAN, tmp_path / "many", jobs=jobs, provenance=ORIGIN, callback=lambda *at: seen.append(at))
     assert content(tmp_path / "many") == content(undisturbed)
     assert seen[0] == (0, 95) and seen[-1] == (95, 95) and seen == sorted(seen)
 
@@ -87,7 +87,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_pat
 @pytest.mark.slow
 def test_shards_of_a_killed_worker_are_tried_again(undisturbed: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    pmap(SuicidalOnce(tmp_path / "mark"), PLAN, tmp_path / "run", jobs=2, origin=ORIGIN, say=said.append)
+    pmap(SuicidalOnce(tmp_path / "mark"), PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN, log=said.append)
     assert content(tmp_path / "run") == content(undisturbed)
     assert len(said) == 1 and "a worker was killed" in said[0]
 
@@ -95,10 +95,10 @@ def test_shards_of_a_killed_worker_are_tried_again(undisturbed: Path, tmp_path: 
 @pytest.mark.slow
 def test_workers_that_always_die_end_the_run_and_nothing_finished_is_lost(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(WorkersLost, match="--resume"):
-        pmap(suicidal, PLAN, tmp_path / "run", jobs=2, origin=ORIGIN)
+        pmap(suicidal, PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN)
     left = content(tmp_path / "run")
     assert MANIFEST not in left and 0 < sum(name.endswith(".txt") for name in left) < 10
-    pmap(numbers, PLAN, tmp_path / "run", jobs=2, origin=ORIGIN, resume=True)
+    pmap(numbers, PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN, resume=True)
     assert content(tmp_path / "run") == content(undisturbed)
 
 
@@ -125,14 +125,14 @@ def test_twenty_kills_at_random_moments_change_no_byte(undisturbed: Path, tmp_pa
         found = len(shards.finished(folder, PLAN)[0])
         assert found >= kept  # nothing finished is lost
         kept = found
-    pmap(slow, PLAN, folder, jobs=2, resume=True, origin=ORIGIN)
+    pmap(slow, PLAN, folder, jobs=2, resume=True, provenance=ORIGIN)
     assert content(folder) == content(undisturbed)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no hash"])
 def test_a_damaged_shard_is_named_and_made_again(undisturbed: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "run"
-    pmap(numbers, PLAN, folder, origin=ORIGIN)
+    pmap(numbers, PLAN, folder, provenance=ORIGIN)
     path = folder / "shard-00004.txt"
     raw = path.read_bytes()
     if damage == "flip":
@@ -147,7 +147,7 @@ def test_a_damaged_shard_is_named_and_made_again(undisturbed: Path, tmp_path: Pa
         with pytest.raises(DataError, match="shard-00004"):
             shard_paths(folder)
     said: list[str] = []
-    pmap(numbers, PLAN, folder, origin=ORIGIN, resume=True, say=said.append)
+    pmap(numbers, PLAN, folder, provenance=ORIGIN, resume=True, log=said.append)
     assert content(folder) == content(undisturbed)
     assert any("shard-00004" in line for line in said) == (damage in ("flip", "truncate"))
 
@@ -165,9 +165,9 @@ def test_a_full_disk_is_reported_and_nothing_finished_is_lost(
     with monkeypatch.context() as patched:
         patched.setattr(shards, "atomic_write", full)
         with pytest.raises(OSError, match="No space"):
-            pmap(numbers, PLAN, tmp_path / "run", origin=ORIGIN)
+            pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN)
     assert len(shards.finished(tmp_path / "run", PLAN)[0]) == 3  # a plan, then a file and a hash for each
-    pmap(numbers, PLAN, tmp_path / "run", origin=ORIGIN, resume=True)
+    pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
     assert content(tmp_path / "run") == content(undisturbed)
 
 
@@ -176,7 +176,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         claimed(tmp_path / "run", PLAN, resume=False),
         pytest.raises(Busy, match=f"wait until process {os.getpid()} has ended"),
     ):
-        pmap(numbers, PLAN, tmp_path / "run", origin=ORIGIN, resume=True)
+        pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
 
 
 def test_folders_that_are_refused_before_any_work(undisturbed: Path, tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_folders_that_are_refused_before_any_work(undisturbed: Path, tmp_path: P
         (PLAN, tmp_path / "new", {"jobs": 0}, "jobs = 0"),
     ):
         with pytest.raises(InvalidArgument, match=why):
-            pmap(never, plan, folder, origin=ORIGIN, **options)
+            pmap(never, plan, folder, provenance=ORIGIN, **options)
     with pytest.raises(DataError, match="not readable as JSON"):
-        pmap(never, PLAN, tmp_path / "broken", origin=ORIGIN, resume=True)
+        pmap(never, PLAN, tmp_path / "broken", provenance=ORIGIN, resume=True)
     assert not (tmp_path / "new").exists()
     for arguments in ({"n": 0}, {"n": -3}, {"n": 2.5}, {"seed": -1}, {"shard_size": 0}):
         with pytest.raises(InvalidArgument, match="whole number"):
@@ -208,6 +208,6 @@ def test_folders_that_are_refused_before_any_work(undisturbed: Path, tmp_path: P
 
 def test_a_finished_run_is_left_alone(undisturbed: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in undisturbed.glob("shard*")}
-    pmap(numbers, PLAN, undisturbed, origin=ORIGIN, resume=True)
+    pmap(numbers, PLAN, undisturbed, provenance=ORIGIN, resume=True)
     assert {path.name: path.stat().st_mtime_ns for path in undisturbed.glob("shard*")} == before
     assert json.loads((undisturbed / MANIFEST).read_text())["plan"]["n"] == 95

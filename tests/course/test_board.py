@@ -84,7 +84,7 @@ def test_the_rule_decides(small: None) -> None:
 def test_counts_and_parts() -> None:
     result = board({"01": [row("p", 1.05)], "02": [row("only", 3.0, ONE)]})
     assert (result.shown, result.hold, result.ok) == (1, 0, False)
-    document = result.as_json()
+    document = result.to_dict()
     assert (document["shown"], document["hold"], document["total"]) == (1, 0, 2)
     first, second = document["claims"]
     assert (first["notebook"], first["verdict"], first["section"], first["title"]) == ("01", "holds", "1.1", "A")

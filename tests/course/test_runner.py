@@ -181,7 +181,7 @@ def odd_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     book = Book(root)
     for name, (spoil, _) in ODD.items():
         spoil(book.write(name, "1"))
-    outcome = make(book, book.sources(), Settings(), observe=unwatched, site=False)
+    outcome = make(book, book.sources(), Settings(), callback=unwatched, site=False)
     assert outcome.board is not None and not outcome.errors
     return {job.name: job for job in outcome.jobs}
 
@@ -220,7 +220,7 @@ def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
     book.write(
         "01", "from synthbook.course import claim", f"try:\n    {lines[0]}\nexcept AssertionError: pass", lines[1]
     )
-    outcome = make(book, book.sources(), Settings(), observe=unwatched, site=False)
+    outcome = make(book, book.sources(), Settings(), callback=unwatched, site=False)
     for path in (book.copies / "01.failed.ipynb", book.build / "claims.json"):
         json.loads(path.read_text(), parse_constant=refuse)
     rows = nb.measured(nb.read(book.copies / "01.failed.ipynb"))["claims"]
@@ -428,7 +428,7 @@ def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book, monkeypa
     monkeypatch.setattr("synthbook.course.site.build", lambda root: root)
     with (book.build / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for work in (lambda: make(book, [], Settings(), observe=print), lambda: make_site(book)):
+        for work in (lambda: make(book, [], Settings(), callback=print), lambda: make_site(book)):
             with pytest.raises(SynthbookError, match="another run is going on"):
                 work()
         assert all(file.exists() for file in left)
@@ -447,7 +447,7 @@ def test_the_lock_is_held_until_the_board_is_written(book: Book, monkeypatch: py
     book.write("01", "1")
     monkeypatch.setattr("synthbook.course.site.build", refused)
     monkeypatch.setattr("synthbook.course.runner._write_board", refused)
-    outcome = make(book, book.sources(), Settings(), observe=unwatched)
+    outcome = make(book, book.sources(), Settings(), callback=unwatched)
     assert [job.status for job in outcome.jobs] == ["done"] and outcome.exit_code == 1
     assert outcome.errors == ["the second was refused"] * 2
 

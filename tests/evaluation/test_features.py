@@ -165,7 +165,7 @@ def test_bad_tables_are_refused_with_words():
 
 
 def test_the_features_are_those_of_a_schema_that_differs_only_in_its_reviewer():
-    f, inferred = table_features(table(20)), dataclasses.replace(SCHEMA, origin="inferred")
+    f, inferred = table_features(table(20)), dataclasses.replace(SCHEMA, provenance="inferred")
     np.testing.assert_array_equal(f(table(5)), f(table(5, schema=inferred)))
 
 
@@ -215,9 +215,9 @@ def test_shipped_nets_are_small_true_and_described():
         some = Images(part.images[:2000], part.labels[:2000], part.class_names)
         assert feature_nets.accuracy(feature_nets.shipped(name), part if len(part) < 2000 else some) >= least
         assert log["test_accuracy"] >= least
-        origin = read_provenance(folder / "log.json")
-        assert origin == checkpoints.provenance(folder)
-        assert (origin.seed, origin.generation, origin.command) == (log["seed"], 0, log["command"])
+        provenance = read_provenance(folder / "log.json")
+        assert provenance == checkpoints.read_provenance(folder)
+        assert (provenance.seed, provenance.generation, provenance.command) == (log["seed"], 0, log["command"])
         assert {"minutes", "losses", "steps", "train_accuracy"} <= set(log) and log["losses"][-1] < log["losses"][0]
 
 
@@ -299,7 +299,9 @@ def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsy
 def test_training_tells_every_step(tmp_path):
     split, seen = datasets.digits(), []
     recipe = dataclasses.replace(feature_nets.RECIPES["digits-cnn"], epochs=1)
-    trained = feature_nets.train(recipe, split.train, seed=np.random.SeedSequence(1), observe=lambda *s: seen.append(s))
+    trained = feature_nets.train(
+        recipe, split.train, seed=np.random.SeedSequence(1), callback=lambda *s: seen.append(s)
+    )
     assert [s[0] for s in seen] == list(range(1, 22)) and {s[1] for s in seen} == {21}
     assert [s[2] for s in seen] == trained.losses and trained.losses[-1] < trained.losses[0] / 2
 

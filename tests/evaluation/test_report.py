@@ -158,7 +158,7 @@ def test_no_verdict_without_novelty_or_without_a_reference(reports: dict[str, Re
     without = dataclasses.replace(good, lines=tuple(line for line in good.lines if line.question != "new"))
     bare = dataclasses.replace(good, lines=(dataclasses.replace(good.lines[0], reference=np.nan), *good.lines[1:]))
     for report, why in ((without, "novelty"), (bare, "fresh real rows score: precision")):
-        for show in (lambda r: r.verdict, str, Report.as_json):
+        for show in (lambda r: r.verdict, str, Report.to_dict):
             with pytest.raises(ReportError, match=why):
                 show(report)
 
@@ -208,7 +208,7 @@ def test_one_column_constant_columns_and_holes_give_defined_values() -> None:
     moved = evaluate(flat[0], Holdout(flat[1]), flat[2].assign(x=2.0), SCHEMA)
     assert "marginal distance" in failed(moved, "real")
     assert "column 'x' is constant in the real table; the distance is infinite" in str(moved)
-    assert json.loads(json.dumps(moved.as_json()["verdict"])).startswith("not real")
+    assert json.loads(json.dumps(moved.to_dict()["verdict"])).startswith("not real")
 
 
 class Page(HTMLParser):
@@ -259,9 +259,9 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert "real, varied, useful, new: as fresh real rows are" in printed.out and "report: fresh.html" in printed.out
     assert printed.err == ""
-    origin = read_provenance(files / "fresh.html")
-    assert set(origin.parents) == {"real", "synthetic", "holdout", "schema"} and origin.seed == 0
-    assert origin.command.endswith("fresh.csv --holdout test.csv --schema schema.toml --seed 0 --target label")
+    provenance = read_provenance(files / "fresh.html")
+    assert set(provenance.parents) == {"real", "synthetic", "holdout", "schema"} and provenance.seed == 0
+    assert provenance.command.endswith("fresh.csv --holdout test.csv --schema schema.toml --seed 0 --target label")
     assert main(["evaluate", "real.csv", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["answers"]["new"] is False and found["report"] == "copy.json"

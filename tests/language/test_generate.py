@@ -20,7 +20,7 @@ import pytest
 
 from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance, locked, read_provenance, write_described
+from synthbook.core.storage import Provenance, locked, read_provenance, write_with_provenance
 from synthbook.language import server as local_model
 from synthbook.language.client import KEY, MODEL, URL
 from synthbook.language.filters.dedup import NearDuplicates, jaccard, shingles
@@ -110,7 +110,7 @@ def made(
 
 def test_as_many_are_kept_as_were_wanted_and_all_others_have_a_reason(tmp_path: Path) -> None:
     some, told = read(tmp_path, TASK), list[tuple[int, int]]()
-    found = made(some, 40, observe=lambda kept, n: told.append((kept, n)))
+    found = made(some, 40, callback=lambda kept, n: told.append((kept, n)))
     assert len(found.kept) == 40 and not found.why and told == [(k, 40) for k in range(41)]
     assert len(found.answers) == len(found.passed) == len(found.kept) + len(found.dropped)
     assert found.ledger[0].came == len(found.answers) and sum(found.passed) - 40 < 8  # little is asked in vain
@@ -272,11 +272,13 @@ def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
         {one["seed"] for one in server.bodies}
     ) == asked
     for name in ("data.jsonl", "data.jsonl.dropped.jsonl", "data.jsonl.answers.jsonl", "data.jsonl.ledger.json"):
-        origin = read_provenance(folder / name)
-        assert (origin.generation, origin.synthetic_share, origin.seed) == (1, 1.0, 0)
-        assert origin.parents.keys() == {"task.toml", "seeds.jsonl", "tiny"} and origin.parents["tiny"] == "tiny"
-        assert origin.command == "synthbook generate task.toml -n 12 --seed 0 --most-asks 240"
-    assert read_provenance(folder / "report.html") == origin
+        provenance = read_provenance(folder / name)
+        assert (provenance.generation, provenance.synthetic_share, provenance.seed) == (1, 1.0, 0)
+        assert (
+            provenance.parents.keys() == {"task.toml", "seeds.jsonl", "tiny"} and provenance.parents["tiny"] == "tiny"
+        )
+        assert provenance.command == "synthbook generate task.toml -n 12 --seed 0 --most-asks 240"
+    assert read_provenance(folder / "report.html") == provenance
     page = (folder / "report.html").read_text()
     assert page.count("<img ") == page.count(' alt="') == 2 and "reviews: 12 of 12 records" in page
     assert "Write a {tone} review." in page and "which cost 0.00" in page
@@ -380,10 +382,12 @@ def test_a_run_that_is_stopped_while_it_writes_goes_on(
         written(stopped, TASK)
         writes = iter(range(1, 100))
 
-        def interrupted(path: Path, content: Any, origin: Provenance, writes: Any = writes, now: int = moment) -> Path:
+        def interrupted(
+            path: Path, content: Any, provenance: Provenance, writes: Any = writes, now: int = moment
+        ) -> Path:
             if next(writes) == now:
                 raise KeyboardInterrupt
-            return write_described(path, content, origin)
+            return write_with_provenance(path, content, provenance)
 
         with monkeypatch.context() as patched:
             patched.setattr(generate_files, "write_described", interrupted)
@@ -521,7 +525,7 @@ def test_seeds_that_a_model_wrote_make_data_one_generation_further(server: Rude,
     assert main(command(first)) == 0
     rows = [{**line, "tone": line["label"]} for line in lines(first / "data.jsonl")]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_described(second / "made.jsonl", text, read_provenance(first / "data.jsonl"))
+    write_with_provenance(second / "made.jsonl", text, read_provenance(first / "data.jsonl"))
     written(second, TASK.replace("seeds.jsonl", "made.jsonl"))
     assert main(command(second, n=4)) == 0
     assert read_provenance(second / "data.jsonl").generation == 2

@@ -106,7 +106,7 @@ def test_behind_the_camera_and_out_of_the_picture() -> None:
             found = label(renderer.render(params, rng))[0]
         assert found.box is None or where == at["around"]
         assert 0 <= found.visibility <= 1 and not any(found.corner_visible)
-        json.loads(json.dumps(found.as_json()), parse_constant=lambda c: pytest.fail(c))
+        json.loads(json.dumps(found.to_dict()), parse_constant=lambda c: pytest.fail(c))
 
 
 @settings(max_examples=60)
@@ -122,14 +122,14 @@ def test_run_lengths_round_trip_through_pycocotools(mask: np.ndarray) -> None:
 
 
 def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
-    task, origin = RenderShard(BUSY, 96, 64), Provenance("a test", "pytest")
-    pmap(task, Plan(12, seed=2, shard_size=5), tmp_path / "run", origin=origin)
+    task, provenance = RenderShard(BUSY, 96, 64), Provenance("a test", "pytest")
+    pmap(task, Plan(12, seed=2, shard_size=5), tmp_path / "run", provenance=provenance)
     rows = list(read_rows(tmp_path / "run"))
     assert [row["index"] for row in rows] == list(range(12))
     with Renderer() as renderer:  # picture 7 alone
         again = task.sample(renderer, np.random.SeedSequence(2, spawn_key=(7,)))
-    assert again.file == rows[7]["image"] and again.params == SceneParams.from_json(rows[7]["theta"])
-    index = write_coco(tmp_path / "run", tmp_path / "coco", origin)
+    assert again.file == rows[7]["image"] and again.params == SceneParams.from_dict(rows[7]["theta"])
+    index = write_coco(tmp_path / "run", tmp_path / "coco", provenance)
     coco = COCO(str(index))
     assert len(coco.getImgIds()) == 12
     for found in coco.loadAnns(coco.getAnnIds()):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.jobs import Plan, pmap
 from synthbook.core.storage import Provenance
@@ -55,7 +55,7 @@ ORIGIN = Provenance("a test", "pytest")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "run"
-    pmap(RenderShard(SCENES["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, origin=ORIGIN)
+    pmap(RenderShard(SCENES["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, provenance=ORIGIN)
     return folder
 
 
@@ -160,7 +160,9 @@ def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
         renders.images[:, ::4, ::4].copy(), (renders.corners + 0.5) / 4 - 0.5, renders.points, renders.K / 4
     )
     nets = [
-        train_corner_net(small, whole_pictures(small), seed=3, epochs=12, width=8, observe=lambda *a: seen.append(a[2]))
+        train_corner_net(
+            small, whole_pictures(small), seed=3, epochs=12, width=8, callback=lambda *a: seen.append(a[2])
+        )
         for _ in range(2)
     ]
     steps = len(seen) // 2
@@ -182,13 +184,13 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
     torch.set_num_threads(1)
     small = renders.take(slice(0, 128))
 
-    def trained(keep: Keep | None, *, dies: int | None = None) -> tuple[CornerNet, list[float]]:
+    def trained(checkpoint: CheckpointConfig | None, *, dies: int | None = None) -> tuple[CornerNet, list[float]]:
         told: list[float] = []
 
         def after_epoch(losses: list[float], _: CornerNet) -> None:
             told[:] = losses
 
-        def observe(step: int, steps: int, loss: float) -> None:
+        def callback(step: int, steps: int, loss: float) -> None:
             if step == dies:
                 raise Stopped
 
@@ -199,27 +201,33 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
             epochs=4,
             width=4,
             stride=2,
-            observe=observe,
+            callback=callback,
             after_epoch=after_epoch,
-            keep=keep,
+            checkpoint=checkpoint,
         )
         return net, told
 
     whole, losses = trained(None)
     with pytest.raises(Stopped):
-        trained(Keep(tmp_path, every=1), dies=7)  # of 8 steps, two in an epoch
+        trained(CheckpointConfig(tmp_path, every_n_steps=1), dies=7)  # of 8 steps, two in an epoch
     with pytest.raises(InvalidArgument, match="or resume"):
-        trained(Keep(tmp_path, every=1))
-    resumed, again = trained(Keep(tmp_path, every=1, resume=True))
+        trained(CheckpointConfig(tmp_path, every_n_steps=1))
+    resumed, again = trained(CheckpointConfig(tmp_path, every_n_steps=1, resume=True))
     assert again == losses and len(losses) == 4
     for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two)
-    done, again = trained(Keep(tmp_path, every=1, resume=True), dies=1)  # nothing is left to do
+    done, again = trained(CheckpointConfig(tmp_path, every_n_steps=1, resume=True), dies=1)  # nothing is left to do
     assert again == losses and torch.equal(done.maps.weight, whole.maps.weight)
     other = replace(small, images=255 - small.images)
     with pytest.raises(InvalidArgument, match=r"differs in .*crc32"):
         train_corner_net(
-            other, crops(other), seed=3, epochs=4, width=4, stride=2, keep=Keep(tmp_path, every=1, resume=True)
+            other,
+            crops(other),
+            seed=3,
+            epochs=4,
+            width=4,
+            stride=2,
+            checkpoint=CheckpointConfig(tmp_path, every_n_steps=1, resume=True),
         )
 
 
@@ -259,7 +267,7 @@ def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) ->
     assert net(images).shape == (4, 8, 2)
     with pytest.raises(InvalidArgument, match="nothing is overwritten"):
         make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8))
-    pmap(RenderShard(SCENES["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", origin=ORIGIN)
+    pmap(RenderShard(SCENES["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
     with pytest.raises(InvalidArgument, match="320 x 240"):
         make(tmp_path / "tiny", tmp_path / "other", seed=1, recipe=Recipe())
 

@@ -127,10 +127,10 @@ def test_the_camera_is_that_of_the_photographs() -> None:
 
 def test_theta_survives_json_and_bad_ranges_are_refused() -> None:
     scene = draw(Domain(), np.random.default_rng(3))
-    assert SceneParams.from_json(scene.to_json()) == scene
+    assert SceneParams.from_dict(scene.to_json()) == scene
     for text in ("{}", "[]", "no", scene.to_json().replace('"fx"', '"f"')):
         with pytest.raises(InvalidArgument):
-            SceneParams.from_json(text)
+            SceneParams.from_dict(text)
     for make in (
         lambda: Uniform(1, 0),
         lambda: Uniform(0, float("nan")),

@@ -33,9 +33,9 @@ def test_a_run_for_people_and_one_for_machines(
     assert printed.out.startswith(f"25 pictures in 3 shards: {out}/manifest.json")
     assert "rendering: 20 of 25 pictures" in printed.err
     assert Image.open(out / "preview.png").size[0] > 600
-    origin = read_provenance(out / "manifest.json")
-    assert (origin.synthetic_share, origin.generation, origin.seed) == (1.0, 1, 7)
-    assert origin.command == "synthbook render --scene cube --n 25 --seed 7 --width 48 --height 32"
+    provenance = read_provenance(out / "manifest.json")
+    assert (provenance.synthetic_share, provenance.generation, provenance.seed) == (1.0, 1, 7)
+    assert provenance.command == "synthbook render --scene cube --n 25 --seed 7 --width 48 --height 32"
     assert len(json.loads((out / "coco" / "instances.json").read_text())["images"]) == 25
 
     other = tmp_path / "other"

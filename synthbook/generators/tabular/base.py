@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Column, Rule, Schema, Table, refuse_holdout
@@ -123,13 +123,13 @@ class Layout:
             checked[name] = _value(column, value)
         return checked
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         found = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.looked_up.items()}
         return {"schema": self.schema.as_toml(), "looked_up": found}
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any], source: Path) -> Layout:
+    def from_dict(cls, given: Mapping[str, Any], source: Path) -> Layout:
         """What `as_json` gave."""
         found = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
         return cls(Schema.from_text(given["schema"], source=source), found)
@@ -223,10 +223,10 @@ class TableGenerator(ABC):
         *,
         seed: Seed,
         steps: int | None = None,
-        keep: Keep | None = None,
-        observe: Observer | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Observer | None = None,
     ) -> Self:
-        """Learn from a table; `steps` and `keep` are for families that train in steps, and override their settings.
+        """Learn from a table; `steps` and `checkpoint` are for families that train in steps, and override settings.
 
         The same seed, machine and number of threads give the same model. Raises `HoldoutError`, `InvalidArgument`,
         `SchemaError`, `TrainingDiverged`.
@@ -240,7 +240,7 @@ class TableGenerator(ABC):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
         self.layout_ = Layout.of(table, public_only=self.public_only)
         frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
-        self._fit(frame, sequence(seed), Training(steps, keep, observe))
+        self._fit(frame, sequence(seed), Training(steps, checkpoint, callback))
         return self
 
     def sample(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Table:
@@ -282,20 +282,20 @@ class TableGenerator(ABC):
                         frame[column.name] = np.arange(kept - len(frame) + 1, kept + 1)
                 yield frame.reset_index(drop=True)
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
         if not hasattr(self, "layout_"):
             raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
         tensors, facts = self._state()
-        card = {"config": asdict(self.config), "layout": self.layout_.as_json(), "facts": facts}
-        return checkpoints.save(folder, tensors, card, model=self.family, provenance=origin)
+        card = {"config": asdict(self.config), "layout": self.layout_.to_dict(), "facts": facts}
+        return checkpoints.save(folder, tensors, card, model=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         tensors, card = checkpoints.load(folder, model=cls.family)
         model = cls(**card["config"])
-        model.layout_ = Layout.from_json(card["layout"], Path(folder) / checkpoints.CARD)
+        model.layout_ = Layout.from_dict(card["layout"], Path(folder) / checkpoints.CARD)
         model._set_state(tensors, card["facts"])
         return model
 
@@ -305,8 +305,8 @@ class Training:
     """What `fit` was told about the training itself."""
 
     steps: int | None
-    keep: Keep | None
-    observe: Observer | None
+    checkpoint: CheckpointConfig | None
+    callback: Observer | None
 
 
 def sequence(seed: Seed) -> np.random.SeedSequence:

@@ -8,7 +8,7 @@ from typing import Any
 
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError
-from synthbook.core.storage import Provenance, write_described
+from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.generators.tabular.base import Seed, TableGenerator
 from synthbook.generators.tabular.copula import Bootstrap, Copula, Marginals
 from synthbook.generators.tabular.ctgan import Ctgan
@@ -31,12 +31,12 @@ FAMILIES: Mapping[str, type[TableGenerator]] = {
 def is_table_model(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of these."""
     there = (Path(folder) / checkpoints.CARD).exists()
-    return there and checkpoints.model_of(folder) in {family.family for family in FAMILIES.values()}
+    return there and checkpoints.read_model_type(folder) in {family.family for family in FAMILIES.values()}
 
 
 def load(folder: Path) -> TableGenerator:
     """The generator in a folder. Raises `DataError` for anything else."""
-    kind = checkpoints.model_of(folder)
+    kind = checkpoints.read_model_type(folder)
     for family in FAMILIES.values():
         if family.family == kind:
             return family.load(folder)
@@ -47,13 +47,13 @@ def write_rows(
     model: TableGenerator,
     n: int,
     path: Path,
-    origin: Provenance,
+    provenance: Provenance,
     *,
     seed: Seed,
     where: Mapping[str, Any] | None = None,
-    observe: Callable[[int, int], None] = lambda done, n: None,
+    callback: Callable[[int, int], None] = lambda done, n: None,
 ) -> Path:
-    """`n` rows as CSV with a sidecar, written in pieces: memory does not grow with `n`. `observe(rows so far, n)`."""
+    """`n` rows as CSV with a sidecar, written in pieces: memory does not grow with `n`. `callback(rows so far, n)`."""
     frames = model.stream(n, seed=seed, where=where)  # bad arguments are refused here
 
     def pieces() -> Iterator[str]:
@@ -61,6 +61,6 @@ def write_rows(
         for frame in frames:
             yield frame.to_csv(index=False, header=done == 0, lineterminator="\n")
             done += len(frame)
-            observe(done, n)
+            callback(done, n)
 
-    return write_described(path, pieces(), origin)
+    return write_with_provenance(path, pieces(), provenance)

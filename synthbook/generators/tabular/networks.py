@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from synthbook.core.checkpoints import Parts
+from synthbook.core.checkpoints import TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.generators.nets import initialise
@@ -69,13 +69,13 @@ class Network(TableGenerator):
         self.optimisers_ = self._optimisers()
         steps = self.config.steps if training.steps is None else training.steps
         self.history_ = train(
-            Parts(self.modules_, self.optimisers_),
+            TrainState(self.modules_, self.optimisers_),
             lambda k, rng: self._step(x, k, steps, rng),
             steps=steps,
             seed=seed,
             described={"model": self.family, "config": asdict(self.config), "data": sha256(x.numpy().tobytes())},
-            keep=training.keep,
-            observe=training.observe or (lambda step, steps, losses: None),
+            checkpoint=training.checkpoint,
+            callback=training.callback or (lambda step, steps, losses: None),
         )
         for module in self.modules_.values():
             module.eval()

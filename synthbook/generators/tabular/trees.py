@@ -125,8 +125,8 @@ class Cart(TableGenerator):
             number = int(child(seed, j).generate_state(1)[0]) % 2**31
             self.trees_.append(Tree.grown(seen, y, column, self.config.leaf, number))
             seen = np.concatenate([seen, _features(column, y)], axis=1)
-            if training.observe is not None:
-                training.observe(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
+            if training.callback is not None:
+                training.callback(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 1))
@@ -309,8 +309,8 @@ class Boosted(TableGenerator):
             codes = self._codes(margin, frame[margin.column.name], rng)
             self.votes_.append(Votes.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
             seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
-            if training.observe is not None:
-                training.observe(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
+            if training.callback is not None:
+                training.callback(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
 
     def _feature(self, j: int, rows: pd.Series[Any]) -> Array:
         """What later trees see of column j (N,): a number, or the place of a category among those that occur."""

@@ -179,13 +179,13 @@ class NGram:
             drawn.append(int(rng.choice(v, p=p / p.sum())))
         return self.alphabet_.text(drawn[before:])
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
         if not hasattr(self, "counts_"):
             raise NotFitted("this NGram has seen no text: there is nothing to save")
         tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
         card = {"n": self.n, "smoothing": self.smoothing, "alphabet": self.alphabet_.characters}
-        return checkpoints.save(folder, tensors, card, model=self.family, provenance=origin)
+        return checkpoints.save(folder, tensors, card, model=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

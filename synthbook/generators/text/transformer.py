@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep, Parts
+from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, sha256
 from synthbook.core.types import Texts
@@ -101,8 +101,8 @@ class Transformer:
         *,
         seed: Seed,
         steps: int | None = None,
-        keep: Keep | None = None,
-        observe: Observer | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Observer | None = None,
         look: Look | None = None,
     ) -> Self:
         """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.
@@ -133,13 +133,13 @@ class Transformer:
 
         about = {"model": self.family, "config": asdict(self.config), "data": sha256(codes.numpy().tobytes())}
         self.history_ = train(
-            Parts({"net": self.net_}, {"net": optimiser}),
+            TrainState({"net": self.net_}, {"net": optimiser}),
             step,
             steps=total,
             seed=seed,
             described=about,
-            keep=keep,
-            observe=observe or (lambda step, steps, losses: None),
+            checkpoint=checkpoint,
+            callback=callback or (lambda step, steps, losses: None),
             look=look,
         )
         return self
@@ -172,11 +172,11 @@ class Transformer:
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
         return alphabet.text(codes[before:].tolist())
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
         net, alphabet = self._fitted()
         config = {"config": asdict(self.config), "alphabet": alphabet.characters}
-        return checkpoints.save(folder, net.state_dict(), config, model=self.family, provenance=origin)
+        return checkpoints.save(folder, net.state_dict(), config, model=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

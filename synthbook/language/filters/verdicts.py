@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.storage import Provenance, atomic_write, sha256, sha256_file, write_described
+from synthbook.core.storage import Provenance, atomic_write, sha256, sha256_file, write_with_provenance
 from synthbook.language.filters.execution import Case, Program, Verdict, execute
 from synthbook.language.records import cut_to_lines, read_lines
 from synthbook.language.sandbox.child import decode
@@ -76,13 +76,13 @@ def verify_files(
     records: Path,
     cases: Path,
     out: Path,
-    origin: Provenance,
+    provenance: Provenance,
     *,
     limits: Limits,
     jobs: int | None = None,
     allow_weak: bool = False,
     resume: bool = False,
-    observe: Callable[[int, int], None] = lambda done, n: None,
+    callback: Callable[[int, int], None] = lambda done, n: None,
 ) -> Summary:
     """Judge every program of a file on the cases of its function; write a verdict for each, in their order.
 
@@ -102,8 +102,10 @@ def verify_files(
             line = _line(verdict) | {"function": program.function, "words": verdict.words}
             file.write(json.dumps(line) + "\n")
             file.flush()
-            observe(k, n)
-    write_described(out, (json.dumps({name: line[name] for name in COLUMNS}) + "\n" for line in _kept(partial)), origin)
+            callback(k, n)
+    write_with_provenance(
+        out, (json.dumps({name: line[name] for name in COLUMNS}) + "\n" for line in _kept(partial)), provenance
+    )
     reasons = Counter(line["reason"] for line in _kept(partial))
     weak = any(line["isolation"] != "os" for line in _kept(partial))
     failures = list(islice((line for line in _kept(partial) if not line["passed"]), SHOWN))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.storage import Provenance, locked, read_provenance, sidecar_path, strict_json, write_described
+from synthbook.core.storage import Provenance, locked, read_provenance, sidecar_path, strict_json, write_with_provenance
 from synthbook.language.cache import Replay, in_order
 from synthbook.language.client import Client, Endpoint, Patience, Spent
-from synthbook.language.pipeline import as_json
+from synthbook.language.pipeline import to_dict
 from synthbook.language.records import Record
 from synthbook.language.task.config import Task
 from synthbook.language.task.runner import Made, allowed, generate
@@ -117,7 +117,7 @@ def make(
     patience: Patience | None = None,
     resume: bool = False,
     force: bool = False,
-    observe: Callable[[int, int], None] = lambda kept, n: None,
+    callback: Callable[[int, int], None] = lambda kept, n: None,
 ) -> tuple[Made, Spent]:
     """Run a task and write its files, whole or not; what it made, and what this time cost.
 
@@ -138,14 +138,14 @@ def make(
             for path in files.all:
                 path.unlink(missing_ok=True)
                 sidecar_path(path).unlink(missing_ok=True)
-        origin = _origin(task, endpoint, n, seed, most)
+        provenance = _origin(task, endpoint, n, seed, most)
         head = {"finished": False, "questions": questions, "model": endpoint.model}
-        write_described(files.ledger, strict_json(head, indent=1) + "\n", origin)
+        write_with_provenance(files.ledger, strict_json(head, indent=1) + "\n", provenance)
         sidecar_path(files.answers).unlink(missing_ok=True)
         replay = Replay(files.answers, model=endpoint.pinned)
         client = Client(endpoint, replay=replay, concurrency=side_by_side, patience=patience, prices=prices)
-        made = generate(task, client.ask, n, seed=seed, most=most, maker=endpoint.model, observe=observe)
-        _write(task, files, made, {**head, "finished": True}, origin)
+        made = generate(task, client.ask, n, seed=seed, most=most, maker=endpoint.model, callback=callback)
+        _write(task, files, made, {**head, "finished": True}, provenance)
     return made, client.spent
 
 
@@ -162,20 +162,20 @@ def _generation(task: Task) -> int:
     return 1 + read_provenance(task.examples.path).generation
 
 
-def _write(task: Task, files: Files, made: Made, head: Mapping[str, Any], origin: Provenance) -> None:
-    write_described(files.data, (_line(_kept(record, task)) for record in made.kept), origin)
-    write_described(files.dropped, _drops(made), origin)
-    write_described(files.answers, in_order(files.answers), origin)
+def _write(task: Task, files: Files, made: Made, head: Mapping[str, Any], provenance: Provenance) -> None:
+    write_with_provenance(files.data, (_line(_kept(record, task)) for record in made.kept), provenance)
+    write_with_provenance(files.dropped, _drops(made), provenance)
+    write_with_provenance(files.answers, in_order(files.answers), provenance)
     if files.report is not None:
         from synthbook.language.task.report import page
 
-        write_described(files.report, page(task, made, str(head["model"])), origin)
-    write_described(files.ledger, strict_json({**head, **summary(task, made)}, indent=1) + "\n", origin)
+        write_with_provenance(files.report, page(task, made, str(head["model"])), provenance)
+    write_with_provenance(files.ledger, strict_json({**head, **summary(task, made)}, indent=1) + "\n", provenance)
 
 
 def summary(task: Task, made: Made) -> dict[str, Any]:
     """Counts, tokens and cost, as plain JSON; the same whether or not it was interrupted."""
-    stages = [{key: part for key, part in as_json(entry).items() if key != "seconds"} for entry in made.ledger]
+    stages = [{key: part for key, part in to_dict(entry).items() if key != "seconds"} for entry in made.ledger]
     tokens, prices = made.tokens, task.chosen.prices
     return {
         "n": made.n,

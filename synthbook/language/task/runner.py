@@ -137,7 +137,7 @@ def generate(
     seed: int = 0,
     most: int | None = None,
     maker: str = "",
-    observe: Callable[[int, int], None] = lambda kept, n: None,
+    callback: Callable[[int, int], None] = lambda kept, n: None,
 ) -> Made:
     """Ask until n records are kept, `most` questions were asked, or it is plain that these will not do.
 
@@ -160,10 +160,10 @@ def generate(
         made.dropped.append(Drop(record, stage, reason))
 
     flow, made.ledger = run(records(), stages(task, made), dropped=dropped)
-    observe(0, n)
+    callback(0, n)
     for record in flow:
         made.kept.append(record)
-        observe(len(made.kept), n)
+        callback(len(made.kept), n)
     made.why = "" if len(made.kept) == n else _why(made)
     return made
 

@@ -50,7 +50,7 @@ class Inference:
         """Whether the advantage is more than chance explains, at 3.3 standard errors."""
         return self.advantage > Z_BAND * self.se
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self) | {"advantage": self.advantage, "interval": self.interval, "leaks": self.leaks}
 

@@ -33,7 +33,7 @@ class Distances:
     nndr_holdout: tuple[float, float]
     novelty: Novelty
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data, with what it is not."""
         return asdict(self) | {"reads": NO_VERDICT}
 

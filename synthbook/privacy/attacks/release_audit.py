@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.html import document, image, table
-from synthbook.core.storage import Provenance, strict_json, write_described
+from synthbook.core.storage import Provenance, strict_json, write_with_provenance
 from synthbook.core.table import (
     Holdout,
     Table,
@@ -76,7 +76,7 @@ class Finding:
         """Whether members are told from others better than by chance."""
         return self.attack.auc > self.auc_high or self.certain
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         numbers = {"auc": self.attack.auc, "auc_high": self.auc_high, "tpr_at_1_percent": self.hits}
         return {"attack": self.name, **numbers, "epsilon": self.epsilon, "leaks": self.leaks}
@@ -125,28 +125,28 @@ class ReleaseAudit:
         lines = [shown, *map(str, self.inferences), str(self.distances), *self.notes, self.verdict]
         return "\n".join(lines)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
             "verdict": self.verdict,
             "leaks": self.leaks,
             "epsilon_at_least": self.epsilon,
             "promised": self.promised,
-            "attacks": [finding.as_json() for finding in self.findings],
-            "attributes": [x.as_json() for x in self.inferences],
-            "distances": self.distances.as_json(),
+            "attacks": [finding.to_dict() for finding in self.findings],
+            "attributes": [x.to_dict() for x in self.inferences],
+            "distances": self.distances.to_dict(),
             "copies": self.copies,
             "notes": list(self.notes),
         }
 
     def to_json(self, path: Path, provenance: Provenance) -> Path:
         """Write strict JSON and its sidecar."""
-        return write_described(Path(path), strict_json(self.as_json(), indent=1) + "\n", provenance)
+        return write_with_provenance(Path(path), strict_json(self.to_dict(), indent=1) + "\n", provenance)
 
     def to_html(self, path: Path, provenance: Provenance) -> Path:
         """Write one page that needs no other file and no network, and its sidecar."""
 
-        return write_described(Path(path), page(self), provenance)
+        return write_with_provenance(Path(path), page(self), provenance)
 
 
 def audit_release(
@@ -158,7 +158,7 @@ def audit_release(
     delta: float | None = None,
     promised: float | None = None,
     seed: int = 0,
-    observe: Observe = lambda step: None,
+    callback: Observe = lambda step: None,
 ) -> ReleaseAudit:
     """Attack a release of rows, with the rows it was made from and real rows that nothing has learned from.
 
@@ -199,15 +199,15 @@ def audit_release(
     }
     findings = []
     for name, scores in attacks.items():
-        observe(f"attack: {name}")
+        callback(f"attack: {name}")
         attack = Attack(most_suspicious(members, scores(x)), most_suspicious(others, scores(y)))
         bounds = [proved(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
         findings.append(Finding(name, attack, bounds[0], bounds[1] > 0))
     inferences = []
     for secret in secrets:
-        observe(f"attack: guessing {secret}")
+        callback(f"attack: guessing {secret}")
         inferences.append(infer(looked_at, members, others, secret))
-    observe("distances")
+    callback("distances")
     some, learned = (encode(_rows(table, MOST, rng)) for table in (looked_at, train))
     found = distances(some, learned, y, seed=seed)
     copies = _copies(released, train, [c.name for c in compared])

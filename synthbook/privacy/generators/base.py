@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Schema, Table, at_most, refuse_holdout, unit_codes, units
@@ -75,7 +75,7 @@ class Terms:
     floating_point: str = FLOATING
     audit: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
 
@@ -86,20 +86,20 @@ class Terms:
         return replace(self, audit=epsilon)
 
     @classmethod
-    def of(cls, origin: Provenance) -> Terms:
+    def of(cls, provenance: Provenance) -> Terms:
         """What a file's or a model's provenance says. Raises `DataError` where it says nothing."""
-        if origin.privacy is None:
+        if provenance.privacy is None:
             raise DataError("nothing is promised of privacy: this comes from another kind of model")
-        return cls(**origin.privacy)
+        return cls(**provenance.privacy)
 
-    def beside(self, origin: Provenance) -> Provenance:
+    def beside(self, provenance: Provenance) -> Provenance:
         """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""
         if self.epsilon == math.inf:
             raise NotForRelease("a control without privacy promises nothing, and is not kept")
         if self.noise != SYSTEM:
-            return replace(origin, privacy=self.as_json())
+            return replace(provenance, privacy=self.to_dict())
         self.check_release()
-        return replace(origin, privacy=self.as_json(), seed=None)
+        return replace(provenance, privacy=self.to_dict(), seed=None)
 
     def check_release(self) -> None:
         """Raise `NotForRelease` unless the noise is nobody's to know and an audit's bound is stated."""
@@ -132,10 +132,12 @@ def check_delta(delta: float, n: int) -> None:
         raise InvalidArgument("delta", delta, f"far below 1 / {n:,}, one over the number of units, of at least 2")
 
 
-def check_seed(config: PrivateConfig, seed: object, keep: object) -> None:
+def check_seed(config: PrivateConfig, seed: object, checkpoint: object) -> None:
     """Raise `InvalidArgument` for a release whose noise somebody could draw again, and for teaching without a seed."""
-    if config.release and not (seed is None and keep is None):
-        raise InvalidArgument("seed, keep", (seed, keep), "None for release: who knows the seed takes the noise off")
+    if config.release and not (seed is None and checkpoint is None):
+        raise InvalidArgument(
+            "seed, checkpoint", (seed, checkpoint), "None for release: who knows the seed takes the noise off"
+        )
     if not config.release and seed is None:
         raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
 
@@ -184,8 +186,8 @@ class PrivateTable(TableGenerator):
         *,
         seed: Seed | None,
         steps: int | None = None,
-        keep: Keep | None = None,
-        observe: Observer | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Observer | None = None,
         budget: Budget | None = None,
     ) -> Self:
         """Learn from a table, as all generators do, once `budget` has paid for it.
@@ -196,7 +198,7 @@ class PrivateTable(TableGenerator):
         """
         what = f"fitting {type(self).__name__}"
         n = check_private(table, self.config, what)
-        check_seed(self.config, seed, keep)
+        check_seed(self.config, seed, checkpoint)
         self._check_steps(steps)
         for column in Layout.of(table, public_only=True).modelled:
             Cells.of(column)  # refuses what has no public bounds
@@ -208,7 +210,7 @@ class PrivateTable(TableGenerator):
         bounded = Table(table.frame.iloc[rows], table.schema)
         self._unit_of = unit_codes(bounded)  # (N,)
         try:
-            return super().fit(bounded, seed=root, steps=steps, keep=keep, observe=observe)
+            return super().fit(bounded, seed=root, steps=steps, checkpoint=checkpoint, callback=callback)
         finally:
             del self._unit_of
 
@@ -243,16 +245,16 @@ class PrivateTable(TableGenerator):
             noise=SYSTEM if config.release else TEACHING,
         )
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json`, which states the promise, and `model.safetensors`.
 
         Raises `NotForRelease` for a model with `release` whose `terms_` say nothing of an audit.
         """
-        return super().save(folder, self.terms_.beside(origin) if hasattr(self, "terms_") else origin)
+        return super().save(folder, self.terms_.beside(provenance) if hasattr(self, "terms_") else provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         model = super().load(folder)
-        model.terms_ = Terms.of(checkpoints.provenance(folder))
+        model.terms_ = Terms.of(checkpoints.read_provenance(folder))
         return model

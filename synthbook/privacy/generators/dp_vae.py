@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
@@ -94,8 +94,8 @@ class DpVae(VAE):
         *,
         seed: Seed | None,
         steps: int | None = None,
-        keep: Keep | None = None,
-        observe: Observer | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Observer | None = None,
         look: Look | None = None,
         budget: Budget | None = None,
     ) -> Self:
@@ -109,7 +109,7 @@ class DpVae(VAE):
             raise InvalidArgument("data", type(data).__name__, "Images: the scale of anything else is private")
         n = len(data)
         check_delta(c.delta, n)
-        check_seed(c, seed, keep)
+        check_seed(c, seed, checkpoint)
         if c.batch >= n:
             raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
         learnt(data)  # refuses what is no image
@@ -119,7 +119,7 @@ class DpVae(VAE):
             budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
         root = np.random.SeedSequence() if seed is None else sequence(seed)
         self._root = child(root, NOISE)
-        super().fit(data, seed=root, steps=total, keep=keep, observe=observe, look=look)
+        super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, look=look)
         self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
         self.terms_ = Terms(
             epsilon=c.epsilon,
@@ -159,13 +159,13 @@ class DpVae(VAE):
         self.optimisers_["all"].step()
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
-    def save(self, folder: Path, origin: Provenance) -> Path:
+    def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json`, which states the promise, and `model.safetensors`; see `PrivateTable.save`."""
-        return super().save(folder, self.terms_.beside(origin) if hasattr(self, "terms_") else origin)
+        return super().save(folder, self.terms_.beside(provenance) if hasattr(self, "terms_") else provenance)
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         model = super().load(folder, device=device)
-        model.terms_ = Terms.of(checkpoints.provenance(folder))
+        model.terms_ = Terms.of(checkpoints.read_provenance(folder))
         return model

@@ -19,17 +19,17 @@ PRIVATE: Mapping[str, type[PrivateTable]] = {family.family: family for family in
 
 def is_private(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of these."""
-    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.model_of(folder) in PRIVATE
+    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.read_model_type(folder) in PRIVATE
 
 
 def is_private_vae(folder: Path) -> bool:
     """Whether a folder holds a private generator of images."""
-    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.model_of(folder) == DpVae.family
+    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.read_model_type(folder) == DpVae.family
 
 
 def load(folder: Path) -> PrivateTable:
     """The generator in a folder. Raises `DataError` for anything else."""
-    kind = checkpoints.model_of(folder)
+    kind = checkpoints.read_model_type(folder)
     if kind not in PRIVATE:
         raise DataError(f"{folder} holds a {kind!r}, not a private generator of tables ({', '.join(PRIVATE)})")
     return PRIVATE[kind].load(folder)

@@ -42,11 +42,11 @@ def test_from_a_file_to_a_model_to_a_file(
     made = load_table(tmp_path / "made.csv", schema)
     assert len(made) == 1_200 and set(made["income"]) == {">50K"}
     assert made["age"].isna().mean() == pytest.approx(0.1, abs=0.06)
-    origin = read_provenance(tmp_path / "made.csv")
+    provenance = read_provenance(tmp_path / "made.csv")
     assert (
-        origin.synthetic_share == 1
-        and "--where 'income=>50K'" in origin.command
-        and "model/model.json" in origin.parents
+        provenance.synthetic_share == 1
+        and "--where 'income=>50K'" in provenance.command
+        and "model/model.json" in provenance.parents
     )
     assert str(tmp_path) not in (tmp_path / "made.csv.provenance.json").read_text()
     first = (tmp_path / "made.csv").read_bytes()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
@@ -104,8 +104,8 @@ def test_training_that_was_broken_off_ends_with_the_same_bits(family: str, tmp_p
 
     whole = NETWORKS[family]().fit(TABLE, seed=3)
     with pytest.raises(KeyboardInterrupt):
-        NETWORKS[family]().fit(TABLE, seed=3, keep=Keep(tmp_path, every=2), observe=dies)
-    resumed = NETWORKS[family]().fit(TABLE, seed=3, keep=Keep(tmp_path, every=2, resume=True))
+        NETWORKS[family]().fit(TABLE, seed=3, checkpoint=CheckpointConfig(tmp_path, every_n_steps=2), callback=dies)
+    resumed = NETWORKS[family]().fit(TABLE, seed=3, checkpoint=CheckpointConfig(tmp_path, every_n_steps=2, resume=True))
     assert resumed.history_ == whole.history_
     pd.testing.assert_frame_equal(resumed.sample(50, seed=1).frame, whole.sample(50, seed=1).frame)
 

@@ -125,17 +125,17 @@ def test_what_cannot_be_counted_is_refused() -> None:
 
 def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
     model = NGram(4, smoothing="witten-bell").fit(TEXTS, seed=1)
-    origin = Provenance("a test", "pytest")
-    kept = NGram.load(model.save(tmp_path / "one", origin))
+    provenance = Provenance("a test", "pytest")
+    kept = NGram.load(model.save(tmp_path / "one", provenance))
     assert kept.bits_per_character("a bad car") == model.bits_per_character("a bad car")
     assert kept.sample(50, seed=2) == model.sample(50, seed=2)
-    kept.save(tmp_path / "two", origin)
+    kept.save(tmp_path / "two", provenance)
     for name in ("model.json", "model.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     with pytest.raises(DataError, match="text-ngram"):
         Transformer.load(tmp_path / "one")
     with pytest.raises(NotFitted):
-        NGram().save(tmp_path / "three", origin)
+        NGram().save(tmp_path / "three", provenance)
 
 
 def test_the_table_of_austen_is_that_of_its_models() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from synthbook.core.checkpoints import Keep
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.datasets import austen
@@ -80,8 +80,11 @@ def test_training_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) ->
 
     whole = Transformer(**TINY).fit(TEXT, seed=3)
     with pytest.raises(KeyboardInterrupt):
-        Transformer(**TINY).fit(TEXT, seed=3, keep=Keep(tmp_path / "state", every=2), observe=dies)
-    resumed = Transformer(**TINY).fit(TEXT, seed=3, keep=Keep(tmp_path / "state", every=2, resume=True))
+        checkpoint = CheckpointConfig(tmp_path / "state", every_n_steps=2)
+        Transformer(**TINY).fit(TEXT, seed=3, checkpoint=checkpoint, callback=dies)
+    resumed = Transformer(**TINY).fit(
+        TEXT, seed=3, checkpoint=CheckpointConfig(tmp_path / "state", every_n_steps=2, resume=True)
+    )
     folder = resumed.save(tmp_path / "model", Provenance("a test", "pytest"))
     for one, two in zip(
         Transformer.load(folder).net_.state_dict().values(), whole.net_.state_dict().values(), strict=True

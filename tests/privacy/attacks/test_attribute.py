@@ -209,6 +209,6 @@ def test_what_is_no_secret_is_refused() -> None:
 def test_it_says_what_it_found() -> None:
     found = Inference("income", 0.9, 0.75, 0.01)
     assert str(found).startswith("income: right for 90.0% of members and 75.0% of others, advantage +15.0% (+13.0% to")
-    told = json.loads(strict_json(found.as_json()))
+    told = json.loads(strict_json(found.to_dict()))
     assert told["secret"] == "income" and told["leaks"] is True and told["advantage"] == pytest.approx(0.15)
     assert told["interval"] == list(found.interval)

@@ -168,7 +168,7 @@ def test_it_says_that_it_is_no_verdict_on_privacy() -> None:
     for made in (fresh, train):
         found = distances(made, train, held, seed=0)
         assert str(found).endswith(": not a privacy verdict")
-        told = json.loads(strict_json(found.as_json()))
+        told = json.loads(strict_json(found.to_dict()))
         assert told["reads"] == "not a privacy verdict" and told["novelty"]["share"] == found.novelty.share
         assert told["dcr"] == list(found.dcr)
     other: Distances = replace(found, dcr=(0.1234, 0.0))

@@ -20,7 +20,7 @@ import pytest
 from synthbook.cli.main import main
 from synthbook.core import table as units_module
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.storage import Provenance, read_provenance, write_described
+from synthbook.core.storage import Provenance, read_provenance, write_with_provenance
 from synthbook.core.table import (
     Column,
     Holdout,
@@ -159,7 +159,7 @@ def test_the_audit_finds_copies_and_leaves_fresh_rows_alone() -> None:
 
 def test_the_same_seed_gives_the_same_audit() -> None:
     again = audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), promised=0.5)
-    assert again.as_json() == copied().as_json()
+    assert again.to_dict() == copied().to_dict()
 
 
 def test_the_limits_are_shared_out_among_the_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_what_is_refused_before_any_attack() -> None:
     silent: list[str] = []
     for tables in ((held, train, held), (made, held, held)):
         with pytest.raises(HoldoutError, match="kept for testing"):
-            audit_release(*tables, observe=silent.append)  # type: ignore[arg-type]
+            audit_release(*tables, callback=silent.append)  # type: ignore[arg-type]
     few = real(1, 59)
     for tables, options, why in (
         ((made, train, real(2)), {}, "holdout = 'Table'.*a Holdout"),
@@ -367,10 +367,10 @@ def test_what_is_refused_before_any_attack() -> None:
         ((visits(3, 80), visits(1), Holdout(visits(2, 59))), {}, "holdout = '59 different person'"),
     ):
         with pytest.raises(InvalidArgument, match=why):
-            audit_release(*tables, **options, observe=silent.append)  # type: ignore[arg-type]
+            audit_release(*tables, **options, callback=silent.append)  # type: ignore[arg-type]
     other = Table(made.frame.drop(columns="x"), Schema(COLUMNS[1:], "public"))
     with pytest.raises(SchemaError, match=r"released has the columns .*train has"):
-        audit_release(other, train, held, observe=silent.append)
+        audit_release(other, train, held, callback=silent.append)
     assert silent == []
 
 
@@ -452,9 +452,9 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert "these attacks found nothing" in printed.out and "report: fresh.html" in printed.out
     assert "label: right for" in printed.out and "group: right for" not in printed.out and printed.err == ""
-    origin = read_provenance(files / "fresh.html")
-    assert set(origin.parents) == {"synthetic", "train", "holdout", "schema"}
-    assert origin.command.endswith("--schema schema.toml --seed 0 --secret label")
+    provenance = read_provenance(files / "fresh.html")
+    assert set(provenance.parents) == {"synthetic", "train", "holdout", "schema"}
+    assert provenance.command.endswith("--schema schema.toml --seed 0 --secret label")
     assert main(["audit", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told["leaks"] is True and told["promised"] is None and told["report"] == "copy.json"
@@ -474,7 +474,9 @@ def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     assert told["promised"] == 3.0 and told["epsilon_at_least"] == 0 and "delta 1e-05" in told["notes"][0]
     # somebody wrote a promise beside copies
     text = (files / "copy.csv").read_text()
-    write_described(files / "copy.csv", text, Provenance("a liar", "none", privacy={"epsilon": 0.1, "delta": 1e-6}))
+    write_with_provenance(
+        files / "copy.csv", text, Provenance("a liar", "none", privacy={"epsilon": 0.1, "delta": 1e-6})
+    )
     assert main(["audit", "copy.csv", *RULED]) == 1
     said = capsys.readouterr().out
     assert "broken promise: epsilon is at least" in said and "0.1 was promised" in said and "delta 1e-06" in said
@@ -508,7 +510,7 @@ def test_bad_input_to_the_command_ends_with_2(
 def test_rows_that_changed_after_they_were_described_are_refused(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_described(files / "fresh.csv", (files / "fresh.csv").read_text(), ORIGIN)
+    write_with_provenance(files / "fresh.csv", (files / "fresh.csv").read_text(), ORIGIN)
     (files / "fresh.csv").write_text((files / "copy.csv").read_text())
     assert main(["audit", "fresh.csv", *RULED]) == 1
     assert "changed after it was described" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from synthbook.core.checkpoints import CARD, Keep
+from synthbook.core.checkpoints import CARD, CheckpointConfig
 from synthbook.core.errors import HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
@@ -217,7 +217,7 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
     assert kept.terms_ == model.terms_
     torch.testing.assert_close(kept.sample(9, seed=0).images, model.sample(9, seed=0).images)
     said = json.loads((tmp_path / "model" / CARD).read_text())["provenance"]
-    assert said["privacy"] == model.terms_.as_json() and said["seed"] == 5
+    assert said["privacy"] == model.terms_.to_dict() and said["seed"] == 5
 
 
 @pytest.mark.usefixtures("quick")
@@ -273,7 +273,13 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], s
     "a batch of all": (GREY, {"batch": 60}, {}, InvalidArgument, "batch = 60 .*fewer than the 60 images"),
     "no seed": (GREY, {}, {"seed": None}, InvalidArgument, "seed = None"),
     "a seed for release": (GREY, {"release": True}, {"seed": 0}, InvalidArgument, "takes the noise off"),
-    "kept": (GREY, {"release": True}, {"seed": None, "keep": Keep(Path("kept"))}, InvalidArgument, "seed, keep"),
+    "kept": (
+        GREY,
+        {"release": True},
+        {"seed": None, "keep": CheckpointConfig(Path("kept"))},
+        InvalidArgument,
+        "seed, keep",
+    ),
     "no steps": (GREY, {}, {"steps": 0}, InvalidArgument, "steps = 0"),
     "brightness": (replace(GREY, images=2 * GREY.images), {}, {}, InvalidArgument, r"images .*\[-1, 1\]"),
 }

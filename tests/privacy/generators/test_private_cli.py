@@ -41,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         table.frame.to_csv(folder / f"{name}.csv", index=False)
     some(2).schema.to_toml(folder / "schema.toml")
-    some(2, origin="inferred").schema.to_toml(folder / "drafted.toml")
+    some(2, provenance="inferred").schema.to_toml(folder / "drafted.toml")
     some(2, visits=2).schema.to_toml(folder / "visits.toml")
     return folder
 
@@ -73,7 +73,7 @@ def test_from_a_file_to_a_model_to_a_file(
     assert fit(files, out, "--model", family, *steps, "--seed", "4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     model = load(out)
-    assert told == {"model": str(out), "family": family} | model.terms_.as_json()
+    assert told == {"model": str(out), "family": family} | model.terms_.to_dict()
     assert (told["epsilon"], told["delta"], told["unit"], told["audit"]) == (2, 1e-6, "one record", None)
     assert told["noise"] == base.TEACHING and told["neighbours"] == "add or remove one record"
     card = json.loads((out / CARD).read_text())["provenance"]
@@ -81,9 +81,11 @@ def test_from_a_file_to_a_model_to_a_file(
     assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
     draw = ["sample", str(out), "-n", "150", "--where", "size=M", "--seed", "3", "--out", str(made)]
     assert run(app, draw) == 0
-    rows, origin = load_table(made, some(2).schema), read_provenance(made)
+    rows, provenance = load_table(made, some(2).schema), read_provenance(made)
     assert len(rows) == 150 and set(rows["size"]) == {"M"}
-    assert origin.privacy == model.terms_.as_json() and origin.parents == {f"model/{CARD}": sha256_file(out / CARD)}
+    assert provenance.privacy == model.terms_.to_dict() and provenance.parents == {
+        f"model/{CARD}": sha256_file(out / CARD)
+    }
     first = made.read_bytes()
     assert run(app, draw) == 2 and "--force" in said(capsys)
     assert run(app, [*draw, "--force"]) == 0 and made.read_bytes() == first
@@ -277,7 +279,7 @@ def test_images_of_a_private_model_are_drawn_from_the_shell(tmp_path: Path) -> N
     folder, out = model.save(tmp_path / "model", Provenance("made here", "a test")), tmp_path / "some.npz"
     assert main(["sample", str(folder), "-n", "6", "--out", str(out)]) == 0
     assert np.load(out)["images"].shape[0] == 6
-    assert read_provenance(out).privacy == model.terms_.as_json()
+    assert read_provenance(out).privacy == model.terms_.to_dict()
 
 
 def test_sides_that_cannot_be_audited_are_refused_before_anything_is_paid(

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from synthbook.core import table as units
-from synthbook.core.checkpoints import CARD, Keep
+from synthbook.core.checkpoints import CARD, CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.storage import Provenance, read_provenance
 from synthbook.core.table import (
@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
 
 
-def some(n: int, *, visits: int = 0, seed: int = 0, origin: str = "public") -> Table:
+def some(n: int, *, visits: int = 0, seed: int = 0, provenance: str = "public") -> Table:
     """Rows with holes; with `visits`, so many of each person, as its first column says."""
     rng = np.random.default_rng(seed)
     columns = (
@@ -65,9 +65,9 @@ def some(n: int, *, visits: int = 0, seed: int = 0, origin: str = "public") -> T
     age = pd.Series(rng.integers(0, 100, n)).mask(rng.random(n) < 0.1).astype("Int64")
     frame = pd.DataFrame({"size": size, "age": age, "weight": rng.uniform(0, 200, n)})
     if not visits:
-        return Table(frame, Schema(columns, origin))
+        return Table(frame, Schema(columns, provenance))
     frame.insert(0, "person", rng.permutation(np.arange(n) // visits))
-    return Table(frame, Schema((Column("person", "id"), *columns), origin, entity="person"))
+    return Table(frame, Schema((Column("person", "id"), *columns), provenance, entity="person"))
 
 
 def model(family: str, **settings: Any) -> PrivateTable:
@@ -126,7 +126,7 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
     "a holdout": (Holdout(LARGE), {}, {}, HoldoutError, "kept for testing"),
     "a holdout in a list": ([Holdout(LARGE)], {}, {}, HoldoutError, "kept for testing"),
     "a frame": (LARGE.frame, {}, {}, InvalidArgument, "table = 'DataFrame'"),
-    "a drafted schema": (some(200, origin="inferred"), {}, {}, SchemaError, "origin = 'inferred'"),
+    "a drafted schema": (some(200, provenance="inferred"), {}, {}, SchemaError, "origin = 'inferred'"),
     "no rows": (some(0), {}, {}, InvalidArgument, "table = '0 rows'"),
     "one row": (some(1), {}, {}, InvalidArgument, "table = '1 rows'"),
     "one person": (some(90, visits=90), {}, {}, InvalidArgument, "delta = 1e-05 .*number of units, of at least 2"),
@@ -138,14 +138,14 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
         {"release": True},
         {"seed": 0},
         InvalidArgument,
-        "seed, keep = .*takes the noise off",
+        "seed, checkpoint = .*takes the noise off",
     ),
     "kept for release": (
         LARGE,
         {"release": True},
-        {"seed": None, "keep": Keep(Path("kept"))},
+        {"seed": None, "keep": CheckpointConfig(Path("kept"))},
         InvalidArgument,
-        "seed, keep = .*None for release",
+        "seed, checkpoint = .*None for release",
     ),
     "a date without bounds": (undated(), {}, {}, SchemaError, "'seen'.*a lower and an upper bound"),
     "a row that is nobody's": (nobodys(), {}, {}, SchemaError, "'person' .* 1 rows do not say whose"),
@@ -229,7 +229,7 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
     fitted = model(family, rows_per_entity=2).fit(some(400, visits=4), seed=3)
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CARD).read_text())["provenance"]
-    assert said["privacy"] == fitted.terms_.as_json() and said["privacy"].keys() == KEYS and said["seed"] == 5
+    assert said["privacy"] == fitted.terms_.to_dict() and said["privacy"].keys() == KEYS and said["seed"] == 5
     assert (said["privacy"]["epsilon"], said["privacy"]["delta"], said["privacy"]["audit"]) == (2.0, 1e-5, None)
     assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.TEACHING
     assert said["privacy"]["unit"] == "one person, with at most 2 rows" and "floating-point" in str(said["privacy"])
@@ -285,7 +285,7 @@ def test_a_release_that_keeps_its_seed_is_caught(tmp_path: Path) -> None:
     )
     assert replace(kept, audit=0.0).beside(ORIGIN).seed is None
     telling = mutant(base, "privacy=self.as_json(), seed=None)", "privacy=self.as_json())")
-    assert telling.Terms(**replace(kept, audit=0.0).as_json()).beside(ORIGIN).seed == 5
+    assert telling.Terms(**replace(kept, audit=0.0).to_dict()).beside(ORIGIN).seed == 5
 
 
 class Copies(NoisyMargins):
@@ -309,7 +309,7 @@ def test_more_proved_than_promised_is_never_written_down() -> None:
         audited(leaky, some(400), Holdout(some(400, seed=1)))
     assert leaky.terms_.audit is None
     careless = mutant(base, "if epsilon > self.epsilon:", "if False:")
-    assert careless.Terms(**promise.as_json()).audited(9.0).audit == 9.0
+    assert careless.Terms(**promise.to_dict()).audited(9.0).audit == 9.0
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
