@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.filters.dedup import jaccard, shingles
 from synthbook.language.filters.labels import doubts
-from synthbook.language.filters.schema import checked
+from synthbook.language.filters.schema import checked, pinned_schema
 from synthbook.language.messages import Answer, Ask, Message, Sampling
 from synthbook.language.pipeline import Stage, Told
 from synthbook.language.records import Record
@@ -44,8 +44,12 @@ MARKS: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what
 }
 
 
-class Written(BaseModel, extra="forbid"):
+class Written(BaseModel):
     """The form of an answer: a message and, before it, why it deserves its label."""
+
+    model_config = pinned_schema(
+        "Written", "The form of an answer: a message and, before it, why it deserves its label."
+    )
 
     why: str = Field(max_length=80)
     message: str = Field(min_length=10, max_length=200)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from synthbook.language.filters.dedup import words
-from synthbook.language.filters.schema import checked
+from synthbook.language.filters.schema import checked, pinned_schema
 from synthbook.language.messages import Answer, Ask, Message, Model, Sampling
 from synthbook.language.pipeline import Stage, Told
 from synthbook.language.records import Record
@@ -27,8 +27,10 @@ SHOWN = (
 )
 
 
-class Turn(BaseModel, extra="forbid"):
+class Turn(BaseModel):
     """What one turn is: a question about the passage, and its answer."""
+
+    model_config = pinned_schema("Turn", "What one turn is: a question about the passage, and its answer.")
 
     question: str = Field(min_length=8, max_length=120)
     answer: str = Field(min_length=2, max_length=160)

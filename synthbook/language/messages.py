@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -74,8 +74,22 @@ class Ask:
 
     @property
     def prompt(self) -> dict[str, Any]:
-        """Messages and sampling as plain JSON: all but the number of the sample."""
-        return {"messages": [asdict(message) for message in self.messages], "sampling": asdict(self.sampling)}
+        """Messages and sampling as plain JSON: all but the number of the sample.
+
+        Its keys are hashed into `key`, so that recorded answers are found: they do not follow the names of attributes.
+        """
+        drawn = self.sampling
+        return {
+            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "sampling": {
+                "temperature": drawn.temperature,
+                "top_p": drawn.top_p,
+                "max_tokens": drawn.max_tokens,
+                "stop": list(drawn.stop),
+                "schema": drawn.schema,
+                "seed": drawn.seed,
+            },
+        }
 
     def key(self, model: str) -> str:
         """SHA-256 of the pinned model, messages, parameters, seed and number: what makes it the same question."""

@@ -24,7 +24,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
 from synthbook.datasets import read_data
 from synthbook.language.filters.dedup import rouge_l
-from synthbook.language.filters.schema import checked
+from synthbook.language.filters.schema import checked, pinned_schema
 from synthbook.language.messages import HALVES, Answer, Ask, Message, Model, Sampling
 from synthbook.language.pipeline import Entry, Stage, Told, run
 from synthbook.language.records import Record
@@ -256,15 +256,19 @@ SHOWN = 3  # written tasks of a kind, in a question
 YES = re.compile(r"\W*yes\b", re.I)
 
 
-class Instance(BaseModel, extra="forbid"):
+class Instance(BaseModel):
     """An input, which may be empty, then the output."""
+
+    model_config = pinned_schema("Instance", "An input, which may be empty, then the output.")
 
     input: str = Field(max_length=160)
     output: str = Field(min_length=1, max_length=160)
 
 
-class Labelled(BaseModel, extra="forbid"):
+class Labelled(BaseModel):
     """The label first, then an input that deserves it."""
+
+    model_config = pinned_schema("Labelled", "The label first, then an input that deserves it.")
 
     label: str = Field(min_length=1, max_length=40)
     input: str = Field(min_length=1, max_length=160)

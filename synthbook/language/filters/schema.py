@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,3 +22,11 @@ def checked(answer: str, schema: type[M]) -> tuple[M | None, str]:
         place = ".".join(str(part) for part in first["loc"])
         words = re.sub(r" at line \d+ column \d+", "", str(first["msg"]))  # the same fault has the same words
         return None, f"{place}: {words}" if place else words
+
+
+def pinned_schema(title: str, description: str) -> ConfigDict:
+    """The configuration of a strict model whose JSON schema keeps this title and description.
+
+    Both are hashed into the keys of recorded answers: a class or its docstring may change, these may not.
+    """
+    return ConfigDict(extra="forbid", title=title, json_schema_extra={"description": description})
