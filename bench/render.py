@@ -18,7 +18,7 @@ import psutil
 from synthbook.core.jobs import Plan, item_seed, pmap
 from synthbook.core.storage import Provenance
 from synthbook.simulation.export import RenderShard, parquet, row
-from synthbook.simulation.randomize import SCENES, draw
+from synthbook.simulation.randomize import DOMAINS, sample_params
 from synthbook.simulation.render import Renderer
 
 SIZE, SCENES_TIMED, AGAIN, ROUNDS, MANY = 128, 100, 5, 7, 2_000
@@ -35,10 +35,10 @@ def pipeline_against_bare(task: RenderShard) -> tuple[list[float], list[float]]:
                 start = perf_counter()
                 rows.append(row(i, task.sample(renderer, item_seed(0, i))))
                 whole += perf_counter() - start
-                params = draw(task.domain, np.random.default_rng(item_seed(0, i)), width=SIZE, height=SIZE)
+                params = sample_params(task.domain, np.random.default_rng(item_seed(0, i)), width=SIZE, height=SIZE)
                 start = perf_counter()
                 for _ in range(AGAIN):
-                    renderer.shoot(params)
+                    renderer.raw_buffers(params)
                 bare += (perf_counter() - start) / AGAIN
             start = perf_counter()
             parquet(rows)
@@ -69,7 +69,7 @@ def side_by_side(task: RenderShard, jobs: int) -> float:
 
 
 def main() -> None:
-    task = RenderShard(SCENES["cube"], SIZE, SIZE)
+    task = RenderShard(DOMAINS["cube"], SIZE, SIZE)
     whole, bare = pipeline_against_bare(task)
     jobs = {n: [side_by_side(task, n) for _ in range(3)] for n in (1, 2)}
     memory = growth(task)

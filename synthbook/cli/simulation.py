@@ -36,13 +36,19 @@ def render(
 
     from synthbook.core.jobs import Plan, pmap
     from synthbook.core.storage import Provenance
-    from synthbook.simulation.export import RenderShard, versions, write_coco, write_preview
-    from synthbook.simulation.randomize import SCENES
+    from synthbook.simulation.export import RenderShard, library_versions, write_coco, write_preview
+    from synthbook.simulation.randomize import DOMAINS
 
-    if scene not in SCENES:
-        raise InvalidArgument("scene", scene, f"one of {', '.join(SCENES)}")
-    task = RenderShard(SCENES[scene], width, height)
-    settings = {"scene": scene, "width": width, "height": height, "domain": asdict(task.domain), "made by": versions()}
+    if scene not in DOMAINS:
+        raise InvalidArgument("scene", scene, f"one of {', '.join(DOMAINS)}")
+    task = RenderShard(DOMAINS[scene], width, height)
+    settings = {
+        "scene": scene,
+        "width": width,
+        "height": height,
+        "domain": asdict(task.domain),
+        "made by": library_versions(),
+    }
     plan = Plan(n, seed, settings, shard_size)
     command = f"synthbook render --scene {scene} --n {n} --seed {seed} --width {width} --height {height}"
     provenance = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
@@ -84,15 +90,19 @@ def locate(
     Examples: `synthbook locate photo.jpg`, `synthbook locate *.jpg --intrinsics K.json --out located/ --json`
     """
     from synthbook.simulation import locate as finder
-    from synthbook.simulation.localizer import shipped
+    from synthbook.simulation.localizer import load_pretrained
 
     if out is not None and len({path.stem for path in photos}) < len(photos):
         raise InvalidArgument("photos", [str(p) for p in photos], "pictures with different names, to draw them")
     pictures = {path: finder.read_photograph(path) for path in photos}
     lens = None if intrinsics is None else finder.read_intrinsics(intrinsics)
-    net = shipped()
+    net = load_pretrained()
     found = {path: finder.locate(net, picture, lens) for path, picture in pictures.items()}
-    drawn = {} if out is None else {p: finder.draw_found(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
+    drawn = (
+        {}
+        if out is None
+        else {p: finder.save_detection_plot(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
+    )
     if as_json:
         rows = [
             {"photo": str(p), "drawn": str(drawn[p]) if p in drawn else None} | f.to_dict() for p, f in found.items()
@@ -117,9 +127,10 @@ def train_localizer(
     Examples: `synthbook render --n 24000 --width 320 --height 240 --seed 8 --jobs 2 --out renders/`, then
     `synthbook train localizer --renders renders/ --out build/localizer`, and with `--resume` after Ctrl-C
     """
-    from synthbook.simulation.localizer import Recipe, make
+    from synthbook.simulation.localizer import LocalizerConfig
+    from synthbook.simulation.localizer import train_localizer as train
 
-    log = make(renders, out, seed=seed, recipe=Recipe(epochs=epochs), jobs=jobs, resume=resume)
+    log = train(renders, out, seed=seed, config=LocalizerConfig(epochs=epochs), jobs=jobs, resume=resume)
     if as_json:
         put_json({"folder": str(out)} | log)
     else:
@@ -142,13 +153,13 @@ def calibrate_randomization(
 
     from synthbook.core.jobs import Trials, calibrate
     from synthbook.core.storage import Provenance
-    from synthbook.experiments.randomization import WORLDS, Budget, trial
-    from synthbook.simulation.export import versions
+    from synthbook.experiments.randomization import TRAIN_DOMAINS, TrialConfig, trial
+    from synthbook.simulation.export import library_versions
 
-    budget = Budget()
-    task = Trials(partial(trial, budget=budget), tuple(WORLDS), seeds)
-    domains = {name: asdict(domain) for name, domain in WORLDS.items()}
-    settings = {"worlds": domains, "budget": asdict(budget), "made by": versions()}
+    budget = TrialConfig()
+    task = Trials(partial(trial, budget=budget), tuple(TRAIN_DOMAINS), seeds)
+    domains = {name: asdict(domain) for name, domain in TRAIN_DOMAINS.items()}
+    settings = {"worlds": domains, "budget": asdict(budget), "made by": library_versions()}
     provenance = Provenance("rendered scenes; tested on photographs, too", "synthbook calibrate randomization")
     with counter("calibrating", "trials") as callback:
         trials = calibrate(task, out, settings, provenance, jobs=jobs, resume=resume, callback=callback, log=_say)
@@ -177,13 +188,13 @@ def score_localizer(
 
     from synthbook.datasets import real_cube
     from synthbook.simulation import photographs as real
-    from synthbook.simulation.localizer import Localizer, shipped
+    from synthbook.simulation.localizer import Localizer, load_pretrained
 
-    net, held = shipped() if model is None else Localizer.load(model), real_cube()
+    net, held = load_pretrained() if model is None else Localizer.load(model), real_cube()
     scores = [
-        real.score("as they are", real.errors_of(net, held)),
-        real.score("through random windows", real.errors_in_windows(net, held, seed=0)),
-        real.score("always the mean position", real.errors_of_constant(held)),
+        real.bootstrap_score("as they are", real.photo_errors(net, held)),
+        real.bootstrap_score("through random windows", real.random_crop_errors(net, held, seed=0)),
+        real.bootstrap_score("always the mean position", real.constant_baseline_errors(held)),
     ]
     if log is not None:
         real.append_to_log(log, datetime.now(UTC).date().isoformat(), commit, str(model or "shipped"), scores)

@@ -18,32 +18,32 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import item_seed
 from synthbook.core.table import Holdout
 from synthbook.datasets import real_cube
-from synthbook.simulation.labels import label
+from synthbook.simulation.labels import annotate
 from synthbook.simulation.localizer import (
-    LEAST,
+    MIN_VISIBLE_PX,
     CornerNet,
-    Renders,
+    KeypointDataset,
     corner_distance,
-    find_corners,
+    full_image_batches,
+    predict_corners,
     train_corner_net,
-    whole_pictures,
 )
 from synthbook.simulation.photographs import points_of
-from synthbook.simulation.randomize import FACTORS, STAND_IN, TRAINING, Domain, Pool, draw
+from synthbook.simulation.randomize import FACTORS, PROXY_TARGET, TRAIN_TEXTURES, Domain, TexturePool, sample_params
 from synthbook.simulation.render import Renderer
-from synthbook.simulation.scene import CORNERS
+from synthbook.simulation.scene import CUBE_CORNERS
 
 WIDE, HIGH = 80, 60  # pixels
 # narrowed to one texture each, table and cube should not have the same one
-TABLES = Pool(TRAINING[5:] + TRAINING[:5], 1_000)
-FULL = replace(Domain().asking(occluded=0.08), table_textures=TABLES)
+TABLES = TexturePool(TRAIN_TEXTURES[5:] + TRAIN_TEXTURES[:5], 1_000)
+FULL = replace(Domain().with_situations(occluded=0.08), table_textures=TABLES)
 TEXTURES = (1, 4, 16, 64, 256)
 TRIALS = "artifacts/randomization/trials.json"  # of `synthbook calibrate randomization`
 
 
 def _worlds() -> dict[str, Domain]:
     worlds = {f"width {kappa:g}": FULL.narrowed(kappa) for kappa in (0, 0.25, 0.5, 1)}
-    worlds["stand-in"] = STAND_IN
+    worlds["stand-in"] = PROXY_TARGET
     worlds |= {f"without {factor}": FULL.narrowed(0, factor) for factor in FACTORS}
     for n in TEXTURES:
         pools = {name: replace(getattr(FULL, name), unique=n) for name in ("cube_textures", "table_textures")}
@@ -51,11 +51,11 @@ def _worlds() -> dict[str, Domain]:
     return worlds
 
 
-WORLDS: Mapping[str, Domain] = _worlds()
+TRAIN_DOMAINS: Mapping[str, Domain] = _worlds()
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrialConfig:
     """The same for every world."""
 
     pictures: int = 3_000
@@ -65,29 +65,29 @@ class Budget:
     learning_rate: float = 4e-3
 
 
-def pictures(domain: Domain, n: int, *, seed: int, width: int = WIDE, height: int = HIGH) -> Renders:
+def pictures(domain: Domain, n: int, *, seed: int, width: int = WIDE, height: int = HIGH) -> KeypointDataset:
     """`n` pictures of upright cubes of which enough is seen to be found."""
     if n < 1:
         raise InvalidArgument("n", n, "a whole number of at least 1")
     images: list[NDArray[np.uint8]] = []
     corners, points, lenses, item = [], [], [], 0
-    least = LEAST * width * height // (160 * 120)
+    least = MIN_VISIBLE_PX * width * height // (160 * 120)
     with Renderer() as renderer:
         while len(images) < n:
             rng = np.random.default_rng(item_seed(seed, item))
             item += 1
-            sample = renderer.render(draw(domain, rng, width=width, height=height), rng)
+            sample = renderer.render(sample_params(domain, rng, width=width, height=height), rng)
             lens, cube = sample.params.camera, sample.params.bodies[1]
-            if sample.params.situation == "tilted" or label(sample)[0].area < least:
+            if sample.params.situation == "tilted" or annotate(sample)[0].area < least:
                 continue
             images.append(sample.image if sample.image.ndim == 2 else sample.image.mean(-1).astype(np.uint8))
-            corners.append(lens.project(cube.place(CORNERS)))
-            points.append(lens.see(cube.place(CORNERS)))
+            corners.append(lens.project(cube.to_world(CUBE_CORNERS)))
+            points.append(lens.to_camera(cube.to_world(CUBE_CORNERS)))
             lenses.append(lens.K)
-    return Renders(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
+    return KeypointDataset(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
 
 
-def small_photographs() -> Holdout[Renders]:
+def downsampled_photographs() -> Holdout[KeypointDataset]:
     """The real photographs at the same size (140, 60, 80), with their labels, still held out."""
     real = real_cube().data
     n, high, wide = real.images.shape
@@ -97,24 +97,24 @@ def small_photographs() -> Holdout[Renders]:
     lens[:2, 2] = (real.K[:2, 2] + 0.5) / factor - 0.5
     lens[2, 2] = 1
     corners = (real.corners + 0.5) / factor - 0.5
-    return Holdout(Renders(images, corners, points_of(real), np.broadcast_to(lens, (n, 3, 3))))
+    return Holdout(KeypointDataset(images, corners, points_of(real), np.broadcast_to(lens, (n, 3, 3))))
 
 
-def pixel_errors(net: CornerNet, renders: Renders) -> NDArray[np.float64]:
+def pixel_errors(net: CornerNet, renders: KeypointDataset) -> NDArray[np.float64]:
     """Mean distance (N,) in pixels of the eight corners, after the best quarter turn."""
-    return corner_distance(find_corners(net, renders.images), renders.corners)
+    return corner_distance(predict_corners(net, renders.images), renders.corners)
 
 
-def trial(world: str, *, seed: int, budget: Budget) -> dict[str, Any]:
+def trial(world: str, *, seed: int, budget: TrialConfig) -> dict[str, Any]:
     """Train in a world and test in three: median (and mean) error over pictures in pixels, one thread."""
-    if world not in WORLDS:
-        raise InvalidArgument("world", world, f"one of {', '.join(WORLDS)}")
+    if world not in TRAIN_DOMAINS:
+        raise InvalidArgument("world", world, f"one of {', '.join(TRAIN_DOMAINS)}")
     torch.set_num_threads(1)
-    domain = WORLDS[world]
+    domain = TRAIN_DOMAINS[world]
     seen = pictures(domain, budget.pictures, seed=1_000 + seed)
     net = train_corner_net(
         seen,
-        whole_pictures(seen),
+        full_image_batches(seen),
         seed=seed,
         epochs=budget.epochs,
         width=budget.width,
@@ -122,8 +122,8 @@ def trial(world: str, *, seed: int, budget: Budget) -> dict[str, Any]:
     )
     tests = {
         "own": Holdout(pictures(domain, budget.tests, seed=2_000 + seed)),
-        "stand-in": Holdout(pictures(STAND_IN, budget.tests, seed=3_000 + seed)),
-        "photographs": small_photographs(),
+        "stand-in": Holdout(pictures(PROXY_TARGET, budget.tests, seed=3_000 + seed)),
+        "photographs": downsampled_photographs(),
     }
     found: dict[str, Any] = {"world": world, "seed": seed}
     for name, held in tests.items():

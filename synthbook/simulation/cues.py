@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Cues:
+class CueModel:
     """Noise of the first cue (standard deviation), and the nuisance of the second one in reality: mean and sd."""
 
     sigma: float = 0.5
@@ -34,18 +34,18 @@ class Cues:
         k2 = _widths(kappa) ** 2
         return np.asarray(self.sigma**2 / (self.sigma**2 + k2))
 
-    def error_in_simulation(self, kappa: ArrayLike) -> Array:
+    def sim_mse(self, kappa: ArrayLike) -> Array:
         """Mean squared error in training: sigma^2 kappa^2 / (sigma^2 + kappa^2); it only rises."""
         w = self.weight(kappa)
         return np.asarray((1 - w) ** 2 * self.sigma**2 + w**2 * _widths(kappa) ** 2)
 
-    def error_in_reality(self, kappa: ArrayLike) -> Array:
+    def real_mse(self, kappa: ArrayLike) -> Array:
         """Mean squared error in reality: w_1^2 sigma^2 + w_2^2 (m^2 + tau^2); it falls, then rises again."""
         w = self.weight(kappa)
         return np.asarray((1 - w) ** 2 * self.sigma**2 + w**2 * (self.mean**2 + self.tau**2))
 
     @property
-    def best_width(self) -> float:
+    def optimal_width(self) -> float:
         """The width with the least error in reality: kappa^2 = m^2 + tau^2."""
         return float(np.hypot(self.mean, self.tau))
 

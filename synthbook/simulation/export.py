@@ -25,15 +25,15 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import shard_paths
 from synthbook.core.plots import BLUE, ORANGE, VERMILLION, new_axis, new_figure
 from synthbook.core.storage import Provenance, atomic_write, write_with_provenance
-from synthbook.simulation.labels import label
-from synthbook.simulation.randomize import Domain, draw
+from synthbook.simulation.labels import annotate
+from synthbook.simulation.randomize import Domain, sample_params
 from synthbook.simulation.render import Renderer, Sample
 
 EDGES = [(i, (i + 1) % 4 + 4 * (i // 4)) for i in range(8)] + [(i, i + 4) for i in range(4)]  # of a cube's corners
 
 
 def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
-    """A cube's eight corners (8, 2) px in the order of `shapes.CORNERS`, and its twelve edges."""
+    """A cube's eight corners (8, 2) px in the order of `shapes.CUBE_CORNERS`, and its twelve edges."""
     points = np.asarray(corners, dtype=float)
     for a, b in EDGES:
         ax.plot(*points[[a, b]].T, "-", color=ORANGE, linewidth=1)
@@ -41,7 +41,7 @@ def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
     return ax
 
 
-def plot_picture(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+def plot_sample(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """A row of a shard: the picture, boxes of what is seen, and the target's corners."""
     ax = new_axis(ax, width=4, height=3)
     with Image.open(io.BytesIO(row["image"])) as file:
@@ -62,7 +62,7 @@ def plot_picture(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_sheet(rows: Sequence[Mapping[str, Any]], *, across: int = 6) -> tuple[Figure, list[Axes]]:
+def plot_contact_sheet(rows: Sequence[Mapping[str, Any]], *, across: int = 6) -> tuple[Figure, list[Axes]]:
     """A contact sheet: one picture for each row, with its labels and its number."""
     if not rows:
         raise InvalidArgument("rows", "none", "at least one row of a shard")
@@ -71,7 +71,7 @@ def plot_sheet(rows: Sequence[Mapping[str, Any]], *, across: int = 6) -> tuple[F
     for ax in axes[len(rows) :]:
         ax.axis("off")
     for ax, row in zip(axes, rows, strict=False):
-        plot_picture(row, ax).set_title(f"{row['index']}", fontsize=8)
+        plot_sample(row, ax).set_title(f"{row['index']}", fontsize=8)
     return figure, axes
 
 
@@ -110,7 +110,7 @@ def plot_theta(rows: Sequence[Mapping[str, Any]]) -> list[Axes]:
 SCHEMA = pa.schema([("index", pa.int64()), ("image", pa.binary()), ("labels", pa.string()), ("theta", pa.string())])
 
 
-def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """A mask (H, W) as COCO's run lengths: zeros, ones, zeros ... down the columns, zeros first."""
     flat = np.concatenate([[0], mask.ravel(order="F").astype(np.int8), [0]])
     edges = np.flatnonzero(np.diff(flat))  # starts and ends of the runs of ones
@@ -118,15 +118,15 @@ def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": counts[: len(counts) - (counts[-1] == 0)].tolist()}
 
 
-def from_rle(runs: dict[str, Any]) -> NDArray[np.bool_]:
-    """The mask (H, W) that `rle` wrote."""
+def decode_rle(runs: dict[str, Any]) -> NDArray[np.bool_]:
+    """The mask (H, W) that `encode_rle` wrote."""
     values = np.arange(len(runs["counts"])) % 2 == 1
     return np.repeat(values, runs["counts"]).reshape(runs["size"], order="F")
 
 
 def row(index: int, sample: Sample) -> dict[str, Any]:
     """A sample as a row of a shard; each label has its mask."""
-    labels = [found.to_dict() | {"segmentation": rle(sample.mask == found.body)} for found in label(sample)]
+    labels = [found.to_dict() | {"segmentation": encode_rle(sample.mask == found.body)} for found in annotate(sample)]
     return {"index": index, "image": sample.file, "labels": json.dumps(labels), "theta": sample.params.to_json()}
 
 
@@ -157,7 +157,7 @@ class RenderShard:
     def sample(self, renderer: Renderer, seed: np.random.SeedSequence) -> Sample:
         """One picture from its seed alone."""
         rng = np.random.default_rng(seed)
-        return renderer.render(draw(self.domain, rng, width=self.width, height=self.height), rng)
+        return renderer.render(sample_params(self.domain, rng, width=self.width, height=self.height), rng)
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -166,7 +166,7 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
         yield from pq.read_table(path, schema=SCHEMA).to_pylist()
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The libraries that the bytes depend on: a run goes on under the same ones only."""
     return {name: version(name) for name in ("numpy", "pillow", "pyarrow", "pybullet", "scikit-image", "scipy")}
 
@@ -174,7 +174,7 @@ def versions() -> dict[str, str]:
 def write_preview(folder: Path, out: Path, n: int, provenance: Provenance) -> Path:
     """The first `n` pictures of a finished run as one sheet, with their labels."""
     rows = list(islice(read_rows(folder), n))
-    figure, _ = plot_sheet(rows)
+    figure, _ = plot_contact_sheet(rows)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from synthbook.simulation.scene import CORNERS, SHAPES, Array, Body, Camera, shallow
+from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, Array, Body, Camera, shallow
 
 if TYPE_CHECKING:
     from synthbook.simulation.render import Sample
@@ -19,7 +19,7 @@ TOUCH = 0.004  # m: a corner is seen where the depth beside it is its own but fo
 
 
 @dataclass(frozen=True)
-class Label:
+class Annotation:
     """One thing in a picture: where it is seen, how much of it, and its pose.
 
     `box`: left, top, width, height of its visible pixels (COCO's convention), None where nothing of it is seen.
@@ -47,35 +47,35 @@ class Label:
         return shallow(self)
 
 
-def label(sample: Sample) -> list[Label]:
+def annotate(sample: Sample) -> list[Annotation]:
     """A label for each thing of a sample but the table, in the order of its bodies."""
     return [_label(sample, k, body) for k, body in enumerate(sample.params.bodies) if body.shape != "plane"]
 
 
-def _label(sample: Sample, k: int, body: Body) -> Label:
+def _label(sample: Sample, k: int, body: Body) -> Annotation:
     camera, seen = sample.params.camera, sample.mask == k
     inside, whole = _alone(body, camera)
     area, alone = int(seen.sum()), max(inside, float(seen.sum()))  # the outline is right to a pixel or two
-    corners = body.place(CORNERS)
-    pixels, z = camera.project(corners), camera.see(corners)[:, 2]
+    corners = body.to_world(CUBE_CORNERS)
+    pixels, z = camera.project(corners), camera.to_camera(corners)[:, 2]
     turn = Rotation.from_quat(camera.rotation) * Rotation.from_quat(body.quaternion)
-    return Label(
+    return Annotation(
         name=body.name,
         category="target" if body.name == "cube" else body.shape,
         body=k,
         area=area,
-        box=tight_box(seen),
+        box=mask_to_box(seen),
         visibility=area / max(whole, area, 1.0),
         occlusion=1 - area / alone if alone else 0.0,
         truncated=inside < whole * (1 - 1e-9),
         corners=[pixel.tolist() if np.isfinite(pixel).all() else None for pixel in pixels.round(3)],
         corner_visible=_visible(pixels, z, sample).tolist(),
         rvec=turn.as_rotvec().tolist(),
-        tvec=camera.see(np.array([body.position]))[0].tolist(),
+        tvec=camera.to_camera(np.array([body.position]))[0].tolist(),
     )
 
 
-def tight_box(seen: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+def mask_to_box(seen: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
     """Left, top, width and height of the pixels (H, W) that are set; None without any."""
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     if not len(rows):
@@ -88,7 +88,7 @@ def _alone(body: Body, camera: Camera) -> tuple[float, float]:
 
     Every shape is convex, so its outline is the hull of its projected vertices.
     """
-    points = camera.project(body.place(SHAPES[body.shape].vertices))
+    points = camera.project(body.to_world(SHAPES[body.shape].vertices))
     if np.isnan(points).any():  # partly behind the camera
         return 0.0, 0.0
     try:

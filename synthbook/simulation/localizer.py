@@ -30,8 +30,8 @@ from synthbook.core.table import refuse_holdout
 from synthbook.datasets import data_folder
 from synthbook.simulation.export import read_rows
 from synthbook.simulation.pose import Pose, solve_pnp
-from synthbook.simulation.randomize import CUBE
-from synthbook.simulation.scene import CORNERS, SceneParams
+from synthbook.simulation.randomize import CUBE_SIZE
+from synthbook.simulation.scene import CUBE_CORNERS, SceneParams
 
 # ── A small network that points at the eight corners of a cube, and the loss that teaches it ──
 # For each corner it draws a map of where the corner may be; the mean position under that map is its answer (soft-
@@ -40,8 +40,10 @@ from synthbook.simulation.scene import CORNERS, SceneParams
 
 
 # corners of the cube after 0, 1, 2, 3 quarter turns; the first four lie below, the same four above
-TURNS = torch.tensor([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])
-MIRROR = torch.tensor([0, 3, 2, 1, 4, 7, 6, 5])  # what a mirror makes of corners that are counted the other way round
+SYMMETRIES = torch.tensor([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])
+FLIP_INDEX = torch.tensor(
+    [0, 3, 2, 1, 4, 7, 6, 5]
+)  # what a mirror makes of corners that are counted the other way round
 FINE = 0.2  # weight of the distance in pixels beside the map's log-likelihood
 
 
@@ -90,14 +92,14 @@ def soft_argmax(log_maps: Tensor, stride: int) -> Tensor:
     return torch.stack([(p.sum(2) * x).sum(-1), (p.sum(3) * y).sum(-1)], dim=-1)
 
 
-def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, turns: bool = True) -> Tensor:
+def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, symmetric: bool = True) -> Tensor:
     """Mean loss for true corners (N, 8, 2) px: the best of the four quarter turns, or without `turns` the one given.
 
     Each turn's loss is the negative log-probability of its corners, read between the map's cells, and a little of the
     distance in pixels.
     """
     n, k, h, w = log_maps.shape
-    truth = corners[:, TURNS if turns else TURNS[:1]]  # (N, T, 8, 2)
+    truth = corners[:, SYMMETRIES if symmetric else SYMMETRIES[:1]]  # (N, T, 8, 2)
     # grid_sample wants -1 and 1 at the centres of the outermost cells
     size = torch.tensor([w - 1, h - 1]) * stride
     places = (2 * (truth - (stride - 1) / 2) / size - 1).transpose(1, 2).reshape(n * k, -1, 1, 2)
@@ -109,10 +111,10 @@ def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, turns: bool =
     return (surprise + FINE * distance).gather(1, best).mean()
 
 
-def from_nearest(corners: Tensor, depth: Tensor) -> Tensor:
+def canonicalize_corners(corners: Tensor, depth: Tensor) -> Tensor:
     """Corners (N, 8, 2) counted from the lower one that is nearest to the camera; `depth` (N, 8)."""
     first = depth[:, :4].argmin(1)
-    order = TURNS[first]  # (N, 8)
+    order = SYMMETRIES[first]  # (N, 8)
     return corners.gather(1, order[..., None].expand_as(corners))
 
 
@@ -120,14 +122,16 @@ def from_nearest(corners: Tensor, depth: Tensor) -> Tensor:
 
 
 Array = NDArray[np.float64]
-LEAST = 60  # pixels: with less of it in sight nobody could find the cube
+MIN_VISIBLE_PX = 60  # pixels: with less of it in sight nobody could find the cube
 BATCH = 64
-MEMORY = 0.998  # of the averaged weights, per step
-SETTLING = 0.1  # share of the steps in which corners are counted from the nearest; then any quarter turn will do
+EMA_DECAY = 0.998  # of the averaged weights, per step
+CANONICAL_FRACTION = (
+    0.1  # share of the steps in which corners are counted from the nearest; then any quarter turn will do
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Renders:
+class KeypointDataset:
     """Pictures (N, H, W) uint8 with the cube's corners in pixels (N, 8, 2) and in the camera's frame (N, 8, 3) m."""
 
     images: NDArray[np.uint8]
@@ -138,37 +142,37 @@ class Renders:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, rows: slice | NDArray[np.int64]) -> Renders:
+    def take(self, rows: slice | NDArray[np.int64]) -> KeypointDataset:
         """Some of them."""
-        return Renders(self.images[rows], self.corners[rows], self.points[rows], self.K[rows])
+        return KeypointDataset(self.images[rows], self.corners[rows], self.points[rows], self.K[rows])
 
 
-def read_renders(folder: Path, n: int | None = None) -> Renders:
+def load_keypoint_dataset(folder: Path, n: int | None = None) -> KeypointDataset:
     """The pictures of a finished run in which the cube stands upright and enough of it is seen; at most `n`."""
     images, corners, points, lenses = [], [], [], []
     for row in read_rows(folder):
         params = SceneParams.from_dict(row["theta"])
         target = next(found for found in json.loads(row["labels"]) if found["category"] == "target")
-        if params.situation == "tilted" or target["area"] < LEAST or not all(target["corners"]):
+        if params.situation == "tilted" or target["area"] < MIN_VISIBLE_PX or not all(target["corners"]):
             continue
         with Image.open(io.BytesIO(row["image"])) as picture:
             images.append(np.asarray(picture.convert("L")))
         corners.append(target["corners"])
-        points.append(params.camera.see(params.bodies[1].place(CORNERS)))
+        points.append(params.camera.to_camera(params.bodies[1].to_world(CUBE_CORNERS)))
         lenses.append(params.camera.K)
         if len(images) == n:
             break
     if not images:
         raise InvalidArgument("folder", str(folder), "a run with pictures in which the cube is seen")
-    return Renders(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
+    return KeypointDataset(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
 
 
-Batch = Callable[[NDArray[np.int64], np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 
 def train_corner_net(
-    renders: Renders,
-    batch: Batch,
+    renders: KeypointDataset,
+    batch: BatchFn,
     *,
     seed: int,
     epochs: int,
@@ -177,17 +181,17 @@ def train_corner_net(
     learning_rate: float = 3e-3,
     bfloat16: bool = False,
     callback: Callable[[int, int, float], None] | None = None,
-    after_epoch: Callable[[list[float], CornerNet], None] | None = None,
+    on_epoch_end: Callable[[list[float], CornerNet], None] | None = None,
     checkpoint: CheckpointConfig | None = None,
 ) -> CornerNet:
-    """A net trained on these pictures, with averaged weights; budgets are epochs, never seconds.
+    """Train a `CornerNet` with AdamW, a one-cycle learning rate and an exponential moving average (EMA) of the weights.
 
-    `batch(rows, rng)` makes views (N, 1, H, W) of the pictures and their corners (N, 8, 2): see `whole_pictures` and
-    `refine.crops`. AdamW, learning rate up over a tenth of the steps and down along a cosine, mirrored views half of
-    the time. `callback(step, steps, loss)` after every step; `after_epoch(losses, averaged net)` after every epoch,
-    with the mean loss of each so far, and on resuming. With `checkpoint` a killed run goes on after its last whole
-    multiple of `checkpoint.every_n_steps` epochs. `bfloat16` pays for wide nets where the CPU has it. The same seed,
-    threads and machine give the same weights, resumed or not. Raises `HoldoutError`: nothing is trained on photographs.
+    `batch(rows, rng)` returns views (N, 1, H, W) of some images and their corners (N, 8, 2), see `full_image_batches`
+    and `crop_batches`; half of the views are mirrored. `callback(step, steps, loss)` runs after every step,
+    `on_epoch_end(losses, averaged net)` after every epoch, with the mean loss of each epoch so far, and on resuming.
+    With `checkpoint`, the state is saved every `checkpoint.every_n_steps` epochs, and a stopped run can be resumed.
+    `bfloat16` is faster where the CPU supports it (`has_bfloat16`). The same seed, number of threads and machine give
+    the same weights, resumed or not. Raises `InvalidArgument`, and `HoldoutError` for held-out photographs.
     """
     refuse_holdout(renders, "training the localizer")
     if len(renders) < BATCH:
@@ -210,28 +214,28 @@ def train_corner_net(
     if done:
         losses, rng.bit_generator.state = kept["losses"], kept["rng"]
         schedule.load_state_dict(kept["schedule"])
-        if after_epoch is not None:
-            after_epoch(losses, averaged)
+        if on_epoch_end is not None:
+            on_epoch_end(losses, averaged)
     for step in range(done, steps):
         if step % per_epoch == 0:
             order = rng.permutation(len(renders))
         x, y = _mirrored(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
-        loss = corner_loss(maps, y, stride, turns=step > SETTLING * steps)
+        loss = corner_loss(maps, y, stride, symmetric=step > CANONICAL_FRACTION * steps)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        _average(averaged, net, min(MEMORY, (1 + step) / (10 + step)))
+        _average(averaged, net, min(EMA_DECAY, (1 + step) / (10 + step)))
         recent.append(float(loss.detach()))
         if callback is not None:
             callback(step + 1, steps, recent[-1])
         if (step + 1) % per_epoch == 0:
             losses, recent = [*losses, float(np.mean(recent))], []
-            if after_epoch is not None:
-                after_epoch(losses, averaged)
+            if on_epoch_end is not None:
+                on_epoch_end(losses, averaged)
             if checkpoint is not None and len(losses) % checkpoint.every_n_steps == 0:
                 more = {"losses": losses, "rng": rng.bit_generator.state, "schedule": schedule.state_dict()}
                 write(parts, checkpoint.folder, described, step + 1, more)
@@ -244,16 +248,16 @@ def has_bfloat16() -> bool:
     return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
-def whole_pictures(renders: Renders) -> Batch:
+def full_image_batches(renders: KeypointDataset) -> BatchFn:
     """Views that are the pictures as they are, corners counted from the nearest."""
     images = torch.from_numpy(renders.images)
-    corners = counted_from_nearest(renders)
+    corners = canonical_corners(renders)
     return lambda rows, _: (images[rows].float()[:, None], corners[rows])
 
 
-def counted_from_nearest(renders: Renders) -> torch.Tensor:
+def canonical_corners(renders: KeypointDataset) -> torch.Tensor:
     """The corners (N, 8, 2) of all pictures, turned so that the first is the lower one nearest to the camera."""
-    return from_nearest(torch.from_numpy(renders.corners).float(), torch.from_numpy(renders.points[..., 2]))
+    return canonicalize_corners(torch.from_numpy(renders.corners).float(), torch.from_numpy(renders.points[..., 2]))
 
 
 def _initialised(net: CornerNet, rng: torch.Generator) -> CornerNet:
@@ -269,7 +273,7 @@ def _initialised(net: CornerNet, rng: torch.Generator) -> CornerNet:
 def _mirrored(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Half of the pictures (N, 1, H, W) and their corners (N, 8, 2), seen in a mirror."""
     flip = torch.from_numpy(rng.random(len(x)) < 0.5)
-    other = y[:, MIRROR].clone()
+    other = y[:, FLIP_INDEX].clone()
     other[..., 0] = x.shape[-1] - 1 - other[..., 0]
     return torch.where(flip[:, None, None, None], x.flip(-1), x), torch.where(flip[:, None, None], other, y)
 
@@ -284,22 +288,22 @@ def _average(averaged: CornerNet, net: CornerNet, checkpoint: float) -> None:
 
 
 @torch.no_grad()
-def find_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
+def predict_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
     """The corners (N, 8, 2) px that the net sees in grey pictures (N, H, W)."""
     net.eval()
     batches = torch.split(torch.tensor(images, dtype=torch.float32)[:, None], BATCH)
     return np.concatenate([soft_argmax(net(x), net.stride).double().numpy() for x in batches])
 
 
-def poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE) -> list[Pose]:
+def solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) -> list[Pose]:
     """The cube's pose for each set of corners (N, 8, 2) px; K (3, 3), or (N, 3, 3)."""
     found = np.asarray(corners, dtype=float)
     lenses = np.broadcast_to(np.asarray(K, dtype=float), (len(found), 3, 3))
-    return [solve_pnp(CORNERS * side, pixels, lens) for pixels, lens in zip(found, lenses, strict=True)]
+    return [solve_pnp(CUBE_CORNERS * side, pixels, lens) for pixels, lens in zip(found, lenses, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
-class Errors:
+class PoseErrors:
     """Distances between the cube that was found and the true one: centres (N,) cm, mean over corners (N,) cm and px.
 
     Corners are compared after the best of the four quarter turns about the vertical.
@@ -310,25 +314,25 @@ class Errors:
     pixel: Array
 
 
-def errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE) -> Errors:
+def pose_errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE_SIZE) -> PoseErrors:
     """How wrong are corners (N, 8, 2) px, given the true pixels and the points (N, 8, 3) m in the camera's frame?"""
-    found = np.array([pose(CORNERS * side) for pose in poses(corners, K, side=side)])  # (N, 8, 3)
+    found = np.array([pose(CUBE_CORNERS * side) for pose in solve_poses(corners, K, side=side)])  # (N, 8, 3)
     centre = np.linalg.norm(found.mean(1) - points.mean(1), axis=-1)
-    return Errors(100 * centre, 100 * corner_distance(found, points), corner_distance(corners, pixels))
+    return PoseErrors(100 * centre, 100 * corner_distance(found, points), corner_distance(corners, pixels))
 
 
 def corner_distance(found: Array, true: Array) -> Array:
     """Mean distance (N,) of eight corners (N, 8, 2 or 3) from the true ones, after the best quarter turn."""
-    return np.asarray(np.linalg.norm(found[:, None] - true[:, TURNS.numpy()], axis=-1).mean(-1).min(-1))
+    return np.asarray(np.linalg.norm(found[:, None] - true[:, SYMMETRIES.numpy()], axis=-1).mean(-1).min(-1))
 
 
 SIZE = 64  # pixels of a cut, each way
 AROUND = 1.6  # side of the cut over the larger side of the box around the corners
 SHIFT, SCALE, TURN = 0.12, 0.18, 0.15  # how far cuts are off in training: shares of the side, and radians
-LOOKS = 3  # cuts, each made from the corners found in the one before; chosen on the stand-in domain
+N_REFINEMENTS = 3  # cuts, each made from the corners found in the one before; chosen on the stand-in domain
 
 
-def frames(corners: torch.Tensor) -> torch.Tensor:
+def crop_affines(corners: torch.Tensor) -> torch.Tensor:
     """For corners (N, 8, 2) px the matrices (N, 2, 3) that take a cut's pixels, from -1 to 1, to the picture's."""
     low, high = corners.amin(1), corners.amax(1)
     half = AROUND * (high - low).amax(1) / 2  # (N,)
@@ -338,7 +342,7 @@ def frames(corners: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def cut(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def warp_crop(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Views (N, 1, 64, 64) of grey pictures (N, H, W): pixel v of the view shows the picture at M (v, 1)."""
     at = (torch.arange(SIZE, dtype=torch.float32) - (SIZE - 1) / 2) / (SIZE / 2)
     grid = torch.stack([*torch.meshgrid(at, at, indexing="xy"), torch.ones(SIZE, SIZE)], dim=-1)  # (64, 64, 3)
@@ -350,25 +354,25 @@ def cut(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     )
 
 
-def into(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+def image_to_crop(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
     """Pixels of the picture (N, 8, 2) in the view."""
     inside: torch.Tensor = torch.linalg.solve(matrix[:, :, :2], (corners - matrix[:, None, :, 2]).mT).mT
     return inside * (SIZE / 2) + (SIZE - 1) / 2
 
 
-def out_of(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+def crop_to_image(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
     """Pixels of the view (N, 8, 2) in the picture."""
     inside = (corners - (SIZE - 1) / 2) / (SIZE / 2)
     return torch.einsum("nij,nkj->nki", matrix[:, :, :2], inside) + matrix[:, None, :, 2]
 
 
-def crops(renders: Renders) -> Batch:
+def crop_batches(renders: KeypointDataset) -> BatchFn:
     """Views cut out around the cube, each a little off, too large or small, and turned, as a first look would be."""
-    images, corners = torch.from_numpy(renders.images), counted_from_nearest(renders)
+    images, corners = torch.from_numpy(renders.images), canonical_corners(renders)
 
     def batch(rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         truth = corners[rows]
-        matrix = frames(truth)
+        matrix = crop_affines(truth)
         half = matrix[:, 0, 0].clone()
         shift = torch.from_numpy(rng.uniform(-SHIFT, SHIFT, (len(rows), 2))).float()
         scale = half * torch.from_numpy(np.exp(rng.uniform(-SCALE, SCALE, len(rows)))).float()
@@ -376,30 +380,30 @@ def crops(renders: Renders) -> Batch:
         matrix[:, 0, 0] = matrix[:, 1, 1] = scale * angle.cos()
         matrix[:, 1, 0], matrix[:, 0, 1] = scale * angle.sin(), -scale * angle.sin()
         matrix[:, :, 2] += 2 * shift * half[:, None]
-        return cut(images[rows], matrix), into(matrix, truth)
+        return warp_crop(images[rows], matrix), image_to_crop(matrix, truth)
 
     return batch
 
 
 @torch.no_grad()
-def refined(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, looks: int = LOOKS) -> Array:
+def refine_corners(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, n_iter: int = N_REFINEMENTS) -> Array:
     """Corners (N, 8, 2) px found again in cuts around a first answer, in grey pictures (N, H, W)."""
     net.eval()
     found, pictures = torch.tensor(corners, dtype=torch.float32), torch.tensor(images)
-    for _ in range(looks):
-        matrix = frames(found)
-        views = [net(x) for x in torch.split(cut(pictures, matrix), 64)]
-        found = out_of(matrix, torch.cat([soft_argmax(maps, net.stride) for maps in views]))
+    for _ in range(n_iter):
+        matrix = crop_affines(found)
+        views = [net(x) for x in torch.split(warp_crop(pictures, matrix), 64)]
+        found = crop_to_image(matrix, torch.cat([soft_argmax(maps, net.stride) for maps in views]))
     return found.double().numpy()
 
 
-MODEL, SHIPPED, LOG, STATE = "cube-localizer", "artifacts/localizer", "log.json", "state"
-NARROW = "artifacts/localizer-narrow"  # the same networks, trained in the narrow simulator
+MODEL, PRETRAINED, LOG, STATE = "cube-localizer", "artifacts/localizer", "log.json", "state"
+PRETRAINED_NARROW = "artifacts/localizer-narrow"  # the same networks, trained in the narrow simulator
 WIDE, HIGH = 320, 240  # pixels of the pictures it is trained on; the first look sees half as many each way
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LocalizerConfig:
     """How both networks are trained: passes over the pictures, channels, peak learning rate."""
 
     epochs: int = 16
@@ -418,17 +422,17 @@ class Localizer:
     def __call__(self, images: NDArray[np.uint8]) -> Array:
         """Corners (N, 8, 2) px in grey pictures (N, H, W), about 320 x 240 each."""
         half = halved(torch.tensor(images, dtype=torch.float32)[:, None]).numpy()[:, 0]
-        first = find_corners(self.coarse, half)
-        return refined(self.fine, images, (first + 0.5) * 2 - 0.5)
+        first = predict_corners(self.coarse, half)
+        return refine_corners(self.fine, images, (first + 0.5) * 2 - 0.5)
 
-    def save(self, folder: Path, recipe: Recipe, provenance: Provenance) -> Path:
+    def save(self, folder: Path, config: LocalizerConfig, provenance: Provenance) -> Path:
         """Write both as one checkpoint."""
         tensors = {
             f"{name}.{key}": value
             for name in ("coarse", "fine")
             for key, value in getattr(self, name).state_dict().items()
         }
-        return checkpoints.save(folder, tensors, asdict(recipe), model=MODEL, provenance=provenance)
+        return checkpoints.save(folder, tensors, asdict(config), model=MODEL, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Localizer:
@@ -441,7 +445,7 @@ class Localizer:
         return cls(**nets)
 
 
-def shipped(folder: str = SHIPPED) -> Localizer:
+def load_pretrained(folder: str = PRETRAINED) -> Localizer:
     """A shipped localizer; `DataError` with the way to restore it where it is missing or altered."""
     try:
         return Localizer.load(data_folder() / folder)
@@ -454,9 +458,9 @@ def halved(x: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def half_pictures(renders: Renders) -> Batch:
+def half_size_batches(renders: KeypointDataset) -> BatchFn:
     """Views that are the pictures at half the size."""
-    images, corners = torch.from_numpy(renders.images), counted_from_nearest(renders)
+    images, corners = torch.from_numpy(renders.images), canonical_corners(renders)
     # pixel u lies at (u + 0.5) / 2 - 0.5 of the smaller one
     return lambda rows, _: (halved(images[rows].float()[:, None]), (corners[rows] + 0.5) / 2 - 0.5)
 
@@ -469,7 +473,9 @@ def resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
 
 
-def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, resume: bool = False) -> dict[str, Any]:
+def train_localizer(
+    renders: Path, out: Path, *, seed: int, config: LocalizerConfig, jobs: int = 2, resume: bool = False
+) -> dict[str, Any]:
     """Train both networks on a finished run of `synthbook render`, write checkpoint and log, and return the log.
 
     They do not depend on each other and are trained side by side, one thread each. After every epoch `out/state` keeps
@@ -477,7 +483,7 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, 
     """
     if (out / checkpoints.CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
-    pictures = read_renders(renders, 1)  # before any work: is it a run, of the right size?
+    pictures = load_keypoint_dataset(renders, 1)  # before any work: is it a run, of the right size?
     if pictures.images.shape[1:] != (HIGH, WIDE):
         raise InvalidArgument(
             "renders", f"{pictures.images.shape[2]} x {pictures.images.shape[1]}", f"pictures of {WIDE} x {HIGH}"
@@ -486,20 +492,20 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, 
     with locked(out / ".lock", f"{out} is being written"):
         began = time.perf_counter()
         parts = Parallel(n_jobs=min(jobs, 2))(
-            delayed(_train)(name, renders, seed, recipe, CheckpointConfig(out / STATE / name, 1, resume))
+            delayed(_train)(name, renders, seed, config, CheckpointConfig(out / STATE / name, 1, resume))
             for name in ("coarse", "fine")
         )
         nets = {name: net for name, net, _, _ in parts}
-        command = f"synthbook train localizer --renders {renders.name} --epochs {recipe.epochs} --seed {seed}"
+        command = f"synthbook train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
         parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
         provenance = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
-        Localizer(**nets).save(out, recipe, provenance)
+        Localizer(**nets).save(out, config, provenance)
         log = {
             "command": command,
             "renders": json.loads((renders / MANIFEST).read_text())["plan"],
             "pictures": parts[0][3],
             "seed": seed,
-            "recipe": asdict(recipe),
+            "recipe": asdict(config),
             "losses": {name: losses for name, _, losses, _ in parts},
             "resumed": resume,
             "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
@@ -511,26 +517,26 @@ def make(renders: Path, out: Path, *, seed: int, recipe: Recipe, jobs: int = 2, 
 
 
 def _train(
-    name: str, folder: Path, seed: int, recipe: Recipe, checkpoint: CheckpointConfig
+    name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig
 ) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
-    renders, losses = read_renders(folder), []  # type: ignore[var-annotated]
+    renders, losses = load_keypoint_dataset(folder), []  # type: ignore[var-annotated]
     coarse = name == "coarse"
 
     def told(so_far: list[float], _: CornerNet) -> None:
         losses[:] = [round(loss, 4) for loss in so_far]
-        put(f"{name}: epoch {len(losses)} of {recipe.epochs}, loss {losses[-1]:.3f}", stderr=True)
+        put(f"{name}: epoch {len(losses)} of {config.epochs}, loss {losses[-1]:.3f}", stderr=True)
 
     net = train_corner_net(
         renders,
-        half_pictures(renders) if coarse else crops(renders),
+        half_size_batches(renders) if coarse else crop_batches(renders),
         seed=seed,
-        epochs=recipe.epochs,
-        width=recipe.coarse_width if coarse else recipe.fine_width,
+        epochs=config.epochs,
+        width=config.coarse_width if coarse else config.fine_width,
         stride=4 if coarse else 2,
-        learning_rate=recipe.learning_rate,
+        learning_rate=config.learning_rate,
         bfloat16=has_bfloat16(),
-        after_epoch=told,
+        on_epoch_end=told,
         checkpoint=checkpoint,
     )
     return name, net, losses, len(renders)

@@ -18,16 +18,16 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axis
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.simulation.export import plot_corners
-from synthbook.simulation.localizer import Localizer, poses, resized
+from synthbook.simulation.localizer import Localizer, resized, solve_poses
 from synthbook.simulation.pose import Pose
-from synthbook.simulation.randomize import CUBE
+from synthbook.simulation.randomize import CUBE_SIZE
 
 Array = NDArray[np.float64]
-LARGEST = 50_000_000  # pixels of a photograph
+MAX_PIXELS = 50_000_000  # pixels of a photograph
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Detection:
     """A cube in a photograph: its corners (8, 2) px in the order of data/real-cube/labels.json, the box around them
     (left, top, right, bottom), and where intrinsics were given its pose and the distance to its centre in metres."""
 
@@ -47,12 +47,12 @@ class Found:
         """Plain data; the pose as rotation matrix and translation in metres, for a cube of 8.4 cm."""
         document: dict[str, Any] = {"corners": self.corners.round(2).tolist(), "box": [round(v, 2) for v in self.box]}
         if self.pose is not None:
-            found = {"R": self.pose.R.round(6).tolist(), "t_m": self.pose.t.round(5).tolist(), "edge_m": CUBE}
-            document["pose"] = found | {"residual_px": round(self.pose.residual, 3)}
+            found = {"R": self.pose.R.round(6).tolist(), "t_m": self.pose.t.round(5).tolist(), "edge_m": CUBE_SIZE}
+            document["pose"] = found | {"residual_px": round(self.pose.reprojection_rmse, 3)}
         return document
 
 
-def locate(find: Localizer, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Found:
+def locate(find: Localizer, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Detection:
     """The cube in a grey picture (H, W) of any size; its pose needs the camera's intrinsics K (3, 3) in pixels.
 
     The network always answers: it was trained on pictures that show a cube. Raises `InvalidArgument`.
@@ -61,9 +61,9 @@ def locate(find: Localizer, image: NDArray[np.uint8], K: ArrayLike | None = None
         raise InvalidArgument("image", f"{image.dtype} {image.shape}", "grey levels (H, W), uint8, 32 pixels or more")
     small, factor = resized(image)
     corners = (find(small[None])[0] + 0.5) / factor - 0.5
-    pose = None if K is None else poses(corners[None], K)[0]
+    pose = None if K is None else solve_poses(corners[None], K)[0]
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return Found(corners, (float(left), float(top), float(right), float(bottom)), pose)
+    return Detection(corners, (float(left), float(top), float(right), float(bottom)), pose)
 
 
 def read_photograph(path: Path) -> NDArray[np.uint8]:
@@ -72,8 +72,10 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as file:
-            if file.width * file.height > LARGEST:
-                raise InvalidArgument("photo", f"{path}: {file.width} x {file.height}", f"at most {LARGEST:,} pixels")
+            if file.width * file.height > MAX_PIXELS:
+                raise InvalidArgument(
+                    "photo", f"{path}: {file.width} x {file.height}", f"at most {MAX_PIXELS:,} pixels"
+                )
             return np.asarray(ImageOps.exif_transpose(file).convert("L"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InvalidArgument("photo", str(path), f"a picture that can be read ({error})") from None
@@ -93,7 +95,7 @@ def read_intrinsics(path: Path) -> Array:
     return k
 
 
-def plot_found(image: NDArray[np.uint8], found: Found, ax: Axes | None = None) -> Axes:
+def plot_detection(image: NDArray[np.uint8], found: Detection, ax: Axes | None = None) -> Axes:
     """The photograph with the corners and edges that were found."""
     ax = new_axis(ax, width=6, height=4.5)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -103,9 +105,9 @@ def plot_found(image: NDArray[np.uint8], found: Found, ax: Axes | None = None) -
     return ax
 
 
-def draw_found(image: NDArray[np.uint8], found: Found, path: Path) -> Path:
-    """Write `plot_found` as a PNG file."""
-    ax = plot_found(image, found)
+def save_detection_plot(image: NDArray[np.uint8], found: Detection, path: Path) -> Path:
+    """Write `plot_detection` as a PNG file."""
+    ax = plot_detection(image, found)
     buffer = io.BytesIO()
     figure = ax.get_figure(root=True)
     assert figure is not None

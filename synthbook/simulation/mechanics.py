@@ -103,7 +103,7 @@ def period(times: Array, angles: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Sensor:
+class ImuConfig:
     """An accelerometer (m/s^2) and a gyroscope (rad/s): samples per second, bias of each axis, noise of each sample."""
 
     rate: int = 120
@@ -120,11 +120,11 @@ class Sensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class ImuRecording:
     """What the sensor in a thing said, and what was true: T samples.
 
     `accelerometer`, `gyroscope` (T, 3) in the thing's own frame; `position` (T, 3) m, `velocity` (T, 3) m/s, `rotation`
-    (T, 4) quaternions x, y, z, w to the world; `touching` (T,): whether it lay on or hit the floor in this interval.
+    (T, 4) quaternions x, y, z, w to the world; `in_contact` (T,): whether it lay on or hit the floor in this interval.
     """
 
     times: Array
@@ -133,13 +133,13 @@ class Recording:
     position: Array
     velocity: Array
     rotation: Array
-    touching: NDArray[np.bool_]
+    in_contact: NDArray[np.bool_]
 
 
-def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: Sensor | None = None) -> Recording:
+def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: ImuConfig | None = None) -> ImuRecording:
     """A box thrown into the air at random, falling to the floor, with a sensor inside: one labelled recording."""
     _check_seconds(seconds)
-    told = sensor or Sensor()
+    told = sensor or ImuConfig()
     rng = np.random.default_rng(seed)
     half = rng.uniform(0.03, 0.1, 3)
     start, speed, spin = rng.uniform([-1, -1, 0.5], [1, 1, 1]), rng.uniform([-1, -1, 1], [1, 1, 4]), rng.normal(0, 5, 3)
@@ -152,14 +152,14 @@ def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: Sensor |
         _free(client, body)
         pybullet.resetBaseVelocity(body, speed.tolist(), spin.tolist(), physicsClientId=client)
         states = [_state(client, body)]
-        touching = []
+        in_contact = []
         for _ in range(round(seconds * told.rate)):
             hit = False
             for _ in range(RATE // told.rate):
                 pybullet.stepSimulation(physicsClientId=client)
                 hit |= bool(pybullet.getContactPoints(body, physicsClientId=client))
             states.append(_state(client, body))
-            touching.append(hit)
+            in_contact.append(hit)
     position, rotation, velocity, omega = (np.array(part) for part in zip(*states, strict=True))
     turns = Rotation.from_quat(rotation[1:])
     # f = R^T (dv/dt - g), with gravity pointing down: the mean over the interval
@@ -167,14 +167,14 @@ def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: Sensor |
     bias = rng.normal(0, 1, (2, 3))
     acceleration = turns.inv().apply(force) + told.accelerometer_bias * bias[0]
     gyroscope = turns.inv().apply(omega[1:]) + told.gyroscope_bias * bias[1]
-    return Recording(
+    return ImuRecording(
         np.arange(1, len(states)) / told.rate,
         acceleration + told.accelerometer_noise * rng.standard_normal(acceleration.shape),
         gyroscope + told.gyroscope_noise * rng.standard_normal(gyroscope.shape),
         position[1:],
         velocity[1:],
         rotation[1:],
-        np.array(touching, dtype=bool),
+        np.array(in_contact, dtype=bool),
     )
 
 
@@ -188,13 +188,13 @@ def _check_seconds(seconds: float) -> None:
         raise InvalidArgument("seconds", seconds, "a number above 0, up to 600")
 
 
-def plot_recording(recording: Recording) -> list[Axes]:
+def plot_recording(recording: ImuRecording) -> list[Axes]:
     """Accelerometer and gyroscope over time, one line for each axis; grey where the thing touches the floor."""
     _, axes = new_figure(2, 1, width=7.5, height=5, sharex=True)
     parts = ((recording.accelerometer, "accelerometer (m/s²)"), (recording.gyroscope, "gyroscope (rad/s)"))
     for ax, (values, label) in zip(axes, parts, strict=True):
         low, high = float(values.min()), float(values.max())
-        ax.fill_between(recording.times, low, high, where=recording.touching, color="0.9", linewidth=0, step="pre")
+        ax.fill_between(recording.times, low, high, where=recording.in_contact, color="0.9", linewidth=0, step="pre")
         for axis, name in enumerate("xyz"):
             ax.plot(recording.times, values[:, axis], label=name, linewidth=1.5)
         ax.set(ylabel=label)

@@ -20,7 +20,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import atomic_write
 from synthbook.core.table import Holdout
 from synthbook.core.types import Photographs
-from synthbook.simulation.localizer import Errors, errors
+from synthbook.simulation.localizer import PoseErrors, pose_errors
 
 Array = NDArray[np.float64]
 Finder = Callable[[NDArray[np.uint8]], Array]  # grey pictures (N, H, W) to corners (N, 8, 2) px
@@ -30,7 +30,7 @@ WINDOW = (240, 180)  # pixels, of a photograph of 320 x 240
 
 
 @dataclass(frozen=True)
-class Score:
+class PoseScore:
     """Mean error in cm with a 95 % block-bootstrap interval: of the cube's centre, and of its corners."""
 
     what: str
@@ -49,7 +49,7 @@ class Score:
         return f"{self.what}: {centre}, {corner}, {self.pixel:.1f} px, {self.n} photographs"
 
 
-def score(what: str, found: Errors, *, seed: int = 0, block: int = BLOCK) -> Score:
+def bootstrap_score(what: str, found: PoseErrors, *, seed: int = 0, block: int = BLOCK) -> PoseScore:
     """Means and intervals of errors on frames in their order; blocks of `block` neighbours are drawn together."""
     n = len(found.centre)
     if n < 2 * block:
@@ -64,16 +64,16 @@ def score(what: str, found: Errors, *, seed: int = 0, block: int = BLOCK) -> Sco
         return float(values.mean()), float(low), float(high)
 
     (a, b, c), (d, e, f) = interval(found.centre), interval(found.corner)
-    return Score(what, a, b, c, d, e, f, float(found.pixel.mean()), n)
+    return PoseScore(what, a, b, c, d, e, f, float(found.pixel.mean()), n)
 
 
-def errors_of(find: Finder, photographs: Holdout[Photographs]) -> Errors:
+def photo_errors(find: Finder, photographs: Holdout[Photographs]) -> PoseErrors:
     """The network's errors on the photographs as they are."""
     real = _opened(photographs)
-    return errors(find(real.images), real.corners, points_of(real), real.K, side=real.cube_side)
+    return pose_errors(find(real.images), real.corners, points_of(real), real.K, side=real.cube_side)
 
 
-def errors_in_windows(find: Finder, photographs: Holdout[Photographs], *, seed: int) -> Errors:
+def random_crop_errors(find: Finder, photographs: Holdout[Photographs], *, seed: int) -> PoseErrors:
     """The same through a random window of each photograph that holds the whole cube."""
     real, rng = _opened(photographs), np.random.default_rng(seed)
     (wide, high), (tall, broad) = WINDOW, real.images.shape[1:]
@@ -85,10 +85,10 @@ def errors_in_windows(find: Finder, photographs: Holdout[Photographs], *, seed: 
         views.append(image[above : above + high, left : left + wide])
         pixels.append(truth - [left, above])
         lenses.append(real.K - np.array([[0, 0, left], [0, 0, above], [0, 0, 0]]))
-    return errors(find(np.stack(views)), np.stack(pixels), points_of(real), np.stack(lenses), side=real.cube_side)
+    return pose_errors(find(np.stack(views)), np.stack(pixels), points_of(real), np.stack(lenses), side=real.cube_side)
 
 
-def errors_of_constant(photographs: Holdout[Photographs]) -> Errors:
+def constant_baseline_errors(photographs: Holdout[Photographs]) -> PoseErrors:
     """The baseline that looks at nothing: always the mean position of the cube in these very photographs."""
     real = _opened(photographs)
     points = points_of(real)
@@ -96,7 +96,7 @@ def errors_of_constant(photographs: Holdout[Photographs]) -> Errors:
     centre = np.linalg.norm(found.mean(1) - points.mean(1), axis=-1)
     corner = np.linalg.norm(found - points, axis=-1).mean(-1)
     pixel = np.linalg.norm(real.corners.mean(axis=0) - real.corners, axis=-1).mean(-1)
-    return Errors(100 * centre, 100 * corner, pixel)
+    return PoseErrors(100 * centre, 100 * corner, pixel)
 
 
 def points_of(real: Photographs) -> Array:
@@ -107,7 +107,7 @@ def points_of(real: Photographs) -> Array:
     return np.asarray(np.einsum("nij,kj->nki", turns, real.cube_corners) + real.tvec[:, None])
 
 
-def append_to_log(path: Path, date: str, commit: str, model: str, scores: list[Score]) -> Path:
+def append_to_log(path: Path, date: str, commit: str, model: str, scores: list[PoseScore]) -> Path:
     """Add one line to the log of every look at the photographs: who looked often enough has chosen by them."""
     line = {"date": date, "commit": commit, "model": model, "scores": [asdict(one) for one in scores]}
     before = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -24,7 +24,7 @@ class Pose:
 
     R: Array
     t: Array
-    residual: float
+    reprojection_rmse: float
 
     def __call__(self, points: ArrayLike) -> Array:
         """Points (N, 3) of the body in the camera's frame."""

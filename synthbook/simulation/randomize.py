@@ -21,7 +21,7 @@ from synthbook.simulation.scene import (
     Array,
     Body,
     Camera,
-    Finish,
+    CameraEffects,
     Light,
     Quaternion,
     SceneParams,
@@ -43,7 +43,7 @@ class Uniform:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise InvalidArgument("low, high", (self.low, self.high), "two finite numbers, the smaller one first")
 
-    def draw(self, rng: np.random.Generator) -> float:
+    def sample(self, rng: np.random.Generator) -> float:
         """One number."""
         return float(self.low + (self.high - self.low) * rng.random())
 
@@ -72,7 +72,7 @@ class Choice:
         if self.weights and (len(self.weights) != len(self.values) or min(self.weights) < 0 or abs(total - 1) > 1e-9):
             raise InvalidArgument("weights", self.weights, "for each value a share of at least 0, 1 in all")
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def sample(self, rng: np.random.Generator) -> Any:
         """One value."""
         return self.values[int(rng.choice(len(self.values), p=self.weights or None))]
 
@@ -89,7 +89,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Pool:
+class TexturePool:
     """One of `unique` textures, dealt out over the families in turn."""
 
     families: tuple[str, ...]
@@ -99,14 +99,14 @@ class Pool:
         if not self.families or self.unique < 1:
             raise InvalidArgument("pool", (self.families, self.unique), "a family or more and a texture or more")
 
-    def draw(self, rng: np.random.Generator) -> str:
+    def sample(self, rng: np.random.Generator) -> str:
         """One texture's name."""
         number = int(rng.integers(self.unique))
         return f"{self.families[number % len(self.families)]}-{number // len(self.families)}"
 
-    def narrowed(self, kappa: float) -> Pool:
+    def narrowed(self, kappa: float) -> TexturePool:
         """The first unique^kappa textures: 1, 32, 1,000 for 0, 1/2, 1."""
-        return Pool(self.families, max(1, round(self.unique**kappa)))
+        return TexturePool(self.families, max(1, round(self.unique**kappa)))
 
     def __str__(self) -> str:
         return f"{self.unique:,} textures of {len(self.families)} families"
@@ -115,12 +115,12 @@ class Pool:
 # ── Randomized scenes ──
 
 
-CUBE = 0.084  # m, the edge of the cube in the photographs
+CUBE_SIZE = 0.084  # m, the edge of the cube in the photographs
 SITUATIONS = ("typical", "occluded", "at the edge", "tilted")
 # seen in training; the stand-in for reality has the others
-TRAINING = (*PROCEDURAL, *(f"photo-{name}" for name in ("astronaut", "coffee", "coins", "rocket")))
-TRAINING += tuple(f"pybullet-{name}" for name in PYBULLET)
-HELD_OUT = tuple(f"photo-{name}" for name in ("brick", "chelsea", "grass", "gravel", "moon"))
+TRAIN_TEXTURES = (*PROCEDURAL, *(f"photo-{name}" for name in ("astronaut", "coffee", "coins", "rocket")))
+TRAIN_TEXTURES += tuple(f"pybullet-{name}" for name in PYBULLET)
+HELD_OUT_TEXTURES = tuple(f"photo-{name}" for name in ("brick", "chelsea", "grass", "gravel", "moon"))
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "textures": ("cube_textures", "table_textures", "faces"),
@@ -135,14 +135,14 @@ FACTORS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Domain:
-    """p(theta) for a cube on a table. Angles in degrees, lengths in metres, the rest as in `Finish` and `Light`."""
+    """p(theta) for a cube on a table: angles in degrees, lengths in m, the rest as in `CameraEffects` and `Light`."""
 
     across: Uniform = Uniform(0.12, 0.88)  # where the cube's centre is seen, as a share of the picture
     down: Uniform = Uniform(0.15, 0.85)
     yaw: Uniform = Uniform(0, 360)
     situations: Choice = Choice(SITUATIONS, (0.87, 0.08, 0.05, 0.0))
-    cube_textures: Pool = Pool(TRAINING, 1_000)
-    table_textures: Pool = Pool(TRAINING, 1_000)
+    cube_textures: TexturePool = TexturePool(TRAIN_TEXTURES, 1_000)
+    table_textures: TexturePool = TexturePool(TRAIN_TEXTURES, 1_000)
     faces: Choice = Choice((1, 6))
     tint: Uniform = Uniform(0.4, 1)
     lamp_azimuth: Uniform = Uniform(-180, 180)
@@ -159,7 +159,7 @@ class Domain:
     focal: Uniform = Uniform(0.97, 1.03)
     k1: Uniform = Uniform(-0.05, 0.05)
     distractors: Choice = Choice((0, 1, 2, 3, 4, 5))
-    backgrounds: Pool = Pool(TRAINING, 1_000)
+    backgrounds: TexturePool = TexturePool(TRAIN_TEXTURES, 1_000)
     table_size: Uniform = Uniform(0.6, 3)
     blur: Uniform = Uniform(0, 0.8)
     exposure: Uniform = Uniform(0.25, 0.6)
@@ -178,8 +178,11 @@ class Domain:
         names = [name for factor in factors or FACTORS for name in FACTORS[factor]]
         return replace(self, **{name: getattr(self, name).narrowed(kappa) for name in names})
 
-    def asking(self, **weights: float) -> Domain:
-        """Rare situations more often: `asking(occluded=0.5, at_the_edge=0.2)`; the typical one gets what is left."""
+    def with_situations(self, **weights: float) -> Domain:
+        """Set the share of rare situations, as in `with_situations(occluded=0.5, at_the_edge=0.2)`.
+
+        The rest is typical. Raises `InvalidArgument`.
+        """
         asked = {name.replace("_", " "): weight for name, weight in weights.items()}
         if unknown := set(asked) - set(SITUATIONS[1:]):
             raise InvalidArgument("situation", sorted(unknown), f"some of {', '.join(SITUATIONS[1:])}")
@@ -195,10 +198,10 @@ class Domain:
 
 
 # what the training generator never produces: other surfaces, low and hard light, a worse sensor, another lens
-STAND_IN = Domain(
-    cube_textures=Pool(HELD_OUT, 200),
-    table_textures=Pool(HELD_OUT, 200),
-    backgrounds=Pool(HELD_OUT, 200),
+PROXY_TARGET = Domain(
+    cube_textures=TexturePool(HELD_OUT_TEXTURES, 200),
+    table_textures=TexturePool(HELD_OUT_TEXTURES, 200),
+    backgrounds=TexturePool(HELD_OUT_TEXTURES, 200),
     lamp_elevation=Uniform(15, 35),
     ambient=Uniform(0.15, 0.3),
     diffuse=Uniform(0.7, 1.0),
@@ -208,54 +211,56 @@ STAND_IN = Domain(
     distractors=Choice((1, 2, 3, 4)),
     situations=Choice(SITUATIONS, (1.0, 0.0, 0.0, 0.0)),
 )
-PHOTOGRAPH = Camera(320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (0, 0, 0), (0, 0, 0, 1))  # real-cube/labels.json
+PHOTO_CAMERA = Camera(
+    320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (0, 0, 0), (0, 0, 0, 1)
+)  # real-cube/labels.json
 
 
-def draw(domain: Domain, rng: np.random.Generator, *, width: int = 160, height: int = 120) -> SceneParams:
+def sample_params(domain: Domain, rng: np.random.Generator, *, width: int = 160, height: int = 120) -> SceneParams:
     """One scene: theta ~ p(theta). The camera's intrinsics are those of the photographs, scaled to the picture."""
-    situation = domain.situations.draw(rng)
+    situation = domain.situations.sample(rng)
     cube = _cube(domain, situation, rng)
     camera = _camera(domain, situation, np.asarray(cube.position), width, height, rng)
     table = _table(domain, rng)
     others = _distractors(domain, situation, camera, np.asarray(cube.position), rng)
     light = _light(domain, rng)
-    parts = {name: getattr(domain, name).draw(rng) for name in ("blur", "exposure", "gamma", "vignetting", "noise")}
-    finish = Finish(jpeg=round(domain.jpeg.draw(rng)), grey=domain.grey, **parts)
-    background = domain.backgrounds.draw(rng)
+    parts = {name: getattr(domain, name).sample(rng) for name in ("blur", "exposure", "gamma", "vignetting", "noise")}
+    finish = CameraEffects(jpeg=round(domain.jpeg.sample(rng)), grey=domain.grey, **parts)
+    background = domain.backgrounds.sample(rng)
     return SceneParams(camera, light, (table, cube, *others), background, finish, situation)
 
 
 def _tint(domain: Domain, rng: np.random.Generator) -> Vector:
-    return tuple(domain.tint.draw(rng) for _ in range(3))  # type: ignore[return-value]
+    return tuple(domain.tint.sample(rng) for _ in range(3))  # type: ignore[return-value]
 
 
 def _cube(domain: Domain, situation: str, rng: np.random.Generator) -> Body:
-    textures = tuple(domain.cube_textures.draw(rng) for _ in range(domain.faces.draw(rng)))
-    turn, height = _about_z(domain.yaw.draw(rng)), CUBE / 2
+    textures = tuple(domain.cube_textures.sample(rng) for _ in range(domain.faces.sample(rng)))
+    turn, height = _about_z(domain.yaw.sample(rng)), CUBE_SIZE / 2
     if situation == "tilted":  # held in the air
-        turn, height = quaternion(Rotation.random(rng=rng)), CUBE / 2 + rng.uniform(0.04, 0.15)
-    return Body("cube", "cube", (CUBE,) * 3, (0.0, 0.0, height), turn, textures, _tint(domain, rng))
+        turn, height = quaternion(Rotation.random(rng=rng)), CUBE_SIZE / 2 + rng.uniform(0.04, 0.15)
+    return Body("cube", "cube", (CUBE_SIZE,) * 3, (0.0, 0.0, height), turn, textures, _tint(domain, rng))
 
 
 def _camera(domain: Domain, situation: str, cube: Array, width: int, height: int, rng: np.random.Generator) -> Camera:
-    scale, focal = width / PHOTOGRAPH.width, domain.focal.draw(rng)
-    fx, fy = (f * scale * focal for f in (PHOTOGRAPH.fx, PHOTOGRAPH.fy))
+    scale, focal = width / PHOTO_CAMERA.width, domain.focal.sample(rng)
+    fx, fy = (f * scale * focal for f in (PHOTO_CAMERA.fx, PHOTO_CAMERA.fy))
     # a pixel's centre is a whole number, its left edge 0.5 less
-    cx, cy = ((c + 0.5) * scale - 0.5 for c in (PHOTOGRAPH.cx, PHOTOGRAPH.cy))
-    cy += (height - PHOTOGRAPH.height * scale) / 2
-    distance, elevation = domain.distance.draw(rng), np.radians(domain.elevation.draw(rng))
+    cx, cy = ((c + 0.5) * scale - 0.5 for c in (PHOTO_CAMERA.cx, PHOTO_CAMERA.cy))
+    cy += (height - PHOTO_CAMERA.height * scale) / 2
+    distance, elevation = domain.distance.sample(rng), np.radians(domain.elevation.sample(rng))
     toward = np.array([np.cos(elevation), 0.0, np.sin(elevation)])
     eye = cube + distance * toward
-    across, down = domain.across.draw(rng), domain.down.draw(rng)
+    across, down = domain.across.sample(rng), domain.down.sample(rng)
     if situation == "at the edge":
         across = rng.choice([rng.uniform(-0.03, 0.1), rng.uniform(0.9, 1.03)])
-    roll, k1 = float(np.radians(domain.roll.draw(rng))), domain.k1.draw(rng)
+    roll, k1 = float(np.radians(domain.roll.sample(rng))), domain.k1.sample(rng)
     aim = ((across * width - cx) / fx, (down * height - cy) / fy)
     return Camera(width, height, fx, fy, cx, cy, _vector(eye), look_at(eye, cube, roll, aim), k1)
 
 
 def _table(domain: Domain, rng: np.random.Generator) -> Body:
-    size, textures = domain.table_size.draw(rng), (domain.table_textures.draw(rng),)
+    size, textures = domain.table_size.sample(rng), (domain.table_textures.sample(rng),)
     turn = _about_z(rng.uniform(0, 90))
     where = _vector([*rng.uniform(-0.2, 0.2, 2) * size, 0])
     return Body("table", "plane", (size, size, 1.0), where, turn, textures, _tint(domain, rng))
@@ -264,31 +269,31 @@ def _table(domain: Domain, rng: np.random.Generator) -> Body:
 def _distractors(domain: Domain, situation: str, camera: Camera, cube: Array, rng: np.random.Generator) -> list[Body]:
     """Things on the table, none before the cube; where it should be occluded, one is held into the line of sight."""
     bodies = []
-    n = max(domain.distractors.draw(rng), int(situation == "occluded"))
+    n = max(domain.distractors.sample(rng), int(situation == "occluded"))
     for k in range(n):
         shape = str(rng.choice(["cube", "sphere", "cylinder", "cone"]))
         size = rng.uniform(0.02, 0.15, 3) if shape != "sphere" else np.full(3, rng.uniform(0.03, 0.12))
-        reach = float(np.hypot(*size[:2])) / 2 + 0.75 * CUBE
+        reach = float(np.hypot(*size[:2])) / 2 + 0.75 * CUBE_SIZE
         angle = np.radians(rng.uniform(30, 330))  # the camera is at 0
         where = np.array([*(reach + rng.uniform(0, 0.3)) * np.array([np.cos(angle), np.sin(angle)]), size[2] / 2])
         if situation == "occluded" and k == 0:  # held into the picture
             size = np.minimum(size, 0.06)
             aside = camera.R[:2].T @ rng.uniform(-0.035, 0.035, 2)
             where = cube + aside + (camera.eye - cube) * rng.uniform(0.25, 0.5)
-        textures, turn = (domain.table_textures.draw(rng),), _about_z(rng.uniform(0, 360))
+        textures, turn = (domain.table_textures.sample(rng),), _about_z(rng.uniform(0, 360))
         name, tint = f"distractor {k + 1}", _tint(domain, rng)
         bodies.append(Body(name, shape, _vector(size), _vector(where), turn, textures, tint))
     return bodies
 
 
 def _light(domain: Domain, rng: np.random.Generator) -> Light:
-    azimuth, elevation = np.radians([domain.lamp_azimuth.draw(rng), domain.lamp_elevation.draw(rng)])
+    azimuth, elevation = np.radians([domain.lamp_azimuth.sample(rng), domain.lamp_elevation.sample(rng)])
     flat = np.cos(elevation)
     direction = _vector([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-    warm = domain.warmth.draw(rng)
+    warm = domain.warmth.sample(rng)
     colour = _vector(np.clip([1 + warm, 1, 1 - warm], 0, 1))
     names = ("lamp_distance", "ambient", "diffuse", "specular", "shadow")
-    return Light(direction, colour, *(getattr(domain, name).draw(rng) for name in names))
+    return Light(direction, colour, *(getattr(domain, name).sample(rng) for name in names))
 
 
 def _vector(values: Any) -> Vector:
@@ -300,9 +305,9 @@ def _about_z(degrees: float) -> Quaternion:
     return 0.0, 0.0, float(np.sin(half)), float(np.cos(half))
 
 
-SCENES: Mapping[str, Domain] = {
+DOMAINS: Mapping[str, Domain] = {
     "cube": Domain(),
     "cube-narrow": Domain().narrowed(0),
     "cube-half": Domain().narrowed(0.5),
-    "stand-in": STAND_IN,
+    "stand-in": PROXY_TARGET,
 }

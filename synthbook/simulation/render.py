@@ -24,14 +24,23 @@ from PIL import Image, ImageFilter
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.simulation.bullet import pybullet
-from synthbook.simulation.scene import SHAPES, Body, Camera, Finish, SceneParams, Shape, projection_matrix, view_matrix
+from synthbook.simulation.scene import (
+    SHAPES,
+    Body,
+    Camera,
+    CameraEffects,
+    Mesh,
+    SceneParams,
+    projection_matrix,
+    view_matrix,
+)
 from synthbook.simulation.textures import atlas, texture, tga
 
 Picture = NDArray[np.uint8]  # (H, W, 3) or, in grey, (H, W)
-MOST_GAIN = 6.0  # a camera does not turn night into day
+MAX_GAIN = 6.0  # a camera does not turn night into day
 
 
-def finished(picture: Picture, finish: Finish, rng: np.random.Generator) -> Picture:
+def apply_camera_effects(picture: Picture, finish: CameraEffects, rng: np.random.Generator) -> Picture:
     """The picture (H, W, 3) or (H, W) after blur, automatic exposure, vignetting and noise."""
     image = Image.fromarray(picture)
     if finish.blur > 0:
@@ -40,7 +49,7 @@ def finished(picture: Picture, finish: Finish, rng: np.random.Generator) -> Pict
     # I' = 255 gain (I / 255)^gamma, the gain such that the mean becomes the exposure
     curve = (np.arange(256, dtype=np.float32) / 255) ** np.float32(finish.gamma)
     share = np.bincount(blurred.ravel(), minlength=256) / blurred.size
-    gain = min(finish.exposure / max(float(share @ curve), 1e-3), MOST_GAIN)
+    gain = min(finish.exposure / max(float(share @ curve), 1e-3), MAX_GAIN)
     x = (255 * np.float32(gain) * curve)[blurred]
     if finish.vignetting > 0:
         dark = 1 - np.float32(finish.vignetting) * _radius2(*x.shape[:2])
@@ -65,14 +74,14 @@ def _radius2(high: int, wide: int) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class DistortionMap:
     """Where each pixel of a lens with distortion looks in a picture rendered without: rows and columns (H, W)."""
 
     y: NDArray[np.float32]
     x: NDArray[np.float32]
 
     @classmethod
-    def of(cls, camera: Camera) -> Lens:
+    def from_camera(cls, camera: Camera) -> DistortionMap:
         """Solve r (1 + k1 r^2) = r_seen for the r of each pixel, to fourth order in k1 r_seen^2."""
         b = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None]
         a = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
@@ -83,13 +92,13 @@ class Lens:
         x = a * scale * np.float32(camera.fx) + np.float32(camera.cx)
         return cls(np.clip(y, 0, camera.height - 1), np.clip(x, 0, camera.width - 1))
 
-    def nearest(self, *parts: NDArray[Any]) -> list[NDArray[Any]]:
+    def remap_nearest(self, *parts: NDArray[Any]) -> list[NDArray[Any]]:
         """Masks and depths (H, W), never mixed."""
         wide = parts[0].shape[1]
         place = np.rint(self.y).astype(np.int32) * wide + np.rint(self.x).astype(np.int32)
         return [part.ravel()[place] for part in parts]
 
-    def mixed(self, picture: Picture) -> Picture:
+    def remap_bilinear(self, picture: Picture) -> Picture:
         """A picture (H, W) or (H, W, 3), each pixel mixed from its four neighbours."""
         high, wide = picture.shape[:2]
         top, left = np.minimum(self.y.astype(np.int32), high - 2), np.minimum(self.x.astype(np.int32), wide - 2)
@@ -105,7 +114,7 @@ class Lens:
 # ── The renderer ──
 
 
-NOTHING = 255  # in a mask: neither table nor thing
+BACKGROUND_ID = 255  # in a mask: neither table nor thing
 TEXTURES = "synthbook-textures-"  # folders, each with its process in the name
 
 
@@ -118,7 +127,7 @@ class Sample:
     """A picture, what every pixel shows, and theta.
 
     `file`: the picture as JPEG; `depth` (H, W) float32 along the optical axis in metres, infinite where nothing is;
-    `mask` (H, W) uint8: the number of the body in `params.bodies`, or `NOTHING`.
+    `mask` (H, W) uint8: the number of the body in `params.bodies`, or `BACKGROUND_ID`.
     """
 
     file: bytes
@@ -160,27 +169,27 @@ class Renderer:
 
     def render(self, params: SceneParams, rng: np.random.Generator) -> Sample:
         """The scene as a photograph; `rng` draws the sensor's noise. Raises `InvalidArgument`, `RenderError`."""
-        picture, depth, mask = self.geometry(params)
-        nowhere = mask == NOTHING
+        picture, depth, mask = self.render_buffers(params)
+        nowhere = mask == BACKGROUND_ID
         if nowhere.any():
             high, wide = mask.shape
             behind = Image.fromarray(texture(params.background)).resize((wide, high), Image.Resampling.BILINEAR)
             behind = behind.convert("L") if params.finish.grey else behind
             picture = np.where(nowhere if picture.ndim == 2 else nowhere[..., None], np.asarray(behind), picture)
-        file = jpeg(finished(picture, params.finish, rng), params.finish.jpeg)
+        file = jpeg(apply_camera_effects(picture, params.finish, rng), params.finish.jpeg)
         return Sample(file, depth, mask, params)
 
-    def geometry(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    def render_buffers(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """Picture (H, W, 3), or (H, W) in grey, depth and mask (H, W) as the lens shows them, before the sensor."""
         if self._client < 0:
             raise InvalidArgument("renderer", "a closed one", "an open one: make a new Renderer")
         self._build(params.bodies)
         camera = params.camera
-        picture, buffer, labels = self.shoot(params)
+        picture, buffer, labels = self.raw_buffers(params)
         # d = far near / (far - (far - near) z)
         metric = camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer)
         nowhere = labels < 0
-        mask = np.where(nowhere, NOTHING, (labels >> 24) - 1).astype(np.uint8)  # id + ((link + 1) << 24)
+        mask = np.where(nowhere, BACKGROUND_ID, (labels >> 24) - 1).astype(np.uint8)  # id + ((link + 1) << 24)
         depth = np.where(nowhere, np.inf, metric).astype(np.float32)
         if (mask[~nowhere] >= len(params.bodies)).any():
             raise RenderError("the renderer's mask names a body that is not in the scene")
@@ -188,9 +197,9 @@ class Renderer:
             picture = np.asarray(Image.fromarray(picture).convert("L"))
         if camera.k1 == 0:
             return picture, depth, mask
-        lens = Lens.of(camera)
-        depth, mask = lens.nearest(depth, mask)
-        return lens.mixed(picture), depth, mask
+        lens = DistortionMap.from_camera(camera)
+        depth, mask = lens.remap_nearest(depth, mask)
+        return lens.remap_bilinear(picture), depth, mask
 
     def _build(self, bodies: tuple[Body, ...]) -> None:
         at = {"physicsClientId": self._client}
@@ -222,17 +231,17 @@ class Renderer:
         return str(path)
 
     def _visual(self, body: Body) -> int:
-        lists = _shape(body).lists
+        pybullet_kwargs = _shape(body).pybullet_kwargs
         return int(
             pybullet.createVisualShape(
                 pybullet.GEOM_MESH,
-                **lists,
+                **pybullet_kwargs,
                 meshScale=body.size,
                 physicsClientId=self._client,
             )
         )
 
-    def shoot(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
+    def raw_buffers(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
         """The scene that was built last, as PyBullet gives it: colours, depth buffer, packed labels."""
         camera, light = params.camera, params.light
         _, _, picture, depth, labels = pybullet.getCameraImage(
@@ -268,7 +277,7 @@ def _sweep(place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)  # another user's stays
 
 
-def _shape(body: Body) -> Shape:
+def _shape(body: Body) -> Mesh:
     if body.shape not in SHAPES:
         raise InvalidArgument("shape", body.shape, f"one of {', '.join(SHAPES)}")
     return SHAPES["cube of six" if body.shape == "cube" and len(body.textures) == 6 else body.shape]

@@ -22,7 +22,7 @@ AROUND, DOWN = 20, 12  # facets of a sphere
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class Mesh:
     """Vertices (V, 3), the texture's coordinates there (V, 2), normals (V, 3), and triangles (T, 3)."""
 
     vertices: Array
@@ -31,7 +31,7 @@ class Shape:
     triangles: NDArray[np.int64]
 
     @cached_property
-    def lists(self) -> dict[str, list[Any]]:
+    def pybullet_kwargs(self) -> dict[str, list[Any]]:
         """The same as lists, under PyBullet's names."""
         vertices, uvs, normals = (part.tolist() for part in (self.vertices, self.uvs, self.normals))
         return {"vertices": vertices, "uvs": uvs, "normals": normals, "indices": self.triangles.ravel().tolist()}
@@ -42,7 +42,7 @@ def _quads(n: int) -> NDArray[np.int64]:
     return np.asarray((4 * np.arange(n)[:, None, None] + np.array([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3))
 
 
-def _cube(atlas: bool) -> Shape:
+def _cube(atlas: bool) -> Mesh:
     """Six faces, each with the whole texture, or with its own sixth of an atlas of two rows of three."""
     corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
     vertices, uvs, normals = [], [], []
@@ -54,20 +54,20 @@ def _cube(atlas: bool) -> Shape:
         normals.append(np.tile(normal, (4, 1)))
         cell = np.array([k % 3, k // 3]) if atlas else np.zeros(2)
         uvs.append((corner + 0.5 + cell) / ((3, 2) if atlas else 1))
-    return Shape(np.concatenate(vertices), np.concatenate(uvs), np.concatenate(normals), _quads(6))
+    return Mesh(np.concatenate(vertices), np.concatenate(uvs), np.concatenate(normals), _quads(6))
 
 
-def _sphere() -> Shape:
+def _sphere() -> Mesh:
     across, down = np.meshgrid(np.arange(AROUND + 1) / AROUND, np.arange(DOWN + 1) / DOWN)
     a, b = 2 * np.pi * across.ravel(), np.pi * down.ravel()
     normals = np.column_stack([np.sin(b) * np.cos(a), np.sin(b) * np.sin(a), np.cos(b)])
     i = (np.arange(DOWN)[:, None] * (AROUND + 1) + np.arange(AROUND)).ravel()
     below = i + AROUND + 1
     triangles = np.concatenate([np.column_stack([i, below, i + 1]), np.column_stack([i + 1, below, below + 1])])
-    return Shape(normals / 2, np.column_stack([across.ravel(), down.ravel()]), normals, triangles)
+    return Mesh(normals / 2, np.column_stack([across.ravel(), down.ravel()]), normals, triangles)
 
 
-def _cylinder(top: float) -> Shape:
+def _cylinder(top: float) -> Mesh:
     """A cylinder; with `top` 0 a cone."""
     a = 2 * np.pi * np.arange(AROUND + 1) / AROUND
     ring = np.column_stack([np.cos(a), np.sin(a)]) / 2
@@ -86,13 +86,13 @@ def _cylinder(top: float) -> Shape:
         3 * n + np.column_stack([0 * i, i, i + 1])[1:],
     ]
     normals = np.concatenate([outward, outward, -up, up])
-    return Shape(np.concatenate(side + lids), np.concatenate(uvs), normals, np.concatenate(triangles))
+    return Mesh(np.concatenate(side + lids), np.concatenate(uvs), normals, np.concatenate(triangles))
 
 
-def _plane() -> Shape:
+def _plane() -> Mesh:
     """A square at z = 0 that faces up, its texture repeated."""
     corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
-    return Shape(np.pad(corner, ((0, 0), (0, 1))), (corner + 0.5) * 4, np.tile([0.0, 0, 1], (4, 1)), _quads(1))
+    return Mesh(np.pad(corner, ((0, 0), (0, 1))), (corner + 0.5) * 4, np.tile([0.0, 0, 1], (4, 1)), _quads(1))
 
 
 SHAPES = {
@@ -105,8 +105,8 @@ SHAPES = {
 }
 
 # the corners of the unit cube in the order of data/real-cube/labels.json: four below, the same four above
-CORNERS = np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]]) / 2
-CORNERS = np.concatenate([np.column_stack([CORNERS, [z] * 4]) for z in (-0.5, 0.5)])  # (8, 3)
+CUBE_CORNERS = np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]]) / 2
+CUBE_CORNERS = np.concatenate([np.column_stack([CUBE_CORNERS, [z] * 4]) for z in (-0.5, 0.5)])  # (8, 3)
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]  # x, y, z, w
 UP = np.array([0.0, 0.0, 1.0])
@@ -153,13 +153,13 @@ class Camera:
         """Translation (3,): a world point X lies at R X + t of the camera."""
         return np.asarray(-self.R @ np.asarray(self.eye))
 
-    def see(self, points: Array) -> Array:
+    def to_camera(self, points: Array) -> Array:
         """World points (N, 3) in the camera's frame (N, 3), m."""
         return np.asarray(points @ self.R.T + self.t)
 
     def project(self, points: Array) -> Array:
         """World points (N, 3) in pixels (N, 2), lens included; NaN behind the camera."""
-        x, y, z = self.see(points).T
+        x, y, z = self.to_camera(points).T
         z = np.where(z > 0, z, np.nan)
         a, b = x / z, y / z
         bend = 1 + self.k1 * (a**2 + b**2)
@@ -199,13 +199,13 @@ class Body:
         """Rotation (3, 3) from the body to the world."""
         return np.asarray(Rotation.from_quat(self.quaternion).as_matrix())
 
-    def place(self, points: Array) -> Array:
+    def to_world(self, points: Array) -> Array:
         """Points (N, 3) of the unit shape, within +-0.5, in the world."""
         return np.asarray((points * self.size) @ self.R.T + self.position)
 
 
 @dataclass(frozen=True)
-class Finish:
+class CameraEffects:
     """What lens, sensor and file do to the picture after it was rendered."""
 
     blur: float  # standard deviation, pixels
@@ -225,7 +225,7 @@ class SceneParams:
     light: Light
     bodies: tuple[Body, ...]
     background: str  # a texture's name
-    finish: Finish
+    finish: CameraEffects
     situation: str
 
     def to_json(self) -> str:
@@ -240,7 +240,7 @@ class SceneParams:
             camera, light, finish = (parts.pop(name) for name in ("camera", "light", "finish"))
             bodies = tuple(Body(**_tuples(body)) for body in parts.pop("bodies"))
             made = (Camera(**_tuples(camera)), Light(**_tuples(light)), bodies)
-            return cls(*made, finish=Finish(**finish), **parts)
+            return cls(*made, finish=CameraEffects(**finish), **parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidArgument("text", text[:60], f"a scene that to_json wrote ({error})") from None
 

@@ -32,33 +32,35 @@ class Epidemic:
     recovered: Array
 
     @property
-    def final_share(self) -> Array:
+    def attack_rate(self) -> Array:
         """Share of people that were infected in the end (runs,)."""
         return 1 - self.susceptible[:, -1]
 
     @property
     def major(self) -> NDArray[np.bool_]:
         """Which runs (runs,) took off."""
-        return self.final_share > MAJOR
+        return self.attack_rate > MAJOR
 
 
-def simulate(n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence, first: int = 1) -> Epidemic:
+def simulate(
+    n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence, initial_infected: int = 1
+) -> Epidemic:
     """Epidemics among `n` people, `first` of them infected at time 0, until nobody is.
 
     In each step of 0.1 infectious periods a susceptible person is infected with probability 1 - exp(-b I/n) and an
     infected one recovers with probability 1 - exp(-0.1); b is such that an infected person infects r0 others on average
     while everyone else is susceptible. Raises `InvalidArgument`.
     """
-    for name, value, least in (("n", n, 2), ("runs", runs, 1), ("first", first, 1)):
+    for name, value, least in (("n", n, 2), ("runs", runs, 1), ("initial_infected", initial_infected, 1)):
         if not isinstance(value, int | np.integer) or value < least:
             raise InvalidArgument(name, value, f"a whole number of at least {least}")
-    if first >= n:
-        raise InvalidArgument("first", first, f"fewer than n = {n} people")
+    if initial_infected >= n:
+        raise InvalidArgument("initial_infected", initial_infected, f"fewer than n = {n} people")
     _check_r0(r0)
     rng = np.random.default_rng(seed)
     recover = -np.expm1(-STEP)
     infected = np.zeros((runs, n), dtype=bool)
-    infected[:, :first] = True
+    infected[:, :initial_infected] = True
     susceptible = ~infected
     history = [(susceptible.sum(1), infected.sum(1))]
     while infected.any():
@@ -76,11 +78,11 @@ def simulate(n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence
     return Epidemic(times, s, i, 1 - s - i)
 
 
-def mean_field(r0: float, times: ArrayLike, *, first: float) -> Epidemic:
+def mean_field(r0: float, times: ArrayLike, *, initial_infected: float) -> Epidemic:
     """What endlessly many people do: ds/dt = -R0 s i, di/dt = R0 s i - i, from a share `first` of infected ones."""
     _check_r0(r0)
-    if not 0 < first < 1:
-        raise InvalidArgument("first", first, "a share between 0 and 1")
+    if not 0 < initial_infected < 1:
+        raise InvalidArgument("initial_infected", initial_infected, "a share between 0 and 1")
     at = np.asarray(times, dtype=float)
     if at.ndim != 1 or len(at) < 2 or at[0] < 0 or (np.diff(at) <= 0).any():
         raise InvalidArgument("times", times, "two or more times from 0 on, each later than the one before")
@@ -89,7 +91,7 @@ def mean_field(r0: float, times: ArrayLike, *, first: float) -> Epidemic:
         s, i = state
         return [-r0 * s * i, r0 * s * i - i]
 
-    found = solve_ivp(change, (0, at[-1]), [1 - first, first], t_eval=at, rtol=1e-8, atol=1e-10)
+    found = solve_ivp(change, (0, at[-1]), [1 - initial_infected, initial_infected], t_eval=at, rtol=1e-8, atol=1e-10)
     s, i = found.y
     return Epidemic(at, s[None], i[None], (1 - s - i)[None])
 

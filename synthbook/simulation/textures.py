@@ -22,10 +22,10 @@ PROCEDURAL = ("flat", "gradient", "checker", "stripes", "dots", "noise", "patche
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
 PYBULLET = ("checker_blue", "jenga/jenga", "table/table", "tray/tray")
 FAMILIES = (*PROCEDURAL, *(f"photo-{name}" for name in PHOTOGRAPHS), *(f"pybullet-{name}" for name in PYBULLET))
-KEPT = 1_000  # textures in memory, 12 KiB each
+CACHE_SIZE = 1_000  # textures in memory, 12 KiB each
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHE_SIZE)
 def texture(name: str) -> Picture:
     """The texture (64, 64, 3) of this name: a family, a dash, and a number. Raises `InvalidArgument`."""
     family, _, number = name.rpartition("-")

@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from synthbook.simulation.scene import Body, Camera, Finish, Light, SceneParams, look_at
+from synthbook.simulation.scene import Body, Camera, CameraEffects, Light, SceneParams, look_at
 
-PLAIN = Finish(blur=0, exposure=0.5, gamma=1, vignetting=0, noise=0, jpeg=95, grey=False)
+PLAIN = CameraEffects(blur=0, exposure=0.5, gamma=1, vignetting=0, noise=0, jpeg=95, grey=False)
 LAMP = Light((0.3, -0.4, 1), (1, 1, 1), 2, 0.5, 0.5, 0.1, True)
 TABLE = Body("table", "plane", (2, 2, 1), (0, 0, 0), (0, 0, 0, 1), ("noise-1",), (1, 1, 1))
 
@@ -33,7 +33,7 @@ def sphere(rng: np.random.Generator) -> SceneParams:
         lens, radius = camera(rng), rng.uniform(0.02, 0.05)
         centre = (*rng.uniform(-0.08, 0.08, 2), rng.uniform(radius, 0.15))
         body = Body("ball", "sphere", (2 * radius,) * 3, centre, (0, 0, 0, 1), ("stripes-2",), (1, 1, 1))
-        (u, v), d = lens.project(np.array([centre]))[0], lens.see(np.array([centre]))[0, 2]
+        (u, v), d = lens.project(np.array([centre]))[0], lens.to_camera(np.array([centre]))[0, 2]
         reach = 1.3 * radius / d * max(lens.fx, lens.fy) + 2
         if min(u, v, lens.width - u, lens.height - v) > reach:
             return SceneParams(lens, LAMP, (TABLE, body), "flat-1", PLAIN, "typical")
@@ -48,9 +48,9 @@ def sphere_errors(
     with code.Renderer() as renderer:
         for _ in range(scenes):
             params = sphere(rng)
-            _, depth, mask = renderer.geometry(params)
+            _, depth, mask = renderer.render_buffers(params)
             lens, ball = params.camera, params.bodies[1]
-            centre, radius = lens.see(np.array([ball.position]))[0], ball.size[0] / 2
+            centre, radius = lens.to_camera(np.array([ball.position]))[0], ball.size[0] / 2
             rows, columns = np.nonzero(mask == 1)
             # the outline of a sphere is an ellipse whose middle lies farther out than the projected centre: the exact
             # middle is that of the projected tangent cone, d / (1 - (R / Z)^2) to first order in R / Z

@@ -7,25 +7,25 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.simulation import cues
-from synthbook.simulation.cues import Cues
+from synthbook.simulation.cues import CueModel
 from tests.mutation import mutant
 
 WIDTHS, KNOWN = [0, 0.5, 1, 2, 5], [0.250, 0.125, 0.170, 0.222, 0.245]
 
 
 def test_the_ledgers_values() -> None:
-    assert Cues().error_in_reality(WIDTHS) == pytest.approx(KNOWN, abs=6e-4)
-    assert Cues().best_width == pytest.approx(0.5)
-    assert Cues().error_in_reality(0.5) == pytest.approx(0.25 * 0.25 / (0.25 + 0.25))
-    rising = Cues().error_in_simulation(np.linspace(0, 5, 50))
+    assert CueModel().real_mse(WIDTHS) == pytest.approx(KNOWN, abs=6e-4)
+    assert CueModel().optimal_width == pytest.approx(0.5)
+    assert CueModel().real_mse(0.5) == pytest.approx(0.25 * 0.25 / (0.25 + 0.25))
+    rising = CueModel().sim_mse(np.linspace(0, 5, 50))
     assert (np.diff(rising) > 0).all() and rising[-1] < 0.25
 
 
 def test_simulation_agrees() -> None:
-    found = Cues().simulated(WIDTHS, 200_000, seed=1)
+    found = CueModel().simulated(WIDTHS, 200_000, seed=1)
     assert found == pytest.approx(KNOWN, rel=0.02)
     grid = np.arange(0, 2, 0.05)
-    assert abs(grid[Cues(0.7, 0.2, 0.5).error_in_reality(grid).argmin()] - Cues(0.7, 0.2, 0.5).best_width) <= 0.05
+    assert abs(grid[CueModel(0.7, 0.2, 0.5).real_mse(grid).argmin()] - CueModel(0.7, 0.2, 0.5).optimal_width) <= 0.05
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_simulation_agrees() -> None:
     ],
 )
 def test_mutants_disagree(old: str, new: str) -> None:
-    code = mutant(cues, old, new).Cues()
+    code = mutant(cues, old, new).CueModel()
     agree = [
-        code.error_in_reality(WIDTHS) == pytest.approx(KNOWN, rel=0.02),
-        code.best_width == pytest.approx(0.5),
+        code.real_mse(WIDTHS) == pytest.approx(KNOWN, rel=0.02),
+        code.optimal_width == pytest.approx(0.5),
         code.simulated(WIDTHS, 50_000, seed=1) == pytest.approx(KNOWN, rel=0.03),
     ]
     assert not all(agree)
@@ -49,11 +49,11 @@ def test_mutants_disagree(old: str, new: str) -> None:
 
 def test_what_is_refused() -> None:
     for call in (
-        lambda: Cues(sigma=0),
-        lambda: Cues(tau=-1),
-        lambda: Cues(mean=float("nan")),
-        lambda: Cues().error_in_reality(-1),
-        lambda: Cues().simulated([1], 3, seed=0),
+        lambda: CueModel(sigma=0),
+        lambda: CueModel(tau=-1),
+        lambda: CueModel(mean=float("nan")),
+        lambda: CueModel().real_mse(-1),
+        lambda: CueModel().simulated([1], 3, seed=0),
     ):
         with pytest.raises(InvalidArgument):
             call()

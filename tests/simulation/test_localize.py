@@ -19,34 +19,34 @@ from synthbook.datasets import real_cube
 from synthbook.simulation import localizer, photographs
 from synthbook.simulation.export import RenderShard
 from synthbook.simulation.localizer import (
-    MIRROR,
+    FLIP_INDEX,
     SIZE,
-    TURNS,
+    SYMMETRIES,
     CornerNet,
+    KeypointDataset,
     Localizer,
-    Recipe,
-    Renders,
+    LocalizerConfig,
+    canonicalize_corners,
     corner_loss,
-    crops,
-    cut,
-    errors,
-    find_corners,
-    frames,
-    from_nearest,
-    half_pictures,
-    into,
-    make,
-    out_of,
-    read_renders,
-    refined,
+    crop_affines,
+    crop_batches,
+    crop_to_image,
+    full_image_batches,
+    half_size_batches,
+    image_to_crop,
+    load_keypoint_dataset,
+    pose_errors,
+    predict_corners,
+    refine_corners,
     soft_argmax,
     train_corner_net,
-    whole_pictures,
+    train_localizer,
+    warp_crop,
 )
-from synthbook.simulation.photographs import append_to_log, points_of, read_log, score
+from synthbook.simulation.photographs import append_to_log, bootstrap_score, points_of, read_log
 from synthbook.simulation.pose import solve_pnp
-from synthbook.simulation.randomize import CUBE, SCENES
-from synthbook.simulation.scene import CORNERS
+from synthbook.simulation.randomize import CUBE_SIZE, DOMAINS
+from synthbook.simulation.scene import CUBE_CORNERS
 from tests.mutation import mutant
 
 ORIGIN = Provenance("a test", "pytest")
@@ -55,13 +55,13 @@ ORIGIN = Provenance("a test", "pytest")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "run"
-    pmap(RenderShard(SCENES["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, provenance=ORIGIN)
+    pmap(RenderShard(DOMAINS["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, provenance=ORIGIN)
     return folder
 
 
 @pytest.fixture(scope="module")
-def renders(run: Path) -> Renders:
-    return read_renders(run)
+def renders(run: Path) -> KeypointDataset:
+    return load_keypoint_dataset(run)
 
 
 def peaked(corners: torch.Tensor, stride: int, h: int, w: int) -> torch.Tensor:
@@ -86,11 +86,11 @@ def test_the_loss_is_least_at_the_corners_and_takes_any_quarter_turn() -> None:
     corners = torch.rand(4, 8, 2, generator=torch.Generator().manual_seed(1)) * 40 + 10
     maps = peaked(corners, 4, 16, 16)
     least = corner_loss(maps, corners, 4)
-    for turn in TURNS:
+    for turn in SYMMETRIES:
         assert corner_loss(maps, corners[:, turn], 4) == pytest.approx(float(least))
-    assert corner_loss(maps, corners[:, TURNS[1]], 4, turns=False) > least + 1
+    assert corner_loss(maps, corners[:, SYMMETRIES[1]], 4, symmetric=False) > least + 1
     assert corner_loss(maps, corners + 4, 4) > least + 0.3
-    assert corner_loss(maps, corners[:, MIRROR], 4) > least + 1  # a mirror image is no turn
+    assert corner_loss(maps, corners[:, FLIP_INDEX], 4) > least + 1  # a mirror image is no turn
 
 
 def test_mutants_of_the_loss_lose_their_place() -> None:
@@ -105,63 +105,63 @@ def test_mutants_of_the_loss_lose_their_place() -> None:
 
 
 @pytest.mark.slow
-def test_corners_are_counted_from_the_nearest_and_mirrors_stay_cubes(renders: Renders) -> None:
-    ordered = from_nearest(torch.from_numpy(renders.corners), torch.from_numpy(renders.points[..., 2])).numpy()
+def test_corners_are_counted_from_the_nearest_and_mirrors_stay_cubes(renders: KeypointDataset) -> None:
+    ordered = canonicalize_corners(torch.from_numpy(renders.corners), torch.from_numpy(renders.points[..., 2])).numpy()
     depth = np.take_along_axis(renders.points[..., 2], _order(renders.corners, ordered), axis=1)
     assert (depth[:, :4].argmin(1) == 0).all()
     wide = renders.images.shape[2]
     for pixels, lens in zip(ordered[:10], renders.K, strict=False):
-        mirrored = pixels[MIRROR.numpy()] * [-1, 1] + [wide - 1, 0]
+        mirrored = pixels[FLIP_INDEX.numpy()] * [-1, 1] + [wide - 1, 0]
         glass = lens.copy()
         glass[0, 2] = wide - 1 - lens[0, 2]
-        assert solve_pnp(CORNERS * CUBE, mirrored, glass).residual < 1e-2
+        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, mirrored, glass).reprojection_rmse < 1e-2
         wrong = pixels * [-1, 1] + [wide - 1, 0]  # the same order is a cube inside out
-        assert solve_pnp(CORNERS * CUBE, wrong, glass).residual > 1
+        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, wrong, glass).reprojection_rmse > 1
 
 
 def _order(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.abs(after[:, :, None] - before[:, None]).sum(-1).argmin(-1)
 
 
-def test_errors_are_zero_for_the_truth_and_for_its_quarter_turns(renders: Renders) -> None:
+def test_errors_are_zero_for_the_truth_and_for_its_quarter_turns(renders: KeypointDataset) -> None:
     some = renders.take(slice(0, 12))
-    for turn in TURNS.numpy():
-        found = errors(some.corners[:, turn], some.corners, some.points, some.K)
+    for turn in SYMMETRIES.numpy():
+        found = pose_errors(some.corners[:, turn], some.corners, some.points, some.K)
         assert found.centre.max() < 0.05 and found.corner.max() < 0.05 and found.pixel.max() < 1e-6
-    off = errors(some.corners + 3, some.corners, some.points, some.K)
+    off = pose_errors(some.corners + 3, some.corners, some.points, some.K)
     assert off.pixel == pytest.approx(np.hypot(3, 3)) and off.centre.min() > 0.3
 
 
-def test_views_are_cut_where_their_corners_say(renders: Renders) -> None:
+def test_views_are_cut_where_their_corners_say(renders: KeypointDataset) -> None:
     ramp = np.tile((np.arange(320) // 2).astype(np.uint8), (20, 240, 1))
     slope = replace(renders.take(slice(0, 20)), images=ramp)
     corners = torch.from_numpy(slope.corners).float()
-    matrix = frames(corners)
-    torch.testing.assert_close(out_of(matrix, into(matrix, corners)), corners, atol=1e-3, rtol=0)
-    views = cut(torch.from_numpy(slope.images), matrix)
+    matrix = crop_affines(corners)
+    torch.testing.assert_close(crop_to_image(matrix, image_to_crop(matrix, corners)), corners, atol=1e-3, rtol=0)
+    views = warp_crop(torch.from_numpy(slope.images), matrix)
     assert views.shape == (20, 1, SIZE, SIZE)
     middle = torch.full((20, 1, 2), (SIZE - 1) / 2)
-    across = out_of(matrix, middle)[:, 0, 0]
+    across = crop_to_image(matrix, middle)[:, 0, 0]
     assert (views[:, 0, 31:33, 31:33].mean((1, 2)) - across / 2 + 0.25).abs().max() < 0.6
-    inside = into(matrix, corners)
+    inside = image_to_crop(matrix, corners)
     assert inside.min() > 5 and inside.max() < SIZE - 6
-    x, y = crops(slope)(np.arange(20), np.random.default_rng(0))
+    x, y = crop_batches(slope)(np.arange(20), np.random.default_rng(0))
     assert x.shape == (20, 1, SIZE, SIZE) and y.shape == (20, 8, 2) and (y.std(0) > 0.5).all()
-    half, where = half_pictures(slope)(np.arange(20), np.random.default_rng(0))
+    half, where = half_size_batches(slope)(np.arange(20), np.random.default_rng(0))
     assert half.shape == (20, 1, 120, 160)
-    torch.testing.assert_close(2 * where + 0.5, from_nearest(corners, torch.from_numpy(slope.points[..., 2])))
+    torch.testing.assert_close(2 * where + 0.5, canonicalize_corners(corners, torch.from_numpy(slope.points[..., 2])))
 
 
 @pytest.mark.slow
-def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
+def test_training_learns_repeats_itself_and_tells(renders: KeypointDataset) -> None:
     torch.set_num_threads(1)
     seen: list[float] = []
-    small = Renders(
+    small = KeypointDataset(
         renders.images[:, ::4, ::4].copy(), (renders.corners + 0.5) / 4 - 0.5, renders.points, renders.K / 4
     )
     nets = [
         train_corner_net(
-            small, whole_pictures(small), seed=3, epochs=12, width=8, callback=lambda *a: seen.append(a[2])
+            small, full_image_batches(small), seed=3, epochs=12, width=8, callback=lambda *a: seen.append(a[2])
         )
         for _ in range(2)
     ]
@@ -170,9 +170,9 @@ def test_training_learns_repeats_itself_and_tells(renders: Renders) -> None:
     assert np.mean(seen[steps - 4 : steps]) < np.mean(seen[:4]) - 0.5
     for one, two in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(one, two)
-    found = find_corners(nets[0], small.images[:5])
+    found = predict_corners(nets[0], small.images[:5])
     assert found.shape == (5, 8, 2) and np.isfinite(found).all()
-    assert refined(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
+    assert refine_corners(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
 
 
 class Stopped(Exception):
@@ -180,14 +180,16 @@ class Stopped(Exception):
 
 
 @pytest.mark.slow
-def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders: Renders, tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
+    renders: KeypointDataset, tmp_path: Path
+) -> None:
     torch.set_num_threads(1)
     small = renders.take(slice(0, 128))
 
     def trained(checkpoint: CheckpointConfig | None, *, dies: int | None = None) -> tuple[CornerNet, list[float]]:
         told: list[float] = []
 
-        def after_epoch(losses: list[float], _: CornerNet) -> None:
+        def on_epoch_end(losses: list[float], _: CornerNet) -> None:
             told[:] = losses
 
         def callback(step: int, steps: int, loss: float) -> None:
@@ -196,13 +198,13 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
 
         net = train_corner_net(
             small,
-            crops(small),
+            crop_batches(small),
             seed=3,
             epochs=4,
             width=4,
             stride=2,
             callback=callback,
-            after_epoch=after_epoch,
+            on_epoch_end=on_epoch_end,
             checkpoint=checkpoint,
         )
         return net, told
@@ -222,7 +224,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
     with pytest.raises(InvalidArgument, match=r"differs in .*crc32"):
         train_corner_net(
             other,
-            crops(other),
+            crop_batches(other),
             seed=3,
             epochs=4,
             width=4,
@@ -232,44 +234,44 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(renders:
 
 
 @pytest.mark.slow
-def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_used_only_where_the_cpu_has_it(renders: KeypointDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     assert not localizer.has_bfloat16()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert localizer.has_bfloat16()
     some = renders.take(slice(0, 64))
-    net = train_corner_net(some, half_pictures(some), seed=0, epochs=1, width=4, bfloat16=True)
-    assert np.isfinite(find_corners(net, some.images[:2])).all()
+    net = train_corner_net(some, half_size_batches(some), seed=0, epochs=1, width=4, bfloat16=True)
+    assert np.isfinite(predict_corners(net, some.images[:2])).all()
 
 
-def test_nothing_is_trained_on_photographs(renders: Renders, tmp_path: Path) -> None:
+def test_nothing_is_trained_on_photographs(renders: KeypointDataset, tmp_path: Path) -> None:
     for given in (real_cube(), Holdout(renders)):
         with pytest.raises(HoldoutError):
-            train_corner_net(given, whole_pictures(renders), seed=0, epochs=1)  # type: ignore[arg-type]
+            train_corner_net(given, full_image_batches(renders), seed=0, epochs=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="at least 64"):
-        train_corner_net(renders.take(slice(0, 9)), whole_pictures(renders), seed=0, epochs=1)
+        train_corner_net(renders.take(slice(0, 9)), full_image_batches(renders), seed=0, epochs=1)
     with pytest.raises(InvalidArgument, match="epochs"):
-        train_corner_net(renders, whole_pictures(renders), seed=0, epochs=0)
+        train_corner_net(renders, full_image_batches(renders), seed=0, epochs=0)
     with pytest.raises(DataError, match="has not finished"):
-        read_renders(tmp_path)
+        load_keypoint_dataset(tmp_path)
 
 
 @pytest.mark.slow
 def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) -> None:
-    log = make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8), jobs=2)
+    log = train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8), jobs=2)
     assert log["pictures"] > 64 and {name: len(losses) for name, losses in log["losses"].items()} == {
         "coarse": 1,
         "fine": 1,
     }
     assert not (tmp_path / "model" / "state").exists()
     net = Localizer.load(tmp_path / "model")
-    images = read_renders(run, 4).images
+    images = load_keypoint_dataset(run, 4).images
     assert net(images).shape == (4, 8, 2)
     with pytest.raises(InvalidArgument, match="nothing is overwritten"):
-        make(run, tmp_path / "model", seed=1, recipe=Recipe(1, 8, 8))
-    pmap(RenderShard(SCENES["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
+        train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8))
+    pmap(RenderShard(DOMAINS["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
     with pytest.raises(InvalidArgument, match="320 x 240"):
-        make(tmp_path / "tiny", tmp_path / "other", seed=1, recipe=Recipe())
+        train_localizer(tmp_path / "tiny", tmp_path / "other", seed=1, config=LocalizerConfig())
 
 
 def planted() -> Holdout[Photographs]:
@@ -297,7 +299,10 @@ def read_planted(images: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_a_finder_that_is_right_has_small_errors_in_every_window() -> None:
     held = planted()
-    for found in (photographs.errors_of(read_planted, held), photographs.errors_in_windows(read_planted, held, seed=2)):
+    for found in (
+        photographs.photo_errors(read_planted, held),
+        photographs.random_crop_errors(read_planted, held, seed=2),
+    ):
         assert np.median(found.pixel) < 0.5 and np.median(found.centre) < 0.5
     real = held.data
     shown = points_of(real) @ real.K.T
@@ -305,24 +310,24 @@ def test_a_finder_that_is_right_has_small_errors_in_every_window() -> None:
 
 
 def test_a_constant_answer_and_block_intervals() -> None:
-    constant = photographs.errors_of_constant(real_cube())
+    constant = photographs.constant_baseline_errors(real_cube())
     assert 2 < constant.centre.mean() < 8  # about 5 cm
-    by_block, by_frame = score("x", constant), score("x", constant, block=1)
+    by_block, by_frame = bootstrap_score("x", constant), bootstrap_score("x", constant, block=1)
     assert by_block.centre == pytest.approx(constant.centre.mean())
     wide, narrow = (s.centre_high - s.centre_low for s in (by_block, by_frame))
     assert wide > 1.5 * narrow  # neighbours are alike
-    assert "constant" in str(score("constant", constant)) and "cm" in str(by_block)
+    assert "constant" in str(bootstrap_score("constant", constant)) and "cm" in str(by_block)
     with pytest.raises(InvalidArgument, match="block"):
-        score("x", constant, block=100)
+        bootstrap_score("x", constant, block=100)
     with pytest.raises(InvalidArgument, match="Holdout"):
-        photographs.errors_of(read_planted, real_cube().data)  # type: ignore[arg-type]
+        photographs.photo_errors(read_planted, real_cube().data)  # type: ignore[arg-type]
 
 
 def test_every_look_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "looks.jsonl"
-    one = score("as they are", photographs.errors_of_constant(real_cube()))
+    one = bootstrap_score("as they are", photographs.constant_baseline_errors(real_cube()))
     for day in ("2026-01-01", "2026-01-02"):
         append_to_log(path, day, "abc", "shipped", [one])
-    looks = read_log(path)
-    assert [look["date"] for look in looks] == ["2026-01-01", "2026-01-02"]
-    assert looks[0]["scores"][0]["centre"] == one.centre
+    log = read_log(path)
+    assert [look["date"] for look in log] == ["2026-01-01", "2026-01-02"]
+    assert log[0]["scores"][0]["centre"] == one.centre

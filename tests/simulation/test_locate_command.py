@@ -17,7 +17,7 @@ from synthbook.core.storage import Provenance, read_provenance
 from synthbook.core.table import Holdout
 from synthbook.datasets import real_cube
 from synthbook.simulation import localizer
-from synthbook.simulation.localizer import CornerNet, Localizer, Recipe, resized
+from synthbook.simulation.localizer import CornerNet, Localizer, LocalizerConfig, resized
 from synthbook.simulation.locate import locate, read_intrinsics, read_photograph
 
 
@@ -33,7 +33,7 @@ class Sees:
 
 @pytest.fixture
 def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(localizer, "shipped", Sees)
+    monkeypatch.setattr(localizer, "load_pretrained", Sees)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(real_cube().data.images[0]).resize((640, 480)).save("photo.jpg")
     Path("K.json").write_text(json.dumps({"K": (real_cube().data.K * [[2], [2], [1]]).tolist()}))
@@ -109,7 +109,7 @@ def test_scores_are_printed_and_logged(
     fifth = {name: getattr(real, name)[::5] for name in ("images", "corners", "visible", "boxes", "rvec", "tvec")}
     monkeypatch.setattr(datasets, "real_cube", lambda: Holdout(replace(real, **fifth)))
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
-    net.save(tmp_path / "model", Recipe(1, 8, 8), Provenance("a test", "pytest"))
+    net.save(tmp_path / "model", LocalizerConfig(1, 8, 8), Provenance("a test", "pytest"))
     log = tmp_path / "looks.jsonl"
     command = ["score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
     assert main(command) == 0
@@ -118,6 +118,6 @@ def test_scores_are_printed_and_logged(
     assert main([*command, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert [s["what"] for s in scores] == ["as they are", "through random windows", "always the mean position"]
-    looks = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(looks) == 2 and looks[0]["commit"] == "abc"
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(entries) == 2 and entries[0]["commit"] == "abc"
     assert main(["score-localizer", "--model", str(tmp_path / "none")]) == 1

@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.simulation import mechanics, sir
-from synthbook.simulation.mechanics import G, Sensor, free_fall, pendulum, period, toss
+from synthbook.simulation.mechanics import G, ImuConfig, free_fall, pendulum, period, toss
 from synthbook.simulation.sir import final_size, mean_field, simulate
 from tests.mutation import mutant
 
-SILENT = Sensor(240, 0, 0, 0, 0)
+SILENT = ImuConfig(240, 0, 0, 0, 0)
 
 
 @pytest.mark.slow
@@ -21,27 +21,27 @@ SILENT = Sensor(240, 0, 0, 0, 0)
 def test_final_size(r0: float, z: float) -> None:
     assert final_size(r0) == pytest.approx(z, abs=5e-5)
     assert final_size(r0) == pytest.approx(brentq(lambda x: 1 - np.exp(-r0 * x) - x, 0.01, 1), abs=1e-12)
-    late = mean_field(r0, np.linspace(0, 200, 50), first=1e-6)
-    assert late.final_share[0] == pytest.approx(z, abs=1e-3)
+    late = mean_field(r0, np.linspace(0, 200, 50), initial_infected=1e-6)
+    assert late.attack_rate[0] == pytest.approx(z, abs=1e-3)
     runs = simulate(2_000, r0, 150, seed=1)
-    assert runs.final_share[runs.major].mean() == pytest.approx(z, abs=0.01)
+    assert runs.attack_rate[runs.major].mean() == pytest.approx(z, abs=0.01)
 
 
 def test_an_epidemic_keeps_its_people_and_ends() -> None:
-    found = simulate(500, 2, 40, seed=3, first=5)
+    found = simulate(500, 2, 40, seed=3, initial_infected=5)
     total = found.susceptible + found.infected + found.recovered
     np.testing.assert_allclose(total, 1)
     assert (np.diff(found.susceptible) <= 0).all() and (np.diff(found.recovered) >= -1e-12).all()
     assert (found.infected[:, -1] == 0).all() and (found.infected[:, 0] == 0.01).all()
-    again = simulate(500, 2, 40, seed=3, first=5)
+    again = simulate(500, 2, 40, seed=3, initial_infected=5)
     assert (again.infected == found.infected).all()
     assert final_size(1) == final_size(0.5) == 0
-    assert simulate(2000, 0.5, 50, seed=1).final_share.max() < 0.05
+    assert simulate(2000, 0.5, 50, seed=1).attack_rate.max() < 0.05
 
 
 def test_many_people_follow_the_equations() -> None:
-    found = simulate(20_000, 2, 10, seed=2, first=400)
-    expected = mean_field(2, found.times, first=0.02)
+    found = simulate(20_000, 2, 10, seed=2, initial_infected=400)
+    expected = mean_field(2, found.times, initial_infected=0.02)
     assert np.abs(found.infected.mean(0) - expected.infected[0]).max() < 0.03  # steps of a tenth lag a little
 
 
@@ -56,7 +56,7 @@ def test_many_people_follow_the_equations() -> None:
 )
 def test_mutants_of_the_epidemic_end_elsewhere(old: str, new: str) -> None:
     runs = mutant(sir, old, new).simulate(2_000, 2, 60, seed=1)
-    assert abs(runs.final_share[runs.final_share > 0.1].mean() - final_size(2)) > 0.01
+    assert abs(runs.attack_rate[runs.attack_rate > 0.1].mean() - final_size(2)) > 0.01
 
 
 def test_falling() -> None:
@@ -79,7 +79,7 @@ def test_swinging(length: float) -> None:
 def test_a_sensor_in_flight_at_rest_and_integrated() -> None:
     for seed in range(4):
         found = toss(4, seed=seed, sensor=SILENT)
-        flight = ~found.touching & (found.times < 0.3)
+        flight = ~found.in_contact & (found.times < 0.3)
         assert np.abs(found.accelerometer[flight]).max() < 1e-3  # nothing to feel in free fall
         turn = Rotation.identity()
         quiet = flight.nonzero()[0]
@@ -93,19 +93,19 @@ def test_a_sensor_in_flight_at_rest_and_integrated() -> None:
     still = rest.times > 11
     up = Rotation.from_quat(rest.rotation[still]).apply(rest.accelerometer[still])
     np.testing.assert_allclose(up.mean(0), [0, 0, G], atol=0.05)
-    assert rest.touching[still].all() and np.abs(rest.gyroscope[still]).max() < 0.05
+    assert rest.in_contact[still].all() and np.abs(rest.gyroscope[still]).max() < 0.05
 
 
 def test_bias_noise_and_rate_are_as_declared() -> None:
-    clean = toss(5, seed=4, sensor=Sensor(60, 0, 0, 0, 0))
-    noisy = toss(5, seed=4, sensor=Sensor(60, 0.5, 0.2, 0.1, 0.05))
+    clean = toss(5, seed=4, sensor=ImuConfig(60, 0, 0, 0, 0))
+    noisy = toss(5, seed=4, sensor=ImuConfig(60, 0.5, 0.2, 0.1, 0.05))
     assert len(clean.times) == len(noisy.times) == 300
     np.testing.assert_array_equal(clean.position, noisy.position)
     for name, noise in (("accelerometer", 0.2), ("gyroscope", 0.05)):
         off = getattr(noisy, name) - getattr(clean, name)
         assert off.std(0) == pytest.approx([noise] * 3, rel=0.25)
         assert (np.abs(off.mean(0)) > 4 * noise / np.sqrt(300)).any()
-    again = toss(5, seed=4, sensor=Sensor(60, 0.5, 0.2, 0.1, 0.05))
+    again = toss(5, seed=4, sensor=ImuConfig(60, 0.5, 0.2, 0.1, 0.05))
     assert (again.accelerometer == noisy.accelerometer).all()
 
 
@@ -114,16 +114,16 @@ def test_what_is_refused() -> None:
         lambda: simulate(1, 2, 3, seed=0),
         lambda: simulate(10, 2, 0, seed=0),
         lambda: simulate(10, -1, 3, seed=0),
-        lambda: simulate(10, 2, 3, seed=0, first=10),
-        lambda: mean_field(2, [0, 1], first=0),
-        lambda: mean_field(2, [1, 0], first=0.1),
+        lambda: simulate(10, 2, 3, seed=0, initial_infected=10),
+        lambda: mean_field(2, [0, 1], initial_infected=0),
+        lambda: mean_field(2, [1, 0], initial_infected=0.1),
         lambda: final_size(float("nan")),
         lambda: free_fall(0),
         lambda: pendulum(0, 0.1, 1),
         lambda: period(*pendulum(1, 0.1, 0.5)),
         lambda: toss(-1, seed=0),
-        lambda: Sensor(rate=100),
-        lambda: Sensor(gyroscope_noise=-1),
+        lambda: ImuConfig(rate=100),
+        lambda: ImuConfig(gyroscope_noise=-1),
     ):
         with pytest.raises(InvalidArgument):
             call()
@@ -131,7 +131,7 @@ def test_what_is_refused() -> None:
 
 def test_figures() -> None:
     found = simulate(200, 2, 5, seed=0)
-    ax = sir.plot_epidemics(found, expected=mean_field(2, found.times, first=0.005))
+    ax = sir.plot_epidemics(found, expected=mean_field(2, found.times, initial_infected=0.005))
     assert len(ax.lines) == 7 and "infectious periods" in ax.get_xlabel()
     top, bottom = mechanics.plot_recording(toss(1, seed=0))
     assert "m/s²" in top.get_ylabel() and "rad/s" in bottom.get_ylabel()

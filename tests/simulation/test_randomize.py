@@ -15,25 +15,25 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.datasets import real_cube
 from synthbook.simulation.pose import solve_pnp
 from synthbook.simulation.randomize import (
-    CUBE,
+    CUBE_SIZE,
+    DOMAINS,
     FACTORS,
-    HELD_OUT,
-    PHOTOGRAPH,
-    SCENES,
-    STAND_IN,
-    TRAINING,
+    HELD_OUT_TEXTURES,
+    PHOTO_CAMERA,
+    PROXY_TARGET,
+    TRAIN_TEXTURES,
     Choice,
     Domain,
-    Pool,
+    TexturePool,
     Uniform,
-    draw,
+    sample_params,
 )
-from synthbook.simulation.scene import CORNERS, SHAPES, SceneParams, look_at
+from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, SceneParams, look_at
 from synthbook.simulation.textures import FAMILIES, atlas, texture, tga
 
 
 def drawn(domain: Domain, n: int = 300) -> list[SceneParams]:
-    return [draw(domain, np.random.default_rng([1, i])) for i in range(n)]
+    return [sample_params(domain, np.random.default_rng([1, i])) for i in range(n)]
 
 
 def test_a_domain_prints_every_part_with_its_factor() -> None:
@@ -66,10 +66,10 @@ def test_a_camera_shows_its_target_where_it_is_told() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         eye, target, roll = rng.uniform(1, 3, 3), rng.uniform(-0.5, 0.5, 3), rng.uniform(-1, 1)
-        lens = dataclasses.replace(PHOTOGRAPH, eye=tuple(eye), rotation=look_at(eye, target, roll, (0.2, -0.3)))
-        aim = [PHOTOGRAPH.cx + 0.2 * PHOTOGRAPH.fx, PHOTOGRAPH.cy - 0.3 * PHOTOGRAPH.fy]
+        lens = dataclasses.replace(PHOTO_CAMERA, eye=tuple(eye), rotation=look_at(eye, target, roll, (0.2, -0.3)))
+        aim = [PHOTO_CAMERA.cx + 0.2 * PHOTO_CAMERA.fx, PHOTO_CAMERA.cy - 0.3 * PHOTO_CAMERA.fy]
         np.testing.assert_allclose(lens.project(target[None])[0], aim, atol=1e-6)
-    level = dataclasses.replace(PHOTOGRAPH, eye=(1, 2, 3), rotation=look_at((1, 2, 3), (0, 0, 0)))
+    level = dataclasses.replace(PHOTO_CAMERA, eye=(1, 2, 3), rotation=look_at((1, 2, 3), (0, 0, 0)))
     assert abs(level.R[0, 2]) < 1e-12 and level.R[1, 2] < 0  # right is level, down is down
 
 
@@ -89,7 +89,7 @@ def test_one_factor_can_be_narrowed_and_half_is_half() -> None:
 
 
 def test_rare_situations_can_be_asked_for() -> None:
-    asked = Domain().asking(occluded=0.5, at_the_edge=0.25, tilted=0.25)
+    asked = Domain().with_situations(occluded=0.5, at_the_edge=0.25, tilted=0.25)
     scenes = drawn(asked, 200)
     assert {s.situation for s in scenes} == {"occluded", "at the edge", "tilted"}
     for s in scenes:
@@ -100,33 +100,33 @@ def test_rare_situations_can_be_asked_for() -> None:
             assert np.linalg.norm(near - s.camera.eye) < np.linalg.norm(cube - s.camera.eye)
     for weights in ({"occluded": 1.2}, {"occluded": -0.1}, {"upside_down": 0.1}):
         with pytest.raises(InvalidArgument):
-            Domain().asking(**weights)
+            Domain().with_situations(**weights)
 
 
 def test_the_stand_in_has_what_training_never_shows() -> None:
-    full = SCENES["cube"]
-    assert not set(HELD_OUT) & set(TRAINING)
+    full = DOMAINS["cube"]
+    assert not set(HELD_OUT_TEXTURES) & set(TRAIN_TEXTURES)
     for name in ("lamp_elevation", "noise", "k1"):
-        seen, held = getattr(full, name), getattr(STAND_IN, name)
+        seen, held = getattr(full, name), getattr(PROXY_TARGET, name)
         assert held.high <= seen.low or held.low >= seen.high
-    used = {t.rpartition("-")[0] for s in drawn(STAND_IN, 50) for body in s.bodies for t in body.textures}
-    assert used <= set(HELD_OUT)
+    used = {t.rpartition("-")[0] for s in drawn(PROXY_TARGET, 50) for body in s.bodies for t in body.textures}
+    assert used <= set(HELD_OUT_TEXTURES)
 
 
 def test_the_camera_is_that_of_the_photographs() -> None:
     photographs = real_cube().data
-    np.testing.assert_allclose(PHOTOGRAPH.K, photographs.K, atol=1e-4)
-    assert photographs.cube_side == CUBE
-    lens = draw(Domain().narrowed(0), np.random.default_rng(0)).camera
+    np.testing.assert_allclose(PHOTO_CAMERA.K, photographs.K, atol=1e-4)
+    assert photographs.cube_side == CUBE_SIZE
+    lens = sample_params(Domain().narrowed(0), np.random.default_rng(0)).camera
     # a point that the large picture shows at u lies at (u + 0.5) / 2 - 0.5 of the one half as large
     for name in ("cx", "cy"):
-        assert getattr(lens, name) == pytest.approx((getattr(PHOTOGRAPH, name) + 0.5) / 2 - 0.5)
+        assert getattr(lens, name) == pytest.approx((getattr(PHOTO_CAMERA, name) + 0.5) / 2 - 0.5)
     order = photographs.cube_corners - photographs.cube_corners.mean(axis=0)
-    np.testing.assert_allclose(order, CORNERS * CUBE, atol=1e-12)  # the same corners in the same order
+    np.testing.assert_allclose(order, CUBE_CORNERS * CUBE_SIZE, atol=1e-12)  # the same corners in the same order
 
 
 def test_theta_survives_json_and_bad_ranges_are_refused() -> None:
-    scene = draw(Domain(), np.random.default_rng(3))
+    scene = sample_params(Domain(), np.random.default_rng(3))
     assert SceneParams.from_dict(scene.to_json()) == scene
     for text in ("{}", "[]", "no", scene.to_json().replace('"fx"', '"f"')):
         with pytest.raises(InvalidArgument):
@@ -137,8 +137,8 @@ def test_theta_survives_json_and_bad_ranges_are_refused() -> None:
         lambda: Choice(()),
         lambda: Choice((1, 2), (0.5, 0.6)),
         lambda: Choice((1, 2), (0.5, 0.5)).narrowed(0),
-        lambda: Pool((), 3),
-        lambda: Pool(("flat",), 0),
+        lambda: TexturePool((), 3),
+        lambda: TexturePool(("flat",), 0),
         lambda: Domain().narrowed(2),
         lambda: Domain().narrowed(0, "weather"),
     ):
@@ -184,14 +184,14 @@ def test_shapes_are_unit_sized_and_look_outward(name: str) -> None:
 def test_pose_from_pixels_is_the_pose_that_made_them(seed: int) -> None:
     rng = np.random.default_rng(seed)
     R, t = Rotation.random(rng=rng).as_matrix(), np.array([*rng.uniform(-0.1, 0.1, 2), rng.uniform(0.3, 1)])
-    seen = (CORNERS * CUBE) @ R.T + t
-    pixels = (seen @ PHOTOGRAPH.K.T)[:, :2] / seen[:, 2:]
-    pose = solve_pnp(CORNERS * CUBE, pixels, PHOTOGRAPH.K)
+    seen = (CUBE_CORNERS * CUBE_SIZE) @ R.T + t
+    pixels = (seen @ PHOTO_CAMERA.K.T)[:, :2] / seen[:, 2:]
+    pose = solve_pnp(CUBE_CORNERS * CUBE_SIZE, pixels, PHOTO_CAMERA.K)
     np.testing.assert_allclose(pose.R, R, atol=1e-5)
     np.testing.assert_allclose(pose.t, t, atol=1e-5)
-    assert pose.residual < 1e-4
-    noisy = solve_pnp(CORNERS * CUBE, pixels + rng.normal(0, 0.3, pixels.shape), PHOTOGRAPH.K)
-    assert np.linalg.norm(noisy.t - t) < 0.05 * t[2] and noisy.residual < 1
+    assert pose.reprojection_rmse < 1e-4
+    noisy = solve_pnp(CUBE_CORNERS * CUBE_SIZE, pixels + rng.normal(0, 0.3, pixels.shape), PHOTO_CAMERA.K)
+    assert np.linalg.norm(noisy.t - t) < 0.05 * t[2] and noisy.reprojection_rmse < 1
 
 
 def test_pose_on_the_labels_of_the_photographs() -> None:
@@ -201,12 +201,12 @@ def test_pose_on_the_labels_of_the_photographs() -> None:
 
 
 def test_pose_refuses_what_has_none() -> None:
-    good, pixels = CORNERS * CUBE, np.random.default_rng(0).uniform(0, 100, (8, 2))
+    good, pixels = CUBE_CORNERS * CUBE_SIZE, np.random.default_rng(0).uniform(0, 100, (8, 2))
     for arguments in (
-        (good[:5], pixels[:5], PHOTOGRAPH.K),
-        (good * [1, 1, 0], pixels, PHOTOGRAPH.K),
-        (good, pixels[:7], PHOTOGRAPH.K),
-        (good, np.full((8, 2), np.nan), PHOTOGRAPH.K),
+        (good[:5], pixels[:5], PHOTO_CAMERA.K),
+        (good * [1, 1, 0], pixels, PHOTO_CAMERA.K),
+        (good, pixels[:7], PHOTO_CAMERA.K),
+        (good, np.full((8, 2), np.nan), PHOTO_CAMERA.K),
         (good, pixels, np.zeros((3, 3))),
     ):
         with pytest.raises(InvalidArgument):

@@ -16,8 +16,8 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.simulation import render, scene
 from synthbook.simulation.export import RenderShard
-from synthbook.simulation.randomize import SCENES, draw
-from synthbook.simulation.render import NOTHING, Renderer, Sample
+from synthbook.simulation.randomize import DOMAINS, sample_params
+from synthbook.simulation.render import BACKGROUND_ID, Renderer, Sample
 from synthbook.simulation.scene import Body, SceneParams, look_at
 from tests.mutation import mutant
 from tests.simulation.acceptance import LAMP, PLAIN, TABLE, camera, holds, sphere, sphere_errors
@@ -97,7 +97,7 @@ def test_alpha_is_not_promised_and_tint_works() -> None:
 def test_masks_and_depths_are_exact_where_nothing_is() -> None:
     lens = replace(with_cube().camera, eye=(0.5, 0.0, 0.05), rotation=look_at((0.5, 0, 0.05), (0, 0, 0.05)))
     sample = shown(replace(with_cube(), camera=lens))
-    nowhere = sample.mask == NOTHING
+    nowhere = sample.mask == BACKGROUND_ID
     assert nowhere.any() and np.isinf(sample.depth[nowhere]).all() and np.isfinite(sample.depth[~nowhere]).all()
     # the front face stands 0.45 m away, in parallel to the sensor
     assert np.median(sample.depth[sample.mask == 1]) == pytest.approx(0.45, rel=0.002)
@@ -111,7 +111,7 @@ def test_a_lens_bends_picture_mask_and_corners_alike() -> None:
             for _ in range(10):
                 params = sphere(rng)
                 lens = replace(params.camera, k1=k1)
-                _, _, mask = renderer.geometry(replace(params, camera=lens))
+                _, _, mask = renderer.render_buffers(replace(params, camera=lens))
                 rows, columns = np.nonzero(mask == 1)
                 if len(rows) and min(rows.min(), columns.min(), 95 - rows.max(), 95 - columns.max()) > 0:
                     expected = lens.project(np.array([params.bodies[1].position]))[0]
@@ -121,7 +121,7 @@ def test_a_lens_bends_picture_mask_and_corners_alike() -> None:
 
 @pytest.mark.slow
 def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
-    task = RenderShard(SCENES["cube"], 64, 48)
+    task = RenderShard(DOMAINS["cube"], 64, 48)
     with Renderer() as renderer:
         here = [task.sample(renderer, np.random.SeedSequence(5, spawn_key=(i,))).file for i in (3, 1)]
     code = (
@@ -138,13 +138,13 @@ def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
 @pytest.mark.slow
 def test_memory_stays_flat() -> None:
     """Trap: removing bodies, or keeping and moving them, leaks; a reset for each scene does not."""
-    process, domain = psutil.Process(), SCENES["cube"]
+    process, domain = psutil.Process(), DOMAINS["cube"]
     with Renderer() as renderer:
 
         def go(first: int, last: int) -> float:
             for i in range(first, last):
                 rng = np.random.default_rng(i)
-                renderer.render(draw(domain, rng, width=64, height=48), rng)
+                renderer.render(sample_params(domain, rng, width=64, height=48), rng)
             return process.memory_info().rss / 2**20
 
         before = go(0, 500)  # textures are kept by then

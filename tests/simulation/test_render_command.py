@@ -17,7 +17,7 @@ from PIL import Image
 from synthbook.cli.main import main
 from synthbook.core.jobs import shard_paths
 from synthbook.core.storage import read_provenance
-from synthbook.simulation.export import plot_picture, plot_sheet, plot_theta, read_rows
+from synthbook.simulation.export import plot_contact_sheet, plot_sample, plot_theta, read_rows
 
 SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
 
@@ -100,19 +100,19 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
         return len(list(torn.glob("shard-*.parquet")))
 
     start("--out", str(whole)).join()
-    finished, torn_parts = [0], []
+    apply_camera_effects, torn_parts = [0], []
     for i in range(20):
         run = start("--out", str(torn), "--resume", "--jobs", "2" if i % 5 == 0 else "1")
-        while run.is_alive() and shards() == finished[-1]:
+        while run.is_alive() and shards() == apply_camera_effects[-1]:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))
         assert run.pid
         os.killpg(run.pid, signal.SIGKILL)
         run.join()
-        finished.append(shards())
+        apply_camera_effects.append(shards())
         torn_parts.append(len(list(torn.glob(".shard*.tmp"))))
     # each kill hit a run at work, and no finished shard is lost
-    assert np.diff(finished).min() > 0 and finished[-1] < 120
+    assert np.diff(apply_camera_effects).min() > 0 and apply_camera_effects[-1] < 120
     assert max(torn_parts) <= 2  # at most the one shard that each worker was writing
     start("--out", str(torn), "--resume").join()
     assert [p.read_bytes() for p in shard_paths(torn)] == [p.read_bytes() for p in shard_paths(whole)]
@@ -123,11 +123,11 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
 def test_figures_of_a_run(tmp_path: Path) -> None:
     assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
     rows = list(read_rows(tmp_path / "run"))
-    figure, axes = plot_sheet(rows, across=3)
+    figure, axes = plot_contact_sheet(rows, across=3)
     assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9
-    assert len(plot_picture(rows[0]).patches) >= 1
+    assert len(plot_sample(rows[0]).patches) >= 1
     labels = [ax.get_xlabel() for ax in plot_theta(rows)]
     assert "distance (m)" in labels and "elevation of the lamp (degrees)" in labels
-    for plot in (plot_sheet, plot_theta):
+    for plot in (plot_contact_sheet, plot_theta):
         with pytest.raises(ValueError, match="at least one row"):
             plot([])

@@ -14,11 +14,17 @@ from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.datasets import data_folder, real_cube
 from synthbook.experiments.randomization import pictures
 from synthbook.simulation import localizer
-from synthbook.simulation.localizer import LOG, NARROW, SHIPPED, Localizer, errors, shipped
-from synthbook.simulation.photographs import errors_in_windows, errors_of, errors_of_constant, read_log, score
-from synthbook.simulation.randomize import SCENES
+from synthbook.simulation.localizer import LOG, PRETRAINED, PRETRAINED_NARROW, Localizer, load_pretrained, pose_errors
+from synthbook.simulation.photographs import (
+    bootstrap_score,
+    constant_baseline_errors,
+    photo_errors,
+    random_crop_errors,
+    read_log,
+)
+from synthbook.simulation.randomize import DOMAINS
 
-FOLDER = data_folder() / SHIPPED
+FOLDER = data_folder() / PRETRAINED
 
 
 def test_the_log_tells_how_it_was_made() -> None:
@@ -33,37 +39,37 @@ def test_the_log_tells_how_it_was_made() -> None:
 
 
 def test_every_look_at_the_photographs_is_written_down() -> None:
-    looks = read_log(FOLDER / "photographs.jsonl")
-    assert all({"date", "commit", "model", "scores"} <= look.keys() for look in looks)
-    shown = looks[-1]["scores"]
+    log = read_log(FOLDER / "photographs.jsonl")
+    assert all({"date", "commit", "model", "scores"} <= look.keys() for look in log)
+    shown = log[-1]["scores"]
     assert [one["what"] for one in shown] == ["as they are", "through random windows", "always the mean position"]
 
 
 @pytest.mark.slow
 def test_the_narrow_one_is_good_at_home_and_lost_in_reality() -> None:
-    narrow = shipped(NARROW)
-    home = pictures(SCENES["cube-narrow"], 60, seed=6, width=320, height=240)
-    at_home = errors(narrow(home.images), home.corners, home.points, home.K)
+    narrow = load_pretrained(PRETRAINED_NARROW)
+    home = pictures(DOMAINS["cube-narrow"], 60, seed=6, width=320, height=240)
+    at_home = pose_errors(narrow(home.images), home.corners, home.points, home.K)
     assert np.median(at_home.centre) < 0.5
-    away = score("now", errors_of(narrow, real_cube()))
-    assert away.centre_low > 3 * score("shipped", errors_of(shipped(), real_cube())).centre_high
+    away = bootstrap_score("now", photo_errors(narrow, real_cube()))
+    assert away.centre_low > 3 * bootstrap_score("shipped", photo_errors(load_pretrained(), real_cube())).centre_high
 
 
 @pytest.mark.slow
 def test_errors_on_real_photographs_in_centimetres() -> None:
     """At most 1.0 cm for the centre and 1.2 cm for the corners, also through random windows."""
-    net, held = shipped(), real_cube()
+    net, held = load_pretrained(), real_cube()
     looked = [look for look in read_log(FOLDER / "photographs.jsonl") if look["model"] == "shipped"][-1]["scores"]
-    for found, logged in ((errors_of(net, held), looked[0]), (errors_in_windows(net, held, seed=0), looked[1])):
-        one = score("now", found)
+    for found, logged in ((photo_errors(net, held), looked[0]), (random_crop_errors(net, held, seed=0), looked[1])):
+        one = bootstrap_score("now", found)
         assert one.centre_high < 1.0 and one.corner_high < 1.2
         assert one.centre == pytest.approx(logged["centre"], abs=0.02)
-    assert errors_of_constant(held).centre.mean() > 5 * one.centre
+    assert constant_baseline_errors(held).centre.mean() > 5 * one.centre
 
 
 def test_a_missing_or_foreign_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localizer, "data_folder", lambda: tmp_path)
     with pytest.raises(DataError, match="git checkout -- data/artifacts/localizer"):
-        shipped()
+        load_pretrained()
     with pytest.raises(DataError, match="not of 'cube-localizer'"):
         Localizer.load(data_folder() / "artifacts" / "feature-nets" / "digits-cnn")

@@ -18,21 +18,32 @@ from synthbook.core.storage import read_provenance
 from synthbook.core.table import Holdout
 from synthbook.datasets import data_folder
 from synthbook.experiments import randomization
-from synthbook.experiments.randomization import FULL, WORLDS, Budget, pictures, small_photographs, trial
-from synthbook.simulation.randomize import FACTORS, SCENES, STAND_IN
+from synthbook.experiments.randomization import (
+    FULL,
+    TRAIN_DOMAINS,
+    TrialConfig,
+    downsampled_photographs,
+    pictures,
+    trial,
+)
+from synthbook.simulation.randomize import DOMAINS, FACTORS, PROXY_TARGET
 
-TINY = Budget(pictures=70, epochs=1, width=4, tests=5)
+TINY = TrialConfig(pictures=70, epochs=1, width=4, tests=5)
 
 
 def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
-    assert WORLDS["width 1"] == FULL and WORLDS["width 0"] == FULL.narrowed(0) and WORLDS["stand-in"] == STAND_IN
+    assert (
+        TRAIN_DOMAINS["width 1"] == FULL
+        and TRAIN_DOMAINS["width 0"] == FULL.narrowed(0)
+        and TRAIN_DOMAINS["stand-in"] == PROXY_TARGET
+    )
     for factor, names in FACTORS.items():
-        world = WORLDS[f"without {factor}"]
+        world = TRAIN_DOMAINS[f"without {factor}"]
         changed = {name for name in vars(world) if getattr(world, name) != getattr(FULL, name)}
         assert changed == set(names)
-    few = WORLDS["4 textures"]
+    few = TRAIN_DOMAINS["4 textures"]
     assert few.cube_textures.unique == few.table_textures.unique == 4 and few.noise == FULL.noise
-    assert FULL.narrowed(1) != SCENES["stand-in"]
+    assert FULL.narrowed(1) != DOMAINS["stand-in"]
 
 
 @pytest.mark.slow
@@ -46,7 +57,7 @@ def test_pictures_show_a_cube_with_its_corners() -> None:
 
 
 def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
-    held = small_photographs()
+    held = downsampled_photographs()
     assert isinstance(held, Holdout)
     small = held.data
     assert small.images.shape == (140, 60, 80)
@@ -67,8 +78,8 @@ def test_a_trial_repeats_itself() -> None:
 def test_a_calibration_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(randomization, "WORLDS", {name: WORLDS[name] for name in ("width 0", "width 1")})
-    monkeypatch.setattr(randomization, "Budget", partial(Budget, 70, 1, 4, 5))
+    monkeypatch.setattr(randomization, "TRAIN_DOMAINS", {name: TRAIN_DOMAINS[name] for name in ("width 0", "width 1")})
+    monkeypatch.setattr(randomization, "TrialConfig", partial(TrialConfig, 70, 1, 4, 5))
     out = tmp_path / "calibration"
     command = ["calibrate", "randomization", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0
@@ -87,8 +98,8 @@ def test_the_shipped_trials_are_those_of_the_command() -> None:
     path = data_folder() / randomization.TRIALS
     document = json.loads(path.read_text())
     assert read_provenance(path).command == document["command"] == "synthbook calibrate randomization"
-    assert document["budget"] == asdict(randomization.Budget())
+    assert document["budget"] == asdict(randomization.TrialConfig())
     trials = read_trials(path)
-    assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(randomization.WORLDS, range(5)))
+    assert sorted(zip(trials.world, trials.seed, strict=True)) == sorted(product(randomization.TRAIN_DOMAINS, range(5)))
     errors = trials[["own", "stand-in", "photographs"]].to_numpy()
     assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures
