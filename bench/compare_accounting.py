@@ -21,7 +21,7 @@ from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from synthbook.privacy.accounting import ORDERS, REPLACE_ONE, Steps, pld_epsilon, prv_epsilon, renyi_epsilon
+from synthbook.privacy.accounting import ORDERS, REPLACE_ONE, SubsampledGaussian, pld_epsilon, prv_epsilon, rdp_epsilon
 
 WHOLE = list(range(2, 257))  # at fractional orders dp-accounting's series loses the signs of its terms: an upper bound
 EXTRA = [  # full batches, three runs of the literature, and one that spends next to nothing
@@ -39,23 +39,23 @@ GRID = [
 ADD, REPLACE = NeighboringRelation.ADD_OR_REMOVE_ONE, NeighboringRelation.REPLACE_ONE
 
 
-def spent(accountant: RdpAccountant | PLDAccountant, run: Steps, delta: float) -> float:
+def spent(accountant: RdpAccountant | PLDAccountant, run: SubsampledGaussian, delta: float) -> float:
     """The oracle's epsilon."""
     step = PoissonSampledDpEvent(run.rate, GaussianDpEvent(run.noise))
     return float(accountant.compose(SelfComposedDpEvent(step, run.steps)).get_epsilon(delta))
 
 
-ORACLE: dict[str, Callable[[Steps, float], float]] = {
+ORACLE: dict[str, Callable[[SubsampledGaussian, float], float]] = {
     "rdp": lambda run, delta: spent(RdpAccountant(WHOLE, ADD), run, delta),
     "pld": lambda run, delta: spent(PLDAccountant(ADD), run, delta),
     "pld-replace": lambda run, delta: spent(PLDAccountant(REPLACE), run, delta),
     "rdp-fractional": lambda run, delta: spent(RdpAccountant(list(ORDERS), ADD), run, delta),
 }
-OURS: dict[str, Callable[[Steps, float], float]] = {
-    "rdp": lambda run, delta: renyi_epsilon(run, delta, orders=np.array(WHOLE, dtype=np.float64)),
+OURS: dict[str, Callable[[SubsampledGaussian, float], float]] = {
+    "rdp": lambda run, delta: rdp_epsilon(run, delta, orders=np.array(WHOLE, dtype=np.float64)),
     "pld": pld_epsilon,
     "pld-replace": lambda run, delta: pld_epsilon(run, delta, neighbours=REPLACE_ONE),
-    "rdp-fractional": renyi_epsilon,
+    "rdp-fractional": rdp_epsilon,
     "prv": prv_epsilon,
 }
 TITLES = {
@@ -66,7 +66,7 @@ TITLES = {
 
 
 def timed(
-    accountants: dict[str, Callable[[Steps, float], float]], run: Steps, delta: float
+    accountants: dict[str, Callable[[SubsampledGaussian, float], float]], run: SubsampledGaussian, delta: float
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The epsilon of each, and the seconds that it took."""
     epsilons, seconds = dict[str, float](), dict[str, float]()
@@ -83,7 +83,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     runs = []
     for noise, rate, steps, delta in EXTRA[:3] if quick else EXTRA + GRID:
-        run = Steps(noise, rate, steps)
+        run = SubsampledGaussian(noise, rate, steps)
         ours, own = timed(OURS, run, delta)
         oracle, theirs = timed(ORACLE, run, delta)
         about = {"noise": noise, "rate": rate, "steps": steps, "delta": delta}

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.generators.neural import Learnt
-from synthbook.privacy.dpsgd import Private, clipped_sum_of, clipped_sum_of_linear, noisy_mean
-from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
+from synthbook.privacy.dpsgd import DpSgdConfig, ghost_clipped_sum, noisy_mean, per_sample_clipped_sum
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
 
 SIZES = (64, 256, 64)
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
@@ -48,8 +48,8 @@ class Case:
     norms: bool  # all layers are linear
 
     @property
-    def private(self) -> Private:
-        return Private(CLIP, NOISE, len(self.x))
+    def private(self) -> DpSgdConfig:
+        return DpSgdConfig(CLIP, NOISE, len(self.x))
 
 
 def linear() -> Case:
@@ -77,7 +77,7 @@ def images() -> Case:
     def network() -> nn.Module:
         torch.manual_seed(0)
         built = model._build(learnt)
-        return Loss(built["encoder"], built["decoder"], learnt, config)
+        return PerSampleLoss(built["encoder"], built["decoder"], learnt, config)
 
     rng = torch.Generator().manual_seed(1)
     pixels, eps = torch.rand(config.batch, 784, generator=rng), torch.randn(config.batch, config.latents, generator=rng)
@@ -93,9 +93,9 @@ def ours(case: Case, *, norms: bool) -> Work:
 
     def work() -> None:
         if norms:
-            total = clipped_sum_of_linear(model, case.loss, case.x, case.y, CLIP)
+            total = ghost_clipped_sum(model, case.loss, case.x, case.y, CLIP)
         else:
-            total = clipped_sum_of(model, case.loss, case.x, case.y, CLIP)
+            total = per_sample_clipped_sum(model, case.loss, case.x, case.y, CLIP)
         gradients = noisy_mean(total, case.private, rng)
         for name, value in model.named_parameters():
             value.grad = gradients[name]
@@ -151,9 +151,9 @@ def plain(case: Case) -> Work:
 
 def difference(case: Case) -> float:
     """The largest difference between our clipped sum and Opacus', over the largest number in it."""
-    mine = clipped_sum_of(case.network(), case.loss, case.x, case.y, CLIP)
+    mine = per_sample_clipped_sum(case.network(), case.loss, case.x, case.y, CLIP)
     if case.norms:
-        mine = clipped_sum_of_linear(case.network(), case.loss, case.x, case.y, CLIP)
+        mine = ghost_clipped_sum(case.network(), case.loss, case.x, case.y, CLIP)
     found = []
     for peer in (opacus, ghost) if case.norms else (opacus,):
         work, optimiser = peer(case, 0.0)

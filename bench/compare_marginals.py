@@ -69,7 +69,7 @@ def ours(target: str | None, arrays: Arrays) -> dict[str, Any]:
     model = Mst(epsilon=float(arrays["epsilon"]), delta=DELTA, target=target)
     _, fit, cpu = timed(lambda: model.fit(table, seed=seed))
     drawn, draw, _ = timed(lambda: model.sample(len(rows), seed=seed))
-    cells = np.stack([one.codes(drawn.frame[one.column.name]) for one in model.cells_], axis=1)
+    cells = np.stack([one.codes(drawn.frame[one.column.name]) for one in model.discretizers_], axis=1)
     return {"fit_seconds": fit, "fit_cpu_seconds": cpu, "draw_seconds": draw, "cells": cells.tolist()}
 
 
@@ -149,15 +149,15 @@ class Judge:
     def __init__(self, few: int | None):
         from synthbook.datasets import adult
         from synthbook.generators.tabular.base import Layout
-        from synthbook.privacy.generators.discretize import Cells
+        from synthbook.privacy.generators.discretize import Discretizer
 
         self.data = adult()
         train = self.data.train
         self.layout = Layout.of(train, public_only=True)
-        self.cells = [Cells.of(column) for column in self.layout.modelled]
+        self.cells = [Discretizer.from_column(column) for column in self.layout.modelled]
         self.rows = np.arange(len(train))
         if few is not None:
-            self.rows = np.sort(np.random.default_rng(0).choice(len(train), few, replace=False))
+            self.rows = np.sort(np.random.default_rng(0).exponential_mechanism(len(train), few, replace=False))
         frame = train.frame.iloc[self.rows]
         self.codes = np.stack([one.codes(frame[one.column.name]) for one in self.cells], axis=1)
         self.sizes = np.array([one.n for one in self.cells])
@@ -229,7 +229,7 @@ def run(name: str, python: str, arrays: Arrays, sitting: str, *, keep: bool) -> 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Spreads over the seeds, and each run."""
-    return {key: harness.spread([one[key] for one in runs]) for key in (*SPENT, *SCORES)} | {"runs": runs}
+    return {key: harness.undo_compress([one[key] for one in runs]) for key in (*SPENT, *SCORES)} | {"runs": runs}
 
 
 def against(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:

@@ -32,16 +32,16 @@ def epsilon(
     Examples: `synthbook epsilon --noise-multiplier 1.1 --sample-rate 0.01 --steps 1000 --delta 1e-5`,
     `synthbook epsilon --target 2 --sample-rate 0.01 --steps 1000 --delta 1e-5`
     """
-    from synthbook.privacy.accounting import ACCOUNTANTS, Steps, noise_for
+    from synthbook.privacy.accounting import ACCOUNTANTS, SubsampledGaussian, calibrate_noise
 
     if (noise_multiplier is None) == (target is None):
         given = (noise_multiplier, target)
         raise InvalidArgument("noise-multiplier, target", given, "one of both")
     if noise_multiplier is None:
         assert target is not None
-        Steps(1.0, sample_rate, steps)  # refuses what makes no sense before anything is searched
-        noise_multiplier = noise_for(target, delta, rate=sample_rate, steps=steps, by=accountant)
-    run = Steps(noise_multiplier, sample_rate, steps)
+        SubsampledGaussian(1.0, sample_rate, steps)  # refuses what makes no sense before anything is searched
+        noise_multiplier = calibrate_noise(target, delta, rate=sample_rate, steps=steps, by=accountant)
+    run = SubsampledGaussian(noise_multiplier, sample_rate, steps)
     spent = {name: {"neighbours": pair, "epsilon": spends(run, delta)} for name, (pair, spends) in ACCOUNTANTS.items()}
     if as_json:
         told = {"noise_multiplier": run.noise, "sample_rate": run.rate, "steps": run.steps, "delta": delta}
@@ -71,7 +71,7 @@ def fit_private(
     model: Annotated[PrivateModel, typer.Option(help="The family.")] = PrivateModel.mst,
     target: Annotated[str | None, typer.Option(help="mst: the column that matters most.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="dp-tvae: steps of training.")] = None,
-    rows_per_entity: Annotated[int, typer.Option(min=1, help="Rows that are used of each entity.")] = 1,
+    max_rows_per_entity: Annotated[int, typer.Option(min=1, help="Rows that are used of each entity.")] = 1,
     ledger: Annotated[
         Path | None, typer.Option(metavar="LEDGER.JSON", help="Pays for it: see `synthbook budget`.")
     ] = None,
@@ -94,17 +94,22 @@ def fit_private(
     from synthbook.core.table import Holdout, Schema
     from synthbook.privacy.attacks.release_audit import check_sides
     from synthbook.privacy.generators.base import check_public
-    from synthbook.privacy.generators.families import PRIVATE, audited
-    from synthbook.privacy.ledger import Budget
-    from synthbook.privacy.mechanisms import check_budget
+    from synthbook.privacy.generators.families import PRIVATE, audit_generator
+    from synthbook.privacy.ledger import PrivacyLedger
+    from synthbook.privacy.mechanisms import check_epsilon_delta
 
     if (out / CARD).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
     if target is not None and model is not PrivateModel.mst:
         raise InvalidArgument("target", target, "nothing: only mst has a column that matters most")
-    check_budget(epsilon, delta)
+    check_epsilon_delta(epsilon, delta)
     check_files({"source": source, "schema": schema} | ({} if release is None else {"release": release}), None)
-    settings = {"epsilon": epsilon, "delta": delta, "rows_per_entity": rows_per_entity, "release": release is not None}
+    settings = {
+        "epsilon": epsilon,
+        "delta": delta,
+        "max_rows_per_entity": max_rows_per_entity,
+        "release": release is not None,
+    }
     generator = PRIVATE[model.value](**settings, **({} if target is None else {"target": target}))
     declared = Schema.from_toml(schema)
     check_public(declared, f"fitting {model.value}")
@@ -112,7 +117,7 @@ def fit_private(
     others = None if release is None else Holdout(load_table(release, declared))
     if others is not None:
         check_sides(table, others.data)  # before anything is paid
-    paying = None if ledger is None else Budget.load(ledger)
+    paying = None if ledger is None else PrivacyLedger.load(ledger)
     with bar(f"fitting {model.value}") as told:
         generator.fit(
             table,
@@ -122,15 +127,15 @@ def fit_private(
             budget=paying,
         )
     if others is not None:
-        audited(generator, table, others)
+        audit_generator(generator, table, others)
     # no hash of the rows: it would let anyone who guesses them check the guess
     command = f"synthbook fit-private {source.name} --model {model.value} --schema {schema.name} --epsilon {epsilon:g}"
-    command += f" --delta {delta:g} --rows-per-entity {rows_per_entity}"
+    command += f" --delta {delta:g} --max-rows-per-entity {max_rows_per_entity}"
     command += ("" if target is None else f" --target {target}") + ("" if steps is None else f" --steps {steps}")
     command += f" --seed {seed}" if release is None else f" --release {release.name}"
     provenance = Provenance(f"the rows of {source.name}", command, {schema.name: sha256_file(schema)}, 1, 1.0, seed)
     generator.save(out, provenance)
-    terms = generator.terms_.to_dict()
+    terms = generator.guarantee_.to_dict()
     if as_json:
         put_json({"model": str(out), "family": model.value} | terms)
         return
@@ -150,23 +155,23 @@ def budget(
 
     Examples: `synthbook budget ledger.json --epsilon 2 --delta 1e-6`, `synthbook budget ledger.json`
     """
-    from synthbook.privacy.ledger import Budget
+    from synthbook.privacy.ledger import PrivacyLedger
 
     if ledger.exists():
         if epsilon is not None or delta is not None:
             raise InvalidArgument("ledger", str(ledger), "a new file, to begin one: what was allowed stays")
-        kept = Budget.load(ledger)
+        kept = PrivacyLedger.load(ledger)
     else:
         if epsilon is None or delta is None:
             raise InvalidArgument("epsilon, delta", (epsilon, delta), f"both, to begin {ledger}")
-        kept = Budget(epsilon, delta, unit, path=ledger).begin()
-    spent = [{"purpose": one.purpose, "epsilon": one.epsilon, "delta": one.delta} for one in kept.spends]
-    left = dict(zip(("epsilon", "delta"), kept.left, strict=True))
+        kept = PrivacyLedger(epsilon, delta, unit, path=ledger).create()
+    spent = [{"purpose": one.purpose, "epsilon": one.epsilon, "delta": one.delta} for one in kept.entries]
+    left = dict(zip(("epsilon", "delta"), kept.remaining, strict=True))
     if as_json:
-        put_json({"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "spends": spent, "left": left})
+        put_json({"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left})
         return
     put(f"{ledger}: epsilon {kept.epsilon:g}, delta {kept.delta:g} for {kept.unit}")
-    for one in kept.spends:
+    for one in kept.entries:
         put(f"  {one.purpose}: epsilon {one.epsilon:g}, delta {one.delta:g}")
     put(f"left: epsilon {left['epsilon']:g}, delta {left['delta']:g}")
 
@@ -208,7 +213,7 @@ def audit(
             Holdout(kept),
             secrets=None if secret is None else tuple(secret),
             delta=delta if delta is not None else (said or {}).get("delta"),
-            promised=(said or {}).get("epsilon"),
+            claimed_epsilon=(said or {}).get("epsilon"),
             seed=seed,
             callback=status.update,
         )

@@ -222,14 +222,14 @@ def _parents(folder: Path) -> dict[str, str]:
 def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], provenance: Provenance) -> None:
     from synthbook.generators.tabular.families import load, write_rows
     from synthbook.privacy.generators import families as private
-    from synthbook.privacy.generators.base import PrivateTable
+    from synthbook.privacy.generators.base import PrivateTableGenerator
 
     if unclear := [one for one in where if "=" not in one]:
         raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")
     asked = dict(one.split("=", 1) for one in where)
     generator = load(model) if not private.is_private(model) else private.load(model)
-    if isinstance(generator, PrivateTable):
-        provenance = generator.terms_.beside(provenance)
+    if isinstance(generator, PrivateTableGenerator):
+        provenance = generator.guarantee_.attach_to(provenance)
     with counter("drawing", "rows") as callback:
         write_rows(generator, n, out, provenance, seed=seed, where=asked, callback=callback)
 
@@ -251,7 +251,7 @@ def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | Non
 
     if is_private_vae(model):
         generator: Generator = (private := DpVae.load(model))
-        provenance = private.terms_.beside(provenance)
+        provenance = private.guarantee_.attach_to(provenance)
     else:
         generator = load(model)
     if not generator.learnt_.is_image:

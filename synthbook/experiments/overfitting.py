@@ -22,8 +22,8 @@ from synthbook.core.table import Table
 from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
 from synthbook.generators.tabular.encoding import Array
-from synthbook.privacy.attacks.membership import likelihood_ratio, nearest, shadows
-from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.attacks.membership import knn_distances, lira, train_shadow_models
+from synthbook.privacy.attacks.roc import AttackScores
 from synthbook.privacy.audit import Scores
 
 ROWS, SECRET = 1_000, "occupation"  # members, and as many others
@@ -78,7 +78,7 @@ def learn(net: Net, rows: Array, seed: int) -> MLPClassifier:
 
 
 def confidence(rows: Array, model: MLPClassifier) -> Scores:
-    """log(p / (1 - p)) of each row's own occupation (N,): nearly normal, which `likelihood_ratio` asks for."""
+    """log(p / (1 - p)) of each row's own occupation (N,): nearly normal, which `lira` asks for."""
     given, known = model.predict_proba(rows[:, :-1]), model.classes_
     place = np.searchsorted(known, rows[:, -1]).clip(max=len(known) - 1)
     p = np.where(known[place] == rows[:, -1], given[np.arange(len(rows)), place], 0.0)
@@ -96,15 +96,15 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     found = {
         "gap": right[member].mean() - right[~member].mean(),
         "accuracy": right[~member].mean(),
-        "auc": Attack(scores[member], scores[~member]).auc,
+        "auc": AttackScores(scores[member], scores[~member]).auc,
     }
     if case == CASES[0]:
-        statistics, inside = shadows(
+        statistics, inside = train_shadow_models(
             lambda mine, k: learn(net, mine, k), rows, confidence, models=SHADOWS, seed=seed + 1
         )
-        ratio = likelihood_ratio(scores, statistics, inside)
-        away = nearest(rows[:, :-1], rows[:, :-1], 2)[:, 1]
+        ratio = lira(scores, statistics, inside)
+        away = knn_distances(rows[:, :-1], rows[:, :-1], 2)[:, 1]
         apart = away > np.quantile(away, 1 - APART)
         for name, those in (("shadow auc", apart | ~apart), ("apart", apart), ("typical", ~apart)):
-            found[name] = Attack(ratio[member & those], ratio[~member & those]).auc
+            found[name] = AttackScores(ratio[member & those], ratio[~member & those]).auc
     return {"case": case, "seed": seed} | {name: round(float(value), 4) for name, value in found.items()}

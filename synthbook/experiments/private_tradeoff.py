@@ -32,12 +32,12 @@ from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.copula import Copula
 from synthbook.generators.tabular.tvae import Tvae
 from synthbook.privacy.generators.dp_tvae import DpTvae
-from synthbook.privacy.generators.mst import Mst, NoisyMargins
+from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 
 EPSILONS, DELTA = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf), 1e-5
 MARGINS, TREE, TARGET, NETWORK = "margins alone", "tree", "tree with income", "DP-TVAE"
 METHODS: Mapping[str, Callable[[float], TableGenerator]] = {
-    MARGINS: lambda epsilon: NoisyMargins(epsilon=epsilon, delta=DELTA),
+    MARGINS: lambda epsilon: IndependentMarginals(epsilon=epsilon, delta=DELTA),
     TREE: lambda epsilon: Mst(epsilon=epsilon, delta=DELTA),
     TARGET: lambda epsilon: Mst(epsilon=epsilon, delta=DELTA, target="income"),
     NETWORK: lambda epsilon: DpTvae(epsilon=epsilon, delta=DELTA),

@@ -27,18 +27,18 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, logsumexp
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.privacy.mechanisms import check_budget
+from synthbook.privacy.mechanisms import check_epsilon_delta
 
 ORDERS = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 11)])
 GRID, TAIL = 2e-4, 1e-15  # step of a privacy loss; mass that may be cut off, and is added to delta
-MOST_CELLS = 2**24
+MAX_GRID_POINTS = 2**24
 CACHE_SIZE = 256  # results: a calibration of noise asks for the same ones again
-ADD_REMOVE, REPLACE_ONE = "add or remove one record", "replace one record"
+ADD_OR_REMOVE_ONE, REPLACE_ONE = "add or remove one record", "replace one record"
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Steps:
+class SubsampledGaussian:
     """`steps` steps with Poisson samples at `rate`, and noise of `noise` times the clipping length."""
 
     noise: float
@@ -57,13 +57,13 @@ class Steps:
 # ── Renyi ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def renyi(run: Steps, orders: Numbers = ORDERS) -> Numbers:
+def rdp(run: SubsampledGaussian, orders: Numbers = ORDERS) -> Numbers:
     """R(a) of one step at each order a > 1, by quadrature: E_Q[(1 - q + q e^((2z - 1) / (2 sigma^2)))^a]."""
     return np.array(_renyi(run, tuple(orders.tolist())))
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _renyi(run: Steps, orders: tuple[float, ...]) -> tuple[float, ...]:
+def _renyi(run: SubsampledGaussian, orders: tuple[float, ...]) -> tuple[float, ...]:
     sigma, q = run.noise, run.rate
     if q == 1:
         return tuple(a / (2 * sigma**2) for a in orders)
@@ -76,10 +76,10 @@ def _renyi(run: Steps, orders: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(max(log_mean, 0.0) / (a - 1) for log_mean, a in zip(found, orders, strict=True))
 
 
-def renyi_epsilon(run: Steps, delta: float, *, old: bool = False, orders: Numbers = ORDERS) -> float:
+def rdp_epsilon(run: SubsampledGaussian, delta: float, *, old: bool = False, orders: Numbers = ORDERS) -> float:
     """The least epsilon over the orders, by the new conversion or the old one."""
-    check_budget(1.0, delta)
-    spent = run.steps * renyi(run, orders)
+    check_epsilon_delta(1.0, delta)
+    spent = run.steps * rdp(run, orders)
     if old:
         return float((spent + math.log(1 / delta) / (orders - 1)).min())
     new = spent + np.log((orders - 1) / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
@@ -89,17 +89,19 @@ def renyi_epsilon(run: Steps, delta: float, *, old: bool = False, orders: Number
 # ── the privacy loss itself ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pld_epsilon(run: Steps, delta: float, *, neighbours: str = ADD_REMOVE, grid: float = GRID) -> float:
+def pld_epsilon(
+    run: SubsampledGaussian, delta: float, *, neighbours: str = ADD_OR_REMOVE_ONE, grid: float = GRID
+) -> float:
     """The epsilon of the convolved distribution of privacy losses, the worse of its two directions."""
-    check_budget(1.0, delta)
-    if neighbours not in (ADD_REMOVE, REPLACE_ONE):
-        raise InvalidArgument("neighbours", neighbours, f"{ADD_REMOVE!r} or {REPLACE_ONE!r}")
-    directions = (True, False) if neighbours == ADD_REMOVE and run.rate < 1 else (True,)
+    check_epsilon_delta(1.0, delta)
+    if neighbours not in (ADD_OR_REMOVE_ONE, REPLACE_ONE):
+        raise InvalidArgument("neighbours", neighbours, f"{ADD_OR_REMOVE_ONE!r} or {REPLACE_ONE!r}")
+    directions = (True, False) if neighbours == ADD_OR_REMOVE_ONE and run.rate < 1 else (True,)
     return max(_epsilon(run, delta, removed, neighbours == REPLACE_ONE, grid) for removed in directions)
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _epsilon(run: Steps, delta: float, removed: bool, replaced: bool, grid: float) -> float:
+def _epsilon(run: SubsampledGaussian, delta: float, removed: bool, replaced: bool, grid: float) -> float:
     low, mass = _losses(run, removed, replaced, grid)
     cells, first = _window(low, mass, run.steps, grid)
     padded = np.zeros(cells)
@@ -112,7 +114,7 @@ def _epsilon(run: Steps, delta: float, removed: bool, replaced: bool, grid: floa
     return _least(losses, total, delta - infinite)
 
 
-def _losses(run: Steps, removed: bool, replaced: bool, grid: float) -> tuple[int, Numbers]:
+def _losses(run: SubsampledGaussian, removed: bool, replaced: bool, grid: float) -> tuple[int, Numbers]:
     """The distribution of one step's loss log P/Q under P, on the grid: its first cell and the masses.
 
     What lies between two points of the grid is shared out to both so that its mass under P and under Q stays: no
@@ -167,9 +169,9 @@ def _window(low: int, mass: Numbers, steps: int, grid: float) -> tuple[int, int]
 
     high, least = best(1), -best(-1)
     cells = 2 ** math.ceil(math.log2(max((high - least) / grid, len(mass), 2)))
-    if cells > MOST_CELLS:
+    if cells > MAX_GRID_POINTS:
         raise InvalidArgument(
-            "grid", grid, f"at least {grid * cells / MOST_CELLS:.1g}: so many losses need too much room"
+            "grid", grid, f"at least {grid * cells / MAX_GRID_POINTS:.1g}: so many losses need too much room"
         )
     return cells, math.floor(least / grid)
 
@@ -193,25 +195,25 @@ def _least(losses: Numbers, mass: Numbers, delta: float) -> float:
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def prv_epsilon(run: Steps, delta: float) -> float:
+def prv_epsilon(run: SubsampledGaussian, delta: float) -> float:
     """Opacus' numerical accountant, from outside."""
     from opacus.accountants import PRVAccountant
 
-    check_budget(1.0, delta)
+    check_epsilon_delta(1.0, delta)
     accountant = PRVAccountant()
     accountant.history = [(run.noise, run.rate, run.steps)]
     return float(accountant.get_epsilon(delta=delta))
 
 
-ACCOUNTANTS: dict[str, tuple[str, Callable[[Steps, float], float]]] = {
-    "rdp": (ADD_REMOVE, renyi_epsilon),
-    "prv": (ADD_REMOVE, prv_epsilon),
-    "pld": (ADD_REMOVE, pld_epsilon),
+ACCOUNTANTS: dict[str, tuple[str, Callable[[SubsampledGaussian, float], float]]] = {
+    "rdp": (ADD_OR_REMOVE_ONE, rdp_epsilon),
+    "prv": (ADD_OR_REMOVE_ONE, prv_epsilon),
+    "pld": (ADD_OR_REMOVE_ONE, pld_epsilon),
     "pld-replace": (REPLACE_ONE, lambda run, delta: pld_epsilon(run, delta, neighbours=REPLACE_ONE)),
 }
 
 
-def accountant(name: str) -> Callable[[Steps, float], float]:
+def accountant(name: str) -> Callable[[SubsampledGaussian, float], float]:
     """An accountant by name. Raises `InvalidArgument` for another, and for Gaussian DP's, which reports too little."""
     if name == "gdp":
         raise InvalidArgument(
@@ -222,16 +224,18 @@ def accountant(name: str) -> Callable[[Steps, float], float]:
     return ACCOUNTANTS[name][1]
 
 
-def noise_for(epsilon: float, delta: float, *, rate: float, steps: int, by: str = "pld") -> float:
+def calibrate_noise(epsilon: float, delta: float, *, rate: float, steps: int, by: str = "pld") -> float:
     """The least noise multiplier with which a run spends at most epsilon, to four digits, rounded up."""
-    check_budget(epsilon, delta)
+    check_epsilon_delta(epsilon, delta)
     spends = accountant(by)
     low, high = 0.3, 1.0
-    while spends(Steps(high, rate, steps), delta) > epsilon:
+    while spends(SubsampledGaussian(high, rate, steps), delta) > epsilon:
         low, high = high, 2 * high
         if high > 1e4:
             raise InvalidArgument("target", epsilon, "a larger one: no noise up to 10,000 is enough")
-    if spends(Steps(low, rate, steps), delta) <= epsilon:
+    if spends(SubsampledGaussian(low, rate, steps), delta) <= epsilon:
         return low
-    found = float(brentq(lambda sigma: spends(Steps(sigma, rate, steps), delta) - epsilon, low, high, xtol=1e-5))
+    found = float(
+        brentq(lambda sigma: spends(SubsampledGaussian(sigma, rate, steps), delta) - epsilon, low, high, xtol=1e-5)
+    )
     return math.ceil(found * 1e4 + 1) / 1e4

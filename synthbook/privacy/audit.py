@@ -25,7 +25,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Counts:
+class AttackCounts:
     """An attack's hits among members, and its false alarms among others."""
 
     hits: int
@@ -56,7 +56,7 @@ def _highest(k: NDArray[np.int64], n: int, confidence: float) -> Scores:
     return np.where(k < n, stats.beta.ppf((1 + confidence) / 2, k + 1, np.maximum(n - k, 1)), 1.0)
 
 
-def epsilon_bound(counts: Counts, delta: float, *, confidence: float = 0.95) -> float:
+def epsilon_lower_bound(counts: AttackCounts, delta: float, *, confidence: float = 0.95) -> float:
     """The epsilon that is at least spent; 0 where the attack proves nothing.
 
     >>> round(epsilon_bound(Counts(1_000, 1_000, 0, 1_000), 1e-5), 3)
@@ -71,7 +71,7 @@ def epsilon_bound(counts: Counts, delta: float, *, confidence: float = 0.95) -> 
     return max(candidates)
 
 
-def mu_bound(counts: Counts, *, confidence: float = 0.95) -> float:
+def mu_lower_bound(counts: AttackCounts, *, confidence: float = 0.95) -> float:
     """The mu of a Gaussian mechanism that is at least there; 0 where the attack proves nothing."""
     hits, alarms = np.array(counts.hits), np.array(counts.alarms)
     return max(float(_mu(hits, counts.members, alarms, counts.others, confidence)), 0.0)
@@ -82,7 +82,7 @@ def _mu(hits: NDArray[np.int64], members: int, alarms: NDArray[np.int64], others
     return np.asarray(stats.norm.ppf(low) - stats.norm.ppf(high))
 
 
-def _limits(counts: Counts, confidence: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _limits(counts: AttackCounts, confidence: float) -> tuple[tuple[float, float], tuple[float, float]]:
     return (
         clopper_pearson(counts.hits, counts.members, confidence),
         clopper_pearson(counts.alarms, counts.others, confidence),
@@ -90,17 +90,19 @@ def _limits(counts: Counts, confidence: float) -> tuple[tuple[float, float], tup
 
 
 @dataclass(frozen=True)
-class Audit:
+class ScoreAudit:
     """What was proved: `epsilon` for any mechanism, `mu` and its epsilon for one that claims to be Gaussian."""
 
-    counts: Counts
+    counts: AttackCounts
     threshold: float
     epsilon: float
     mu: float
     gaussian_epsilon: float
 
 
-def audit(members: Scores, others: Scores, delta: float, *, confidence: float = 0.95, seed: int = 0) -> Audit:
+def audit_scores(
+    members: Scores, others: Scores, delta: float, *, confidence: float = 0.95, seed: int = 0
+) -> ScoreAudit:
     """Bounds by an attack's scores, higher for members: the threshold from one half of them, the counts from the other.
 
     Raises `InvalidArgument` for fewer than 20 scores on a side.
@@ -113,9 +115,9 @@ def audit(members: Scores, others: Scores, delta: float, *, confidence: float = 
     hits, alarms = ((scores[:, None] >= thresholds).sum(axis=0) for scores in (choose_in, choose_out))
     threshold = thresholds[_mu(hits, len(choose_in), alarms, len(choose_out), confidence).argmax()]
     counts = _counted(count_in, count_out, float(threshold))
-    mu = mu_bound(counts, confidence=confidence)
+    mu = mu_lower_bound(counts, confidence=confidence)
     spent = gaussian_epsilon(1 / mu, delta) if mu else 0.0
-    return Audit(counts, float(threshold), epsilon_bound(counts, delta, confidence=confidence), mu, spent)
+    return ScoreAudit(counts, float(threshold), epsilon_lower_bound(counts, delta, confidence=confidence), mu, spent)
 
 
 def _halves(scores: Scores, rng: np.random.Generator) -> tuple[Scores, Scores]:
@@ -123,14 +125,14 @@ def _halves(scores: Scores, rng: np.random.Generator) -> tuple[Scores, Scores]:
     return mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]
 
 
-def _counted(members: Scores, others: Scores, threshold: float) -> Counts:
-    return Counts(int((members >= threshold).sum()), len(members), int((others >= threshold).sum()), len(others))
+def _counted(members: Scores, others: Scores, threshold: float) -> AttackCounts:
+    return AttackCounts(int((members >= threshold).sum()), len(members), int((others >= threshold).sum()), len(others))
 
 
 # ── one run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def one_run_p(epsilon: float, delta: float, *, canaries: int, guesses: int, right: int) -> float:
+def one_run_p_value(epsilon: float, delta: float, *, canaries: int, guesses: int, right: int) -> float:
     """P(so many right guesses or more) at most, if the run were (epsilon, delta)-private.
 
     q = 1 / (1 + e^-epsilon),  beta = P[Bin(r, q) >= v],  alpha = max_i P[v > Bin(r, q) >= v - i] / i
@@ -153,7 +155,7 @@ def one_run_epsilon(delta: float, *, canaries: int, guesses: int, right: int, co
     """
 
     def excess(epsilon: float) -> float:
-        found = one_run_p(epsilon, delta, canaries=canaries, guesses=guesses, right=right)
+        found = one_run_p_value(epsilon, delta, canaries=canaries, guesses=guesses, right=right)
         return found - (1 - confidence)
 
     return 0.0 if excess(0.0) >= 0 else float(brentq(excess, 0.0, 50.0, xtol=1e-9))

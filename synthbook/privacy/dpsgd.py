@@ -19,13 +19,13 @@ from torch.func import functional_call, grad, vmap
 
 from synthbook.core.errors import InvalidArgument
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...) and targets (B, ...) to a loss (B,) of each record
-AT_ONCE = 32  # records: their gradients together stay near the processor
-MIXING = (nn.modules.batchnorm._BatchNorm,)
+LossFn = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...) and targets (B, ...) to a loss (B,) of each record
+MAX_PHYSICAL_BATCH_SIZE = 32  # records: their gradients together stay near the processor
+BATCH_MIXING_LAYERS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
-class Private:
+class DpSgdConfig:
     """Clipping length, noise over clipping length, and the expected size of a batch, by which the sum is divided."""
 
     clip: float
@@ -41,7 +41,7 @@ class Private:
 def check_model(model: nn.Module) -> None:
     """Raise `InvalidArgument` for layers that mix the records of a batch: nobody's influence is bounded there."""
     for name, layer in model.named_modules():
-        if isinstance(layer, MIXING):
+        if isinstance(layer, BATCH_MIXING_LAYERS):
             raise InvalidArgument("model", f"{name}: {type(layer).__name__}", "layers that see one record at a time")
 
 
@@ -62,7 +62,7 @@ def poisson_sample(n: int, rate: float, rng: np.random.Generator) -> Tensor:
 # ── a gradient for each record ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def per_record(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def per_sample_grads(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Gradients (B, *shape) of each record by name, by `torch.func`; B may be 0."""
     check_model(model)
     weights = {name: value.detach() for name, value in model.named_parameters()}
@@ -86,10 +86,10 @@ def _factors(norms: Tensor, clip: float) -> Tensor:
     return (clip / norms.clamp(min=1e-12)).clamp(max=1.0)
 
 
-def clipped_sum_of(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
+def per_sample_clipped_sum(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
     """The clipped sum of any model, a few records at a time: their gradients are as long as the model, each of them."""
-    pairs = zip(torch.split(x, AT_ONCE), torch.split(y, AT_ONCE), strict=True)
-    parts = [clipped_sum(per_record(model, loss, some, targets), clip) for some, targets in pairs]
+    pairs = zip(torch.split(x, MAX_PHYSICAL_BATCH_SIZE), torch.split(y, MAX_PHYSICAL_BATCH_SIZE), strict=True)
+    parts = [clipped_sum(per_sample_grads(model, loss, some, targets), clip) for some, targets in pairs]
     return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
@@ -97,7 +97,7 @@ def clipped_sum_of(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: flo
 
 
 @dataclass(frozen=True, eq=False)
-class Taps:
+class LayerRecords:
     """What went into each linear layer, (B, in), and the gradient of what came out of it, (B, out), by name."""
 
     layers: dict[str, nn.Linear]
@@ -105,7 +105,7 @@ class Taps:
     slopes: dict[str, Tensor]
 
 
-def tapped(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Taps:
+def record_layers(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> LayerRecords:
     """One forward and one backward pass of a whole batch (B, features), with hooks on the linear layers.
 
     Raises `InvalidArgument` for parameters in another kind of layer, and for layers that mix records.
@@ -130,12 +130,12 @@ def tapped(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Taps:
         for hook in hooks:
             hook.remove()
     slopes = torch.autograd.grad(losses.sum(), list(outputs.values()))
-    return Taps(layers, inputs, dict(zip(outputs, slopes, strict=True)))
+    return LayerRecords(layers, inputs, dict(zip(outputs, slopes, strict=True)))
 
 
-def per_record_by_hooks(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def per_sample_grads_hooks(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Gradients (B, *shape) of each record: of a linear layer's weights it is b_i a_i^T."""
-    taps, found = tapped(model, loss, x, y), dict[str, Tensor]()
+    taps, found = record_layers(model, loss, x, y), dict[str, Tensor]()
     for name, layer in taps.layers.items():
         prefix = f"{name}." if name else ""
         found[f"{prefix}weight"] = taps.slopes[name][:, :, None] * taps.inputs[name][:, None, :]
@@ -144,9 +144,9 @@ def per_record_by_hooks(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> d
     return found
 
 
-def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
+def ghost_clipped_sum(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
     """The clipped sum without any gradient of a record: norms first, then one weighted sum."""
-    taps, found = tapped(model, loss, x, y), dict[str, Tensor]()
+    taps, found = record_layers(model, loss, x, y), dict[str, Tensor]()
     squares = torch.zeros(len(x))
     for name, layer in taps.layers.items():
         a, b = taps.inputs[name].square().sum(1), taps.slopes[name].square().sum(1)
@@ -163,7 +163,7 @@ def clipped_sum_of_linear(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, cl
 # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def noisy_mean(total: dict[str, Tensor], private: Private, rng: np.random.Generator) -> dict[str, Tensor]:
+def noisy_mean(total: dict[str, Tensor], private: DpSgdConfig, rng: np.random.Generator) -> dict[str, Tensor]:
     """What is released: the clipped sum with fresh noise, over the expected size of a batch, not the one that came.
 
     The noise is NumPy's: PyTorch's generator keeps 32 bits of a seed, so few that they can all be tried.
@@ -180,15 +180,15 @@ def _normal(shape: torch.Size, rng: np.random.Generator) -> Tensor:
 
 def step(
     model: nn.Module,
-    loss: Loss,
+    loss: LossFn,
     x: Tensor,
     y: Tensor,
-    private: Private,
+    private: DpSgdConfig,
     optimiser: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> None:
     """One private step on a batch that Poisson sampling chose, the empty one included: then it is noise alone."""
-    gradients = noisy_mean(clipped_sum_of(model, loss, x, y, private.clip), private, rng)
+    gradients = noisy_mean(per_sample_clipped_sum(model, loss, x, y, private.clip), private, rng)
     for name, value in model.named_parameters():
         value.grad = gradients[name]
     optimiser.step()

@@ -14,21 +14,21 @@ import numpy as np
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.generators.tabular.encoding import Array
-from synthbook.privacy.mechanisms import check_budget, laplace
+from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_mechanism
 
 
-def noisy_counts(counts: Array, epsilon: float, rng: np.random.Generator) -> Array:
+def laplace_histogram(counts: Array, epsilon: float, rng: np.random.Generator) -> Array:
     """Counts (..., K) with Laplace noise, at least 0; an infinite epsilon adds none."""
-    return np.maximum(counts if epsilon == np.inf else laplace(counts, epsilon, rng), 0.0)
+    return np.maximum(counts if epsilon == np.inf else laplace_mechanism(counts, epsilon, rng), 0.0)
 
 
-def drawn_counts(counts: Array, rows: int, rng: np.random.Generator) -> Array:
+def multinomial_counts(counts: Array, rows: int, rng: np.random.Generator) -> Array:
     """How many of so many rows fall into each cell (..., K), drawn with the shares of the counts."""
     return np.asarray(rng.multinomial(rows, counts / counts.sum(axis=-1, keepdims=True)), dtype=float)
 
 
 @dataclass(frozen=True)
-class Guesses:
+class MembershipGuesses:
     """Right guesses of whether the victim was in, over `trials` releases with her and as many without."""
 
     right: int
@@ -40,9 +40,9 @@ class Guesses:
         return self.right / (2 * self.trials)
 
 
-def attacked(
+def attack_histogram(
     epsilon: float, rows: int, *, others: Array, victim: int, trials: int, seed: int, worst_case: bool = True
-) -> Guesses:
+) -> MembershipGuesses:
     """Guess from `rows` released rows whether the victim's record, in cell `victim`, was among the counted ones.
 
     `others` (K,) are everybody else's counts. In the worst case the attacker knows them and compares the share of her
@@ -50,17 +50,17 @@ def attacked(
     people. Raises `InvalidArgument`.
     """
     if epsilon != np.inf:
-        check_budget(epsilon, 0.5)
+        check_epsilon_delta(epsilon, 0.5)
     if rows < 1 or trials < 1 or not 0 <= victim < len(others):
         raise InvalidArgument("rows, trials, victim", (rows, trials, victim), "at least 1 each, and one of the cells")
     rng, right, n = np.random.default_rng(seed), 0, others.sum()
     for inside in (0, 1):
         known = np.tile(others, (trials, 1))
-        counts = known if worst_case else drawn_counts(known, int(n), rng)
+        counts = known if worst_case else multinomial_counts(known, int(n), rng)
         counts = counts.astype(float)
         counts[:, victim] += inside
-        seen = drawn_counts(noisy_counts(counts, epsilon, rng), rows, rng)
+        seen = multinomial_counts(laplace_histogram(counts, epsilon, rng), rows, rng)
         estimate = seen[:, victim] / rows * (n + 0.5)
         said = estimate > others[victim] + 0.5  # halfway between what it is without her and with her
         right += int((said == bool(inside)).sum())
-    return Guesses(right, trials)
+    return MembershipGuesses(right, trials)

@@ -13,27 +13,27 @@ from typing import Any, Self
 
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
 from synthbook.core.storage import atomic_write
-from synthbook.privacy.mechanisms import check_budget
+from synthbook.privacy.mechanisms import check_epsilon_delta
 
 ADDED_TWICE = 1e-12  # rounding of sums of decimals
 
 
-class Exhausted(SynthbookError):
+class BudgetExceeded(SynthbookError):
     """A look at private data would cost more than is left."""
 
 
 @dataclass(frozen=True)
-class Spend:
+class LedgerEntry:
     """One look: for what, its price, and what bears the price out, such as accountant, noise, rate and steps."""
 
     purpose: str
     epsilon: float
     delta: float
-    about: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Budget:
+class PrivacyLedger:
     """`epsilon` and `delta` in all, for one `unit` such as "one person"; `path` keeps the ledger, if it is given.
 
     A spend is written before it is granted, so that a run that is killed has paid. Raises `DataError` for a file that
@@ -44,10 +44,10 @@ class Budget:
     delta: float
     unit: str
     path: Path | None = None
-    spends: list[Spend] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_budget(self.epsilon, self.delta)
+        check_epsilon_delta(self.epsilon, self.delta)
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
@@ -61,44 +61,44 @@ class Budget:
             raise DataError(f"{path} is no ledger of a privacy budget ({error})") from None
 
     @property
-    def left(self) -> tuple[float, float]:
+    def remaining(self) -> tuple[float, float]:
         """Epsilon and delta that may still be spent."""
-        spent = [sum(getattr(one, name) for one in self.spends) for name in ("epsilon", "delta")]
+        spent = [sum(getattr(one, name) for one in self.entries) for name in ("epsilon", "delta")]
         return max(self.epsilon - spent[0], 0.0), max(self.delta - spent[1], 0.0)
 
-    def begin(self) -> Self:
+    def create(self) -> Self:
         """Write the ledger as it is, before anything is spent."""
         if self.path is not None:
-            atomic_write(self.path, json.dumps(self._document(self.spends), indent=1) + "\n")
+            atomic_write(self.path, json.dumps(self._document(self.entries), indent=1) + "\n")
         return self
 
-    def spend(self, purpose: str, epsilon: float, delta: float = 0.0, **about: Any) -> Self:
-        """Pay for a look before it is taken. Raises `Exhausted` where less is left, `InvalidArgument` for no price."""
+    def spend(self, purpose: str, epsilon: float, delta: float = 0.0, **details: Any) -> Self:
+        """Record an expense before the query runs. Raises `BudgetExceeded`, and `InvalidArgument` for no expense."""
         if not 0 < epsilon < float("inf") or not 0 <= delta < 1 or not purpose:
             given = (purpose, epsilon, delta)
             raise InvalidArgument("spend", given, "a purpose, an epsilon above 0, a delta of at least 0 and below 1")
-        left = self.left
-        if epsilon > left[0] * (1 + ADDED_TWICE) + ADDED_TWICE or delta > left[1] * (1 + ADDED_TWICE):
-            raise Exhausted(
+        remaining = self.remaining
+        if epsilon > remaining[0] * (1 + ADDED_TWICE) + ADDED_TWICE or delta > remaining[1] * (1 + ADDED_TWICE):
+            raise BudgetExceeded(
                 f"{purpose} asks for epsilon {epsilon:g}, delta {delta:g}; of {self.epsilon:g} and {self.delta:g} for"
-                f" {self.unit} there are {left[0]:g} and {left[1]:g} left"
+                f" {self.unit} there are {remaining[0]:g} and {remaining[1]:g} left"
             )
-        entries = [*self.spends, Spend(purpose, epsilon, delta, about)]
+        entries = [*self.entries, LedgerEntry(purpose, epsilon, delta, details)]
         if self.path is not None:
             atomic_write(self.path, json.dumps(self._document(entries), indent=1) + "\n")
-        self.spends = entries
+        self.entries = entries
         return self
 
-    def _document(self, spends: list[Spend]) -> dict[str, Any]:
+    def _document(self, entries: list[LedgerEntry]) -> dict[str, Any]:
         total = {"epsilon": self.epsilon, "delta": self.delta, "unit": self.unit}
-        return total | {"composition": "basic", "spends": [asdict(one) for one in spends]}
+        return total | {"composition": "basic", "entries": [asdict(one) for one in entries]}
 
     def _read(self, path: Path) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            spends = [Spend(**one) for one in found["spends"]]
+            entries = [LedgerEntry(**one) for one in found["entries"]]
             total = {name: found[name] for name in ("epsilon", "delta", "unit")}
-            paid = all(one.epsilon > 0 and one.delta >= 0 for one in spends)
+            paid = all(one.epsilon > 0 and one.delta >= 0 for one in entries)
         except (ValueError, LookupError, TypeError) as error:
             raise DataError(f"{path} is no ledger of a privacy budget ({error})") from None
         if not paid:
@@ -106,4 +106,4 @@ class Budget:
         asked = {"epsilon": self.epsilon, "delta": self.delta, "unit": self.unit}
         if total != asked:
             raise InvalidArgument("budget", asked, f"the one that {path} was begun with, {total}")
-        self.spends = spends
+        self.entries = entries

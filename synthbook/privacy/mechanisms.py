@@ -25,7 +25,7 @@ from synthbook.core.errors import InvalidArgument
 LARGEST = 1e6  # epsilon or sigma that is looked for
 
 
-def check_budget(epsilon: float, delta: float) -> None:
+def check_epsilon_delta(epsilon: float, delta: float) -> None:
     """Raise `InvalidArgument` unless epsilon > 0 and 0 < delta < 1, both finite."""
     if not 0 < epsilon < math.inf:
         raise InvalidArgument("epsilon", epsilon, "a finite number above 0")
@@ -33,7 +33,7 @@ def check_budget(epsilon: float, delta: float) -> None:
         raise InvalidArgument("delta", delta, "a probability above 0 and below 1, far below 1 / (number of people)")
 
 
-def check_noise(sigma: float, sensitivity: float = 1.0) -> None:
+def check_sigma(sigma: float, sensitivity: float = 1.0) -> None:
     """Raise `InvalidArgument` unless both are finite and above 0."""
     if not 0 < sigma < math.inf or not 0 < sensitivity < math.inf:
         raise InvalidArgument("sigma, sensitivity", (sigma, sensitivity), "finite numbers above 0")
@@ -45,7 +45,7 @@ def gaussian_delta(epsilon: float, sigma: float, *, sensitivity: float = 1.0) ->
     >>> round(gaussian_delta(1.0, 3.7306), 8)
     1e-05
     """
-    check_noise(sigma, sensitivity)
+    check_sigma(sigma, sensitivity)
     mu = sensitivity / sigma
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(max(np.exp(first) - np.exp(second), 0.0))
@@ -57,7 +57,7 @@ def gaussian_epsilon(sigma: float, delta: float, *, sensitivity: float = 1.0) ->
     >>> round(gaussian_epsilon(1.0, 1e-5), 4)
     4.3772
     """
-    check_budget(1.0, delta)
+    check_epsilon_delta(1.0, delta)
     if gaussian_delta(0.0, sigma, sensitivity=sensitivity) <= delta:
         return 0.0
     return float(brentq(lambda e: gaussian_delta(e, sigma, sensitivity=sensitivity) - delta, 0.0, LARGEST, xtol=1e-12))
@@ -69,8 +69,8 @@ def gaussian_sigma(epsilon: float, delta: float, *, sensitivity: float = 1.0) ->
     >>> round(gaussian_sigma(1.0, 1e-5), 4)
     3.7306
     """
-    check_budget(epsilon, delta)
-    check_noise(1.0, sensitivity)
+    check_epsilon_delta(epsilon, delta)
+    check_sigma(1.0, sensitivity)
     found = brentq(
         lambda log: gaussian_delta(epsilon, math.exp(log)) - delta, math.log(1e-3), math.log(LARGEST), xtol=1e-13
     )
@@ -83,20 +83,20 @@ def classical_sigma(epsilon: float, delta: float, *, sensitivity: float = 1.0) -
     >>> gaussian_delta(10.0, classical_sigma(10.0, 1e-5)) > 1e-5
     True
     """
-    check_budget(epsilon, delta)
+    check_epsilon_delta(epsilon, delta)
     return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / epsilon
 
 
-def laplace(
+def laplace_mechanism(
     values: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0
 ) -> NDArray[np.float64]:
     """Values with Laplace noise; `sensitivity` is the L1 distance that one person moves all of them together."""
-    check_budget(epsilon, 0.5)
-    check_noise(1.0, sensitivity)
+    check_epsilon_delta(epsilon, 0.5)
+    check_sigma(1.0, sensitivity)
     return values + rng.laplace(0.0, sensitivity / epsilon, values.shape)
 
 
-def gaussian(
+def gaussian_mechanism(
     values: NDArray[np.float64], epsilon: float, delta: float, rng: np.random.Generator, *, sensitivity: float = 1.0
 ) -> NDArray[np.float64]:
     """Values with Gaussian noise; `sensitivity` is the L2 distance that one person moves all of them together."""
@@ -112,7 +112,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     >>> round(zcdp_epsilon(0.5 / 3.7306**2, 1e-5), 2)  # Gaussian noise that is exactly (1, 1e-5)-private
     1.09
     """
-    check_budget(1.0, delta)
+    check_epsilon_delta(1.0, delta)
     if not rho > 0:
         raise InvalidArgument("rho", rho, "a number above 0")
 
@@ -125,12 +125,14 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 
 def zcdp_rho(epsilon: float, delta: float) -> float:
     """The largest rho that keeps (epsilon, delta)."""
-    check_budget(epsilon, delta)
+    check_epsilon_delta(epsilon, delta)
     found = brentq(lambda log: zcdp_epsilon(math.exp(log), delta) - epsilon, -40.0, 20.0, xtol=1e-12)
     return math.exp(found) * (1 - 1e-9)
 
 
-def choice(scores: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0) -> int:
+def exponential_mechanism(
+    scores: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0
+) -> int:
     """The place of a high score, by the exponential mechanism (McSherry and Talwar 2007).
 
     `sensitivity` is how far one person moves any score; epsilon may be infinite, for the highest.
@@ -139,6 +141,6 @@ def choice(scores: NDArray[np.float64], epsilon: float, rng: np.random.Generator
         raise InvalidArgument("scores", scores, "at least one finite number")
     if epsilon == math.inf:
         return int(np.argmax(scores))
-    check_budget(epsilon, 0.5)
+    check_epsilon_delta(epsilon, 0.5)
     # the largest of logits + Gumbel noise is a draw from their softmax
     return int(np.argmax(epsilon * scores / (2 * sensitivity) + rng.gumbel(size=len(scores))))

@@ -29,7 +29,7 @@ from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.families import PRIVATE
-from synthbook.privacy.ledger import Budget
+from synthbook.privacy.ledger import PrivacyLedger
 from tests.goldens.recorder import golden
 from tests.language.rude import Handler, completion, serving
 
@@ -175,9 +175,9 @@ def shipped_models(folder: Path) -> Mapping[str, Any]:
 
 @golden
 def ledger(folder: Path) -> Mapping[str, Any]:
-    budget = Budget(1.0, 1e-5, "one person", folder / "ledger.json").begin()
+    budget = PrivacyLedger(1.0, 1e-5, "one person", folder / "ledger.json").create()
     budget.spend("bounds", 0.1).spend("training", 0.6, 9e-6, accountant="pld", noise=1.3)
-    return {"file": (folder / "ledger.json").read_bytes(), "left": list(budget.left)}
+    return {"file": (folder / "ledger.json").read_bytes(), "left": list(budget.remaining)}
 
 
 @golden

@@ -12,14 +12,22 @@ from scipy import integrate, stats
 from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import accounting, mechanisms
-from synthbook.privacy.accounting import REPLACE_ONE, Steps, noise_for, pld_epsilon, prv_epsilon, renyi, renyi_epsilon
+from synthbook.privacy.accounting import (
+    REPLACE_ONE,
+    SubsampledGaussian,
+    calibrate_noise,
+    pld_epsilon,
+    prv_epsilon,
+    rdp,
+    rdp_epsilon,
+)
 from synthbook.privacy.mechanisms import (
     classical_sigma,
-    gaussian,
     gaussian_delta,
     gaussian_epsilon,
+    gaussian_mechanism,
     gaussian_sigma,
-    laplace,
+    laplace_mechanism,
 )
 from tests.mutation import mutant
 
@@ -63,8 +71,8 @@ def test_the_classical_noise_breaks_its_promise_at_a_large_budget_and_a_broken_f
 
 def test_noise_has_the_size_that_it_should() -> None:
     rng, zeros = np.random.default_rng(0), np.zeros(200_000)
-    assert np.abs(laplace(zeros, 0.5, rng, sensitivity=2.0)).mean() == pytest.approx(4.0, rel=0.02)
-    assert gaussian(zeros, 1.0, DELTA, rng, sensitivity=2.0).std() == pytest.approx(2 * 3.7306, rel=0.02)
+    assert np.abs(laplace_mechanism(zeros, 0.5, rng, sensitivity=2.0)).mean() == pytest.approx(4.0, rel=0.02)
+    assert gaussian_mechanism(zeros, 1.0, DELTA, rng, sensitivity=2.0).std() == pytest.approx(2 * 3.7306, rel=0.02)
 
 
 NO_BUDGETS = [(0, DELTA), (-1, DELTA), (math.inf, DELTA), (1, 0), (1, 1), (1, math.nan)]
@@ -92,8 +100,8 @@ GOLDEN = [  # noise, rate, steps: RDP, PRV, PLD, PLD for replacing one
 def test_the_golden_budgets(
     noise: float, rate: float, steps: int, rdp: float, prv: float, pld: float, replaced: float
 ) -> None:
-    run = Steps(noise, rate, steps)
-    assert renyi_epsilon(run, DELTA) == pytest.approx(rdp, abs=0.005)
+    run = SubsampledGaussian(noise, rate, steps)
+    assert rdp_epsilon(run, DELTA) == pytest.approx(rdp, abs=0.005)
     assert prv_epsilon(run, DELTA) == pytest.approx(prv, abs=0.005)
     assert pld_epsilon(run, DELTA) == pytest.approx(pld, abs=0.005)
     assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(replaced, abs=0.005)
@@ -113,48 +121,49 @@ TABLE = [  # rate, noise, steps: RDP by the old conversion, by the new one, PLD;
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "noise", "steps", "old", "new", "pld"), TABLE)
 def test_the_table_of_the_literature(rate: float, noise: float, steps: int, old: float, new: float, pld: float) -> None:
-    run, whole = Steps(noise, rate, steps), np.arange(2.0, 257.0)
-    assert renyi_epsilon(run, DELTA, old=True, orders=whole) == pytest.approx(old, abs=0.002)
-    assert renyi_epsilon(run, DELTA, orders=whole) == pytest.approx(new, abs=0.002)
+    run, whole = SubsampledGaussian(noise, rate, steps), np.arange(2.0, 257.0)
+    assert rdp_epsilon(run, DELTA, old=True, orders=whole) == pytest.approx(old, abs=0.002)
+    assert rdp_epsilon(run, DELTA, orders=whole) == pytest.approx(new, abs=0.002)
     found = pld_epsilon(run, DELTA)
     assert found == pytest.approx(pld, abs=0.008)
-    assert found <= renyi_epsilon(run, DELTA) <= renyi_epsilon(run, DELTA, old=True)
+    assert found <= rdp_epsilon(run, DELTA) <= rdp_epsilon(run, DELTA, old=True)
 
 
 @pytest.mark.parametrize("order", [2, 3, 7])
 def test_renyi_at_whole_orders_is_a_binomial_sum(order: int) -> None:
-    run, q, sigma = Steps(1.3, 0.07, 1), 0.07, 1.3
+    run, q, sigma = SubsampledGaussian(1.3, 0.07, 1), 0.07, 1.3
     terms = [
         math.comb(order, k) * (1 - q) ** (order - k) * q**k * math.exp(k * (k - 1) / (2 * sigma**2))
         for k in range(order + 1)
     ]  # Mironov, Talwar and Zhang, arXiv:1908.10530
-    assert renyi(run, np.array([float(order)]))[0] == pytest.approx(math.log(sum(terms)) / (order - 1), rel=1e-7)
+    assert rdp(run, np.array([float(order)]))[0] == pytest.approx(math.log(sum(terms)) / (order - 1), rel=1e-7)
 
 
 def test_full_batches_are_one_gaussian_with_the_root_of_the_steps() -> None:
-    run = Steps(10.0, 1.0, 100)
+    run = SubsampledGaussian(10.0, 1.0, 100)
     exact = gaussian_epsilon(1.0, DELTA)
     assert pld_epsilon(run, DELTA) == pytest.approx(exact, rel=1e-3)
-    assert renyi_epsilon(run, DELTA) > exact
+    assert rdp_epsilon(run, DELTA) > exact
     assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(gaussian_epsilon(0.5, DELTA), rel=1e-3)
 
 
 @pytest.mark.slow
 def test_more_steps_larger_batches_and_less_noise_spend_more_and_the_accountants_keep_their_order() -> None:
     base = (1.0, 0.01, 500)
-    for spends in (renyi_epsilon, pld_epsilon):
-        start = spends(Steps(*base), DELTA)
+    for spends in (rdp_epsilon, pld_epsilon):
+        start = spends(SubsampledGaussian(*base), DELTA)
         assert all(
-            spends(Steps(*run), DELTA) > start for run in ((0.9, 0.01, 500), (1.0, 0.012, 500), (1.0, 0.01, 600))
+            spends(SubsampledGaussian(*run), DELTA) > start
+            for run in ((0.9, 0.01, 500), (1.0, 0.012, 500), (1.0, 0.01, 600))
         )
     for noise in (0.7, 1.0, 2.0):
         for rate in (0.005, 0.05):
-            run = Steps(noise, rate, 400)
-            assert renyi_epsilon(run, DELTA) >= prv_epsilon(run, DELTA) - 1e-9 >= pld_epsilon(run, DELTA) - 0.011
+            run = SubsampledGaussian(noise, rate, 400)
+            assert rdp_epsilon(run, DELTA) >= prv_epsilon(run, DELTA) - 1e-9 >= pld_epsilon(run, DELTA) - 0.011
 
 
 def test_a_finer_grid_changes_little_and_never_reports_more() -> None:
-    run = Steps(1.0, 0.01, 1_000)
+    run = SubsampledGaussian(1.0, 0.01, 1_000)
     coarse, fine = (pld_epsilon(run, DELTA, grid=grid) for grid in (5e-4, 1e-4))
     assert 0 <= coarse - fine < 0.003
 
@@ -173,7 +182,7 @@ def test_broken_accountants_miss_the_golden_budgets(old: str, new: str) -> None:
     misses = []
     for noise, rate, steps, *_, pld, _ in GOLDEN:
         try:
-            misses.append(abs(broken.pld_epsilon(broken.Steps(noise, rate, steps), DELTA) - pld))
+            misses.append(abs(broken.pld_epsilon(broken.SubsampledGaussian(noise, rate, steps), DELTA) - pld))
         except (InvalidArgument, ValueError, FloatingPointError):
             misses.append(math.inf)
     assert max(misses) > 0.005
@@ -182,11 +191,15 @@ def test_broken_accountants_miss_the_golden_budgets(old: str, new: str) -> None:
 @pytest.mark.slow
 def test_noise_is_found_for_a_budget_and_a_little_less_would_not_do() -> None:
     for by in ("rdp", "pld"):
-        noise = noise_for(2.0, DELTA, rate=0.01, steps=1_000, by=by)
+        noise = calibrate_noise(2.0, DELTA, rate=0.01, steps=1_000, by=by)
         spends = accounting.accountant(by)
-        assert spends(Steps(noise, 0.01, 1_000), DELTA) <= 2.0 < spends(Steps(noise - 5e-4, 0.01, 1_000), DELTA)
+        assert (
+            spends(SubsampledGaussian(noise, 0.01, 1_000), DELTA)
+            <= 2.0
+            < spends(SubsampledGaussian(noise - 5e-4, 0.01, 1_000), DELTA)
+        )
     with pytest.raises(InvalidArgument, match="central limit"):
-        noise_for(2.0, DELTA, rate=0.01, steps=10, by="gdp")
+        calibrate_noise(2.0, DELTA, rate=0.01, steps=10, by="gdp")
     with pytest.raises(InvalidArgument, match="rdp, prv"):
         accounting.accountant("best")
 
@@ -194,9 +207,9 @@ def test_noise_is_found_for_a_budget_and_a_little_less_would_not_do() -> None:
 @pytest.mark.parametrize("wrong", [(0, 0.1, 1), (math.inf, 0.1, 1), (1, 0, 1), (1, 1.1, 1), (1, 0.1, 0), (1, 0.1, 1.5)])
 def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None:
     with pytest.raises(InvalidArgument):
-        Steps(*wrong)
+        SubsampledGaussian(*wrong)
     with pytest.raises(InvalidArgument, match="add or remove"):
-        pld_epsilon(Steps(1.0, 0.1, 1), DELTA, neighbours="some")
+        pld_epsilon(SubsampledGaussian(1.0, 0.1, 1), DELTA, neighbours="some")
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

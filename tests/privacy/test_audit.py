@@ -8,7 +8,15 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import audit as module
-from synthbook.privacy.audit import Counts, audit, clopper_pearson, epsilon_bound, mu_bound, one_run_epsilon, one_run_p
+from synthbook.privacy.audit import (
+    AttackCounts,
+    audit_scores,
+    clopper_pearson,
+    epsilon_lower_bound,
+    mu_lower_bound,
+    one_run_epsilon,
+    one_run_p_value,
+)
 from synthbook.privacy.mechanisms import gaussian_epsilon, gaussian_sigma
 from tests.mutation import mutant
 
@@ -19,7 +27,7 @@ DELTA = 1e-5
     ("n", "bound"), [(100, 3.281), (200, 3.984), (500, 4.906), (1_000, 5.601), (2_000, 6.295), (10_000, 7.905)]
 )
 def test_even_a_perfect_attack_proves_so_much_only(n: int, bound: float) -> None:
-    assert epsilon_bound(Counts(n, n, 0, n), DELTA) == pytest.approx(bound, abs=6e-4)
+    assert epsilon_lower_bound(AttackCounts(n, n, 0, n), DELTA) == pytest.approx(bound, abs=6e-4)
 
 
 def test_limits_are_those_of_an_exact_test() -> None:
@@ -52,7 +60,7 @@ def test_one_run_claims_too_much_as_seldom_as_it_says() -> None:
     assert np.median(bounds) == pytest.approx(0.88, abs=0.05)
     assert (
         one_run_epsilon(0.0, canaries=100, guesses=100, right=50) == 0
-        and one_run_p(0, 0, canaries=1, guesses=1, right=0) == 1
+        and one_run_p_value(0, 0, canaries=1, guesses=1, right=0) == 1
     )
 
 
@@ -67,8 +75,8 @@ def scores(mu: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_curve_catches_halved_noise_and_seldom_cries_wolf(epsilon: float, n: int) -> None:
     mu = 1 / gaussian_sigma(epsilon, DELTA)
     runs = 100
-    honest = [audit(*scores(mu, n, k), DELTA, seed=k) for k in range(runs)]
-    halved = [audit(*scores(2 * mu, n, k + runs), DELTA, seed=k) for k in range(runs)]
+    honest = [audit_scores(*scores(mu, n, k), DELTA, seed=k) for k in range(runs)]
+    halved = [audit_scores(*scores(2 * mu, n, k + runs), DELTA, seed=k) for k in range(runs)]
     assert np.mean([one.mu > mu for one in honest]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
     assert np.mean([one.epsilon > epsilon for one in honest]) <= 0.05
     assert np.mean([one.mu > mu for one in halved]) >= 0.9
@@ -78,12 +86,16 @@ def test_the_curve_catches_halved_noise_and_seldom_cries_wolf(epsilon: float, n:
 
 def test_noise_that_is_off_is_caught_by_both_and_an_attack_that_knows_nothing_proves_nothing() -> None:
     members, others = np.full(500, 1.0), np.full(500, 0.0)
-    found = audit(members, others, DELTA)
+    found = audit_scores(members, others, DELTA)
     assert found.epsilon > 4 and found.gaussian_epsilon > 8
     rng = np.random.default_rng(0)
-    blind = [audit(rng.normal(size=400), rng.normal(size=400), DELTA, seed=k) for k in range(60)]
+    blind = [audit_scores(rng.normal(size=400), rng.normal(size=400), DELTA, seed=k) for k in range(60)]
     assert np.mean([one.mu > 0 for one in blind]) < 0.12 and np.median([one.epsilon for one in blind]) == 0
-    assert mu_bound(Counts(50, 100, 50, 100)) == 0 == epsilon_bound(Counts(0, 100, 100, 100), DELTA)
+    assert (
+        mu_lower_bound(AttackCounts(50, 100, 50, 100))
+        == 0
+        == epsilon_lower_bound(AttackCounts(0, 100, 100, 100), DELTA)
+    )
     assert found.gaussian_epsilon == pytest.approx(gaussian_epsilon(1 / found.mu, DELTA))
 
 
@@ -93,7 +105,9 @@ def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
         "counts = _counted(count_in, count_out, float(threshold))",
         "counts = _counted(choose_in, choose_out, float(threshold))",
     )
-    wrong, fair = ([by.audit(*scores(0.3, 200, k), DELTA, seed=k).mu for k in range(60)] for by in (greedy, module))
+    wrong, fair = (
+        [by.audit_scores(*scores(0.3, 200, k), DELTA, seed=k).mu for k in range(60)] for by in (greedy, module)
+    )
     assert np.mean(wrong) > 1.5 * np.mean(fair)
     assert np.mean(np.array(fair) > 0.3) <= 0.05
 
@@ -101,8 +115,8 @@ def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
 @pytest.mark.parametrize("wrong", [(2, 1, 0, 1), (0, 0, 0, 1), (0, 1, -1, 1)])
 def test_counts_that_are_none_are_refused(wrong: tuple[int, int, int, int]) -> None:
     with pytest.raises(InvalidArgument):
-        Counts(*wrong)
+        AttackCounts(*wrong)
     with pytest.raises(InvalidArgument):
-        one_run_p(1.0, 0.0, canaries=5, guesses=6, right=1)
+        one_run_p_value(1.0, 0.0, canaries=5, guesses=6, right=1)
     with pytest.raises(InvalidArgument, match="at least 20"):
-        audit(np.zeros(5), np.zeros(50), DELTA)
+        audit_scores(np.zeros(5), np.zeros(50), DELTA)

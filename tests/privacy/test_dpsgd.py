@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import dpsgd
 from synthbook.privacy.dpsgd import (
-    Private,
+    DpSgdConfig,
     clipped_sum,
-    clipped_sum_of,
-    clipped_sum_of_linear,
+    ghost_clipped_sum,
     noisy_mean,
-    per_record,
-    per_record_by_hooks,
+    per_sample_clipped_sum,
+    per_sample_grads,
+    per_sample_grads_hooks,
     poisson_batches,
     step,
 )
@@ -60,15 +60,15 @@ def largest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 def test_all_routes_give_the_sum_of_one_pass_for_each_record(clip: float, bias: bool) -> None:
     model, (x, y) = network(bias=bias), batch(40)
     expected = by_loop(model, x, y, clip)
-    assert largest(clipped_sum(per_record(model, loss, x, y), clip), expected) < 1e-5
-    assert largest(clipped_sum(per_record_by_hooks(model, loss, x, y), clip), expected) < 1e-5
-    assert largest(clipped_sum_of_linear(model, loss, x, y, clip), expected) < 1e-5
+    assert largest(clipped_sum(per_sample_grads(model, loss, x, y), clip), expected) < 1e-5
+    assert largest(clipped_sum(per_sample_grads_hooks(model, loss, x, y), clip), expected) < 1e-5
+    assert largest(ghost_clipped_sum(model, loss, x, y, clip), expected) < 1e-5
 
 
 def test_the_clipped_sum_a_few_at_a_time_is_that_of_all() -> None:
     model, (x, y) = network(), batch(70)
-    assert largest(clipped_sum_of(model, loss, x, y, 0.3), by_loop(model, x, y, 0.3)) < 1e-5
-    nobody = clipped_sum_of(model, loss, x[:0], y[:0], 0.3)
+    assert largest(per_sample_clipped_sum(model, loss, x, y, 0.3), by_loop(model, x, y, 0.3)) < 1e-5
+    nobody = per_sample_clipped_sum(model, loss, x[:0], y[:0], 0.3)
     assert {name: float(g.abs().max()) for name, g in nobody.items()} == {
         name: 0.0 for name, _ in model.named_parameters()
     }
@@ -76,7 +76,7 @@ def test_the_clipped_sum_a_few_at_a_time_is_that_of_all() -> None:
 
 def test_gradients_of_records_are_those_of_opacus() -> None:
     model, (x, y) = network(), batch(32)
-    ours = per_record(model, loss, x, y)
+    ours = per_sample_grads(model, loss, x, y)
     theirs = GradSampleModule(network(), loss_reduction="sum")
     loss(theirs(x), y).sum().backward()
     for name, p in theirs._module.named_parameters():
@@ -87,9 +87,9 @@ def test_a_convolution_has_gradients_for_each_record_too_and_is_refused_by_the_l
     torch.manual_seed(0)
     model = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
     x, y = batch(12)
-    assert largest(clipped_sum(per_record(model, loss, x, y), 0.3), by_loop(model, x, y, 0.3)) < 1e-5
+    assert largest(clipped_sum(per_sample_grads(model, loss, x, y), 0.3), by_loop(model, x, y, 0.3)) < 1e-5
     with pytest.raises(InvalidArgument, match="linear layers only"):
-        clipped_sum_of_linear(model, loss, x, y, 0.3)
+        ghost_clipped_sum(model, loss, x, y, 0.3)
 
 
 def change(module, x: Tensor, y: Tensor, other: tuple[Tensor, Tensor], clip: float) -> tuple[float, float]:  # type: ignore[no-untyped-def]
@@ -97,7 +97,9 @@ def change(module, x: Tensor, y: Tensor, other: tuple[Tensor, Tensor], clip: flo
     model = network()
 
     def total(x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([g.flatten() for g in module.clipped_sum(module.per_record(model, loss, x, y), clip).values()])
+        return torch.cat(
+            [g.flatten() for g in module.clipped_sum(module.per_sample_grads(model, loss, x, y), clip).values()]
+        )
 
     before = total(x, y)
     added = total(torch.cat([x, other[0]]), torch.cat([y, other[1]]))
@@ -121,7 +123,7 @@ def test_clipping_the_batch_instead_bounds_nobody() -> None:
     model, (x, y), clip = network(), batch(20), 0.05
 
     def clipped_together(x: Tensor, y: Tensor) -> Tensor:
-        flat = torch.cat([g.sum(0).flatten() for g in per_record(model, loss, x, y).values()])
+        flat = torch.cat([g.sum(0).flatten() for g in per_sample_grads(model, loss, x, y).values()])
         return flat * min(1.0, len(x) * clip / float(flat.norm()))
 
     whole, rows = clipped_together(x, y), torch.arange(20)
@@ -131,7 +133,7 @@ def test_clipping_the_batch_instead_bounds_nobody() -> None:
 
 def test_noise_has_its_size_is_fresh_and_the_mean_is_over_the_expected_batch() -> None:
     zero, rng = {"w": torch.zeros(200_000)}, np.random.default_rng(0)
-    private = Private(clip=2.0, noise=1.5, batch=10.0)
+    private = DpSgdConfig(clip=2.0, noise=1.5, batch=10.0)
     first, second = (noisy_mean(zero, private, rng)["w"] for _ in range(2))
     assert float(first.std()) == pytest.approx(0.3, rel=0.01) and abs(float((first * second).mean())) < 0.001
     for old, new in (
@@ -162,24 +164,26 @@ def test_an_empty_batch_is_a_step_of_noise_and_a_private_run_learns() -> None:
     x, y = batch(0)
     before = [p.clone() for p in model.parameters()]
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    step(model, loss, x, y, Private(1.0, 1.0, 10.0), optimiser, rng)
+    step(model, loss, x, y, DpSgdConfig(1.0, 1.0, 10.0), optimiser, rng)
     assert all(not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
-    assert largest(clipped_sum_of_linear(model, loss, x, y, 1.0), clipped_sum(per_record(model, loss, x, y), 1.0)) == 0
+    assert (
+        largest(ghost_clipped_sum(model, loss, x, y, 1.0), clipped_sum(per_sample_grads(model, loss, x, y), 1.0)) == 0
+    )
     inputs, _ = batch(600)
     labels = (inputs[:, 0] > 0).long()
     optimiser = torch.optim.SGD(model.parameters(), 1.0)
     start = loss(model(inputs), labels).mean().item()
     for rows in poisson_batches(600, 0.1, 40, rng):
-        step(model, loss, inputs[rows], labels[rows], Private(1.0, 0.5, 60.0), optimiser, rng)
+        step(model, loss, inputs[rows], labels[rows], DpSgdConfig(1.0, 0.5, 60.0), optimiser, rng)
     assert loss(model(inputs), labels).mean().item() < 0.6 * start
 
 
 def test_what_would_break_the_promise_is_refused() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     with pytest.raises(InvalidArgument, match="1: BatchNorm1d"):
-        per_record(model, loss, *batch(4))
+        per_sample_grads(model, loss, *batch(4))
     for wrong in ((0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, 0.0)):
         with pytest.raises(InvalidArgument):
-            Private(*wrong)
+            DpSgdConfig(*wrong)
     with pytest.raises(InvalidArgument):
         poisson_batches(0, 0.1, 1, np.random.default_rng(0))

@@ -8,9 +8,9 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import histograms
-from synthbook.privacy.attacks.roc import most_accurate
-from synthbook.privacy.histograms import attacked, drawn_counts, noisy_counts
-from synthbook.privacy.mechanisms import laplace
+from synthbook.privacy.attacks.roc import dp_accuracy_bound
+from synthbook.privacy.histograms import attack_histogram, laplace_histogram, multinomial_counts
+from synthbook.privacy.mechanisms import laplace_mechanism
 
 OTHERS = np.full(32, 30.0)
 OTHERS[7] = 0
@@ -25,63 +25,65 @@ def best(epsilon: float) -> float:
 def test_the_total_noise_of_a_histogram_is_cells_over_epsilon() -> None:
     rng = np.random.default_rng(0)
     for epsilon in (0.1, 1.0, 10.0):
-        total = np.abs(laplace(np.zeros((TRIALS, 32)), epsilon, rng)).sum(axis=1)
+        total = np.abs(laplace_mechanism(np.zeros((TRIALS, 32)), epsilon, rng)).sum(axis=1)
         assert abs(total.mean() - 32 / epsilon) < 4 * total.std() / math.sqrt(TRIALS)
 
 
 def test_clipping_at_zero_worsens_no_cell() -> None:
     truth = np.random.default_rng(1).poisson(1.0, (500, 32)).astype(float)
-    raw = laplace(truth, 0.5, np.random.default_rng(2))
-    clipped = noisy_counts(truth, 0.5, np.random.default_rng(2))
+    raw = laplace_mechanism(truth, 0.5, np.random.default_rng(2))
+    clipped = laplace_histogram(truth, 0.5, np.random.default_rng(2))
     assert (clipped == np.maximum(raw, 0)).all() and (clipped != raw).any()
     assert (np.abs(clipped - truth) <= np.abs(raw - truth)).all()
 
 
 def test_drawn_rows_have_the_shares_of_the_counts() -> None:
     counts = np.array([5.0, 0.0, 15.0])
-    drawn = drawn_counts(counts, 100_000, np.random.default_rng(3))
+    drawn = multinomial_counts(counts, 100_000, np.random.default_rng(3))
     assert drawn.sum() == 100_000 and drawn[1] == 0
     assert abs(drawn[0] / 1e5 - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 1e5)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
 def test_the_attack_on_the_worst_case_is_the_best_there_is_and_stays_below_the_bound(epsilon: float) -> None:
-    found = attacked(epsilon, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=4)
+    found = attack_histogram(epsilon, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=4)
     se = math.sqrt(0.25 / (2 * TRIALS))
     assert abs(found.accuracy - best(epsilon)) < 4 * se
-    assert found.accuracy < most_accurate(epsilon)
+    assert found.accuracy < dp_accuracy_bound(epsilon)
 
 
 def test_more_rows_tell_more_of_the_counts_and_no_more_than_the_counts() -> None:
     sizes = (100, 10_000, 1_000_000, 100_000_000)
-    found = [attacked(1.0, m, others=OTHERS, victim=7, trials=TRIALS, seed=5).accuracy for m in sizes]
+    found = [attack_histogram(1.0, m, others=OTHERS, victim=7, trials=TRIALS, seed=5).accuracy for m in sizes]
     se = math.sqrt(0.25 / (2 * TRIALS))
     assert found[0] < found[1] and abs(found[3] - found[2]) < 4 * se * math.sqrt(2)
-    assert max(found) < most_accurate(1.0)
+    assert max(found) < dp_accuracy_bound(1.0)
 
 
 def test_without_noise_the_victim_is_found_and_that_exceeds_the_bound() -> None:
-    found = attacked(np.inf, 1_000_000, others=OTHERS, victim=7, trials=200, seed=6)
-    assert found.accuracy == 1.0 > most_accurate(1.0)
+    found = attack_histogram(np.inf, 1_000_000, others=OTHERS, victim=7, trials=200, seed=6)
+    assert found.accuracy == 1.0 > dp_accuracy_bound(1.0)
 
 
 def test_half_the_noise_is_caught_by_the_attack_on_the_worst_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mutant: noise for twice the budget under the name of epsilon = 1 puts the attack above what 1 allows it."""
-    monkeypatch.setattr(histograms, "laplace", lambda counts, epsilon, rng: laplace(counts, 2 * epsilon, rng))
-    found = attacked(1.0, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=7)
-    assert stats.binom.sf(found.right - 1, 2 * found.trials, most_accurate(1.0)) < 1e-6
+    monkeypatch.setattr(
+        histograms, "laplace_mechanism", lambda counts, epsilon, rng: laplace_mechanism(counts, 2 * epsilon, rng)
+    )
+    found = attack_histogram(1.0, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=7)
+    assert stats.binom.sf(found.right - 1, 2 * found.trials, dp_accuracy_bound(1.0)) < 1e-6
 
 
 def test_an_attacker_who_knows_the_others_less_well_finds_less() -> None:
     crowd = np.full(32, 30.0)
-    known = attacked(1.0, 10**6, others=OTHERS, victim=7, trials=TRIALS, seed=8).accuracy
-    unknown = attacked(1.0, 10**6, others=crowd, victim=7, trials=TRIALS, seed=8, worst_case=False).accuracy
+    known = attack_histogram(1.0, 10**6, others=OTHERS, victim=7, trials=TRIALS, seed=8).accuracy
+    unknown = attack_histogram(1.0, 10**6, others=crowd, victim=7, trials=TRIALS, seed=8, worst_case=False).accuracy
     assert 0.45 < unknown < known - 0.1
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     for rows, trials, victim in ((0, 1, 0), (1, 0, 0), (1, 1, 32), (1, 1, -1)):
         with pytest.raises(InvalidArgument, match="rows, trials, victim"):
-            attacked(1.0, rows, others=OTHERS, victim=victim, trials=trials, seed=0)
+            attack_histogram(1.0, rows, others=OTHERS, victim=victim, trials=trials, seed=0)
     with pytest.raises(InvalidArgument, match="epsilon"):
-        attacked(0.0, 1, others=OTHERS, victim=0, trials=1, seed=0)
+        attack_histogram(0.0, 1, others=OTHERS, victim=0, trials=1, seed=0)

@@ -13,7 +13,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import mechanisms
-from synthbook.privacy.mechanisms import choice, gaussian_epsilon, zcdp_epsilon, zcdp_rho
+from synthbook.privacy.mechanisms import exponential_mechanism, gaussian_epsilon, zcdp_epsilon, zcdp_rho
 from tests.mutation import mutant
 
 RHOS, DELTAS = (1e-6, 1e-3, 0.02, 0.5, 3.0, 40.0), (1e-9, 1e-5, 1e-2)
@@ -61,9 +61,9 @@ def test_what_is_no_budget_is_refused() -> None:
             zcdp_rho(epsilon, delta)
     for scores in ([], [1.0, math.nan], [math.inf]):
         with pytest.raises(InvalidArgument, match="scores"):
-            choice(np.array(scores), 1.0, np.random.default_rng(0))
+            exponential_mechanism(np.array(scores), 1.0, np.random.default_rng(0))
     with pytest.raises(InvalidArgument, match="epsilon"):
-        choice(np.ones(2), 0.0, np.random.default_rng(0))
+        exponential_mechanism(np.ones(2), 0.0, np.random.default_rng(0))
 
 
 # ── the exponential mechanism ────────────────────────────────────────────────────────────────────────────────────────
@@ -112,5 +112,5 @@ def test_a_choice_is_as_concentrated_as_is_paid_for() -> None:
 
 def test_without_a_limit_the_highest_is_chosen() -> None:
     rng = np.random.default_rng(0)
-    assert {choice(SCORES, math.inf, rng) for _ in range(20)} == {2}
-    assert choice(1e9 * SCORES, 1.0, rng) == 2 and choice(np.array([4.0]), 1.0, rng) == 0
+    assert {exponential_mechanism(SCORES, math.inf, rng) for _ in range(20)} == {2}
+    assert exponential_mechanism(1e9 * SCORES, 1.0, rng) == 2 and exponential_mechanism(np.array([4.0]), 1.0, rng) == 0

@@ -22,11 +22,11 @@ from synthbook.evaluation.features import table_features
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.utility import check_target
 from synthbook.generators.tabular.encoding import Array, as_numbers
-from synthbook.privacy.attacks.membership import closest
+from synthbook.privacy.attacks.membership import nearest_index
 
 
 @dataclass(frozen=True)
-class Inference:
+class AttributeInference:
     """Right guesses of a secret column: the share among members and among others, and the difference with its error."""
 
     secret: str
@@ -62,7 +62,7 @@ class Inference:
         )
 
 
-def infer(released: Table, members: Table, others: Table, secret: str) -> Inference:
+def attribute_inference(released: Table, members: Table, others: Table, secret: str) -> AttributeInference:
     """Guess a column of categories of members and of others from the release.
 
     Where the schema names an entity, each counts once, with the share of its rows that are guessed right. Rows without
@@ -77,11 +77,11 @@ def infer(released: Table, members: Table, others: Table, secret: str) -> Infere
     right = {}
     for name in ("members", "others"):
         table = known[name]
-        guessed = told[closest(encode(table.without(secret)), rows)]
+        guessed = told[nearest_index(encode(table.without(secret)), rows)]
         right[name] = _by_unit(table, guessed == as_numbers(column, table[secret]))
     a, b = (float(right[name].mean()) for name in ("members", "others"))
     se = math.sqrt(_variance(right["members"]) + _variance(right["others"]))
-    return Inference(secret, a, b, se)
+    return AttributeInference(secret, a, b, se)
 
 
 def _with(table: Table, secret: str) -> Table:

@@ -17,7 +17,7 @@ import numpy as np
 
 from synthbook.evaluation.novelty import Novelty, novelty
 from synthbook.generators.tabular.encoding import Array
-from synthbook.privacy.attacks.membership import LEAST, nearest
+from synthbook.privacy.attacks.membership import LEAST, knn_distances
 
 NO_VERDICT = "not a privacy verdict"
 LOW = 5  # percentile that is reported beside the median
@@ -48,7 +48,7 @@ class Distances:
 def distances(released: Array, train: Array, holdout: Array, *, seed: int) -> Distances:
     """Of released rows (M, d), against training rows (N, d) and held-out ones. Raises `InvalidArgument`."""
     found = novelty(released, train, holdout, seed=seed)  # checks all three
-    ours, others = (nearest(rows, train, 2) for rows in (released, holdout))
+    ours, others = (knn_distances(rows, train, 2) for rows in (released, holdout))
     return Distances(_low(ours[:, 0]), _low(others[:, 0]), _low(_ratio(ours)), _low(_ratio(others)), found)
 
 

@@ -28,12 +28,12 @@ Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to a release, or to 
 Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and that to scores (N,)
 
 
-def nearest(candidates: Array, rows: Array, k: int = 1) -> Array:
+def knn_distances(candidates: Array, rows: Array, k: int = 1) -> Array:
     """Distances (N, k) from each candidate (N, d) to its k nearest rows (M, d), the nearest first."""
     return np.asarray(_neighbours(candidates, rows, k)[0])
 
 
-def closest(candidates: Array, rows: Array) -> NDArray[np.int64]:
+def nearest_index(candidates: Array, rows: Array) -> NDArray[np.int64]:
     """The place (N,) of the row (M, d) that is nearest to each candidate (N, d)."""
     return np.asarray(_neighbours(candidates, rows, 1)[1][:, 0], dtype=np.int64)
 
@@ -48,18 +48,20 @@ def _neighbours(candidates: Array, rows: Array, k: int) -> tuple[Array, NDArray[
     return distances, places
 
 
-def distance(candidates: Array, released: Array) -> Scores:
+def nearest_distance_score(candidates: Array, released: Array) -> Scores:
     """Minus the distance (N,) to the nearest released row."""
-    return -nearest(candidates, released)[:, 0]
+    return -knn_distances(candidates, released)[:, 0]
 
 
-def density_ratio(candidates: Array, released: Array, reference: Array, *, k: int = 1) -> Scores:
+def domias(candidates: Array, released: Array, reference: Array, *, k: int = 1) -> Scores:
     """How much denser the release is around each candidate (N,) than the world is, in logarithms of a distance."""
-    ours, others = (nearest(candidates, rows, k)[:, -1] for rows in (released, reference))
+    ours, others = (knn_distances(candidates, rows, k)[:, -1] for rows in (released, reference))
     return np.asarray(np.log(np.maximum(others, LEAST)) - np.log(np.maximum(ours, LEAST)))
 
 
-def shadows(fit: Fit, pool: Array, statistic: Statistic, *, models: int, seed: int) -> tuple[Array, NDArray[np.bool_]]:
+def train_shadow_models(
+    fit: Fit, pool: Array, statistic: Statistic, *, models: int, seed: int
+) -> tuple[Array, NDArray[np.bool_]]:
     """Statistics (models, N) of a pool's rows (N, d) under generators that learned from a random half of it each.
 
     Also which rows each learned from (models, N). Raises `InvalidArgument` for fewer than 4 models.
@@ -76,7 +78,7 @@ def shadows(fit: Fit, pool: Array, statistic: Statistic, *, models: int, seed: i
     return np.stack(found), inside
 
 
-def likelihood_ratio(observed: Scores, statistics: Array, inside: NDArray[np.bool_]) -> Scores:
+def lira(observed: Scores, statistics: Array, inside: NDArray[np.bool_]) -> Scores:
     """LiRA's score (N,) of rows with statistic `observed` (N,), given shadow models' statistics (S, N).
 
     Means are each row's own, deviations are shared by all, which few shadow models need (arXiv:2112.03570, sec. VI).
@@ -104,14 +106,14 @@ def likelihood_ratio(observed: Scores, statistics: Array, inside: NDArray[np.boo
 AROUND = 50  # k: neighbours that tell how dense the release is here
 
 
-def filtered(released: Array, train: Array, radius: float) -> Array:
+def similarity_filter(released: Array, train: Array, radius: float) -> Array:
     """Released rows (M, d) without those nearer than `radius` to a training row (N, d)."""
     if not radius > 0:
         raise InvalidArgument("radius", radius, "a distance above 0")
-    return released[nearest(released, train)[:, 0] >= radius]
+    return released[knn_distances(released, train)[:, 0] >= radius]
 
 
-def hole(candidates: Array, released: Array, *, k: int = AROUND) -> Scores:
+def hole_score(candidates: Array, released: Array, *, k: int = AROUND) -> Scores:
     """How much a release (M, d) keeps away from each candidate (N,), for how dense it is around it."""
-    found = nearest(candidates, released, k)
+    found = knn_distances(candidates, released, k)
     return np.asarray(np.log(np.maximum(found[:, 0], LEAST)) - np.log(np.maximum(found[:, -1], LEAST)))

@@ -79,7 +79,7 @@ def make_canaries(
     return [Canary(secret, prefix, characters) for secret in secrets]
 
 
-def planted(text: str, canaries: Sequence[Canary], repetitions: Sequence[int], *, seed: Seed) -> str:
+def insert_canaries(text: str, canaries: Sequence[Canary], repetitions: Sequence[int], *, seed: Seed) -> str:
     """The text with canary i on `repetitions[i]` lines of its own, at line breaks chosen at random.
 
     Raises `InvalidArgument` for no canaries, fewer line breaks than lines to plant, and a prefix with a character that
@@ -176,7 +176,7 @@ def _by_counts(model: NGram, prefix: str, codes: Codes) -> Bits:
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def extraction(model: TextModel, canary: Canary, *, samples: int, seed: int = 0) -> float:
+def extraction_rate(model: TextModel, canary: Canary, *, samples: int, seed: int = 0) -> float:
     """The share of so many samples, each written after the prefix, that are the secret to the letter."""
     if samples < 1:
         raise InvalidArgument("samples", samples, "a whole number of at least 1")

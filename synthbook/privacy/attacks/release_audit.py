@@ -34,10 +34,10 @@ from synthbook.core.table import (
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.fidelity import check_tables
 from synthbook.evaluation.inference import Z_BAND
-from synthbook.privacy.attacks.attribute import Inference, infer
+from synthbook.privacy.attacks.attribute import AttributeInference, attribute_inference
 from synthbook.privacy.attacks.distances import NO_VERDICT, Distances, distances
-from synthbook.privacy.attacks.membership import density_ratio, distance, hole
-from synthbook.privacy.attacks.roc import Attack, plot_roc
+from synthbook.privacy.attacks.membership import domias, hole_score, nearest_distance_score
+from synthbook.privacy.attacks.roc import AttackScores, plot_roc
 from synthbook.privacy.audit import one_run_epsilon
 from synthbook.privacy.generators.base import check_delta
 
@@ -53,76 +53,78 @@ Observe = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class AttackResult:
     """What an attack found, and the epsilon that it proves."""
 
     name: str
-    attack: Attack
+    attack: AttackScores
     epsilon: float
     certain: bool  # that it is above 0
 
     @property
-    def auc_high(self) -> float:
+    def auc_null_upper(self) -> float:
         """The most that chance explains, at 3.3 standard errors."""
-        return 0.5 + Z_BAND * self.attack.auc_se
+        return 0.5 + Z_BAND * self.attack.auc_null_se
 
     @property
     def hits(self) -> float:
         """Share of members that are found at 1 % false alarms."""
-        return self.attack.tpr_at(0.01)
+        return self.attack.tpr_at_fpr(0.01)
 
     @property
     def leaks(self) -> bool:
         """Whether members are told from others better than by chance."""
-        return self.attack.auc > self.auc_high or self.certain
+        return self.attack.auc > self.auc_null_upper or self.certain
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        numbers = {"auc": self.attack.auc, "auc_high": self.auc_high, "tpr_at_1_percent": self.hits}
+        numbers = {"auc": self.attack.auc, "auc_high": self.auc_null_upper, "tpr_at_1_percent": self.hits}
         return {"attack": self.name, **numbers, "epsilon": self.epsilon, "leaks": self.leaks}
 
 
 @dataclass(frozen=True, eq=False)
 class ReleaseAudit:
-    """Everything that was found; `promised` is the epsilon that the release states, where it states one."""
+    """Everything that was found; `claimed_epsilon` is the epsilon that the release states, where it states one."""
 
-    findings: tuple[Finding, ...]
-    inferences: tuple[Inference, ...]
+    attacks: tuple[AttackResult, ...]
+    attribute_inferences: tuple[AttributeInference, ...]
     distances: Distances
     copies: int
-    promised: float | None
+    claimed_epsilon: float | None
     notes: tuple[str, ...]
 
     @property
     def epsilon(self) -> float:
         """The largest epsilon that was proved; 0 where nothing was."""
-        return max(finding.epsilon for finding in self.findings)
+        return max(finding.epsilon for finding in self.attacks)
 
     @property
-    def broken(self) -> bool:
+    def exceeds_claim(self) -> bool:
         """Whether more was proved than was promised."""
-        return self.promised is not None and self.epsilon > self.promised
+        return self.claimed_epsilon is not None and self.epsilon > self.claimed_epsilon
 
     @property
     def leaks(self) -> bool:
         """Whether any attack found more than chance explains, or than was promised."""
-        return self.broken or any(x.leaks for x in self.findings) or any(x.leaks for x in self.inferences)
+        return (
+            self.exceeds_claim or any(x.leaks for x in self.attacks) or any(x.leaks for x in self.attribute_inferences)
+        )
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.broken:
-            return f"broken promise: epsilon is at least {self.epsilon:.2f}, and {self.promised:g} was promised"
-        names = [f.name for f in self.findings if f.leaks] + [x.secret for x in self.inferences if x.leaks]
+        if self.exceeds_claim:
+            return f"broken promise: epsilon is at least {self.epsilon:.2f}, and {self.claimed_epsilon:g} was promised"
+        names = [f.name for f in self.attacks if f.leaks] + [x.secret for x in self.attribute_inferences if x.leaks]
         if names:
             return f"it leaks ({', '.join(names)}); epsilon is at least {self.epsilon:.2f}"
         return "these attacks found nothing, which proves nothing: only a guarantee holds against all of them"
 
     def __str__(self) -> str:
         head = ["attack", "AUC", "chance, at most", "hits at 1 % false alarms", "epsilon, at least"]
-        rows = [(f.name, f.attack.auc, f.auc_high, f.hits, f.epsilon) for f in self.findings]
+        rows = [(f.name, f.attack.auc, f.auc_null_upper, f.hits, f.epsilon) for f in self.attacks]
         shown = pd.DataFrame(rows, columns=head).round(3).to_string(index=False)
-        lines = [shown, *map(str, self.inferences), str(self.distances), *self.notes, self.verdict]
+        lines = [shown, *map(str, self.attribute_inferences), str(self.distances), *self.notes, self.verdict]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,9 +133,9 @@ class ReleaseAudit:
             "verdict": self.verdict,
             "leaks": self.leaks,
             "epsilon_at_least": self.epsilon,
-            "promised": self.promised,
-            "attacks": [finding.to_dict() for finding in self.findings],
-            "attributes": [x.to_dict() for x in self.inferences],
+            "promised": self.claimed_epsilon,
+            "attacks": [finding.to_dict() for finding in self.attacks],
+            "attributes": [x.to_dict() for x in self.attribute_inferences],
             "distances": self.distances.to_dict(),
             "copies": self.copies,
             "notes": list(self.notes),
@@ -156,7 +158,7 @@ def audit_release(
     *,
     secrets: tuple[str, ...] | None = None,
     delta: float | None = None,
-    promised: float | None = None,
+    claimed_epsilon: float | None = None,
     seed: int = 0,
     callback: Observe = lambda step: None,
 ) -> ReleaseAudit:
@@ -193,20 +195,20 @@ def audit_release(
     looked_at = _rows(released, RELEASED, rng)
     made, x, y, z = (encode(table) for table in (looked_at, members, others, _rows(reference, MOST, rng)))
     attacks: dict[str, Callable[[Any], Any]] = {
-        "nearest released row": lambda rows: distance(rows, made),
-        "density ratio": lambda rows: density_ratio(rows, made, z),
-        "holes": lambda rows: hole(rows, made),
+        "nearest released row": lambda rows: nearest_distance_score(rows, made),
+        "density ratio": lambda rows: domias(rows, made, z),
+        "holes": lambda rows: hole_score(rows, made),
     }
     findings = []
     for name, scores in attacks.items():
         callback(f"attack: {name}")
-        attack = Attack(most_suspicious(members, scores(x)), most_suspicious(others, scores(y)))
-        bounds = [proved(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
-        findings.append(Finding(name, attack, bounds[0], bounds[1] > 0))
+        attack = AttackScores(most_suspicious(members, scores(x)), most_suspicious(others, scores(y)))
+        bounds = [one_run_lower_bound(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
+        findings.append(AttackResult(name, attack, bounds[0], bounds[1] > 0))
     inferences = []
     for secret in secrets:
         callback(f"attack: guessing {secret}")
-        inferences.append(infer(looked_at, members, others, secret))
+        inferences.append(attribute_inference(looked_at, members, others, secret))
     callback("distances")
     some, learned = (encode(_rows(table, MOST, rng)) for table in (looked_at, train))
     found = distances(some, learned, y, seed=seed)
@@ -215,7 +217,7 @@ def audit_release(
         f"{n:,} members and as many others of {units(train):,}; the unit is {entity or 'a record'}; delta {delta:.2g}.",
         f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
     )
-    return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, promised, notes)
+    return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, claimed_epsilon, notes)
 
 
 def check_sides(train: Table, holdout: Table) -> None:
@@ -240,7 +242,7 @@ def _copies(released: Table, train: Table, columns: list[str]) -> int:
     return len(released.frame[columns].merge(train.frame[columns].drop_duplicates()))
 
 
-def proved(attack: Attack, delta: float, confidence: float, rng: np.random.Generator) -> float:
+def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, rng: np.random.Generator) -> float:
     """The epsilon that a fixed share of guesses proves: the highest scores as members, the lowest as others."""
     scores = np.concatenate([attack.members, attack.others])
     is_member = np.arange(len(scores)) < len(attack.members)
@@ -257,7 +259,7 @@ def proved(attack: Attack, delta: float, confidence: float, rng: np.random.Gener
 
 def figure(found: ReleaseAudit) -> tuple[Figure, str]:
     """The attacks' curves, and the text that stands for them."""
-    attacks = {finding.name: finding.attack for finding in found.findings}
+    attacks = {finding.name: finding.attack for finding in found.attacks}
     ax = plot_roc(attacks)
     ax.set_title("Above the dotted line, members are found")
     drawn = ax.figure
@@ -271,14 +273,14 @@ def page(found: ReleaseAudit) -> str:
     attacks = [
         [
             escape(f.name),
-            *(f"{v:.3f}" for v in (f.attack.auc, f.auc_high, f.hits, f.epsilon)),
+            *(f"{v:.3f}" for v in (f.attack.auc, f.auc_null_upper, f.hits, f.epsilon)),
             _mark(f.leaks),
         ]
-        for f in found.findings
+        for f in found.attacks
     ]
     secrets = [
         [escape(x.secret), *(f"{v:.3f}" for v in (x.members, x.others, x.advantage, *x.interval)), _mark(x.leaks)]
-        for x in found.inferences
+        for x in found.attribute_inferences
     ]
     d = found.distances
     near = [

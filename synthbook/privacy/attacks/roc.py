@@ -21,7 +21,7 @@ FINE = np.geomspace(1e-5, 1, 400)  # false alarms at which bounds are drawn
 
 
 @dataclass(frozen=True, eq=False)
-class Attack:
+class AttackScores:
     """An attack's scores of members (M,) and of others (N,), higher for those it takes for members."""
 
     members: Scores
@@ -42,12 +42,12 @@ class Attack:
         return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
 
     @property
-    def auc_se(self) -> float:
+    def auc_null_se(self) -> float:
         """The standard error of the AUC where scores tell nothing: of the Mann-Whitney statistic."""
         m, n = len(self.members), len(self.others)
         return float(np.sqrt((m + n + 1) / (12 * m * n)))
 
-    def tpr_at(self, fpr: float) -> float:
+    def tpr_at_fpr(self, fpr: float) -> float:
         """Share of members above the lowest threshold that gives others no more than this share of false alarms."""
         if not 0 <= fpr <= 1:
             raise InvalidArgument("fpr", fpr, "a share between 0 and 1")
@@ -55,7 +55,7 @@ class Attack:
         threshold = np.sort(self.others)[::-1][allowed] if allowed < len(self.others) else -np.inf
         return float((self.members > threshold).mean())
 
-    def curve(self) -> tuple[Scores, Scores]:
+    def roc_curve(self) -> tuple[Scores, Scores]:
         """False alarms and hits (K,), as shares, at every threshold, from none to all."""
         thresholds = np.unique(np.concatenate([self.members, self.others]))[::-1]
         rates = [1 - np.searchsorted(np.sort(s), thresholds) / len(s) for s in (self.others, self.members)]
@@ -63,7 +63,7 @@ class Attack:
         return fpr, tpr
 
 
-def private_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Scores:
+def dp_tpr_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Scores:
     """The most hits that (epsilon, delta) leaves to any attack at these false alarms (K,).
 
     >>> private_bound([0.0, 0.5, 1.0], 1.0, 0.0).round(4).tolist()
@@ -74,7 +74,7 @@ def private_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Scores:
     return np.asarray(np.clip(found, 0.0, 1.0))
 
 
-def most_accurate(epsilon: float, delta: float = 0.0) -> float:
+def dp_accuracy_bound(epsilon: float, delta: float = 0.0) -> float:
     """The best balanced accuracy of any attack: (e^epsilon + delta) / (1 + e^epsilon).
 
     >>> [round(most_accurate(epsilon), 4) for epsilon in (0.5, 1, 2, 4, 8)]
@@ -84,17 +84,21 @@ def most_accurate(epsilon: float, delta: float = 0.0) -> float:
 
 
 def plot_roc(
-    attacks: dict[str, Attack], ax: Axes | None = None, *, bound: tuple[float, float] | None = None, least: float = 1e-3
+    attacks: dict[str, AttackScores],
+    ax: Axes | None = None,
+    *,
+    bound: tuple[float, float] | None = None,
+    least: float = 1e-3,
 ) -> Axes:
     """Hits against false alarms, both on log scales from `least` up; the bound of an (epsilon, delta) in red."""
     ax = new_axis(ax, width=6.0, height=4.8)
     for name, attack in attacks.items():
-        fpr, tpr = attack.curve()
+        fpr, tpr = attack.roc_curve()
         ax.step(np.maximum(fpr, least / 10), np.maximum(tpr, least / 10), where="post", label=name)
     ax.plot(FINE, FINE, color=BLACK, linewidth=1, linestyle=":", label="guessing")
     if bound is not None:
         said = f"no attack is above, at ε = {bound[0]:g}"
-        ax.plot(FINE, private_bound(FINE, *bound), color=VERMILLION, linewidth=4, alpha=0.5, linestyle="-", label=said)
+        ax.plot(FINE, dp_tpr_bound(FINE, *bound), color=VERMILLION, linewidth=4, alpha=0.5, linestyle="-", label=said)
     ax.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05))
     ax.set(xlabel="false alarms (share of others)", ylabel="hits (share of members)")
     ax.legend(loc="lower right")

@@ -22,23 +22,23 @@ from synthbook.core.storage import Provenance
 from synthbook.core.table import Schema, Table, at_most, refuse_holdout, unit_codes, units
 from synthbook.generators.base import check_count
 from synthbook.generators.tabular.base import Layout, Observer, Seed, TableGenerator, Training, child, sequence
-from synthbook.privacy.accounting import ADD_REMOVE, noise_for
-from synthbook.privacy.generators.discretize import Cells
-from synthbook.privacy.ledger import Budget
-from synthbook.privacy.mechanisms import check_budget
+from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE, calibrate_noise
+from synthbook.privacy.generators.discretize import Discretizer
+from synthbook.privacy.ledger import PrivacyLedger
+from synthbook.privacy.mechanisms import check_epsilon_delta
 
-TEACHING = "teaching: the noise comes from a seed, and who knows the seed can take it off again"
+SEEDED_NOISE = "teaching: the noise comes from a seed, and who knows the seed can take it off again"
 DPSGD = "pld: Poisson samples, privacy losses convolved"
-SYSTEM = "seeded by the operating system's entropy, and not kept"
+SYSTEM_ENTROPY = "seeded by the operating system's entropy, and not kept"
 FLOATING = "no protection against attacks on floating-point noise is claimed"
 
 
-class NotForRelease(SynthbookError):
+class ReleaseRefused(SynthbookError):
     """Something was made for teaching, or says too little about its privacy, and would be released."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateConfig:
+class PrivacyConfig:
     """The promise: `epsilon` (infinite for a control without privacy), `delta`, and at most so many rows of an entity.
 
     With `release`, nothing is drawn from a seed.
@@ -46,25 +46,25 @@ class PrivateConfig:
 
     epsilon: float
     delta: float
-    rows_per_entity: int = 1
+    max_rows_per_entity: int = 1
     release: bool = False
 
     def __post_init__(self) -> None:
-        check_budget(1.0 if self.epsilon == math.inf else self.epsilon, self.delta)
-        if not isinstance(self.rows_per_entity, int) or self.rows_per_entity < 1:
-            raise InvalidArgument("rows_per_entity", self.rows_per_entity, "a whole number of at least 1")
+        check_epsilon_delta(1.0 if self.epsilon == math.inf else self.epsilon, self.delta)
+        if not isinstance(self.max_rows_per_entity, int) or self.max_rows_per_entity < 1:
+            raise InvalidArgument("max_rows_per_entity", self.max_rows_per_entity, "a whole number of at least 1")
         if self.release and self.epsilon == math.inf:
             raise InvalidArgument("epsilon", self.epsilon, "a finite one: what is released promises something")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class PrivacyGuarantee:
     """A generator's promise in full. `steps` T, `sample_rate` q, `noise_multiplier` sigma over `clip` C; `audit`, the
     epsilon that an attack has proved at least, where one was run."""
 
     epsilon: float
     delta: float
-    neighbours: str = ADD_REMOVE
+    neighbours: str = ADD_OR_REMOVE_ONE
     unit: str
     accountant: str
     steps: int
@@ -79,37 +79,37 @@ class Terms:
         """As plain data."""
         return asdict(self)
 
-    def audited(self, epsilon: float) -> Terms:
-        """The same with what an attack has proved. Raises `NotForRelease` where that is more than was promised."""
+    def with_audit(self, epsilon: float) -> PrivacyGuarantee:
+        """The same with what an attack has proved. Raises `ReleaseRefused` where that is more than was promised."""
         if epsilon > self.epsilon:
-            raise NotForRelease(f"an attack has proved epsilon {epsilon:.3g}, and {self.epsilon:.3g} was promised")
+            raise ReleaseRefused(f"an attack has proved epsilon {epsilon:.3g}, and {self.epsilon:.3g} was promised")
         return replace(self, audit=epsilon)
 
     @classmethod
-    def of(cls, provenance: Provenance) -> Terms:
+    def from_provenance(cls, provenance: Provenance) -> PrivacyGuarantee:
         """What a file's or a model's provenance says. Raises `DataError` where it says nothing."""
         if provenance.privacy is None:
             raise DataError("nothing is promised of privacy: this comes from another kind of model")
         return cls(**provenance.privacy)
 
-    def beside(self, provenance: Provenance) -> Provenance:
+    def attach_to(self, provenance: Provenance) -> Provenance:
         """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""
         if self.epsilon == math.inf:
-            raise NotForRelease("a control without privacy promises nothing, and is not kept")
-        if self.noise != SYSTEM:
+            raise ReleaseRefused("a control without privacy promises nothing, and is not kept")
+        if self.noise != SYSTEM_ENTROPY:
             return replace(provenance, privacy=self.to_dict())
         self.check_release()
         return replace(provenance, privacy=self.to_dict(), seed=None)
 
     def check_release(self) -> None:
-        """Raise `NotForRelease` unless the noise is nobody's to know and an audit's bound is stated."""
-        if self.noise != SYSTEM:
-            raise NotForRelease(f"{self.noise}; fit with release=True and seed=None")
+        """Raise `ReleaseRefused` unless the noise is nobody's to know and an audit's bound is stated."""
+        if self.noise != SYSTEM_ENTROPY:
+            raise ReleaseRefused(f"{self.noise}; fit with release=True and seed=None")
         if self.audit is None:
-            raise NotForRelease("an audit's lower bound on epsilon is missing: run one, and say what it proved")
+            raise ReleaseRefused("an audit's lower bound on epsilon is missing: run one, and say what it proved")
 
 
-def check_private(table: Table, config: PrivateConfig, what: str) -> int:
+def check_private(table: Table, config: PrivacyConfig, what: str) -> int:
     """The number of units, once a table may be learnt from privately; nothing of its rows has been used by then.
 
     Raises `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was drafted from the rows.
@@ -118,8 +118,8 @@ def check_private(table: Table, config: PrivateConfig, what: str) -> int:
     if not isinstance(table, Table):
         raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
     check_public(table.schema, what)
-    if config.rows_per_entity > 1 and table.schema.entity is None:
-        raise InvalidArgument("rows_per_entity", config.rows_per_entity, "1: the schema names no entity")
+    if config.max_rows_per_entity > 1 and table.schema.entity is None:
+        raise InvalidArgument("max_rows_per_entity", config.max_rows_per_entity, "1: the schema names no entity")
     if len(table) < 2:
         raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
     check_delta(config.delta, units(table))
@@ -132,7 +132,7 @@ def check_delta(delta: float, n: int) -> None:
         raise InvalidArgument("delta", delta, f"far below 1 / {n:,}, one over the number of units, of at least 2")
 
 
-def check_seed(config: PrivateConfig, seed: object, checkpoint: object) -> None:
+def check_seed(config: PrivacyConfig, seed: object, checkpoint: object) -> None:
     """Raise `InvalidArgument` for a release whose noise somebody could draw again, and for teaching without a seed."""
     if config.release and not (seed is None and checkpoint is None):
         raise InvalidArgument(
@@ -142,11 +142,11 @@ def check_seed(config: PrivateConfig, seed: object, checkpoint: object) -> None:
         raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
 
 
-def noise_multiplier(config: PrivateConfig, rate: float, steps: int) -> float:
+def noise_multiplier(config: PrivacyConfig, rate: float, steps: int) -> float:
     """The least noise of DP-SGD that keeps the promise; 0 where none is made."""
     if config.epsilon == math.inf:
         return 0.0
-    return noise_for(config.epsilon, config.delta, rate=rate, steps=steps, by="pld")
+    return calibrate_noise(config.epsilon, config.delta, rate=rate, steps=steps, by="pld")
 
 
 def check_public(schema: Schema, what: str) -> None:
@@ -170,14 +170,14 @@ def unit_of(schema: Schema, rows: int) -> str:
 BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
 
 
-class PrivateTable(TableGenerator):
-    """After `fit` or `load`: `terms_`, the promise in full."""
+class PrivateTableGenerator(TableGenerator):
+    """After `fit` or `load`: `guarantee_`, the promise in full."""
 
-    settings = PrivateConfig
+    settings = PrivacyConfig
     public_only = True
 
     @abstractmethod
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> Terms:
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
         """Learn privately from rows of which no entity has too many; what was promised."""
 
     def fit(
@@ -188,25 +188,25 @@ class PrivateTable(TableGenerator):
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Observer | None = None,
-        budget: Budget | None = None,
+        budget: PrivacyLedger | None = None,
     ) -> Self:
         """Learn from a table, as all generators do, once `budget` has paid for it.
 
         A model for release draws its noise from the system: its seed is None, and nothing of its training is kept.
-        Raises before any row is used: `Exhausted`, `HoldoutError`, `InvalidArgument`, `SchemaError` for a schema that
-        was inferred from the rows.
+        Raises before any row is used: `BudgetExceeded`, `HoldoutError`, `InvalidArgument`, `SchemaError` for a schema
+        that was inferred from the rows.
         """
         what = f"fitting {type(self).__name__}"
         n = check_private(table, self.config, what)
         check_seed(self.config, seed, checkpoint)
         self._check_steps(steps)
         for column in Layout.of(table, public_only=True).modelled:
-            Cells.of(column)  # refuses what has no public bounds
+            Discretizer.from_column(column)  # refuses what has no public bounds
         self._check(table, n, steps)
         if budget is not None:
             budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
         root = np.random.SeedSequence() if seed is None else sequence(seed)
-        rows = at_most(table, self.config.rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
+        rows = at_most(table, self.config.max_rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
         bounded = Table(table.frame.iloc[rows], table.schema)
         self._unit_of = unit_codes(bounded)  # (N,)
         try:
@@ -228,33 +228,37 @@ class PrivateTable(TableGenerator):
         return {name: value for name, value in told.items() if name not in ("epsilon", "delta") and value is not None}
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
-        self.terms_ = self._learn(frame, seed, training)
+        self.guarantee_ = self._learn(frame, seed, training)
 
-    def _terms(self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float) -> Terms:
+    def _guarantee(
+        self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float
+    ) -> PrivacyGuarantee:
         config, entity = self.config, self.layout_.schema.entity
-        return Terms(
+        return PrivacyGuarantee(
             epsilon=config.epsilon,
             delta=config.delta,
-            neighbours=ADD_REMOVE if entity is None else f"add or remove one {entity}",
-            unit=unit_of(self.layout_.schema, config.rows_per_entity),
+            neighbours=ADD_OR_REMOVE_ONE if entity is None else f"add or remove one {entity}",
+            unit=unit_of(self.layout_.schema, config.max_rows_per_entity),
             accountant=accountant,
             steps=steps,
             sample_rate=rate,
             noise_multiplier=noise,
             clip=clip,
-            noise=SYSTEM if config.release else TEACHING,
+            noise=SYSTEM_ENTROPY if config.release else SEEDED_NOISE,
         )
 
     def save(self, folder: Path, provenance: Provenance) -> Path:
         """Write `model.json`, which states the promise, and `model.safetensors`.
 
-        Raises `NotForRelease` for a model with `release` whose `terms_` say nothing of an audit.
+        Raises `ReleaseRefused` for a model with `release` whose `guarantee_` say nothing of an audit.
         """
-        return super().save(folder, self.terms_.beside(provenance) if hasattr(self, "terms_") else provenance)
+        return super().save(
+            folder, self.guarantee_.attach_to(provenance) if hasattr(self, "guarantee_") else provenance
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         model = super().load(folder)
-        model.terms_ = Terms.of(checkpoints.read_provenance(folder))
+        model.guarantee_ = PrivacyGuarantee.from_provenance(checkpoints.read_provenance(folder))
         return model

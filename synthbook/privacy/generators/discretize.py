@@ -26,14 +26,14 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Discretizer:
     """A column's cells; `edges` (cells + 1,) of a number or date, whole where values are whole."""
 
     column: Column
     edges: Array | None
 
     @classmethod
-    def of(cls, column: Column) -> Cells:
+    def from_column(cls, column: Column) -> Discretizer:
         """By the schema alone. Raises `SchemaError` for a date without bounds."""
         if column.categories:
             return cls(column, None)
@@ -82,9 +82,9 @@ class PublicEncoding:
     columns: tuple[Column, ...]
 
     @cached_property
-    def cells(self) -> tuple[Cells, ...]:
+    def cells(self) -> tuple[Discretizer, ...]:
         """Of each column."""
-        return tuple(Cells.of(column) for column in self.columns)
+        return tuple(Discretizer.from_column(column) for column in self.columns)
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:

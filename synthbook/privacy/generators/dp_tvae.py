@@ -26,13 +26,20 @@ from synthbook.generators.nets import Mlp
 from synthbook.generators.tabular.base import Training, child
 from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
 from synthbook.generators.vae import kl_from_standard
-from synthbook.privacy.dpsgd import Private, clipped_sum_of_linear, noisy_mean, poisson_sample
-from synthbook.privacy.generators.base import DPSGD, NOISE, PrivateConfig, PrivateTable, Terms, noise_multiplier
+from synthbook.privacy.dpsgd import DpSgdConfig, ghost_clipped_sum, noisy_mean, poisson_sample
+from synthbook.privacy.generators.base import (
+    DPSGD,
+    NOISE,
+    PrivacyConfig,
+    PrivacyGuarantee,
+    PrivateTableGenerator,
+    noise_multiplier,
+)
 from synthbook.privacy.generators.discretize import PublicEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpTvaeConfig(PrivateConfig, NetworkConfig):
+class DpTvaeConfig(PrivacyConfig, NetworkConfig):
     """`batch` is the expected number of units in a step, `clip` the length C; see `TvaeConfig` for the rest."""
 
     steps: int = 1_500
@@ -44,11 +51,11 @@ class DpTvaeConfig(PrivateConfig, NetworkConfig):
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        PrivateConfig.__post_init__(self)
+        PrivacyConfig.__post_init__(self)
         NetworkConfig.__post_init__(self)
 
 
-class Loss(nn.Module):
+class PerSampleLoss(nn.Module):
     """Minus the ELBO (B,) of rows x beside the randomness of their codes, (B, width + latents): one row, one loss."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, encoding: PublicEncoding, beta: float):
@@ -69,7 +76,7 @@ class Loss(nn.Module):
         return result
 
 
-class DpTvae(PrivateTable, Network):
+class DpTvae(PrivateTableGenerator, Network):
     """A variational autoencoder of a table's public cells."""
 
     family, settings = "dp-tvae", DpTvaeConfig
@@ -80,12 +87,12 @@ class DpTvae(PrivateTable, Network):
         steps = self.config.steps if steps is None else steps
         self._noise = noise_multiplier(self.config, self.config.batch / n, steps)
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> Terms:
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
         steps = self.config.steps if training.steps is None else training.steps
         self._units, self._root = int(self._unit_of.max()) + 1, child(seed, NOISE)
         rate = self.config.batch / self._units
         Network._fit(self, frame, seed, training)
-        return self._terms(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
+        return self._guarantee(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         self.encoding_ = PublicEncoding(self.layout_.modelled)
@@ -102,15 +109,15 @@ class DpTvae(PrivateTable, Network):
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
-        loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
+        loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
         private_rng = np.random.default_rng(child(self._root, step))
         chosen = poisson_sample(self._units, c.batch / self._units, private_rng)
         rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
         given = torch.cat([rows, torch.randn((len(rows), c.latents), generator=rng)], dim=1)
         # each of a unit's k rows may add C / k, so that the unit adds C
-        clip = c.clip / c.rows_per_entity if math.isfinite(c.epsilon) else math.inf
-        total = clipped_sum_of_linear(loss, lambda out, _: out, given, given, clip)
-        private = Private(c.clip, self._noise, c.batch)
+        clip = c.clip / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
+        total = ghost_clipped_sum(loss, lambda out, _: out, given, given, clip)
+        private = DpSgdConfig(c.clip, self._noise, c.batch)
         for name, gradient in noisy_mean(total, private, private_rng).items():
             loss.get_parameter(name).grad = gradient
         self.optimisers_["all"].step()

@@ -29,23 +29,23 @@ from synthbook.generators.neural import Data, Learnt, learnt
 from synthbook.generators.tabular.base import child, sequence
 from synthbook.generators.training import Batches, Look, Observer, Seed
 from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
-from synthbook.privacy.dpsgd import Private, check_model, clipped_sum_of, noisy_mean, poisson_sample
+from synthbook.privacy.dpsgd import DpSgdConfig, check_model, noisy_mean, per_sample_clipped_sum, poisson_sample
 from synthbook.privacy.generators.base import (
     DPSGD,
     NOISE,
-    SYSTEM,
-    TEACHING,
-    PrivateConfig,
-    Terms,
+    SEEDED_NOISE,
+    SYSTEM_ENTROPY,
+    PrivacyConfig,
+    PrivacyGuarantee,
     check_delta,
     check_seed,
     noise_multiplier,
 )
-from synthbook.privacy.ledger import Budget
+from synthbook.privacy.ledger import PrivacyLedger
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpVaeConfig(PrivateConfig, VaeConfig):
+class DpVaeConfig(PrivacyConfig, VaeConfig):
     """`batch` is the expected number of images in a step, `clip` the length C; `noise` must be given."""
 
     steps: int = 1_000
@@ -56,14 +56,14 @@ class DpVaeConfig(PrivateConfig, VaeConfig):
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        PrivateConfig.__post_init__(self)
+        PrivacyConfig.__post_init__(self)
         VaeConfig.__post_init__(self)
-        if self.noise is None or self.rows_per_entity != 1:
-            given = (self.noise, self.rows_per_entity)
-            raise InvalidArgument("noise, rows_per_entity", given, "a variance that no image sets, and 1")
+        if self.noise is None or self.max_rows_per_entity != 1:
+            given = (self.noise, self.max_rows_per_entity)
+            raise InvalidArgument("noise, max_rows_per_entity", given, "a variance that no image sets, and 1")
 
 
-class Loss(nn.Module):
+class PerSampleLoss(nn.Module):
     """Minus the ELBO (B,) of images, class and code's randomness side by side, (B, pixels + classes + latents)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, learnt: Learnt, config: DpVaeConfig):
@@ -84,7 +84,7 @@ class Loss(nn.Module):
 
 
 class DpVae(VAE):
-    """After `fit` or `load`: `terms_`, the promise in full."""
+    """After `fit` or `load`: `guarantee_`, the promise in full."""
 
     family, settings = "dp-vae", DpVaeConfig
 
@@ -97,11 +97,11 @@ class DpVae(VAE):
         checkpoint: CheckpointConfig | None = None,
         callback: Observer | None = None,
         look: Look | None = None,
-        budget: Budget | None = None,
+        budget: PrivacyLedger | None = None,
     ) -> Self:
         """Learn from images (N, C, H, W) in [-1, 1] with labels, once `budget` has paid for it.
 
-        Raises before any image is used: `Exhausted`, `HoldoutError`, `InvalidArgument`.
+        Raises before any image is used: `BudgetExceeded`, `HoldoutError`, `InvalidArgument`.
         """
         c = self.config
         refuse_holdout(data, "fitting DpVae")
@@ -121,7 +121,7 @@ class DpVae(VAE):
         self._root = child(root, NOISE)
         super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, look=look)
         self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
-        self.terms_ = Terms(
+        self.guarantee_ = PrivacyGuarantee(
             epsilon=c.epsilon,
             delta=c.delta,
             unit="one image",
@@ -130,7 +130,7 @@ class DpVae(VAE):
             sample_rate=c.batch / n,
             noise_multiplier=self._sigma,
             clip=c.clip,
-            noise=SYSTEM if c.release else TEACHING,
+            noise=SYSTEM_ENTROPY if c.release else SEEDED_NOISE,
         )
         return self
 
@@ -147,25 +147,27 @@ class DpVae(VAE):
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c, x, labels = self.config, batches.x, batches.labels
         assert labels is not None
-        loss = Loss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
+        loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
         private_rng = np.random.default_rng(child(self._root, step))
         rows = poisson_sample(len(x), c.batch / len(x), private_rng)
         eps = torch.randn((len(rows), c.latents), generator=rng)
         given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
-        total = clipped_sum_of(loss, lambda out, _: out, given, given, clip)
-        for name, gradient in noisy_mean(total, Private(c.clip, self._sigma, c.batch), private_rng).items():
+        total = per_sample_clipped_sum(loss, lambda out, _: out, given, given, clip)
+        for name, gradient in noisy_mean(total, DpSgdConfig(c.clip, self._sigma, c.batch), private_rng).items():
             loss.get_parameter(name).grad = gradient
         self.optimisers_["all"].step()
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
     def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json`, which states the promise, and `model.safetensors`; see `PrivateTable.save`."""
-        return super().save(folder, self.terms_.beside(provenance) if hasattr(self, "terms_") else provenance)
+        """Write `model.json`, which states the promise, and `model.safetensors`; see `PrivateTableGenerator.save`."""
+        return super().save(
+            folder, self.guarantee_.attach_to(provenance) if hasattr(self, "guarantee_") else provenance
+        )
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
         model = super().load(folder, device=device)
-        model.terms_ = Terms.of(checkpoints.read_provenance(folder))
+        model.guarantee_ = PrivacyGuarantee.from_provenance(checkpoints.read_provenance(folder))
         return model

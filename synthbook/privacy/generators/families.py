@@ -9,12 +9,14 @@ from synthbook.core import checkpoints
 from synthbook.core.errors import DataError
 from synthbook.core.table import Holdout, Table
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release
-from synthbook.privacy.generators.base import PrivateTable
+from synthbook.privacy.generators.base import PrivateTableGenerator
 from synthbook.privacy.generators.dp_tvae import DpTvae
 from synthbook.privacy.generators.dp_vae import DpVae
-from synthbook.privacy.generators.mst import Mst, NoisyMargins
+from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 
-PRIVATE: Mapping[str, type[PrivateTable]] = {family.family: family for family in (NoisyMargins, Mst, DpTvae)}
+PRIVATE: Mapping[str, type[PrivateTableGenerator]] = {
+    family.family: family for family in (IndependentMarginals, Mst, DpTvae)
+}
 
 
 def is_private(folder: Path) -> bool:
@@ -27,7 +29,7 @@ def is_private_vae(folder: Path) -> bool:
     return (Path(folder) / checkpoints.CARD).exists() and checkpoints.read_model_type(folder) == DpVae.family
 
 
-def load(folder: Path) -> PrivateTable:
+def load(folder: Path) -> PrivateTableGenerator:
     """The generator in a folder. Raises `DataError` for anything else."""
     kind = checkpoints.read_model_type(folder)
     if kind not in PRIVATE:
@@ -35,13 +37,15 @@ def load(folder: Path) -> PrivateTable:
     return PRIVATE[kind].load(folder)
 
 
-def audited(model: PrivateTable, train: Table, holdout: Holdout[Table], *, seed: int = 0) -> ReleaseAudit:
-    """Attack as many rows of a fitted model as it learned from, and write what was proved into its `terms_`.
+def audit_generator(
+    model: PrivateTableGenerator, train: Table, holdout: Holdout[Table], *, seed: int = 0
+) -> ReleaseAudit:
+    """Attack as many rows of a fitted model as it learned from, and write what was proved into its `guarantee_`.
 
-    Raises `NotForRelease` where more is proved than was promised.
+    Raises `ReleaseRefused` where more is proved than was promised.
     """
     drawn = model.sample(len(train), seed=seed)
-    terms = model.terms_
-    found = audit_release(drawn, train, holdout, delta=terms.delta, promised=terms.epsilon, seed=seed)
-    model.terms_ = terms.audited(found.epsilon)
+    terms = model.guarantee_
+    found = audit_release(drawn, train, holdout, delta=terms.delta, claimed_epsilon=terms.epsilon, seed=seed)
+    model.guarantee_ = terms.with_audit(found.epsilon)
     return found

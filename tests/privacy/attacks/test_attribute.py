@@ -13,7 +13,7 @@ from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.storage import strict_json
 from synthbook.core.table import Column, Schema, Table
 from synthbook.privacy.attacks import attribute as module
-from synthbook.privacy.attacks.attribute import Inference, infer
+from synthbook.privacy.attacks.attribute import AttributeInference, attribute_inference
 from tests.mutation import mutant
 
 VALUES = ("a", "b", "c", "d")
@@ -46,7 +46,7 @@ def copied(table: Table, seed: int, noise: float = 0.01) -> Table:
 @pytest.mark.parametrize("known", [0.0, 0.6])
 def test_a_generator_that_copies_secrets_leaks_what_is_not_common_knowledge(known: float) -> None:
     members, others = people(1, known=known), people(2, known=known)
-    found = infer(copied(members, 0), members, others, "secret")
+    found = attribute_inference(copied(members, 0), members, others, "secret")
     chance = known + (1 - known) / 4
     assert found.members > 0.95 and found.leaks
     assert found.others < chance + 4 * np.sqrt(0.25 / 200)
@@ -56,7 +56,7 @@ def test_a_generator_that_copies_secrets_leaks_what_is_not_common_knowledge(know
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rule_of_the_population_is_no_leak_although_guesses_are_far_above_chance(seed: int) -> None:
     members, others, made = (people(10 * seed + k, known=0.9) for k in (1, 2, 3))
-    found = infer(made, members, others, "secret")
+    found = attribute_inference(made, members, others, "secret")
     assert min(found.members, found.others) > 0.6 > 0.25
     assert abs(found.advantage) <= 4 * found.se and not found.leaks
 
@@ -64,8 +64,8 @@ def test_a_rule_of_the_population_is_no_leak_although_guesses_are_far_above_chan
 def judged(by: ModuleType) -> tuple[bool, bool]:
     """Whether the copier is found, and whether the population's rule is left in peace."""
     members, others, made = (people(k, known=0.8) for k in (1, 2, 3))
-    copier = by.infer(copied(members, 0), members, others, "secret")
-    rule = by.infer(made, members, others, "secret")
+    copier = by.attribute_inference(copied(members, 0), members, others, "secret")
+    rule = by.attribute_inference(made, members, others, "secret")
     return copier.leaks and 0 < copier.advantage < 0.5, not rule.leaks and abs(rule.advantage) < 0.2
 
 
@@ -97,7 +97,7 @@ def coverage(by: ModuleType, p: float, q: float, n: int, runs: int = 2_000) -> f
     for _ in range(runs):
         a, b = rng.random(n) < p, rng.random(n) < q
         se = np.sqrt(by._variance(a.astype(float)) + by._variance(b.astype(float)))
-        low, high = by.Inference("secret", float(a.mean()), float(b.mean()), float(se)).interval
+        low, high = by.AttributeInference("secret", float(a.mean()), float(b.mean()), float(se)).interval
         held += low <= p - q <= high
     return held / runs
 
@@ -122,7 +122,7 @@ def test_of_whole_runs_the_interval_holds_zero_for_fresh_rows_as_often_as_it_say
     runs, held, leaks = 24, 0, 0
     for seed in range(runs):
         made, members, others = (people(1_000 + 3 * seed + k, 80, known=0.5) for k in range(3))
-        found = infer(made, members, others, "secret")
+        found = attribute_inference(made, members, others, "secret")
         held += found.interval[0] <= 0 <= found.interval[1]
         leaks += found.leaks
     assert held / runs >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs) and leaks == 0
@@ -130,7 +130,7 @@ def test_of_whole_runs_the_interval_holds_zero_for_fresh_rows_as_often_as_it_say
 
 def test_all_right_or_none_is_not_certain() -> None:
     members, others = people(1), people(2)
-    found = infer(members, members, others, "secret")
+    found = attribute_inference(members, members, others, "secret")
     assert found.members == 1 and found.se > 0 and np.isfinite(found.interval).all()
 
 
@@ -150,7 +150,7 @@ def visits(seed: int, n: int = 40, rows: int = 10) -> Table:
 
 def spread_of_z(by: ModuleType, runs: int = 12) -> float:
     """The deviation of advantage / se over releases of fresh rows: 1 where the error is told rightly."""
-    found = [by.infer(*(visits(3 * seed + k) for k in range(3)), "secret") for seed in range(runs)]
+    found = [by.attribute_inference(*(visits(3 * seed + k) for k in range(3)), "secret") for seed in range(runs)]
     return float(np.std([one.advantage / one.se for one in found]))
 
 
@@ -166,7 +166,7 @@ def test_a_person_counts_once_however_many_rows_she_has() -> None:
     )
     known = Table(frame, VISITS)
     wrong = Table(frame.assign(secret=["a", "b", "b", "b"]), VISITS)  # of person a one in three is right
-    assert infer(known, wrong, known, "secret").members == pytest.approx((1 / 3 + 1) / 2)
+    assert attribute_inference(known, wrong, known, "secret").members == pytest.approx((1 / 3 + 1) / 2)
 
 
 # ── holes, and what is refused ───────────────────────────────────────────────────────────────────────────────────────
@@ -179,35 +179,38 @@ def test_rows_without_the_secret_are_left_out_and_other_holes_are_not() -> None:
     made = members.copy()
     made.loc[1, "secret"] = None
     told, full = Table(members, SCHEMA), Table(members.dropna(subset="secret"), SCHEMA)
-    found = infer(Table(made, SCHEMA), told, Table(others, SCHEMA), "secret")
+    found = attribute_inference(Table(made, SCHEMA), told, Table(others, SCHEMA), "secret")
     kept = Table(made.dropna(subset="secret"), SCHEMA)
-    assert found == infer(kept, full, Table(others, SCHEMA), "secret")
+    assert found == attribute_inference(kept, full, Table(others, SCHEMA), "secret")
     assert 0.98 < found.members < 1  # all but, perhaps, the one whose secret the release does not tell
 
 
 def test_the_scale_of_the_columns_is_not_taken_from_members() -> None:
     members, others, made = (people(k, known=0.9) for k in (1, 2, 3))
     stretched = Table(members.frame.assign(x=members["x"] * 3), SCHEMA)
-    assert infer(made, stretched, others, "secret").others == infer(made, members, others, "secret").others
+    assert (
+        attribute_inference(made, stretched, others, "secret").others
+        == attribute_inference(made, members, others, "secret").others
+    )
 
 
 def test_what_is_no_secret_is_refused() -> None:
     members, others = people(1), people(2)
     for name, why in (("x", "a column of categories"), ("nobody", "not in the schema")):
         with pytest.raises(SchemaError, match=why):
-            infer(members, members, others, name)
+            attribute_inference(members, members, others, name)
     alone = Schema(COLUMNS[2:], "public")
     bare = Table(members.frame[["secret"]], alone)
     with pytest.raises(SchemaError, match="no column is left"):
-        infer(bare, bare, bare, "secret")
+        attribute_inference(bare, bare, bare, "secret")
     empty = Table(members.frame.assign(secret=None), SCHEMA)
     for tables in ((empty, members, others), (members, empty, others), (members, others, empty)):
         with pytest.raises(InvalidArgument, match=r"secret = 'secret'.*at least two rows of every table"):
-            infer(*tables, "secret")
+            attribute_inference(*tables, "secret")
 
 
 def test_it_says_what_it_found() -> None:
-    found = Inference("income", 0.9, 0.75, 0.01)
+    found = AttributeInference("income", 0.9, 0.75, 0.01)
     assert str(found).startswith("income: right for 90.0% of members and 75.0% of others, advantage +15.0% (+13.0% to")
     told = json.loads(strict_json(found.to_dict()))
     assert told["secret"] == "income" and told["leaks"] is True and told["advantage"] == pytest.approx(0.15)

@@ -13,8 +13,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import strict_json
 from synthbook.privacy.attacks import distances as module
 from synthbook.privacy.attacks.distances import Distances, distances
-from synthbook.privacy.attacks.membership import distance, nearest
-from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.attacks.membership import knn_distances, nearest_distance_score
+from synthbook.privacy.attacks.roc import AttackScores
 from tests.mutation import mutant
 
 Array = np.ndarray
@@ -49,7 +49,7 @@ def test_distances_and_ratios_are_those_of_a_loop() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("nearest(rows, train, 2)", "nearest(rows, holdout, 2)"),
+        ("knn_distances(rows, train, 2)", "knn_distances(rows, holdout, 2)"),
         ("_low(ours[:, 0])", "_low(ours[:, 1])"),
         ("np.maximum(pairs[:, 0], LEAST) / np", "1 / np.maximum(pairs[:, 0], LEAST) * np"),
         ("float(np.percentile(values, LOW))", "float(np.percentile(values, 100 - LOW))"),
@@ -113,8 +113,10 @@ def test_rows_that_all_moved_by_one_vector_pass_every_distance_and_are_all_given
         assert abs(found.novelty.share - 0.5) <= 4 * found.novelty.sd
         suspicious += found.novelty.suspicious
         assert found.dcr[0] > 0.8 * found.dcr_holdout[0]
-        naive.append(Attack(distance(train, made), distance(held, made)).auc)
-        informed.append(Attack(distance(train + shift, made), distance(held + shift, made)).auc)
+        naive.append(AttackScores(nearest_distance_score(train, made), nearest_distance_score(held, made)).auc)
+        informed.append(
+            AttackScores(nearest_distance_score(train + shift, made), nearest_distance_score(held + shift, made)).auc
+        )
         shares.append(found.novelty.share)
     assert abs(np.mean(naive) - 0.5) <= 0.05 and min(informed) >= 0.99
     assert np.mean(shares) == pytest.approx(0.542, abs=4 * 0.035 / np.sqrt(10)) and suspicious <= 1
@@ -125,7 +127,10 @@ def test_rows_that_moved_further_are_farther_from_training_rows_than_a_holdout_i
     made, shift = moved(train, 2.0, 0)
     found = distances(made, train, held, seed=0)
     assert found.dcr[0] > 1.2 * found.dcr_holdout[0] and not found.novelty.suspicious
-    assert Attack(distance(train + shift, made), distance(held + shift, made)).auc >= 0.99
+    assert (
+        AttackScores(nearest_distance_score(train + shift, made), nearest_distance_score(held + shift, made)).auc
+        >= 0.99
+    )
 
 
 # ── ties ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,7 +148,7 @@ def test_ties_are_split_so_that_fresh_categories_read_a_half() -> None:
         train, held, fresh = (categories(3 * seed + k, 200) for k in range(3))
         found = distances(fresh, train, held, seed=seed)
         shares.append(found.novelty.share)
-        counted_as_holdout.append((nearest(fresh, train)[:, 0] < nearest(fresh, held)[:, 0] - 1e-9).mean())
+        counted_as_holdout.append((knn_distances(fresh, train)[:, 0] < knn_distances(fresh, held)[:, 0] - 1e-9).mean())
         assert found.novelty.low <= found.novelty.share <= found.novelty.high
         assert found.dcr == found.dcr_holdout == (0.0, 0.0)  # close, and no leak: claim C5.3-3a
         assert found.nndr == found.nndr_holdout and found.nndr[0] == 1  # twins are alike
@@ -156,7 +161,7 @@ def test_nearly_all_fresh_rows_of_few_categories_have_a_twin_in_training() -> No
     cells = np.multiply.outer(np.multiply.outer(p, p), np.multiply.outer(p, p)).ravel()
     theory = float((cells * (1 - (1 - cells) ** 500)).sum())
     assert theory == pytest.approx(0.984, abs=5e-4)
-    shares = [(nearest(categories(50 + k, 500), categories(150 + k, 500))[:, 0] == 0).mean() for k in range(20)]
+    shares = [(knn_distances(categories(50 + k, 500), categories(150 + k, 500))[:, 0] == 0).mean() for k in range(20)]
     assert np.mean(shares) == pytest.approx(theory, abs=4 * np.std(shares) / np.sqrt(20))
 
 

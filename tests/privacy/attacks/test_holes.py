@@ -11,8 +11,8 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.novelty import novelty
 from synthbook.privacy.attacks import membership as module
-from synthbook.privacy.attacks.membership import AROUND, filtered, hole
-from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.attacks.membership import AROUND, hole_score, similarity_filter
+from synthbook.privacy.attacks.roc import AttackScores
 from tests.mutation import mutant
 
 Array = np.ndarray
@@ -25,12 +25,12 @@ def world(seed: int) -> tuple[Array, Array, Array, Array]:
     rng = np.random.default_rng([seed, 2])
     train, held = rng.normal(size=(2, MEMBERS, 4))
     made = rng.multivariate_normal(train.mean(axis=0), np.cov(train.T), RELEASED)
-    return train, held, made, filtered(made, train, RADIUS)
+    return train, held, made, similarity_filter(made, train, RADIUS)
 
 
 def area(by: ModuleType, seed: int, kept: bool, k: int = AROUND) -> float:
     train, held, *releases = world(seed)
-    return Attack(*(by.hole(rows, releases[kept], k=k) for rows in (train, held))).auc
+    return AttackScores(*(by.hole_score(rows, releases[kept], k=k) for rows in (train, held))).auc
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_its_holes_give_the_members_away(seed: int) -> None:
 @pytest.mark.slow
 def test_without_the_filter_the_same_attack_finds_nobody() -> None:
     areas = [area(module, seed, kept=False) for seed in range(SEEDS)]
-    se = Attack(np.zeros(MEMBERS), np.zeros(MEMBERS)).auc_se
+    se = AttackScores(np.zeros(MEMBERS), np.zeros(MEMBERS)).auc_null_se
     assert abs(np.mean(areas) - 0.5) <= 0.05 and max(abs(a - 0.5) for a in areas) < 4 * se
 
 
@@ -76,29 +76,29 @@ def test_a_filter_that_keeps_near_rows_or_looks_at_others_is_found() -> None:
     train, _, made, _ = world(0)
     rows = made[:3_000]
     near = np.array([np.linalg.norm(train - row, axis=1).min() < RADIUS for row in rows])
-    assert (filtered(rows, train, RADIUS) == rows[~near]).all() and near.any()
+    assert (similarity_filter(rows, train, RADIUS) == rows[~near]).all() and near.any()
     turned = mutant(module, "[:, 0] >= radius", "[:, 0] < radius")
-    assert (turned.filtered(rows, train, RADIUS) == rows[near]).all()
+    assert (turned.similarity_filter(rows, train, RADIUS) == rows[near]).all()
 
 
 def test_a_row_at_the_radius_is_kept() -> None:
-    assert filtered(np.array([[0.9], [1.0], [1.1]]), np.zeros((1, 1)), 1.0).ravel().tolist() == [1.0, 1.1]
-    assert filtered(np.zeros((2, 1)), np.zeros((1, 1)), 1.0).shape == (0, 1)
+    assert similarity_filter(np.array([[0.9], [1.0], [1.1]]), np.zeros((1, 1)), 1.0).ravel().tolist() == [1.0, 1.1]
+    assert similarity_filter(np.zeros((2, 1)), np.zeros((1, 1)), 1.0).shape == (0, 1)
 
 
 def test_copies_are_no_holes_and_scores_stay_finite() -> None:
     rows = np.random.default_rng(0).normal(size=(200, 2))
-    scores = hole(rows, rows)
+    scores = hole_score(rows, rows)
     assert np.isfinite(scores).all() and (scores < -10).all()
-    assert (hole(rows[:3], np.repeat(rows[:3], 60, axis=0)) == 0).all()
+    assert (hole_score(rows[:3], np.repeat(rows[:3], 60, axis=0)) == 0).all()
 
 
 @pytest.mark.parametrize("radius", [0.0, -1.0, float("nan")])
 def test_a_radius_that_is_none_is_refused(radius: float) -> None:
     with pytest.raises(InvalidArgument, match=r"radius = .*above 0"):
-        filtered(np.zeros((3, 2)), np.zeros((2, 2)), radius)
+        similarity_filter(np.zeros((3, 2)), np.zeros((2, 2)), radius)
 
 
 def test_fewer_released_rows_than_neighbours_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="at least k = 50"):
-        hole(np.zeros((3, 2)), np.zeros((49, 2)))
+        hole_score(np.zeros((3, 2)), np.zeros((49, 2)))

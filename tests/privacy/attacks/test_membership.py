@@ -12,12 +12,19 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy.attacks import membership as module
-from synthbook.privacy.attacks.membership import closest, density_ratio, distance, likelihood_ratio, nearest, shadows
-from synthbook.privacy.attacks.roc import Attack
+from synthbook.privacy.attacks.membership import (
+    domias,
+    knn_distances,
+    lira,
+    nearest_distance_score,
+    nearest_index,
+    train_shadow_models,
+)
+from synthbook.privacy.attacks.roc import AttackScores
 from tests.mutation import mutant
 
 Array = np.ndarray
-SE = Attack(np.zeros(300), np.zeros(300)).auc_se  # of an attack on 300 against 300 that knows nothing
+SE = AttackScores(np.zeros(300), np.zeros(300)).auc_null_se  # of an attack on 300 against 300 that knows nothing
 
 
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -27,12 +34,12 @@ SE = Attack(np.zeros(300), np.zeros(300)).auc_se  # of an attack on 300 against 
 def test_neighbours_are_those_of_a_loop_over_all_pairs(k: int) -> None:
     rng = np.random.default_rng(k)
     x, y = rng.normal(size=(40, 3)), rng.normal(size=(25, 3))
-    for row, found, place in zip(x, nearest(x, y, k), closest(x, y), strict=True):
+    for row, found, place in zip(x, knn_distances(x, y, k), nearest_index(x, y), strict=True):
         by_hand = sorted(float(np.sqrt(((row - other) ** 2).sum())) for other in y)
         assert found == pytest.approx(by_hand[:k])
         assert np.linalg.norm(row - y[place]) == pytest.approx(by_hand[0])
-    assert distance(x, y) == pytest.approx(-nearest(x, y)[:, 0])
-    assert nearest(x, y, 25).shape == (40, 25) and nearest(y, y)[:, 0].max() == 0
+    assert nearest_distance_score(x, y) == pytest.approx(-knn_distances(x, y)[:, 0])
+    assert knn_distances(x, y, 25).shape == (40, 25) and knn_distances(y, y)[:, 0].max() == 0
 
 
 def test_the_density_ratio_is_that_of_two_distances_and_finite_for_copies() -> None:
@@ -44,8 +51,8 @@ def test_the_density_ratio_is_that_of_two_distances_and_finite_for_copies() -> N
             - np.log(sorted(np.linalg.norm(made - row, axis=1))[k - 1])
             for row in x
         ]
-        assert density_ratio(x, made, world, k=k) == pytest.approx(by_hand)
-    assert np.isfinite(density_ratio(x, x, world)).all() and (density_ratio(x, x, x) == 0).all()
+        assert domias(x, made, world, k=k) == pytest.approx(by_hand)
+    assert np.isfinite(domias(x, x, world)).all() and (domias(x, x, x) == 0).all()
 
 
 # ── copies with noise on them: claim C5.1-1 ──────────────────────────────────────────────────────────────────────────
@@ -84,10 +91,10 @@ def attacked(by: ModuleType, h: float, runs: int = RUNS) -> Array:
     for seed in range(runs):
         train, held = world(seed)
         made = released(train, h, seed)
-        attack = Attack(by.distance(train, made), by.distance(held, made))
-        nearer = float((nearest(made, train) < nearest(made, held)).mean())
-        found.append((attack.auc, attack.tpr_at(0.01), nearer))
-        assert not (nearest(made, train) == 0).any()  # no row of the release is a training row
+        attack = AttackScores(by.nearest_distance_score(train, made), by.nearest_distance_score(held, made))
+        nearer = float((knn_distances(made, train) < knn_distances(made, held)).mean())
+        found.append((attack.auc, attack.tpr_at_fpr(0.01), nearer))
+        assert not (knn_distances(made, train) == 0).any()  # no row of the release is a training row
     return np.array(found)
 
 
@@ -146,20 +153,20 @@ def uneven(seed: int, n: int) -> Array:
 def blurred(rows: Array, seed: int) -> Array:
     """Each row twice, moved by some share of how far its neighbours are: as a tree or a network smooths."""
     rng = np.random.default_rng([seed, 8])
-    reach = nearest(rows, rows, 4)[:, -1:]
+    reach = knn_distances(rows, rows, 4)[:, -1:]
     return np.concatenate([rows + 0.15 * reach * rng.normal(size=rows.shape) for _ in range(2)])
 
 
-def contest(by: ModuleType, seed: int, n: int = 300) -> tuple[Attack, Attack]:
+def contest(by: ModuleType, seed: int, n: int = 300) -> tuple[AttackScores, AttackScores]:
     """Distance, and density ratio with a reference, on rows whose density varies."""
     train, held, reference = (uneven([seed, k], n) for k in (1, 2, 3))
     made = blurred(train, seed)
-    naive = Attack(by.distance(train, made), by.distance(held, made))
-    return naive, Attack(by.density_ratio(train, made, reference), by.density_ratio(held, made, reference))
+    naive = AttackScores(by.nearest_distance_score(train, made), by.nearest_distance_score(held, made))
+    return naive, AttackScores(by.domias(train, made, reference), by.domias(held, made, reference))
 
 
-def sees_more(naive: Attack, informed: Attack) -> bool:
-    return informed.auc > naive.auc + 4 * SE and informed.tpr_at(0.05) > naive.tpr_at(0.05) + 0.05
+def sees_more(naive: AttackScores, informed: AttackScores) -> bool:
+    return informed.auc > naive.auc + 4 * SE and informed.tpr_at_fpr(0.05) > naive.tpr_at_fpr(0.05) + 0.05
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -184,10 +191,10 @@ def test_broken_ratios_see_no_more(old: str, new: str) -> None:
 
 def test_candidates_in_the_reference_make_a_fair_release_look_guilty() -> None:
     train, held, reference, made = (np.random.default_rng([7, k]).normal(size=(300, 3)) for k in range(4))
-    fair = Attack(*(density_ratio(rows, made, reference) for rows in (train, held)))
+    fair = AttackScores(*(domias(rows, made, reference) for rows in (train, held)))
     assert abs(fair.auc - 0.5) < 4 * SE
-    with_others = Attack(*(density_ratio(rows, made, np.concatenate([reference, held])) for rows in (train, held)))
-    with_members = Attack(*(density_ratio(rows, made, np.concatenate([reference, train])) for rows in (train, held)))
+    with_others = AttackScores(*(domias(rows, made, np.concatenate([reference, held])) for rows in (train, held)))
+    with_members = AttackScores(*(domias(rows, made, np.concatenate([reference, train])) for rows in (train, held)))
     assert with_others.auc == 1 and with_members.auc == 0  # each row is its own neighbour
 
 
@@ -203,7 +210,7 @@ def test_every_row_is_as_often_in_as_out(models: int, rows: int) -> None:
         seeds.append(seed)
         return mine
 
-    found, inside = shadows(fit, pool, lambda x, model: x[:, 0] + len(model), models=models, seed=1)
+    found, inside = train_shadow_models(fit, pool, lambda x, model: x[:, 0] + len(model), models=models, seed=1)
     assert found.shape == inside.shape == (models, rows)
     even = models - models % 2
     assert (inside[:even].sum(axis=0) == even // 2).all()
@@ -211,7 +218,7 @@ def test_every_row_is_as_often_in_as_out(models: int, rows: int) -> None:
         assert (mine == pool[members]).all() and members.sum() in (rows // 2, rows - rows // 2)
         assert (found[k] == pool[:, 0] + len(mine)).all()
     assert len(set(seeds)) == models and len({tuple(m) for m in inside}) > 2 - (rows < 5)
-    again, other = (shadows(fit, pool, distance, models=models, seed=s)[1] for s in (1, 2))
+    again, other = (train_shadow_models(fit, pool, nearest_distance_score, models=models, seed=s)[1] for s in (1, 2))
     assert (again == inside).all() and (rows < 5 or (other != inside).any())
 
 
@@ -230,7 +237,7 @@ def exact(by: ModuleType) -> bool:
     mean_in, mean_out, statistics, inside = known(rng, 50, 3)
     observed = rng.normal(1, 3, 50)
     ratio = stats.norm(mean_in, 0.7).logpdf(observed) - stats.norm(mean_out, 1.9).logpdf(observed)
-    return bool(np.allclose(by.likelihood_ratio(observed, statistics, inside), ratio))
+    return bool(np.allclose(by.lira(observed, statistics, inside), ratio))
 
 
 def test_the_score_is_the_exact_log_likelihood_ratio_of_known_gaussians() -> None:
@@ -243,8 +250,8 @@ def test_with_many_models_the_score_comes_near_the_ratio_of_the_truth() -> None:
     statistics = np.where(inside, mean_in, mean_out) + np.where(inside, 0.5, 1.0) * rng.normal(size=(models, n))
     observed = rng.normal(1, 1, n)
     ratio = stats.norm(mean_in, 0.5).logpdf(observed) - stats.norm(mean_out, 1.0).logpdf(observed)
-    assert np.abs(likelihood_ratio(observed, statistics, inside) - ratio).max() < 1.0
-    assert np.corrcoef(likelihood_ratio(observed, statistics, inside), ratio)[0, 1] > 0.999
+    assert np.abs(lira(observed, statistics, inside) - ratio).max() < 1.0
+    assert np.corrcoef(lira(observed, statistics, inside), ratio)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(
@@ -266,9 +273,9 @@ def trial(seed: int, models: int) -> tuple[Array, ...]:
     """A model that learned half of a pool of uneven rows: who was in it, distances, and those under shadow models."""
     pool = uneven([seed, 4], 400)
     mine = np.random.default_rng([seed, 5]).permutation(400) < 200
-    observed = np.log(nearest(pool, blurred(pool[mine], seed)))[:, 0]
-    found, inside = shadows(
-        blurred, pool, lambda x, made: -np.log(nearest(x, made))[:, 0], models=models, seed=seed + 100
+    observed = np.log(knn_distances(pool, blurred(pool[mine], seed)))[:, 0]
+    found, inside = train_shadow_models(
+        blurred, pool, lambda x, made: -np.log(knn_distances(x, made))[:, 0], models=models, seed=seed + 100
     )
     return mine, -observed, found, inside
 
@@ -278,8 +285,8 @@ def judged(by: ModuleType, models: int = 16, seeds: int = 3) -> tuple[float, flo
     areas = []
     for seed in range(seeds):
         mine, observed, found, inside = trial(seed, models)
-        ratio = by.likelihood_ratio(observed, found, inside)
-        areas.append([Attack(s[mine], s[~mine]).auc for s in (observed, ratio)])
+        ratio = by.lira(observed, found, inside)
+        areas.append([AttackScores(s[mine], s[~mine]).auc for s in (observed, ratio)])
     naive, ratio = np.mean(areas, axis=0)
     return float(naive), float(ratio)
 
@@ -307,14 +314,14 @@ def test_a_generator_that_ignores_its_rows_is_safe_from_all_attacks() -> None:
 
     pool, reference = rng.normal(size=(600, 4)), rng.normal(size=(300, 4))
     mine, made = rng.permutation(600) < 300, blind(pool, 12)
-    found, inside = shadows(blind, pool, distance, models=8, seed=13)
+    found, inside = train_shadow_models(blind, pool, nearest_distance_score, models=8, seed=13)
     scores = {
-        "distance": distance(pool, made),
-        "ratio": density_ratio(pool, made, reference),
-        "shadows": likelihood_ratio(distance(pool, made), found, inside),
+        "distance": nearest_distance_score(pool, made),
+        "ratio": domias(pool, made, reference),
+        "shadows": lira(nearest_distance_score(pool, made), found, inside),
     }
     for name, score in scores.items():
-        assert abs(Attack(score[mine], score[~mine]).auc - 0.5) < 4 * SE, name
+        assert abs(AttackScores(score[mine], score[~mine]).auc - 0.5) < 4 * SE, name
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -338,13 +345,13 @@ ROWS = np.zeros((5, 2))
 )
 def test_rows_that_cannot_be_compared_are_refused(candidates: Array, rows: Array, k: int) -> None:
     with pytest.raises(InvalidArgument, match="candidates, rows"):
-        nearest(candidates, rows, k)
+        knn_distances(candidates, rows, k)
 
 
 def test_shadow_models_that_make_no_sense_are_refused() -> None:
     for models, pool in ((3, np.zeros((10, 2))), (4, np.zeros((3, 2)))):
         with pytest.raises(InvalidArgument, match="at least 4"):
-            shadows(lambda rows, seed: rows, pool, distance, models=models, seed=0)
+            train_shadow_models(lambda rows, seed: rows, pool, nearest_distance_score, models=models, seed=0)
     statistics, inside = np.zeros((4, 3)), np.tile([[True], [False]], (2, 3))
     for observed, told, side in (
         (np.zeros(2), statistics, inside),
@@ -352,14 +359,14 @@ def test_shadow_models_that_make_no_sense_are_refused() -> None:
         (np.zeros((3, 1)), statistics, inside),
     ):
         with pytest.raises(InvalidArgument, match=r"\(N,\), \(S, N\)"):
-            likelihood_ratio(observed, told, side)
+            lira(observed, told, side)
     for always in (True, False):
         lonely = inside.copy()
         lonely[:, 1] = always
         with pytest.raises(InvalidArgument, match="out of others"):
-            likelihood_ratio(np.zeros(3), statistics, lonely)
-    hole = statistics.copy()
-    hole[0, 0] = np.nan
-    for observed, told in ((np.array([0.0, np.nan, 0.0]), statistics), (np.zeros(3), hole)):
+            lira(np.zeros(3), statistics, lonely)
+    hole_score = statistics.copy()
+    hole_score[0, 0] = np.nan
+    for observed, told in ((np.array([0.0, np.nan, 0.0]), statistics), (np.zeros(3), hole_score)):
         with pytest.raises(InvalidArgument, match="NaN"):
-            likelihood_ratio(observed, told, inside)
+            lira(observed, told, inside)

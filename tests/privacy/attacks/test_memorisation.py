@@ -20,9 +20,9 @@ from synthbook.privacy.attacks.memorization import (
     NULL_MEAN,
     Canary,
     exposure,
-    extraction,
+    extraction_rate,
+    insert_canaries,
     make_canaries,
-    planted,
     plot_exposure,
 )
 from tests.mutation import mutant
@@ -41,7 +41,7 @@ def corpus() -> str:
 def trained(n: int, each: int = EACH, seed: int = 0) -> tuple[NGram, tuple[Canary, ...]]:
     """An n-gram model of Austen with `each` canaries for each number of repetitions."""
     canaries = make_canaries(len(TIMES) * each, seed=seed)
-    return NGram(n).fit(planted(corpus(), canaries, np.repeat(TIMES, each), seed=seed)), tuple(canaries)
+    return NGram(n).fit(insert_canaries(corpus(), canaries, np.repeat(TIMES, each), seed=seed)), tuple(canaries)
 
 
 @cache
@@ -80,7 +80,7 @@ def test_canaries_are_different_and_stand_in_the_text_as_often_as_they_should() 
     assert len({c.secret for c in canaries}) == 12 and all(len(c.secret) == 6 for c in canaries)
     assert canaries == make_canaries(12, seed=3) != make_canaries(12, seed=4)
     times = [0, 1, 2, 4, 8, 16] * 2
-    text = planted(corpus(), canaries, times, seed=0)
+    text = insert_canaries(corpus(), canaries, times, seed=0)
     assert [text.split("\n").count(c.text) for c in canaries] == times
     without = [line for line in text.split("\n") if not line.startswith(canaries[0].prefix)]
     assert "\n".join(without) == corpus()
@@ -96,7 +96,7 @@ def test_canaries_are_different_and_stand_in_the_text_as_often_as_they_should() 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_exposure_is_the_rank_among_all_candidates_by_brute_force(n: int) -> None:
     canaries = make_canaries(8, seed=1, length=3)
-    model = NGram(n).fit(planted(corpus()[:20_000], canaries, [1, 1, 2, 2, 4, 4, 8, 8], seed=1))
+    model = NGram(n).fit(insert_canaries(corpus()[:20_000], canaries, [1, 1, 2, 2, 4, 4, 8, 8], seed=1))
     prefix = canaries[0].prefix
     cost = {}
     for secret in map("".join, product("0123456789", repeat=3)):
@@ -112,7 +112,7 @@ def test_exposure_is_the_rank_among_all_candidates_by_brute_force(n: int) -> Non
 @pytest.mark.slow
 def test_a_transformer_is_ranked_by_its_bits_as_any_model_is() -> None:
     canaries = make_canaries(3, seed=0, length=2)
-    text = planted("0123456789\n" + corpus()[:5_000], canaries, [30, 1, 0], seed=0)
+    text = insert_canaries("0123456789\n" + corpus()[:5_000], canaries, [30, 1, 0], seed=0)
     model = Transformer(steps=60, batch=16, context=32, width=32, heads=2, layers=1).fit(text, seed=0)
     costs = np.array([model.bits_per_character(canaries[0].prefix + f"{k:02}") for k in range(100)])
     ranks = stats.rankdata(costs.round(9))[[int(c.secret) for c in canaries]]
@@ -189,10 +189,15 @@ def test_among_few_other_canaries_even_two_characters_betray_one_that_was_read_o
 @pytest.mark.parametrize("n", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_what_was_read_sixteen_times_is_said_to_the_letter(n: int) -> None:
     model, canaries = trained(n, 4)
-    assert max(extraction(model, canary, samples=100) for canary in canaries[-4:]) >= 0.01
-    assert extraction(model, canaries[0], samples=100) == 0
-    assert extraction(model, canaries[-1], samples=5, seed=1) == extraction(model, canaries[-1], samples=5, seed=1)
-    assert extraction(Dice(), Canary("777"), samples=3) == 1 and extraction(Dice(), Canary("778"), samples=3) == 0
+    assert max(extraction_rate(model, canary, samples=100) for canary in canaries[-4:]) >= 0.01
+    assert extraction_rate(model, canaries[0], samples=100) == 0
+    assert extraction_rate(model, canaries[-1], samples=5, seed=1) == extraction_rate(
+        model, canaries[-1], samples=5, seed=1
+    )
+    assert (
+        extraction_rate(Dice(), Canary("777"), samples=3) == 1
+        and extraction_rate(Dice(), Canary("778"), samples=3) == 0
+    )
 
 
 # ── broken copies ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +220,7 @@ def test_a_canary_that_is_left_out_of_its_candidates_leaves_the_null() -> None:
 def test_repetitions_that_are_ignored_leave_no_order() -> None:
     broken = mutant(memorization, "for _ in range(often)]", "for _ in range(1)]")
     canaries = make_canaries(5 * EACH, seed=0)
-    text = broken.planted(corpus(), canaries, REPETITIONS[EACH:], seed=0)
+    text = broken.insert_canaries(corpus(), canaries, REPETITIONS[EACH:], seed=0)
     assert stats.spearmanr(REPETITIONS[EACH:], exposure(NGram(5).fit(text), canaries))[0] < 0.5
     assert [text.count(c.text) for c in canaries] != list(REPETITIONS[EACH:])
 
@@ -237,11 +242,11 @@ def test_what_makes_no_sense_is_refused() -> None:
     one, text = Canary("12"), "the code: is\nshort\n\n"
     for canaries, times in (([], []), ([one], [1, 2]), ([one], [-1])):
         with pytest.raises(InvalidArgument, match="at least one canary"):
-            planted(text, canaries, times, seed=0)
+            insert_canaries(text, canaries, times, seed=0)
     with pytest.raises(InvalidArgument, match=r"prefix = 'key~ '.*no \['k', 'y', '~'\]"):
-        planted(text, [Canary("12", "key~ ")], [1], seed=0)
+        insert_canaries(text, [Canary("12", "key~ ")], [1], seed=0)
     with pytest.raises(InvalidArgument, match=r"repetitions = 4 .* at most 3"):
-        planted(text, [one], [4], seed=0)
+        insert_canaries(text, [one], [4], seed=0)
     for wrong in (("",), ("1a",), ("1", ""), ("1", "a\nb"), ("1", "x", "1"), ("1", "x", "11")):
         with pytest.raises(InvalidArgument):
             Canary(*wrong)
@@ -260,4 +265,4 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(InvalidArgument, match="sample"):
             exposure(model, canaries, sample=sample)
     with pytest.raises(InvalidArgument, match="samples = 0"):
-        extraction(model, one, samples=0)
+        extraction_rate(model, one, samples=0)

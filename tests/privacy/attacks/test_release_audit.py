@@ -35,9 +35,9 @@ from synthbook.core.table import (
 )
 from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks import release_audit as module
-from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release, proved
-from synthbook.privacy.attacks.roc import Attack
-from synthbook.privacy.generators.mst import NoisyMargins
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release, one_run_lower_bound
+from synthbook.privacy.attacks.roc import AttackScores
+from synthbook.privacy.generators.mst import IndependentMarginals
 from tests.mutation import mutant
 
 Array = np.ndarray
@@ -73,12 +73,12 @@ def bootstrap(table: Table, seed: int = 0) -> Table:
 
 @cache
 def copied() -> ReleaseAudit:
-    return audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), promised=0.5)
+    return audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), claimed_epsilon=0.5)
 
 
 @cache
 def fresh() -> ReleaseAudit:
-    return audit_release(real(3), real(1), Holdout(real(2, 240)), promised=0.5)
+    return audit_release(real(3), real(1), Holdout(real(2, 240)), claimed_epsilon=0.5)
 
 
 # ── who is found ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,18 +87,20 @@ def fresh() -> ReleaseAudit:
 def test_copies_leak_and_prove_an_epsilon() -> None:
     found = copied()
     assert found.leaks and found.epsilon > 0.5 and found.copies == 300
-    assert found.epsilon == max(one.epsilon for one in found.findings)
-    near = found.findings[0]
-    assert near.name == "nearest released row" and near.leaks and near.attack.auc > near.auc_high and near.hits > 0.5
-    assert {one.secret for one in found.inferences} == {"group", "label"}
+    assert found.epsilon == max(one.epsilon for one in found.attacks)
+    near = found.attacks[0]
+    assert (
+        near.name == "nearest released row" and near.leaks and near.attack.auc > near.auc_null_upper and near.hits > 0.5
+    )
+    assert {one.secret for one in found.attribute_inferences} == {"group", "label"}
     assert "1.000 (" in str(found.distances)
 
 
 def test_a_broken_promise_is_said_first_and_a_kept_one_is_not() -> None:
     found = copied()
     assert found.verdict == f"broken promise: epsilon is at least {found.epsilon:.2f}, and 0.5 was promised"
-    for promised in (None, 50.0, float("inf")):
-        verdict = ReleaseAudit(**(vars(found) | {"promised": promised})).verdict
+    for claimed_epsilon in (None, 50.0, float("inf")):
+        verdict = ReleaseAudit(**(vars(found) | {"claimed_epsilon": claimed_epsilon})).verdict
         assert verdict.startswith("it leaks (nearest released row, density ratio")
         assert verdict.endswith(f"epsilon is at least {found.epsilon:.2f}")
     assert fresh().verdict.startswith("these attacks found nothing, which proves nothing")
@@ -114,8 +116,8 @@ def test_fresh_rows_are_accused_no_more_often_than_the_level_says() -> None:
     accused = sum(one.leaks for one in found)
     assert accused / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
     for place in range(3):
-        areas = np.array([one.findings[place].attack.auc for one in found])
-        se = found[0].findings[place].attack.auc_se
+        areas = np.array([one.attacks[place].attack.auc for one in found])
+        se = found[0].attacks[place].attack.auc_null_se
         assert abs(areas.mean() - 0.5) < 4 * se / np.sqrt(runs)
     assert all(one.copies == 0 for one in found)
 
@@ -124,9 +126,9 @@ def judged(by: ModuleType) -> bool:
     """Whether copies are found by both attacks that can, and fresh rows by none."""
     train, held = real(1), Holdout(real(2, 240))
     copies = by.audit_release(train, train, held, secrets=("label",), delta=1e-6)
-    near, ratio, holes = copies.findings
+    near, ratio, holes = copies.attacks
     found = near.leaks and ratio.leaks and not holes.leaks and min(near.epsilon, ratio.epsilon) > 1
-    if not (found and copies.leaks and copies.inferences[0].leaks):
+    if not (found and copies.leaks and copies.attribute_inferences[0].leaks):
         return False
     return not by.audit_release(real(3), train, held, secrets=("label",), delta=1e-6).leaks
 
@@ -158,18 +160,18 @@ def test_the_audit_finds_copies_and_leaves_fresh_rows_alone() -> None:
 
 
 def test_the_same_seed_gives_the_same_audit() -> None:
-    again = audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), promised=0.5)
+    again = audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), claimed_epsilon=0.5)
     assert again.to_dict() == copied().to_dict()
 
 
 def test_the_limits_are_shared_out_among_the_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def told(attack: Attack, delta: float, confidence: float, rng: np.random.Generator) -> float:
+    def told(attack: AttackScores, delta: float, confidence: float, rng: np.random.Generator) -> float:
         asked.append(confidence)
         return 0.0
 
-    monkeypatch.setattr(module, "proved", told)
+    monkeypatch.setattr(module, "one_run_lower_bound", told)
     audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=())
     assert sum(1 - confidence for confidence in asked[::2]) == pytest.approx(0.05)
     assert sum(1 - confidence for confidence in asked[1::2]) == pytest.approx(0.001) and len(asked) == 6
@@ -191,7 +193,7 @@ def test_a_column_is_guessed_only_where_others_are_left_to_guess_it_from() -> No
     for schema in (alone, numbers):
         made, train, held = (Table(frame(k)[schema.names], schema) for k in (1, 2, 3))
         found = audit_release(made, train, Holdout(held))
-        assert found.inferences == () and not found.leaks
+        assert found.attribute_inferences == () and not found.leaks
         assert "nothing" in found.verdict and isinstance(str(found), str)
         with pytest.raises(InvalidArgument, match="some of no columns"):
             audit_release(made, train, Holdout(held), secrets=(schema.names[0],))
@@ -200,20 +202,20 @@ def test_a_column_is_guessed_only_where_others_are_left_to_guess_it_from() -> No
 # ── what is proved ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def randomized_response(rng: np.random.Generator, n: int) -> Attack:
+def randomized_response(rng: np.random.Generator, n: int) -> AttackScores:
     """Membership, told truly with probability e / (1 + e)."""
     true = 1 / (1 + np.exp(-1))
-    return Attack((rng.random(n) < true).astype(float), (rng.random(n) >= true).astype(float))
+    return AttackScores((rng.random(n) < true).astype(float), (rng.random(n) >= true).astype(float))
 
 
-def laplace(rng: np.random.Generator, n: int) -> Attack:
+def laplace(rng: np.random.Generator, n: int) -> AttackScores:
     """Membership with Laplace noise of scale 1."""
-    return Attack(1 + rng.laplace(size=n), rng.laplace(size=n))
+    return AttackScores(1 + rng.laplace(size=n), rng.laplace(size=n))
 
 
-def too_often(by: ModuleType, mechanism: Callable[[np.random.Generator, int], Attack], runs: int = 200) -> bool:
+def too_often(by: ModuleType, mechanism: Callable[[np.random.Generator, int], AttackScores], runs: int = 200) -> bool:
     rng = np.random.default_rng(31)
-    found = np.array([by.proved(mechanism(rng, 300), 0.0, 0.95, rng) for _ in range(runs)])
+    found = np.array([by.one_run_lower_bound(mechanism(rng, 300), 0.0, 0.95, rng) for _ in range(runs)])
     assert found.max() > 0.3  # or it could hardly fail
     return bool((found > 1).mean() > 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs))
 
@@ -242,16 +244,18 @@ def test_an_attack_that_is_always_right_proves_what_a_perfect_run_can() -> None:
     from synthbook.privacy.audit import one_run_epsilon
 
     rng = np.random.default_rng(0)
-    perfect = Attack(np.ones(500), np.zeros(500))
+    perfect = AttackScores(np.ones(500), np.zeros(500))
     best = one_run_epsilon(0.0, canaries=1_000, guesses=200, right=200)
-    assert proved(perfect, 0.0, 0.95, rng) == pytest.approx(best) and best > 3
-    assert proved(Attack(perfect.others, perfect.members), 0.0, 0.95, rng) == 0
-    assert proved(Attack(np.ones(2), np.zeros(2)), 0.0, 0.95, rng) == 0  # two right guesses may be luck
+    assert one_run_lower_bound(perfect, 0.0, 0.95, rng) == pytest.approx(best) and best > 3
+    assert one_run_lower_bound(AttackScores(perfect.others, perfect.members), 0.0, 0.95, rng) == 0
+    assert (
+        one_run_lower_bound(AttackScores(np.ones(2), np.zeros(2)), 0.0, 0.95, rng) == 0
+    )  # two right guesses may be luck
 
 
 def of_ties(by: ModuleType) -> float:
     rng = np.random.default_rng(0)
-    return max(by.proved(Attack(np.zeros(200), np.zeros(200)), 0.0, 0.95, rng) for _ in range(10))
+    return max(by.one_run_lower_bound(AttackScores(np.zeros(200), np.zeros(200)), 0.0, 0.95, rng) for _ in range(10))
 
 
 def test_scores_that_are_all_equal_prove_nothing() -> None:
@@ -301,7 +305,7 @@ def test_persons_with_more_rows_are_not_taken_for_members() -> None:
     for seed in range(3):
         many, few = visits(10 + seed, 100, rows=6), visits(20 + seed, 160, rows=1)
         found = audit_release(visits(30 + seed, 100), many, Holdout(few), secrets=(), seed=seed)
-        assert not found.leaks and all(one.attack.auc < one.auc_high for one in found.findings)
+        assert not found.leaks and all(one.attack.auc < one.auc_null_upper for one in found.attacks)
     rng, sizes = np.random.default_rng(0), (6, 2, 1)
     tables = [visits(seed, 40, rows=k) for seed, k in enumerate(sizes)]
     for given, k in ((tables[:2], 2), (tables, 1)):
@@ -326,12 +330,12 @@ def test_an_audit_by_persons_scores_persons() -> None:
     train, held = visits(1, 100), Holdout(visits(2, 130))
     found = audit_release(visits(3, 100), train, held, secrets=("label",))
     assert not found.leaks and "65 members and as many others of 100; the unit is person" in found.notes[0]
-    for one in found.findings:
+    for one in found.attacks:
         assert len(one.attack.members) == len(one.attack.others) == 65
     # one row of each person is enough to give all of them away
     first = train.frame.drop_duplicates("person")
     leaky = audit_release(Table(first, VISITS), train, held, secrets=(), delta=1e-6)
-    assert leaky.leaks and leaky.epsilon > 1.5 and leaky.findings[0].attack.auc == 1
+    assert leaky.leaks and leaky.epsilon > 1.5 and leaky.attacks[0].attack.auc == 1
 
 
 def test_rows_of_one_person_on_both_sides_are_refused() -> None:
@@ -391,7 +395,7 @@ def test_it_says_all_that_it_found_in_words_and_as_data(tmp_path: Path) -> None:
     assert {one["secret"] for one in told["attributes"]} == {"group", "label"}
     assert told["distances"]["reads"] == "not a privacy verdict"
     assert read_provenance(path) == ORIGIN
-    endless = ReleaseAudit(**(vars(found) | {"promised": float("inf")}))
+    endless = ReleaseAudit(**(vars(found) | {"claimed_epsilon": float("inf")}))
     again = endless.to_json(tmp_path / "endless.json", ORIGIN).read_text()
     assert json.loads(again, parse_constant=pytest.fail)["promised"] == "Infinity"
 
@@ -422,7 +426,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert len(sources) == 1 and all(re.match("data:image/png;base64,", source or "") for source in sources)
     assert "http" not in re.sub("&lt;script.*?&gt;", "", text) and "url(" not in text and "@import" not in text
     alts = [given.get("alt") or "" for tag, given in page.tags if tag == "img"]
-    assert len(alts) == 1 and f"nearest released row {found.findings[0].attack.auc:.2f}" in alts[0]
+    assert len(alts) == 1 and f"nearest released row {found.attacks[0].attack.auc:.2f}" in alts[0]
     assert "240 rows repeat a training row exactly" in text and "not a privacy verdict" in text
     assert read_provenance(path) == ORIGIN and plt.get_fignums() == before
     for cell in ("escape(x.secret)", "escape(found.verdict)"):
@@ -466,7 +470,7 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
 def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    NoisyMargins(epsilon=3.0, delta=1e-5).fit(real(1), seed=0).save(files / "model", ORIGIN)
+    IndependentMarginals(epsilon=3.0, delta=1e-5).fit(real(1), seed=0).save(files / "model", ORIGIN)
     assert main(["sample", "model", "-n", "150", "--out", "private.csv"]) == 0
     capsys.readouterr()
     assert main(["audit", "private.csv", *RULED, "--json"]) == 0
@@ -517,7 +521,7 @@ def test_rows_that_changed_after_they_were_described_are_refused(
 
 
 def test_a_broken_promise_counts_as_a_leak_though_no_attack_is_certain() -> None:
-    found = audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=(), promised=0.5)
-    assert not found.leaks and not found.broken
-    proved_more = replace(found, findings=(replace(found.findings[0], epsilon=0.7),))
-    assert proved_more.broken and proved_more.leaks and proved_more.verdict.startswith("broken promise")
+    found = audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=(), claimed_epsilon=0.5)
+    assert not found.leaks and not found.exceeds_claim
+    proved_more = replace(found, attacks=(replace(found.attacks[0], epsilon=0.7),))
+    assert proved_more.exceeds_claim and proved_more.leaks and proved_more.verdict.startswith("broken promise")

@@ -18,7 +18,7 @@ from synthbook.core.errors import SchemaError
 from synthbook.core.table import Column
 from synthbook.generators.tabular.encoding import Encoding
 from synthbook.privacy.generators import discretize
-from synthbook.privacy.generators.discretize import MOST, Cells, PublicEncoding
+from synthbook.privacy.generators.discretize import MOST, Discretizer, PublicEncoding
 from tests.mutation import mutant
 
 DAY = datetime(2024, 1, 1)
@@ -61,7 +61,7 @@ def columns(draw: st.DrawFn) -> Column:
 @settings(deadline=None, max_examples=150)
 @given(columns(), st.integers(0, 2**32))
 def test_values_of_cells_lie_in_these_cells(column: Column, seed: int) -> None:
-    rng, cells = np.random.default_rng(seed), Cells.of(column)
+    rng, cells = np.random.default_rng(seed), Discretizer.from_column(column)
     assert 1 <= cells.n <= (len(column.categories) or MOST) + column.missing
     codes = rng.integers(cells.n, size=200)
     values = cells.values(codes, rng)
@@ -89,7 +89,7 @@ def all_values(n: int, seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_each_value_is_in_the_one_cell_between_whose_edges_it_lies(column: Column) -> None:
-    cells, values = Cells.of(column), all_values(300, 0)[column.name]
+    cells, values = Discretizer.from_column(column), all_values(300, 0)[column.name]
     for value, code in zip(values, cells.codes(values), strict=True):
         if pd.isna(value):
             assert code == cells.n - 1
@@ -107,35 +107,35 @@ def widths(edges: Any) -> Any:
 
 
 def test_small_whole_numbers_have_a_cell_each_and_large_ones_share() -> None:
-    assert Cells.of(COLUMNS[2]).edges.tolist() == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
-    age = Cells.of(COLUMNS[3])
+    assert Discretizer.from_column(COLUMNS[2]).edges.tolist() == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
+    age = Discretizer.from_column(COLUMNS[3])
     assert age.n == MOST + 1 and set(widths(age.edges)) == {2.0, 3.0}
     codes = age.codes(pd.Series(range(17, 91), dtype="Int64"))
     assert sorted(set(codes)) == list(range(MOST)) and (np.diff(codes) >= 0).all()
 
 
 def test_wide_columns_are_cut_equally_in_logarithms_with_a_cell_for_nothing() -> None:
-    gain = Cells.of(COLUMNS[6])
+    gain = Discretizer.from_column(COLUMNS[6])
     assert gain.codes(pd.Series([0, 1, 99_999])).tolist()[0] == 0
     assert gain.codes(pd.Series([1])).item() == 1 and gain.codes(pd.Series([99_999])).item() == gain.n - 1 <= MOST - 1
-    wealth = Cells.of(COLUMNS[7])
+    wealth = Discretizer.from_column(COLUMNS[7])
     steps = widths(np.log1p(wealth.edges[1:]))  # type: ignore[index]
     assert wealth.n == MOST + 1 and wealth.edges[:2].tolist() == [0, 1]  # type: ignore[index]
     assert steps == pytest.approx(steps[0]) and wealth.edges[-1] == pytest.approx(1e9)  # type: ignore[index]
-    price = Cells.of(COLUMNS[8])
+    price = Discretizer.from_column(COLUMNS[8])
     assert price.edges[0] == 2 and price.n <= MOST and np.argmax(widths(price.edges)) == price.n - 1  # type: ignore[index]
-    assert widths(Cells.of(COLUMNS[4]).edges) == pytest.approx(4 / MOST)
+    assert widths(Discretizer.from_column(COLUMNS[4]).edges) == pytest.approx(4 / MOST)
 
 
 @pytest.mark.parametrize("name", ["visit", "birth", "battle"])
 def test_dates_are_cut_into_equal_spans_wherever_they_begin(name: str) -> None:
-    cells = Cells.of(next(column for column in COLUMNS if column.name == name))
+    cells = Discretizer.from_column(next(column for column in COLUMNS if column.name == name))
     assert widths(cells.edges) == pytest.approx(widths(cells.edges)[0]) and len(widths(cells.edges)) == MOST
 
 
 def test_a_column_of_one_value_has_one_cell() -> None:
     for column in (COLUMNS[9], COLUMNS[10], COLUMNS[11]):
-        cells = Cells.of(column)
+        cells = Discretizer.from_column(column)
         values = cells.values(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
         assert cells.n == 1 and values.nunique() == 1 and not list(column.problems(values))
 
@@ -143,18 +143,18 @@ def test_a_column_of_one_value_has_one_cell() -> None:
 @pytest.mark.parametrize("bounds", [(None, None), (DAY, None), (None, DAY)])
 def test_a_date_without_bounds_is_refused(bounds: tuple[Any, Any]) -> None:
     with pytest.raises(SchemaError, match=r"'seen': private code needs a lower and an upper bound that are public"):
-        Cells.of(Column("seen", "datetime", *bounds))
+        Discretizer.from_column(Column("seen", "datetime", *bounds))
     with pytest.raises(SchemaError, match="'seen'"):
         PublicEncoding((COLUMNS[0], Column("seen", "datetime", *bounds))).encode(pd.DataFrame())
 
 
 def test_within_a_cell_all_values_are_as_likely() -> None:
     rng = np.random.default_rng(0)
-    share = Cells.of(COLUMNS[4])
+    share = Discretizer.from_column(COLUMNS[4])
     drawn = share.values(np.full(4_000, 3), rng).to_numpy()
     low, high = share.edges[3:5]  # type: ignore[index]
     assert stats.kstest((drawn - low) / (high - low), "uniform").pvalue > 1e-3
-    ages = Cells.of(COLUMNS[3])
+    ages = Discretizer.from_column(COLUMNS[3])
     counts = ages.values(np.full(4_000, 5), rng).value_counts()
     assert len(counts) == widths(ages.edges)[5] and stats.chisquare(counts).pvalue > 1e-3
 
@@ -218,4 +218,7 @@ def test_a_scaler_fitted_to_the_rows_is_caught() -> None:
 
 def test_a_date_in_logarithms_of_its_microseconds_is_caught() -> None:
     broken = mutant(discretize, 'column.kind == "numeric" and ', "")
-    assert widths(broken.Cells.of(COLUMNS[13]).edges)[-1] > 0.3 * widths(broken.Cells.of(COLUMNS[13]).edges).sum()
+    assert (
+        widths(broken.Discretizer.from_column(COLUMNS[13]).edges)[-1]
+        > 0.3 * widths(broken.Discretizer.from_column(COLUMNS[13]).edges).sum()
+    )

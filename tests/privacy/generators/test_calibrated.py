@@ -66,12 +66,12 @@ def test_intervals_are_those_of_student(private: pd.DataFrame) -> None:
 
 
 def test_cases_name_their_generators() -> None:
-    assert isinstance(private_tradeoff.read_model_type("tree with income, epsilon 4"), Mst)
-    network = private_tradeoff.read_model_type("DP-TVAE, epsilon inf")
+    assert isinstance(private_tradeoff.model_of("tree with income, epsilon 4"), Mst)
+    network = private_tradeoff.model_of("DP-TVAE, epsilon inf")
     assert isinstance(network, DpTvae) and network.config.epsilon == math.inf
     for wrong in ("tree, epsilon 3", "forest, epsilon 1", ""):
         with pytest.raises(InvalidArgument, match="case"):
-            private_tradeoff.read_model_type(wrong)
+            private_tradeoff.model_of(wrong)
 
 
 @pytest.mark.slow

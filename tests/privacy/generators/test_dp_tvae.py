@@ -19,11 +19,11 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column, Schema, Table
 from synthbook.generators.nets import Mlp, initialise
 from synthbook.privacy import dpsgd
-from synthbook.privacy.accounting import Steps, pld_epsilon
-from synthbook.privacy.dpsgd import clipped_sum, clipped_sum_of_linear, per_record
+from synthbook.privacy.accounting import SubsampledGaussian, pld_epsilon
+from synthbook.privacy.dpsgd import clipped_sum, ghost_clipped_sum, per_sample_grads
 from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.discretize import PublicEncoding
-from synthbook.privacy.generators.dp_tvae import DpTvae, Loss
+from synthbook.privacy.generators.dp_tvae import DpTvae, PerSampleLoss
 from tests.mutation import mutant
 
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
@@ -58,7 +58,7 @@ class Batch:
     def sum_of(self, rows: np.ndarray) -> Tensor:
         """The clipped sum of some of the batch's rows, all parameters in one vector."""
         given = self.given[torch.from_numpy(rows)]
-        return flat(clipped_sum_of_linear(self.loss, lambda out, _: out, given, given, self.clip))
+        return flat(ghost_clipped_sum(self.loss, lambda out, _: out, given, given, self.clip))
 
 
 def flat(gradients: dict[str, Tensor]) -> Tensor:
@@ -70,11 +70,11 @@ def batches(module: ModuleType, patch: pytest.MonkeyPatch, table: Table, steps: 
     seen: list[Batch] = []
 
     def spied(loss: nn.Module, by: Any, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
-        total = clipped_sum_of_linear(loss, by, x, y, clip)
+        total = ghost_clipped_sum(loss, by, x, y, clip)
         seen.append(Batch(copy.deepcopy(loss), x.clone(), clip, total))  # the weights as they were
         return total
 
-    patch.setattr(module, "clipped_sum_of_linear", spied)
+    patch.setattr(module, "ghost_clipped_sum", spied)
     patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
     module.DpTvae(**PROMISE | TINY | settings).fit(table, seed=0, steps=steps)
     return seen
@@ -129,7 +129,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_people_are_sampled_with_all_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
-    steps = batches(dp_tvae, monkeypatch, table, 100, batch=10, rows_per_entity=3)
+    steps = batches(dp_tvae, monkeypatch, table, 100, batch=10, max_rows_per_entity=3)
     found = [np.bincount(numbers(one.given) % 100, minlength=100) for one in steps]
     assert {int(k) for counts in found for k in counts} == {0, 3}
     assert departures([np.flatnonzero(counts) for counts in found], 100, 0.1) == []
@@ -154,10 +154,10 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def loss() -> Loss:
+def loss() -> PerSampleLoss:
     encoding, rng = PublicEncoding(COLUMNS), torch.Generator().manual_seed(0)
     encoder = initialise(Mlp(encoding.width, 6, hidden=12), rng)
-    return Loss(encoder, initialise(Mlp(3, encoding.width, hidden=12), rng), encoding, 0.7)
+    return PerSampleLoss(encoder, initialise(Mlp(3, encoding.width, hidden=12), rng), encoding, 0.7)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def by_loop(model: nn.Module, given: Tensor) -> list[dict[str, Tensor]]:
     return [dict(zip(names, gradients, strict=True)) for gradients in found]
 
 
-def test_the_loss_is_minus_the_elbo(loss: Loss, given: Tensor) -> None:
+def test_the_loss_is_minus_the_elbo(loss: PerSampleLoss, given: Tensor) -> None:
     rows, eps = given[:, :50], given[:, 50:]
     mean, log_variance = loss.encoder(rows).chunk(2, dim=1)
     code = Normal(mean, (log_variance / 2).exp())
@@ -187,15 +187,15 @@ def test_the_loss_is_minus_the_elbo(loss: Loss, given: Tensor) -> None:
     torch.testing.assert_close(loss(given), expected)
 
 
-def test_gradients_are_those_of_one_pass_for_each_record(loss: Loss, given: Tensor) -> None:
-    expected, found = by_loop(loss, given), per_record(loss, same, given, given)
+def test_gradients_are_those_of_one_pass_for_each_record(loss: PerSampleLoss, given: Tensor) -> None:
+    expected, found = by_loop(loss, given), per_sample_grads(loss, same, given, given)
     for i, gradients in enumerate(expected):
         for name, gradient in gradients.items():
             assert float((found[name][i] - gradient).abs().max()) < 1e-5
     norms = [float(flat(gradients).norm()) for gradients in expected]
     for clip in (0.1 * min(norms), float(np.median(norms)), 2 * max(norms), math.inf):
         total = sum(flat(g) * min(1.0, clip / norm) for g, norm in zip(expected, norms, strict=True))
-        assert float((flat(clipped_sum_of_linear(loss, same, given, given, clip)) - total).abs().max()) < 1e-5
+        assert float((flat(ghost_clipped_sum(loss, same, given, given, clip)) - total).abs().max()) < 1e-5
         assert float((flat(clipped_sum(found, clip)) - total).abs().max()) < 1e-5
 
 
@@ -205,7 +205,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
 
     def furthest(module: ModuleType) -> float:
         found = []
-        for one in batches(module, monkeypatch, table, 6, batch=20, rows_per_entity=3, clip=0.4):
+        for one in batches(module, monkeypatch, table, 6, batch=20, max_rows_per_entity=3, clip=0.4):
             people = numbers(one.given) % 100
             everyone = one.sum_of(np.arange(len(people)))
             torch.testing.assert_close(everyone, flat(one.total))
@@ -213,7 +213,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
         return max(found)
 
     assert 0.2 < furthest(dp_tvae) <= 0.4 + 1e-5
-    unshared = mutant(dp_tvae, "clip = c.clip / c.rows_per_entity if", "clip = c.clip if")
+    unshared = mutant(dp_tvae, "clip = c.clip / c.max_rows_per_entity if", "clip = c.clip if")
     assert furthest(unshared) > 0.5  # each row may add C, and the person three times that
 
 
@@ -237,13 +237,13 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
-    noise_for = base.noise_for
+    calibrate_noise = base.calibrate_noise
 
     def spied(*given: Any, **named: Any) -> float:
-        found.append(noise_for(*given, **named))
+        found.append(calibrate_noise(*given, **named))
         return found[-1]
 
-    monkeypatch.setattr(base, "noise_for", spied)
+    monkeypatch.setattr(base, "calibrate_noise", spied)
     sizes: list[float] = []
 
     def seen(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -252,13 +252,13 @@ def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) 
         return mean
 
     monkeypatch.setattr(dp_tvae, "noisy_mean", seen)
-    model = DpTvae(**PROMISE, hidden=64, latents=4, batch=50, clip=0.5, rows_per_entity=2)
-    told = model.fit(numbered(400, people=200), seed=0, steps=20).terms_
+    model = DpTvae(**PROMISE, hidden=64, latents=4, batch=50, clip=0.5, max_rows_per_entity=2)
+    told = model.fit(numbered(400, people=200), seed=0, steps=20).guarantee_
     assert [told.noise_multiplier] == found and (told.steps, told.sample_rate, told.clip) == (20, 0.25, 0.5)
     assert told.unit == "one person, with at most 2 rows" and told.accountant == base.DPSGD
     assert sizes == pytest.approx([told.noise_multiplier * 0.5] * 20, rel=0.03)
-    assert 1.99 < pld_epsilon(Steps(told.noise_multiplier, 0.25, 20), 1e-5) <= 2.0
-    assert pld_epsilon(Steps(0.5 * told.noise_multiplier, 0.25, 20), 1e-5) > 4  # halved noise
+    assert 1.99 < pld_epsilon(SubsampledGaussian(told.noise_multiplier, 0.25, 20), 1e-5) <= 2.0
+    assert pld_epsilon(SubsampledGaussian(0.5 * told.noise_multiplier, 0.25, 20), 1e-5) > 4  # halved noise
     assert set(model.history_[0]) == {"step", "noise multiplier"}  # losses of private rows would be one more look
 
 
@@ -281,7 +281,7 @@ def test_without_noise_it_learns() -> None:
     table = Table(pd.DataFrame({"tens": [f"t{k}" for k in tens], "ones": [f"o{k}" for k in ones]}), numbered(9).schema)
     model = DpTvae(epsilon=math.inf, delta=1e-5, hidden=64, latents=4, batch=300).fit(table, seed=0, steps=250)
     made = model.sample(4_000, seed=1)
-    assert model.terms_.noise_multiplier == 0 and model.terms_.epsilon == math.inf
+    assert model.guarantee_.noise_multiplier == 0 and model.guarantee_.epsilon == math.inf
 
     def apart(names: list[str]) -> float:
         p, q = (one.frame.astype(str).value_counts(names, normalize=True) for one in (table, made))

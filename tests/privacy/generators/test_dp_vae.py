@@ -26,11 +26,11 @@ from synthbook.generators.nets import initialise
 from synthbook.generators.neural import Learnt
 from synthbook.generators.vae import VAE
 from synthbook.privacy import dpsgd
-from synthbook.privacy.dpsgd import clipped_sum, per_record
+from synthbook.privacy.dpsgd import clipped_sum, per_sample_grads
 from synthbook.privacy.generators import base, dp_vae
-from synthbook.privacy.generators.base import NotForRelease
-from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, Loss
-from synthbook.privacy.ledger import Budget, Exhausted
+from synthbook.privacy.generators.base import ReleaseRefused
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
+from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
 from tests.privacy.generators.test_dp_tvae import by_loop, departures, flat, same
 
@@ -61,12 +61,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def loss() -> Loss:
+def loss() -> PerSampleLoss:
     config, learnt = DpVaeConfig(**PROMISE, width=4, latents=3, beta=0.7), Learnt((1, 8, 8), NAMES, (0.5, 0.5))
     model, rng = DpVae(**PROMISE, width=4, latents=3, device="cpu"), torch.Generator().manual_seed(0)
     built = {name: initialise(module, rng) for name, module in model._build(learnt).items()}
     assert {type(layer) for module in built.values() for layer in module.modules()} > {nn.Conv2d, nn.ConvTranspose2d}
-    return Loss(built["encoder"], built["decoder"], learnt, config)
+    return PerSampleLoss(built["encoder"], built["decoder"], learnt, config)
 
 
 def given(n: int) -> Tensor:
@@ -75,7 +75,7 @@ def given(n: int) -> Tensor:
     return torch.cat([found.images.flatten(1), nn.functional.one_hot(found.labels, 2), eps], dim=1)
 
 
-def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: Loss) -> None:
+def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: PerSampleLoss) -> None:
     found, x = pictures(12), given(12)
     mean, log_variance = loss.encoder(found.images, found.labels).chunk(2, dim=1)
     code = Normal(mean, (log_variance / 2).exp())
@@ -85,9 +85,9 @@ def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: Loss) -> None:
     torch.testing.assert_close(loss(x), expected)
 
 
-def test_gradients_are_those_of_one_pass_for_each_image(loss: Loss) -> None:
+def test_gradients_are_those_of_one_pass_for_each_image(loss: PerSampleLoss) -> None:
     x = given(10)
-    expected, found = by_loop(loss, x), per_record(loss, same, x, x)
+    expected, found = by_loop(loss, x), per_sample_grads(loss, same, x, x)
     for i, gradients in enumerate(expected):
         size = float(flat(gradients).norm())
         for name, gradient in gradients.items():
@@ -99,9 +99,9 @@ def test_gradients_are_those_of_one_pass_for_each_image(loss: Loss) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-def test_gradients_of_images_are_those_of_opacus(loss: Loss) -> None:
+def test_gradients_of_images_are_those_of_opacus(loss: PerSampleLoss) -> None:
     x = given(10)
-    ours, theirs = per_record(loss, same, x, x), GradSampleModule(loss, loss_reduction="sum")
+    ours, theirs = per_sample_grads(loss, same, x, x), GradSampleModule(loss, loss_reduction="sum")
     theirs(x).sum().backward()
     for name, p in theirs._module.named_parameters():
         scale = max(float(ours[name].abs().max()), 1.0)
@@ -135,9 +135,9 @@ def steps_of(
 
     def gradients(loss: nn.Module, by: Callable[..., Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         rows.append((x[:, 0] * len(data)).round().long().numpy())
-        return per_record(loss, by, x, y)
+        return per_sample_grads(loss, by, x, y)
 
-    patch.setattr(dpsgd, "per_record", gradients)
+    patch.setattr(dpsgd, "per_sample_grads", gradients)
     patch.setattr(dpsgd, "clipped_sum", spied)
     patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
     module.DpVae(**PROMISE | TINY | settings).fit(data, seed=0, steps=steps)
@@ -185,17 +185,19 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
 def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def noise_for(epsilon: float, delta: float, *, rate: float, steps: int, by: str) -> float:
+    def calibrate_noise(epsilon: float, delta: float, *, rate: float, steps: int, by: str) -> float:
         asked.append((epsilon, delta, rate, steps, by))
         return 1.25
 
-    monkeypatch.setattr(base, "noise_for", noise_for)  # test_dp_tvae.py holds the real one against the accountant
-    told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).terms_
+    monkeypatch.setattr(
+        base, "calibrate_noise", calibrate_noise
+    )  # test_dp_tvae.py holds the real one against the accountant
+    told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
     assert asked == [(2.0, 1e-5, 0.25, 3, "pld")]
     assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
     assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", base.DPSGD)
     free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch=20).fit(pictures(80), seed=0, steps=3)
-    assert len(asked) == 1 and free.terms_.noise_multiplier == 0
+    assert len(asked) == 1 and free.guarantee_.noise_multiplier == 0
 
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,10 +216,10 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
     assert model.learnt_.shares == (0.5, 0.5)  # not 31 and 30 of 61
     assert set(model.history_[0]) == {"step", "noise multiplier"}  # losses of private images would be one more look
     kept = DpVae.load(model.save(tmp_path / "model", ORIGIN), device="cpu")
-    assert kept.terms_ == model.terms_
+    assert kept.guarantee_ == model.guarantee_
     torch.testing.assert_close(kept.sample(9, seed=0).images, model.sample(9, seed=0).images)
     said = json.loads((tmp_path / "model" / CARD).read_text())["provenance"]
-    assert said["privacy"] == model.terms_.to_dict() and said["seed"] == 5
+    assert said["privacy"] == model.guarantee_.to_dict() and said["seed"] == 5
 
 
 @pytest.mark.usefixtures("quick")
@@ -226,11 +228,11 @@ def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) ->
     for _ in range(2):
         models.append(DpVae(**PROMISE, **TINY, batch=20, release=True).fit(data, seed=None, steps=2))
     assert not torch.equal(*map(weights, models))
-    with pytest.raises(NotForRelease, match="audit's lower bound"):
+    with pytest.raises(ReleaseRefused, match="audit's lower bound"):
         models[0].save(tmp_path / "model", ORIGIN)
-    models[0].terms_ = models[0].terms_.audited(0.1)
+    models[0].guarantee_ = models[0].guarantee_.with_audit(0.1)
     said = json.loads((models[0].save(tmp_path / "model", ORIGIN) / CARD).read_text())["provenance"]
-    assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == base.SYSTEM
+    assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == base.SYSTEM_ENTROPY
 
 
 @pytest.mark.slow
@@ -252,8 +254,8 @@ def test_without_noise_it_learns() -> None:
     [
         ({"epsilon": 0.0}, "epsilon = 0.0"),
         ({"delta": 0.0}, "delta = 0.0"),
-        ({"noise": None}, r"noise, rows_per_entity = \(None, 1\)"),
-        ({"rows_per_entity": 2}, r"\(0.1, 2\)"),
+        ({"noise": None}, r"noise, max_rows_per_entity = \(None, 1\)"),
+        ({"max_rows_per_entity": 2}, r"\(0.1, 2\)"),
         ({"epsilon": math.inf, "release": True}, "epsilon = inf"),
         ({"latents": 0}, "latents"),
     ],
@@ -276,9 +278,9 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], s
     "kept": (
         GREY,
         {"release": True},
-        {"seed": None, "keep": CheckpointConfig(Path("kept"))},
+        {"seed": None, "checkpoint": CheckpointConfig(Path("kept"))},
         InvalidArgument,
-        "seed, keep",
+        "seed, checkpoint",
     ),
     "no steps": (GREY, {}, {"steps": 0}, InvalidArgument, "steps = 0"),
     "brightness": (replace(GREY, images=2 * GREY.images), {}, {}, InvalidArgument, r"images .*\[-1, 1\]"),
@@ -296,21 +298,21 @@ def test_what_is_refused_uses_no_image_and_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
-    budget = Budget(9.0, 0.5, "one image")
+    budget = PrivacyLedger(9.0, 0.5, "one image")
     with pytest.raises(error, match=told):
         DpVae(**PROMISE | {"batch": 20} | TINY | settings).fit(data, **{"seed": 0, "budget": budget} | fit)
-    assert budget.spends == []
+    assert budget.entries == []
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = Budget(3.0, 1e-4, "one image")
+    budget = PrivacyLedger(3.0, 1e-4, "one image")
     DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
-    (entry,) = budget.spends
+    (entry,) = budget.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5)
-    assert entry.about == {"steps": 2, "batch": 20, "clip": 1.0}
+    assert entry.details == {"steps": 2, "batch": 20, "clip": 1.0}
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
-    with pytest.raises(Exhausted, match="1 and 9e-05 left"):
+    with pytest.raises(BudgetExceeded, match="1 and 9e-05 left"):
         DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
 
 

@@ -20,7 +20,7 @@ from sklearn.metrics import mutual_info_score
 
 from synthbook.core.table import Column, Schema, Table
 from synthbook.privacy.generators import mst
-from synthbook.privacy.generators.mst import Mst, MstConfig, Noise, NoisyMargins
+from synthbook.privacy.generators.mst import IndependentMarginals, Mst, MstConfig, MstNoise
 from synthbook.privacy.mechanisms import gaussian_delta, zcdp_epsilon, zcdp_rho
 from tests.mutation import mutant
 
@@ -51,14 +51,14 @@ def test_shares_are_the_nearest_table_without_negative_counts(counts: list[float
     """Optimality: a cell is max(count - t, 0), with the one t that gives the total; here t is found by bisection."""
     c = np.array(counts)
     t = brentq(lambda t: np.maximum(c - t, 0).sum() - total, c.min() - total - 1, c.max(), xtol=1e-12, rtol=1e-14)
-    np.testing.assert_allclose(mst.shares(c, total), np.maximum(c - t, 0) / total, atol=1e-8)
-    np.testing.assert_allclose(mst.shares(c[:, None], total)[:, 0], mst.shares(c, total))
+    np.testing.assert_allclose(mst.project_to_simplex(c, total), np.maximum(c - t, 0) / total, atol=1e-8)
+    np.testing.assert_allclose(mst.project_to_simplex(c[:, None], total)[:, 0], mst.project_to_simplex(c, total))
 
 
 def test_no_other_table_of_shares_is_nearer() -> None:
     rng = np.random.default_rng(0)
     counts = rng.normal(20, 30, (3, 4))
-    found = mst.shares(counts, 100.0)
+    found = mst.project_to_simplex(counts, 100.0)
     best = minimize(
         lambda x: ((x - counts.ravel()) ** 2).sum(),
         np.full(12, 100 / 12),
@@ -70,7 +70,7 @@ def test_no_other_table_of_shares_is_nearer() -> None:
     cut = np.maximum(counts, 0)  # what one would do first: noise in empty cells adds up to rows
     cut = cut / cut.sum() * 100
     assert ((cut - counts) ** 2).sum() > ((100 * found - counts) ** 2).sum() + 1
-    assert mst.shares(-np.ones(4)) == pytest.approx(0.25)  # nothing was left of the counts
+    assert mst.project_to_simplex(-np.ones(4)) == pytest.approx(0.25)  # nothing was left of the counts
 
 
 def some_shares(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -81,13 +81,13 @@ def test_a_raked_table_has_the_margins_and_keeps_the_odds() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         table, rows, columns = some_shares(rng, 4, 3), some_shares(rng, 4), some_shares(rng, 3)
-        fitted = mst.raked(table, rows, columns)
+        fitted = mst.ipf(table, rows, columns)
         np.testing.assert_allclose(fitted.sum(axis=1), rows, atol=1e-6)
         np.testing.assert_allclose(fitted.sum(axis=0), columns, atol=1e-12)
-        start = (1 - mst.FLOOR) * table + mst.FLOOR * np.outer(rows, columns)
+        start = (1 - mst.INDEPENDENCE_WEIGHT) * table + mst.INDEPENDENCE_WEIGHT * np.outer(rows, columns)
         odds, kept = (np.log(t[1:, 1:] * t[:1, :1] / (t[1:, :1] * t[:1, 1:])) for t in (start, fitted))
         np.testing.assert_allclose(kept, odds, atol=1e-9)
-    none = mst.raked(np.eye(3) / 3, np.array([0.5, 0.5, 0]), np.array([0.2, 0.3, 0.5]))
+    none = mst.ipf(np.eye(3) / 3, np.array([0.5, 0.5, 0]), np.array([0.2, 0.3, 0.5]))
     assert (none[2] == 0).all() and np.isfinite(none).all()
     np.testing.assert_allclose(none.sum(axis=0), [0.2, 0.3, 0.5])
 
@@ -100,7 +100,7 @@ def test_a_triangle_has_all_three_pairs_and_no_interaction_beside_them() -> None
     rng = np.random.default_rng(1)
     for shape in ((2, 2, 2), (3, 2, 4), (5, 4, 3)):
         asked = pairs_of(0.5 * some_shares(rng, *shape) + 0.5 / math.prod(shape))
-        p = mst.triangle(*asked)
+        p = mst.ipf_three_way(*asked)
         for wanted, found in zip(asked, pairs_of(p), strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-6)
         log = np.log(p)
@@ -119,23 +119,27 @@ def test_no_table_with_these_pairs_has_a_larger_entropy() -> None:
             bounds=bounds,
             options={"xatol": 1e-9},
         )
-        np.testing.assert_allclose(mst.triangle(*pairs_of(p)), p + told.x * signs, atol=1e-5)
+        np.testing.assert_allclose(mst.ipf_three_way(*pairs_of(p)), p + told.x * signs, atol=1e-5)
 
 
 def test_pairs_that_rule_a_combination_out_give_no_rows_of_it() -> None:
     p = some_shares(np.random.default_rng(3), 3, 2, 2)
     p[1, 0] = 0
-    found = mst.triangle(*pairs_of(p / p.sum()))
+    found = mst.ipf_three_way(*pairs_of(p / p.sum()))
     assert (found[1, 0] == 0).all() and found.sum() == pytest.approx(1)
 
 
 def test_rare_cells_are_counted_as_one_and_dealt_out_again() -> None:
     counts = np.array([50.0, 2.0, -1.0, 40.0, 0.5])
-    codes = mst.merging(counts, 3.0)
+    codes = mst.compress_domain(counts, 3.0)
     assert codes.tolist() == [0, 2, 2, 1, 2]
-    assert mst.merging(counts, -5.0).tolist() == mst.merging(np.array([9, 1, 9, 9, 9.0]), 3.0).tolist() == [*range(5)]
-    assert mst.merging(np.zeros(3), 1.0).tolist() == [0, 0, 0]
-    dealt = mst.spread(codes, counts)
+    assert (
+        mst.compress_domain(counts, -5.0).tolist()
+        == mst.compress_domain(np.array([9, 1, 9, 9, 9.0]), 3.0).tolist()
+        == [*range(5)]
+    )
+    assert mst.compress_domain(np.zeros(3), 1.0).tolist() == [0, 0, 0]
+    dealt = mst.undo_compress(codes, counts)
     np.testing.assert_allclose(dealt.sum(axis=1), 1)
     np.testing.assert_allclose(dealt[2], [0, 0.8, 0, 0, 0.2], atol=1e-8)
     assert dealt[0, 0] == dealt[1, 3] == 1 and (dealt > 0).sum(axis=0).tolist() == [1] * 5
@@ -146,14 +150,14 @@ def test_what_is_drawn_has_the_conditional_tables_frequencies() -> None:
     joint = some_shares(rng, 2, 3, 4)
     joint[0, 1] = 0  # a combination that nobody has
     joint /= joint.sum()
-    tables = mst.conditional(joint)
+    tables = mst.conditional_table(joint)
     np.testing.assert_allclose(tables.sum(axis=1), 1)
     np.testing.assert_allclose(tables[1], joint.sum(axis=(0, 1)))
     np.testing.assert_allclose(tables[4], joint[1, 1] / joint[1, 1].sum())
     for given_ in range(6):
-        drawn = mst.draw(tables, np.full(4_000, given_), rng)
+        drawn = mst.sample_conditional(tables, np.full(4_000, given_), rng)
         assert stats.chisquare(np.bincount(drawn, minlength=4), 4_000 * tables[given_]).pvalue > 1e-4
-    certain = mst.draw(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), np.repeat([0, 1], 500), rng)
+    certain = mst.sample_conditional(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), np.repeat([0, 1], 500), rng)
     assert certain.tolist() == [1] * 500 + [2] * 500
 
 
@@ -192,7 +196,7 @@ def test_without_noise_all_pairs_come_back() -> None:
     made = Mst(epsilon=math.inf, delta=DELTA).fit(table, seed=0).sample(20_000, seed=1)
     for pair in combinations(NAMES, 2):
         assert far(made, table, *pair) < 4.5
-    alone = NoisyMargins(epsilon=math.inf, delta=DELTA).fit(table, seed=0).sample(20_000, seed=1)
+    alone = IndependentMarginals(epsilon=math.inf, delta=DELTA).fit(table, seed=0).sample(20_000, seed=1)
     assert max(far(alone, table, name) for name in NAMES) < 4.5
     assert all(far(alone, table, *pair) > 10 for pair in TREE.items())
     np.testing.assert_allclose(shared(alone, "u", "v"), np.outer(shared(alone, "u"), shared(alone, "v")), atol=0.01)
@@ -236,8 +240,8 @@ def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int,
     """rho of counts is k^2 / (2 sigma^2), of a choice epsilon^2 / 8; and they add up."""
     leaves = d - hub
     choices, spokes = max(leaves - 1, 0), leaves * hub
-    config = MstConfig(epsilon=epsilon, delta=DELTA, rows_per_entity=k)
-    noise = Noise.of(config, singles=d, pairs=choices + spokes, choices=choices)
+    config = MstConfig(epsilon=epsilon, delta=DELTA, max_rows_per_entity=k)
+    noise = MstNoise.allocate(config, singles=d, pairs=choices + spokes, choices=choices)
     rho = d * k**2 / (2 * noise.single**2) + (choices + spokes) * k**2 / (2 * noise.paired**2)
     rho += choices * noise.choosing**2 / 8 if choices else 0.0
     allowed = zcdp_rho(epsilon, DELTA)
@@ -249,7 +253,7 @@ def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int,
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
     """What `marginals` adds to counts, measured at each look, and the epsilon over sensitivity of each choice."""
     seen: dict[str, list[Any]] = {"noise": [], "choices": []}
-    noisy, choice = mst.noisy, mst.choice
+    noisy, choice = mst.measure, mst.exponential_mechanism
 
     def measured(counts: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
         found = noisy(counts, sigma, rng)
@@ -260,8 +264,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
         seen["choices"].append((epsilon, sensitivity))
         return choice(scores, epsilon, rng, sensitivity=sensitivity)
 
-    monkeypatch.setattr(mst, "noisy", measured)
-    monkeypatch.setattr(mst, "choice", counted)
+    monkeypatch.setattr(mst, "measure", measured)
+    monkeypatch.setattr(mst, "exponential_mechanism", counted)
     yield seen
 
 
@@ -282,7 +286,7 @@ def spent(seen: dict[str, list[Any]], model: Mst, counts: int) -> float:
     seen["noise"].clear(), seen["choices"].clear()
     for seed in range(FITS):
         model.fit(EVEN, seed=seed)
-    k = model.config.rows_per_entity
+    k = model.config.max_rows_per_entity
     assert len(seen["noise"]) == counts * FITS
     looks = [np.concatenate([noise.ravel() for noise in seen["noise"][j::counts]]) for j in range(counts)]
     rho = sum(k**2 / (2 * look.std() ** 2) for look in looks)
@@ -298,12 +302,12 @@ def test_the_noise_is_what_the_budget_asks_for(
     model, allowed = Mst(epsilon=EPSILON, delta=DELTA, target=target), zcdp_rho(EPSILON, DELTA)
     assert spent(watched, model, counts) == pytest.approx(allowed, rel=0.06)
     halved = mutant(mst, "sigma * rng.standard_normal", "0.5 * sigma * rng.standard_normal")
-    monkeypatch.setattr(mst, "noisy", lambda *given, measured=mst.noisy: replaced(halved, watched, *given))
+    monkeypatch.setattr(mst, "measure", lambda *given, measured=mst.measure: replaced(halved, watched, *given))
     assert spent(watched, model, counts) > 2 * allowed
 
 
 def replaced(module: ModuleType, seen: dict[str, list[Any]], counts: Any, sigma: float, rng: Any) -> Any:
-    found = module.noisy(counts, sigma, rng)
+    found = module.measure(counts, sigma, rng)
     seen["noise"].append(found - counts)
     return found
 
@@ -311,15 +315,15 @@ def replaced(module: ModuleType, seen: dict[str, list[Any]], counts: Any, sigma:
 @pytest.mark.slow
 def test_the_noise_of_margins_keeps_the_exact_promise(watched: dict[str, list[Any]]) -> None:
     """One Gaussian mechanism: whoever comes moves each of the three tables by one, sqrt(3) in all."""
-    model = NoisyMargins(epsilon=EPSILON, delta=DELTA)
+    model = IndependentMarginals(epsilon=EPSILON, delta=DELTA)
     for seed in range(FITS):
         model.fit(EVEN, seed=seed)
     sigma = float(np.concatenate([noise.ravel() for noise in watched["noise"]]).std())
     assert gaussian_delta(EPSILON, 1.03 * sigma, sensitivity=math.sqrt(3)) <= DELTA
     assert gaussian_delta(EPSILON, 0.97 * sigma, sensitivity=math.sqrt(3)) > DELTA
     assert gaussian_delta(EPSILON, 0.5 * sigma, sensitivity=math.sqrt(3)) > 100 * DELTA  # halved noise
-    assert model.terms_.noise_multiplier * model.terms_.clip == pytest.approx(sigma, rel=0.03)
-    assert model.terms_.clip == pytest.approx(math.sqrt(3))
+    assert model.guarantee_.noise_multiplier * model.guarantee_.clip == pytest.approx(sigma, rel=0.03)
+    assert model.guarantee_.clip == pytest.approx(math.sqrt(3))
 
 
 def test_noise_is_fresh_in_every_look_and_every_fit(watched: dict[str, list[Any]]) -> None:
@@ -328,7 +332,7 @@ def test_noise_is_fresh_in_every_look_and_every_fit(watched: dict[str, list[Any]
     flat = [noise.ravel()[:8] for noise in watched["noise"]]
     assert all(np.abs(a / np.linalg.norm(a) - b / np.linalg.norm(b)).max() > 0.05 for a, b in permutations(flat, 2))
     released = Mst(epsilon=EPSILON, delta=DELTA, release=True)
-    one, two = (released.fit(EVEN, seed=None).tables_[0].copy() for _ in range(2))
+    one, two = (released.fit(EVEN, seed=None).conditionals_[0].copy() for _ in range(2))
     assert not np.array_equal(one, two)
 
 
@@ -339,9 +343,9 @@ def test_one_more_row_moves_no_score_by_more_than_one(monkeypatch: pytest.Monkey
 
     def scores(module: ModuleType, rows: Any) -> np.ndarray:
         seen: list[np.ndarray] = []
-        monkeypatch.setattr(module, "choice", lambda found, *_, **__: (seen.append(found), 0)[1])
+        monkeypatch.setattr(module, "exponential_mechanism", lambda found, *_, **__: (seen.append(found), 0)[1])
         model = module.Mst(epsilon=1.0, delta=DELTA)
-        model._tree([0, 1, 2], [c[rows] for c in codes], single, 200.0, Noise(1.0, 1.0, 1.0), rng)
+        model._tree([0, 1, 2], [c[rows] for c in codes], single, 200.0, MstNoise(1.0, 1.0, 1.0), rng)
         return np.concatenate(seen)
 
     def moved(module: ModuleType, gone: int) -> float:

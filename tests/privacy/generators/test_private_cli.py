@@ -23,7 +23,7 @@ from synthbook.core.types import Images
 from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.generators.families import PRIVATE, load
-from synthbook.privacy.ledger import Budget
+from synthbook.privacy.ledger import PrivacyLedger
 from tests.mutation import mutant
 from tests.privacy.generators.test_terms import some
 
@@ -73,9 +73,9 @@ def test_from_a_file_to_a_model_to_a_file(
     assert fit(files, out, "--model", family, *steps, "--seed", "4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     model = load(out)
-    assert told == {"model": str(out), "family": family} | model.terms_.to_dict()
+    assert told == {"model": str(out), "family": family} | model.guarantee_.to_dict()
     assert (told["epsilon"], told["delta"], told["unit"], told["audit"]) == (2, 1e-6, "one record", None)
-    assert told["noise"] == base.TEACHING and told["neighbours"] == "add or remove one record"
+    assert told["noise"] == base.SEEDED_NOISE and told["neighbours"] == "add or remove one record"
     card = json.loads((out / CARD).read_text())["provenance"]
     assert card["seed"] == 4 and card["generation"] == 1 and card["synthetic_share"] == 1
     assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
@@ -83,7 +83,7 @@ def test_from_a_file_to_a_model_to_a_file(
     assert run(app, draw) == 0
     rows, provenance = load_table(made, some(2).schema), read_provenance(made)
     assert len(rows) == 150 and set(rows["size"]) == {"M"}
-    assert provenance.privacy == model.terms_.to_dict() and provenance.parents == {
+    assert provenance.privacy == model.guarantee_.to_dict() and provenance.parents == {
         f"model/{CARD}": sha256_file(out / CARD)
     }
     first = made.read_bytes()
@@ -100,7 +100,7 @@ def hashes(folder: Path, private: Path) -> list[str]:
 
 def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = tmp_path / "ledger.json"
-    Budget(3.0, 1e-5, "one record", ledger).begin()
+    PrivacyLedger(3.0, 1e-5, "one record", ledger).create()
     assert fit(files, tmp_path / "model", "--ledger", str(ledger)) == 0
     assert run(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
     assert hashes(tmp_path, files / "real.csv") == []
@@ -115,7 +115,7 @@ def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, mon
         model=telling.PrivateModel.mst,
         target=None,
         steps=None,
-        rows_per_entity=1,
+        max_rows_per_entity=1,
         ledger=None,
         release=None,
         seed=0,
@@ -128,10 +128,12 @@ def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model"
-    assert fit(files, out, "--rows-per-entity", "2", "--target", "size", data="visits.csv", schema="visits.toml") == 0
+    assert (
+        fit(files, out, "--max-rows-per-entity", "2", "--target", "size", data="visits.csv", schema="visits.toml") == 0
+    )
     assert "unit: one person, with at most 2 rows" in said(capsys)
     model = load(out)
-    assert model.config.target == "size" and model.config.rows_per_entity == 2 and model.terms_.clip == 2
+    assert model.config.target == "size" and model.config.max_rows_per_entity == 2 and model.guarantee_.clip == 2
     assert {frozenset(pair) for pair in model.parents_} > {frozenset({0}), frozenset()}  # size, by its place
 
 
@@ -141,7 +143,7 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     begin = ["budget", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
     assert run(app, ["budget", ledger]) == 2 and "both, to begin" in said(capsys)
     assert run(app, begin) == 0
-    assert "left: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["spends"] == []
+    assert "left: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["entries"] == []
     assert run(app, begin) == 2 and "what was allowed stays" in said(capsys)
     for k in range(2):
         assert fit(files, tmp_path / f"model{k}", "--ledger", ledger) == 0
@@ -152,8 +154,8 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     assert not (tmp_path / "third").exists()
     assert run(app, ["budget", ledger, "--json"]) == 0
     told_ = json.loads(capsys.readouterr().out)
-    assert told_["left"] == pytest.approx({"epsilon": 1.0, "delta": 8e-6}) and told_["unit"] == "one patient"
-    assert [(one["purpose"], one["epsilon"], one["delta"]) for one in told_["spends"]] == [
+    assert told_["remaining"] == pytest.approx({"epsilon": 1.0, "delta": 8e-6}) and told_["unit"] == "one patient"
+    assert [(one["purpose"], one["epsilon"], one["delta"]) for one in told_["entries"]] == [
         ("fitting Mst", 2.0, 1e-6)
     ] * 2
     assert run(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
@@ -166,11 +168,11 @@ def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
     for k in range(2):
         assert fit(files, tmp_path / f"model{k}", "--release", str(files / "test.csv"), "--seed", "7", "--json") == 0
         told = json.loads(capsys.readouterr().out)
-        assert told["noise"] == base.SYSTEM and 0 <= told["audit"] <= 2
+        assert told["noise"] == base.SYSTEM_ENTROPY and 0 <= told["audit"] <= 2
         card = json.loads((tmp_path / f"model{k}" / CARD).read_text())
         assert card["provenance"]["seed"] is None and "--seed" not in card["provenance"]["command"]
         assert card["provenance"]["privacy"]["audit"] == told["audit"]
-        load(tmp_path / f"model{k}").terms_.check_release()
+        load(tmp_path / f"model{k}").guarantee_.check_release()
     one, two = ((tmp_path / f"model{k}" / TENSORS).read_bytes() for k in range(2))
     assert one != two
     assert run(app, ["sample", str(tmp_path / "model0"), "--out", str(tmp_path / "made.csv")]) == 0
@@ -216,11 +218,11 @@ def test_mistakes_are_named_before_anything_is_paid_or_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ledger = tmp_path / "ledger.json"
-    Budget(50.0, 1e-2, "one record", ledger).begin()
+    PrivacyLedger(50.0, 1e-2, "one record", ledger).create()
     more = [part.format(files=files) for part in more]
     assert fit(files, tmp_path / "model", *(() if "--ledger" in more else ("--ledger", str(ledger))), *more) == code
     assert expected in said(capsys)
-    assert not (tmp_path / "model").exists() and Budget.load(ledger).spends == []
+    assert not (tmp_path / "model").exists() and PrivacyLedger.load(ledger).entries == []
 
 
 @pytest.mark.slow
@@ -229,35 +231,35 @@ def test_mistakes_are_named_before_anything_is_paid_or_written(
     [
         "", "[]", "{}", '"x"', "null",
         '{"epsilon": 1.0, "delta": 1e-5, "unit": "one record"}',
-        '{"epsilon": "1", "delta": 1e-5, "unit": "one record", "spends": []}',
-        '{"epsilon": 0.0, "delta": 1e-5, "unit": "one record", "spends": []}',
-        '{"epsilon": null, "delta": 1e-5, "unit": "one record", "spends": []}',
-        '{"epsilon": 1.0, "delta": 1e-5, "unit": "one record", "spends": [{"purpose": "x"}]}',
+        '{"epsilon": "1", "delta": 1e-5, "unit": "one record", "entries": []}',
+        '{"epsilon": 0.0, "delta": 1e-5, "unit": "one record", "entries": []}',
+        '{"epsilon": null, "delta": 1e-5, "unit": "one record", "entries": []}',
+        '{"epsilon": 1.0, "delta": 1e-5, "unit": "one record", "entries": [{"purpose": "x"}]}',
     ],
 )  # fmt: skip
 def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "ledger.json"
     path.write_text(text)
     with pytest.raises(DataError, match="is no ledger of a privacy budget"):
-        Budget.load(path)
+        PrivacyLedger.load(path)
     assert run(app, ["budget", str(path)]) == 1 and "no ledger" in said(capsys)
     assert path.read_text() == text
 
 
 def test_a_ledger_is_read_as_it_was_begun_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    begun = Budget(2.0, 1e-5, "one person", path).begin().spend("a look", 0.5, 1e-6, rows=3)
-    again = Budget.load(path)
-    assert again == begun and again.left == pytest.approx((1.5, 9e-6))
-    assert again.begin() == begun  # writes what is there
+    begun = PrivacyLedger(2.0, 1e-5, "one person", path).create().spend("a look", 0.5, 1e-6, rows=3)
+    again = PrivacyLedger.load(path)
+    assert again == begun and again.remaining == pytest.approx((1.5, 9e-6))
+    assert again.create() == begun  # writes what is there
     text = json.loads(path.read_text())
-    text["spends"][0]["epsilon"] = -5.0
+    text["entries"][0]["epsilon"] = -5.0
     path.write_text(json.dumps(text))
     with pytest.raises(DataError, match="changed by hand"):
-        Budget.load(path)
+        PrivacyLedger.load(path)
     with pytest.raises(DataError, match="no ledger"):
-        Budget.load(tmp_path / "none.json")
-    assert Budget(1.0, 1e-5, "one person").begin().left == (1.0, 1e-5)
+        PrivacyLedger.load(tmp_path / "none.json")
+    assert PrivacyLedger(1.0, 1e-5, "one person").create().remaining == (1.0, 1e-5)
 
 
 def test_what_was_drawn_looks_like_what_was_there(files: Path, tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ def test_images_of_a_private_model_are_drawn_from_the_shell(tmp_path: Path) -> N
     folder, out = model.save(tmp_path / "model", Provenance("made here", "a test")), tmp_path / "some.npz"
     assert main(["sample", str(folder), "-n", "6", "--out", str(out)]) == 0
     assert np.load(out)["images"].shape[0] == 6
-    assert read_provenance(out).privacy == model.terms_.to_dict()
+    assert read_provenance(out).privacy == model.guarantee_.to_dict()
 
 
 def test_sides_that_cannot_be_audited_are_refused_before_anything_is_paid(
@@ -291,8 +293,8 @@ def test_sides_that_cannot_be_audited_are_refused_before_anything_is_paid(
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame[:20].to_csv(tmp_path / "few.csv", index=False)
     ledger = tmp_path / "ledger.json"
-    Budget(2.0, 1e-3, "one record", path=ledger).begin()
+    PrivacyLedger(2.0, 1e-3, "one record", path=ledger).create()
     command = ["fit-private", str(tmp_path / "train.csv"), "--schema", str(tmp_path / "schema.toml"), "--epsilon", "1"]
     command += ["--delta", "1e-4", "--out", str(tmp_path / "m"), "--ledger", str(ledger)]
     assert main([*command, "--release", str(tmp_path / "few.csv")]) == 2
-    assert "holdout = '20 rows'" in capsys.readouterr().err and not Budget.load(ledger).spends
+    assert "holdout = '20 rows'" in capsys.readouterr().err and not PrivacyLedger.load(ledger).entries

@@ -32,11 +32,11 @@ from synthbook.core.table import (
 from synthbook.generators.base import NotFitted
 from synthbook.generators.tabular.families import write_rows
 from synthbook.privacy.generators import base, dp_tvae, families, mst
-from synthbook.privacy.generators.base import NotForRelease, PrivateTable, Terms
+from synthbook.privacy.generators.base import PrivacyGuarantee, PrivateTableGenerator, ReleaseRefused
 from synthbook.privacy.generators.dp_tvae import DpTvae
-from synthbook.privacy.generators.families import PRIVATE, audited, is_private, load
-from synthbook.privacy.generators.mst import Mst, NoisyMargins
-from synthbook.privacy.ledger import Budget, Exhausted
+from synthbook.privacy.generators.families import PRIVATE, audit_generator, is_private, load
+from synthbook.privacy.generators.mst import IndependentMarginals, Mst
+from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
 
 ORIGIN = Provenance("a test", "pytest", seed=5)
@@ -70,7 +70,7 @@ def some(n: int, *, visits: int = 0, seed: int = 0, provenance: str = "public") 
     return Table(frame, Schema((Column("person", "id"), *columns), provenance, entity="person"))
 
 
-def model(family: str, **settings: Any) -> PrivateTable:
+def model(family: str, **settings: Any) -> PrivateTableGenerator:
     return PRIVATE[family](**PROMISE | MORE[family] | settings)
 
 
@@ -82,7 +82,7 @@ BAD = {
     "epsilon that is no number": ({"epsilon": math.nan}, InvalidArgument, "epsilon = nan"),
     "delta of nothing": ({"delta": 0.0}, InvalidArgument, "delta = 0.0"),
     "delta of everything": ({"delta": 1.0}, InvalidArgument, "delta = 1.0"),
-    "no row of anybody": ({"rows_per_entity": 0}, InvalidArgument, "rows_per_entity = 0"),
+    "no row of anybody": ({"max_rows_per_entity": 0}, InvalidArgument, "max_rows_per_entity = 0"),
     "a control for release": ({"epsilon": math.inf, "release": True}, InvalidArgument, "epsilon = inf"),
     "a wrong name": ({"epsilonn": 1.0}, InvalidArgument, "epsilonn"),
 }
@@ -143,7 +143,7 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
     "kept for release": (
         LARGE,
         {"release": True},
-        {"seed": None, "keep": CheckpointConfig(Path("kept"))},
+        {"seed": None, "checkpoint": CheckpointConfig(Path("kept"))},
         InvalidArgument,
         "seed, checkpoint = .*None for release",
     ),
@@ -178,11 +178,11 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    refused, budget = model(family, **settings), Budget(100.0, 0.5, "one record")
+    refused, budget = model(family, **settings), PrivacyLedger(100.0, 0.5, "one record")
     monkeypatch.setattr(type(refused), "_learn", lambda *given: pytest.fail("rows were learnt from"))
     with pytest.raises(error, match=told):
         refused.fit(table, **{"seed": 0, "budget": budget} | fit)
-    assert budget.spends == [] and not hasattr(refused, "terms_")
+    assert budget.entries == [] and not hasattr(refused, "guarantee_")
     with pytest.raises(NotFitted):
         refused.sample(3, seed=0)
 
@@ -191,23 +191,23 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
 def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_left(
     family: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    budget = Budget(3.0, 1e-4, "one record", tmp_path / "ledger.json").begin()
+    budget = PrivacyLedger(3.0, 1e-4, "one record", tmp_path / "ledger.json").create()
     fitted, learn = model(family, release=True), PRIVATE[family]._learn
 
-    def learns(*given: Any) -> Terms:
-        assert len(Budget.load(tmp_path / "ledger.json").spends) == 1
+    def learns(*given: Any) -> PrivacyGuarantee:
+        assert len(PrivacyLedger.load(tmp_path / "ledger.json").entries) == 1
         return learn(*given)
 
     monkeypatch.setattr(PRIVATE[family], "_learn", learns)
     fitted.fit(some(200), seed=None, budget=budget)
-    (entry,) = budget.spends
+    (entry,) = budget.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5) and type(fitted).__name__ in entry.purpose
-    assert entry.about["rows_per_entity"] == 1 and entry.about["release"] is True
+    assert entry.details["max_rows_per_entity"] == 1 and entry.details["release"] is True
     monkeypatch.setattr(PRIVATE[family], "_learn", lambda *given: pytest.fail("rows were learnt from"))
-    with pytest.raises(Exhausted, match=r"asks for epsilon 2.*1 and 9e-05 left"):
+    with pytest.raises(BudgetExceeded, match=r"asks for epsilon 2.*1 and 9e-05 left"):
         fitted.fit(some(200), seed=None, budget=budget)
     with pytest.raises(InvalidArgument, match="spend"):  # no ledger can pay for a control without privacy
-        model(family, epsilon=math.inf).fit(some(200), seed=0, budget=Budget(3.0, 1e-4, "one record"))
+        model(family, epsilon=math.inf).fit(some(200), seed=0, budget=PrivacyLedger(3.0, 1e-4, "one record"))
 
 
 @pytest.mark.parametrize("family", PRIVATE)
@@ -217,7 +217,7 @@ def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monk
         patch.setattr(type(broken), "_learn", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             broken.fit(some(200), seed=0)
-    assert not hasattr(broken, "_unit_of") and not hasattr(broken, "terms_")
+    assert not hasattr(broken, "_unit_of") and not hasattr(broken, "guarantee_")
 
 
 # ── what stands beside what is released ──────────────────────────────────────────────────────────────────────────────
@@ -226,23 +226,26 @@ def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
 def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: Path) -> None:
-    fitted = model(family, rows_per_entity=2).fit(some(400, visits=4), seed=3)
+    fitted = model(family, max_rows_per_entity=2).fit(some(400, visits=4), seed=3)
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CARD).read_text())["provenance"]
-    assert said["privacy"] == fitted.terms_.to_dict() and said["privacy"].keys() == KEYS and said["seed"] == 5
+    assert said["privacy"] == fitted.guarantee_.to_dict() and said["privacy"].keys() == KEYS and said["seed"] == 5
     assert (said["privacy"]["epsilon"], said["privacy"]["delta"], said["privacy"]["audit"]) == (2.0, 1e-5, None)
-    assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.TEACHING
+    assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.SEEDED_NOISE
     assert said["privacy"]["unit"] == "one person, with at most 2 rows" and "floating-point" in str(said["privacy"])
     kept = load(folder)
-    assert is_private(folder) and type(kept) is type(fitted) and kept.terms_ == fitted.terms_
+    assert is_private(folder) and type(kept) is type(fitted) and kept.guarantee_ == fitted.guarantee_
     pd.testing.assert_frame_equal(kept.sample(300, seed=1).frame, fitted.sample(300, seed=1).frame)
     assert not kept.sample(300, seed=2).frame.equals(kept.sample(300, seed=1).frame)
-    path = write_rows(kept, 50, tmp_path / "made.csv", kept.terms_.beside(ORIGIN), seed=1)
-    assert read_provenance(path).privacy == said["privacy"] and Terms.of(read_provenance(path)) == kept.terms_
-    again = model(family, rows_per_entity=2).fit(some(400, visits=4), seed=3).save(tmp_path / "again", ORIGIN)
+    path = write_rows(kept, 50, tmp_path / "made.csv", kept.guarantee_.attach_to(ORIGIN), seed=1)
+    assert (
+        read_provenance(path).privacy == said["privacy"]
+        and PrivacyGuarantee.from_provenance(read_provenance(path)) == kept.guarantee_
+    )
+    again = model(family, max_rows_per_entity=2).fit(some(400, visits=4), seed=3).save(tmp_path / "again", ORIGIN)
     for name in ("model.json", "model.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
-    other = model(family, rows_per_entity=2).fit(some(400, visits=4), seed=4).sample(300, seed=1)
+    other = model(family, max_rows_per_entity=2).fit(some(400, visits=4), seed=4).sample(300, seed=1)
     assert not other.frame.equals(fitted.sample(300, seed=1).frame)
 
 
@@ -251,7 +254,7 @@ def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_
     assert set(made["size"]) == {"M"} and len(made) == 40 and made.schema == some(400).schema
     assert not is_private(tmp_path)
     with pytest.raises(DataError, match="nothing is promised"):
-        Terms.of(ORIGIN)
+        PrivacyGuarantee.from_provenance(ORIGIN)
     with pytest.raises(NotFitted):
         model("mst").save(tmp_path / "model", ORIGIN)
 
@@ -260,38 +263,45 @@ def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_
 @pytest.mark.parametrize("family", PRIVATE)
 def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: str, tmp_path: Path) -> None:
     taught = model(family).fit(some(200), seed=0)
-    with pytest.raises(NotForRelease, match="teaching: the noise comes from a seed"):
-        replace(taught.terms_, audit=0.1).check_release()
+    with pytest.raises(ReleaseRefused, match="teaching: the noise comes from a seed"):
+        replace(taught.guarantee_, audit=0.1).check_release()
     fitted = model(family, release=True).fit(some(200), seed=None)
-    assert fitted.terms_.noise == base.SYSTEM
-    for refused in (fitted.terms_.check_release, lambda: fitted.save(tmp_path / "model", ORIGIN)):
-        with pytest.raises(NotForRelease, match="audit's lower bound"):
+    assert fitted.guarantee_.noise == base.SYSTEM_ENTROPY
+    for refused in (fitted.guarantee_.check_release, lambda: fitted.save(tmp_path / "model", ORIGIN)):
+        with pytest.raises(ReleaseRefused, match="audit's lower bound"):
             refused()
     assert not (tmp_path / "model").exists()
-    found = audited(fitted, some(200), Holdout(some(200, seed=1)), seed=0)
-    assert fitted.terms_.audit == found.epsilon <= 2
+    found = audit_generator(fitted, some(200), Holdout(some(200, seed=1)), seed=0)
+    assert fitted.guarantee_.audit == found.epsilon <= 2
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CARD).read_text())["provenance"]
-    assert said["seed"] is None and said["privacy"]["noise"] == base.SYSTEM
+    assert said["seed"] is None and said["privacy"]["noise"] == base.SYSTEM_ENTROPY
     assert said["privacy"]["audit"] == found.epsilon
-    load(folder).terms_.check_release()
+    load(folder).guarantee_.check_release()
     twice = model(family, release=True).fit(some(200), seed=None)
     assert not twice.sample(100, seed=0).frame.equals(fitted.sample(100, seed=0).frame)
 
 
 def test_a_release_that_keeps_its_seed_is_caught(tmp_path: Path) -> None:
-    kept = Terms(
-        **PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise=base.SYSTEM
+    kept = PrivacyGuarantee(
+        **PROMISE,
+        unit="x",
+        accountant="x",
+        steps=1,
+        sample_rate=1,
+        noise_multiplier=1,
+        clip=1,
+        noise=base.SYSTEM_ENTROPY,
     )
-    assert replace(kept, audit=0.0).beside(ORIGIN).seed is None
-    telling = mutant(base, "privacy=self.as_json(), seed=None)", "privacy=self.as_json())")
-    assert telling.Terms(**replace(kept, audit=0.0).to_dict()).beside(ORIGIN).seed == 5
+    assert replace(kept, audit=0.0).attach_to(ORIGIN).seed is None
+    telling = mutant(base, "privacy=self.to_dict(), seed=None)", "privacy=self.to_dict())")
+    assert telling.PrivacyGuarantee(**replace(kept, audit=0.0).to_dict()).attach_to(ORIGIN).seed == 5
 
 
-class Copies(NoisyMargins):
+class Copies(IndependentMarginals):
     """Promises, and hands out the rows themselves."""
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Any) -> Terms:
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Any) -> PrivacyGuarantee:
         self._rows = frame
         return super()._learn(frame, seed, training)
 
@@ -300,16 +310,18 @@ class Copies(NoisyMargins):
 
 
 def test_more_proved_than_promised_is_never_written_down() -> None:
-    promise = Terms(**PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise="x")
-    assert promise.audited(2.0).audit == 2.0 and promise.audit is None
-    with pytest.raises(NotForRelease, match=r"proved epsilon 2\.1, and 2 was promised"):
-        promise.audited(2.1)
+    promise = PrivacyGuarantee(
+        **PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise="x"
+    )
+    assert promise.with_audit(2.0).audit == 2.0 and promise.audit is None
+    with pytest.raises(ReleaseRefused, match=r"proved epsilon 2\.1, and 2 was promised"):
+        promise.with_audit(2.1)
     leaky = Copies(epsilon=0.5, delta=1e-5).fit(some(400), seed=0)
-    with pytest.raises(NotForRelease, match=r"proved epsilon .* 0\.5 was promised"):
-        audited(leaky, some(400), Holdout(some(400, seed=1)))
-    assert leaky.terms_.audit is None
+    with pytest.raises(ReleaseRefused, match=r"proved epsilon .* 0\.5 was promised"):
+        audit_generator(leaky, some(400), Holdout(some(400, seed=1)))
+    assert leaky.guarantee_.audit is None
     careless = mutant(base, "if epsilon > self.epsilon:", "if False:")
-    assert careless.Terms(**promise.to_dict()).audited(9.0).audit == 9.0
+    assert careless.PrivacyGuarantee(**promise.to_dict()).with_audit(9.0).audit == 9.0
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -375,20 +387,20 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     same = few.frame.head(1).loc[[0] * 40].assign(person="new")
     more = Table(pd.concat([few.frame, same], ignore_index=True), few.schema)
     counted: list[np.ndarray] = []
-    monkeypatch.setattr(mst, "noisy", lambda counts, sigma, rng: (counted.append(counts), counts)[1])
+    monkeypatch.setattr(mst, "measure", lambda counts, sigma, rng: (counted.append(counts), counts)[1])
 
-    def moved(family: type[PrivateTable]) -> tuple[list[float], float]:
+    def moved(family: type[PrivateTableGenerator]) -> tuple[list[float], float]:
         """Of each table of counts, and of all in one vector: L2 distances."""
         found = []
         for table in (few, more):
             counted.clear()
-            model = family(epsilon=math.inf, delta=1e-5, rows_per_entity=k).fit(table, seed=0)
+            model = family(epsilon=math.inf, delta=1e-5, max_rows_per_entity=k).fit(table, seed=0)
             found.append(list(counted))
         apart = [float(np.linalg.norm(one - other)) for one, other in zip(*found, strict=True)]
-        return apart, model.terms_.clip
+        return apart, model.guarantee_.clip
 
     assert moved(Mst) == ([k, k, k], k)  # size, age, both: as far as a row that comes k times can
-    apart, clip = moved(NoisyMargins)
+    apart, clip = moved(IndependentMarginals)
     assert apart == [k, k] and clip == pytest.approx(math.sqrt(2) * k)
     unbounded = mutant(units, "cumcount() < rows", "cumcount() >= 0")
     monkeypatch.setattr(base, "at_most", unbounded.at_most)
@@ -398,10 +410,10 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
 def test_the_rows_that_a_fit_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = visits([9] * 30), []
     for family in PRIVATE:
-        fitted = model(family, rows_per_entity=2, **({"batch": 5} if family == "dp-tvae" else {}))
+        fitted = model(family, max_rows_per_entity=2, **({"batch": 5} if family == "dp-tvae" else {}))
         learn = type(fitted)._learn
 
-        def spied(self: Any, frame: pd.DataFrame, *given: Any, learn: Any = learn) -> Terms:
+        def spied(self: Any, frame: pd.DataFrame, *given: Any, learn: Any = learn) -> PrivacyGuarantee:
             seen.append((len(frame), np.bincount(self._unit_of).tolist()))
             return learn(self, frame, *given)
 
