@@ -340,13 +340,34 @@ def _hash_of(file: Path) -> str:
 
 
 def _files_of(name: str, package: Path) -> Iterator[tuple[str, Path]]:
-    """A dotted name's file and the __init__ files of all packages above it; a name inside a module has no file."""
+    """A dotted name's file and the __init__ files of all packages above it; a name inside a module has no file.
+
+    What a package gives lazily comes from the module that its stub, `__init__.pyi`, names.
+    """
     steps = name.split(".")
     for depth in range(1, len(steps) + 1):
         place = package.parent.joinpath(*steps[:depth])
         for file in (place / "__init__.py", place.with_suffix(".py")):
             if file.is_file():
                 yield ".".join(steps[:depth]), file
+        stub = place / "__init__.pyi"
+        if depth < len(steps) and stub.is_file():
+            lazy = _lazy_names(stub, ".".join(steps[:depth]), stub.stat().st_mtime_ns).get(steps[depth])
+            if lazy not in (None, ".".join(steps[: depth + 1])):
+                yield from _files_of(".".join([lazy, *steps[depth + 1 :]]), package)
+
+
+@lru_cache(maxsize=256)
+def _lazy_names(stub: Path, package: str, changed: int) -> dict[str, str]:
+    """Names that a package gives lazily, each with the dotted module it comes from; a module comes from itself."""
+    names: dict[str, str] = {}
+    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            module = _absolute(node, package)
+            names |= {
+                alias.asname or alias.name: module if node.module else f"{module}.{alias.name}" for alias in node.names
+            }
+    return names
 
 
 @lru_cache(maxsize=4096)
@@ -364,13 +385,30 @@ def _imports(source: str, *, parent: str, root: str) -> frozenset[str]:
     except SyntaxError:  # a cell magic: whatever name of the package it mentions may be an import
         return frozenset(re.findall(rf"\b{root}(?:\.\w+)*", source))
     names: set[str] = set()
+    bound: dict[str, str] = {}  # what an import binds, by name: `sb` of `import synthbook as sb`
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+            bound |= {alias.asname or root: alias.name if alias.asname else root for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, parent)
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+            bound |= {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            first, *rest = _chain(node)
+            names.add(".".join([bound.get(first, ""), *rest]))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # a lazy path, as registries hold
+            module, colon, _ = node.value.partition(":")
+            names |= {module} if colon and re.fullmatch(r"\w+(\.\w+)+", module) else set()
     return frozenset(name for name in names if name == root or name.startswith(root + "."))
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """The names of a dotted expression; [""] for anything else."""
+    if isinstance(node, ast.Attribute):
+        return [*_chain(node.value), node.attr]
+    return [node.id] if isinstance(node, ast.Name) else [""]
 
 
 def _absolute(node: ast.ImportFrom, parent: str) -> str:

@@ -27,6 +27,12 @@ FILES = {
     "core/other.py": "",
     "wing/__init__.py": "from .inner import thing",
     "wing/inner.py": "thing = 1",
+    "lazy/__init__.py": "",
+    "lazy/__init__.pyi": "from . import room\nfrom .deep.inside import Thing as Thing\nfrom .room import other",
+    "lazy/room.py": "",
+    "lazy/deep/__init__.py": "",
+    "lazy/deep/inside.py": "",
+    "table.py": "PATHS = {'a': 'pack.lonely:x', 'b': 'numpy.random:normal', 'c': 'pack: a word'}",
 }
 
 
@@ -45,6 +51,8 @@ def names(source: str, package: Path) -> set[str]:
 
 COURSE = {"__init__.py", "course/__init__.py", "course/claims.py", "core/__init__.py", "core/files.py", "core/deep.py"}
 
+LAZY = {"__init__.py", "lazy/__init__.py", "lazy/deep/__init__.py", "lazy/deep/inside.py"}
+
 
 @pytest.mark.parametrize(
     ("source", "expected"),
@@ -59,6 +67,13 @@ COURSE = {"__init__.py", "course/__init__.py", "course/claims.py", "core/__init_
         ("%%time\nx = !ls\nif x:\n    %cd ..\n    import pack.lonely", {"__init__.py", "lonely.py"}),
         ("%%bash\nif true; then python -m pack.lonely; fi", {"__init__.py", "lonely.py"}),
         ("await f()\nimport pack.lonely", {"__init__.py", "lonely.py"}),
+        ("from pack.lazy import Thing", LAZY),
+        ("import pack as p\np.lazy.Thing.of(3).x", LAZY),
+        ("import pack.lazy\npack.lazy.Thing", LAZY),
+        ("from pack import lazy\nlazy.room", {"__init__.py", "lazy/__init__.py", "lazy/room.py"}),
+        ("from pack.lazy import other", {"__init__.py", "lazy/__init__.py", "lazy/room.py"}),
+        ("import pack as p\np.lazy", {"__init__.py", "lazy/__init__.py"}),
+        ("from pack import table", {"__init__.py", "table.py", "lonely.py"}),
     ],
 )
 def test_modules_are_found_through_one_another(source: str, expected: set[str], package: Path) -> None:
