@@ -1,5 +1,1 @@
-"""The `synthbook` command: one function for each verb."""
-
-from synthbook.cli.main import app, main
-
-__all__ = ["app", "main"]
+"""The `synthbook` command, one module for each kind of reader; `main` joins them."""

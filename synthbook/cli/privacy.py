@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import Json, put_json
+from synthbook.cli.common import JsonOption, echo_json
 from synthbook.cli.tables import check_files
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, put
@@ -23,7 +23,7 @@ def epsilon(
     noise_multiplier: Annotated[float | None, typer.Option(help="Noise over clipping length.")] = None,
     target: Annotated[float | None, typer.Option(metavar="EPSILON", help="Find the noise for this budget.")] = None,
     accountant: Annotated[str, typer.Option(help="What calibrates the noise: rdp, prv, pld or pld-replace.")] = "pld",
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what a run of DP-SGD spends, by every accountant, or how much noise a budget asks for.
 
@@ -45,7 +45,7 @@ def epsilon(
     spent = {name: {"neighbours": pair, "epsilon": spends(run, delta)} for name, (pair, spends) in ACCOUNTANTS.items()}
     if as_json:
         told = {"noise_multiplier": run.noise, "sample_rate": run.rate, "steps": run.steps, "delta": delta}
-        put_json(told | {"unit": "one record", "sampling": "Poisson", "accountants": spent})
+        echo_json(told | {"unit": "one record", "sampling": "Poisson", "accountants": spent})
         return
     about = f"noise multiplier {run.noise:g}, sample rate {run.rate:g}, {run.steps:,} steps, delta {delta:g}"
     put(f"{about}, unit: one record")
@@ -79,7 +79,7 @@ def fit_private(
         Path | None, typer.Option(metavar="TEST.CSV", help="For release: nothing is seeded, and these rows audit it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="For teaching only; with --release nothing is seeded.")] = 0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit a generator to a table with differential privacy; `synthbook sample` draws its rows.
 
@@ -137,7 +137,7 @@ def fit_private(
     generator.save(out, provenance)
     terms = generator.guarantee_.to_dict()
     if as_json:
-        put_json({"model": str(out), "family": model.value} | terms)
+        echo_json({"model": str(out), "family": model.value} | terms)
         return
     put(f"{out}: {model.value}")
     for name, value in terms.items():
@@ -149,7 +149,7 @@ def budget(
     epsilon: Annotated[float | None, typer.Option(help="To begin one: all that may ever be spent.")] = None,
     delta: Annotated[float | None, typer.Option(help="To begin one: the same.")] = None,
     unit: Annotated[str, typer.Option(help="To begin one: whose privacy it is.")] = "one record",
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Begin a ledger of looks at a private table, or show what was spent and what is left.
 
@@ -168,7 +168,7 @@ def budget(
     spent = [{"purpose": one.purpose, "epsilon": one.epsilon, "delta": one.delta} for one in kept.entries]
     left = dict(zip(("epsilon", "delta"), kept.remaining, strict=True))
     if as_json:
-        put_json({"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left})
+        echo_json({"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left})
         return
     put(f"{ledger}: epsilon {kept.epsilon:g}, delta {kept.delta:g} for {kept.unit}")
     for one in kept.entries:
@@ -187,7 +187,7 @@ def audit(
     delta: Annotated[float | None, typer.Option(help="Of the promise; else 0.01 / (number of people).")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picks rows, and breaks ties.")] = 0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Attack a synthetic table: who was in it, and what of theirs does it tell? Ends with 1 where it leaks.
 
@@ -223,7 +223,7 @@ def audit(
             written = Provenance("attacks on synthetic rows", command, {n: sha256_file(p) for n, p in files.items()})
             (found.to_json if out.suffix == ".json" else found.to_html)(out, written)
     if as_json:
-        put_json(found.to_dict() | {"report": None if out is None else str(out)})
+        echo_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
         put(found)
         if out is not None:

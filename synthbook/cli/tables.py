@@ -10,12 +10,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from synthbook.cli.common import Json, put_json
+from synthbook.cli.common import JsonOption, echo_json
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, counter, put
 
 if TYPE_CHECKING:
     from synthbook.core.storage import Provenance
+
+schema = typer.Typer(help="Draft a schema from a table.")
+
+
+@schema.command("draft")
+def schema_draft(
+    source: Annotated[Path, typer.Argument(metavar="REAL.CSV", help="A delimited text file with a header.")],
+    out: Annotated[Path, typer.Option(help="Where the draft goes.")] = Path("schema.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file named by --out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft a schema from a table, marked "inferred", with comments that say what to review.
+
+    Examples: `synthbook schema draft real.csv`, `synthbook schema draft real.csv --out adult.toml --force`
+    """
+    from synthbook.core.schema_draft import draft_file
+
+    found = draft_file(source, out, force=force)
+    if as_json:
+        echo_json({"schema": str(out)} | found.to_dict())
+    else:
+        console().print(found)
+        put(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
 
 
 class TableModel(StrEnum):
@@ -41,7 +64,7 @@ def fit(
     steps: Annotated[int | None, typer.Option(min=1, help="Of training: tvae, ctgan and diffusion.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit a generator to a table. Without a reviewed schema one is drafted from the rows, and shown for review.
 
@@ -80,7 +103,7 @@ def fit(
     shutil.rmtree(out / "state", ignore_errors=True)
     facts = {"model": str(out), "family": model.value, "rows": len(table), "schema": str(chosen)}
     if as_json:
-        put_json(facts | {"origin": declared.origin})
+        echo_json(facts | {"origin": declared.origin})
         return
     put(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
     for rule in fitted.layout_.rules_at_risk:
@@ -99,7 +122,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes, as .html or .json.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picks rows, divisions and models.")] = 0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Is a synthetic table real, varied, useful and new? Ends with 1 where one of the four is answered with no.
 
@@ -127,7 +150,7 @@ def evaluate(
             written = Provenance("an evaluation of synthetic rows", command, parents, seed=seed)
             (found.to_json if out.suffix == ".json" else found.to_html)(out, written)
     if as_json:
-        put_json(found.to_dict() | {"report": None if out is None else str(out)})
+        echo_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
         put(found)
         if out is not None:
@@ -172,7 +195,7 @@ def sample(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw rows, images or text from a model. Images come with a contact sheet of the first hundred (FILE.png).
 
@@ -207,7 +230,7 @@ def sample(
     else:
         _sample_images(folder, out, n, seed, classes, provenance)
     if as_json:
-        put_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
+        echo_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
     else:
         put(f"{out}: {n:,} {kind}" + ("" if sheet is None else f"; look at {sheet}"))
 

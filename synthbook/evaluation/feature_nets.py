@@ -165,7 +165,7 @@ def make(name: str, folder: Path, *, seed: int, callback: Observer | None = None
     trained = train(recipe, split.train, seed=seed, callback=callback)
     net = build(recipe)
     net.load_state_dict(trained.weights)
-    command = f"synthbook train features --net {name} --seed {seed}"
+    command = f"synthbook dev train features --net {name} --seed {seed}"
     provenance = Provenance(
         f"the train part of synthbook.datasets.{SETS[name].__name__}()", command, _parents(name), seed=seed
     )
@@ -204,9 +204,8 @@ def shipped(name: str) -> torch.nn.Sequential:
     try:
         weights, _ = checkpoints.load(folder, model=name)
     except DataError as error:
-        ways = (
-            f"git checkout -- data/{SHIPPED}/{name}, or synthbook train features --net {name} --seed 0 --out {folder}"
-        )
+        ways = f"git checkout -- data/{SHIPPED}/{name}, or "
+        ways += f"synthbook dev train features --net {name} --seed 0 --out {folder}"
         raise DataError(f"{error}\nThe shipped net {name!r}: {ways}") from None
     net = build(recipe)
     net.load_state_dict(weights)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from synthbook.datasets import sms_spam
-from synthbook.experiments import recording
+from synthbook.experiments import experiment, recording
 from synthbook.language import few_shot, word_problems
 from synthbook.language.client import Client
 from synthbook.language.few_shot import Seeds
@@ -21,7 +21,7 @@ from synthbook.language.records import Record
 from synthbook.language.sandbox.runner import Limits, Sandbox
 from synthbook.language.word_problems import Problem
 
-TRIALS = "artifacts/calibration/worth/trials.json"  # of `synthbook calibrate worth`
+TRIALS = "artifacts/calibration/worth/trials.json"
 CASES = ("messages", "sums", "programs")
 STEPS = 600  # of a student
 
@@ -79,6 +79,13 @@ def students(
     return found
 
 
+@experiment(
+    "answer-utility",
+    help="Measure the utility of SmolLM2's recorded answers for classifiers and students.",
+    data_source="the answers of SmolLM2 that come with the book, raw and verified",
+    cases=CASES,
+    budget={"steps": STEPS},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One draw of one experiment, replayed and measured: a flat row."""
     model, row = Client(None, replay=recording.replay()).ask, {"case": case, "seed": seed}

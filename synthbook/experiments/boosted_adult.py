@@ -19,14 +19,22 @@ from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility
+from synthbook.experiments import experiment
 from synthbook.generators.tabular.trees import Boosted
 
 TIMES, JUDGED = 4, 5_000  # draws over rows; rows whose nearness is judged
 SETTINGS: dict[str, Any] = {}  # the family's own
 CASES = ("boosted, all rows",)
-TRIALS = "artifacts/calibration/whole/trials.json"  # of `synthbook calibrate whole`
+TRIALS = "artifacts/calibration/whole/trials.json"
 
 
+@experiment(
+    "boosted-full",
+    help="Fit boosted trees to all rows of Adult, and train a classifier on four times as many samples.",
+    data_source="models of section 3, trained anew for each row",
+    cases=CASES,
+    budget={"times": TIMES},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """AUC and F1 on the real test file, taught by drawn rows and by real ones; the share nearer to training rows."""
     if case not in CASES:

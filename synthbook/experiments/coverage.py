@@ -10,6 +10,7 @@ import torch
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.mode_coverage import GRID, RING
+from synthbook.experiments import experiment
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
 from synthbook.generators.neural import Generator
@@ -38,9 +39,16 @@ FAMILIES: Mapping[str, tuple[type[Generator], Mapping[str, Any]]] = {  # their s
     "diffusion": (Diffusion, {"steps": 6_000, "batch": 256, "width": 32, "learning_rate": 4e-3}),
 }
 CASES = tuple(f"{family} on {place}" for place in ("grid", "ring") for family in FAMILIES)
-TRIALS = "artifacts/calibration/modes/trials.json"  # of `synthbook calibrate modes`
+TRIALS = "artifacts/calibration/modes/trials.json"
 
 
+@experiment(
+    "modes",
+    help="Train six small models on the grid and on the ring, and count the modes they reach.",
+    data_source="models of section 3, trained anew for each row",
+    cases=CASES,
+    budget={name: settings for name, (_, settings) in FAMILIES.items()},
+)
 def cover(case: str, *, seed: int) -> dict[str, Any]:
     """What a family ("R1 on grid") makes of the grid or the ring: modes, imbalance, both densities, seconds."""
     name, _, place = case.partition(" on ")

@@ -13,6 +13,7 @@ from synthbook.datasets import digits
 from synthbook.evaluation.features import image_features
 from synthbook.evaluation.frechet import frechet_distance
 from synthbook.evaluation.novelty import Novelty, novelty
+from synthbook.experiments import experiment
 from synthbook.generators.diffusion import Diffusion, NoisePredictor, Schedule, ancestral, loss_floor, q_sample
 from synthbook.generators.nets import TimedMlp, initialise
 
@@ -20,7 +21,7 @@ VARIANCES = torch.tensor([4.0, 0.25])
 LOOKED_AT = (1, 25, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900, 1_000)
 STEPS = (5, 10, 20, 100)  # of sampling
 CASES = ("floor", "digits")
-TRIALS = "artifacts/calibration/diffusion/trials.json"  # of `synthbook calibrate diffusion`
+TRIALS = "artifacts/calibration/diffusion/trials.json"
 
 
 def train_sketch(variances: Tensor, schedule: Schedule, *, seed: int, steps: int = 4_000) -> nn.Module:
@@ -89,8 +90,14 @@ def nearness(made: Tensor, seen: Images, unseen: Images) -> Novelty:
     return novelty(*(x.flatten(1).numpy() for x in (made, seen.images, unseen.images)), seed=0)
 
 
+@experiment(
+    "diffusion",
+    help="Train diffusion models of points and digits: loss, sampling steps, novelty.",
+    data_source="models of section 3, trained anew for each row",
+    cases=CASES,
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
-    """A case of `synthbook calibrate diffusion`: "floor" (loss over the least possible) or "digits"."""
+    """A case of `synthbook dev experiment diffusion`: "floor" (loss over the least possible) or "digits"."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {"case": case, "seed": seed}
     if case == "floor":

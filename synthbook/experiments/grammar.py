@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from synthbook.experiments import experiment
 from synthbook.language.filters.dedup import rouge_l
 from synthbook.language.messages import Ask, Model, scripted
 from synthbook.language.self_instruct import MOST_ALIKE, Pool, Task, grow
@@ -51,7 +52,7 @@ WRITTEN = tuple(
 )
 ROUNDS, SIDE_BY_SIDE, BINS = 150, 8, 6
 CASES = ("grammar",)
-TRIALS = "artifacts/calibration/self-instruct/trials.json"  # of `synthbook calibrate self-instruct`
+TRIALS = "artifacts/calibration/self-instruct/trials.json"
 
 
 def author(*, skew: float = 0.5) -> Model:
@@ -72,7 +73,7 @@ def _weights(n: int, skew: float) -> np.ndarray[Any, Any]:
     return weights / weights.sum()  # type: ignore[no-any-return]
 
 
-def experiment(*, seed: int) -> tuple[Pool, Pool]:
+def grow_pools(*, seed: int) -> tuple[Pool, Pool]:
     """A pool grown with the filter, and one without it, of the same size: the tasks after that are left out."""
     some = {"rounds": ROUNDS, "side_by_side": SIDE_BY_SIDE, "seed": seed}
     filtered = grow(author(), WRITTEN, **some)
@@ -106,9 +107,16 @@ def duplicates(tasks: Sequence[Task]) -> float:
     )
 
 
+@experiment(
+    "self-instruct",
+    help="Grow pools of tasks with a scripted author, with and without the similarity filter.",
+    data_source="a scripted author's tasks",
+    cases=CASES,
+    budget={"rounds": ROUNDS, "side by side": SIDE_BY_SIDE},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One run: a flat row."""
-    filtered, unfiltered = experiment(seed=seed)
+    filtered, unfiltered = grow_pools(seed=seed)
     sizes, shares = acceptance(filtered)
     return {
         "case": case,

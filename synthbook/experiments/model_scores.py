@@ -18,7 +18,7 @@ from synthbook.evaluation.frechet import extrapolate, frechet_distance
 from synthbook.evaluation.prdc import prdc
 from synthbook.generators.registry import SHIPPED, load
 
-SCORES = "artifacts/models/scores.json"  # of `synthbook score-models`
+SCORES = "artifacts/models/scores.json"  # of `synthbook dev score-models`
 REAL = "real, not in the test set"
 MODELS = ("fashion-vae", "fashion-gan", "fashion-ddpm")
 

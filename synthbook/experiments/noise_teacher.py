@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from synthbook.core.types import Images
 from synthbook.datasets import fashion_mnist
+from synthbook.experiments import experiment
 from synthbook.generators.nets import Mlp, initialise
 from synthbook.generators.training import Seed, step_rng
 
@@ -23,7 +24,7 @@ SPARE = 3  # outputs that no loss ever touched
 WIDTH, BATCH, RATE = 256, 512, 1e-3
 TEACHER_STEPS, STUDENT_STEPS = 400, 800
 CASES = ("same beginning", "another beginning")
-TRIALS = "artifacts/calibration/noise/trials.json"  # of `synthbook calibrate noise`
+TRIALS = "artifacts/calibration/noise/trials.json"
 
 
 def net(rng: torch.Generator) -> nn.Module:
@@ -64,6 +65,13 @@ def accuracy(model: nn.Module, clothes: Images) -> float:
     return float((model(clothes.images)[:, :10].argmax(1) == clothes.labels).float().mean())
 
 
+@experiment(
+    "noise",
+    help="Train students on a teacher's unused outputs for noise, and test them on clothes.",
+    data_source="networks trained on Fashion-MNIST and on noise",
+    cases=CASES,
+    budget={"teacher": TEACHER_STEPS, "student": STUDENT_STEPS},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """Accuracy of the teacher, of the student before and after it saw noise."""
     torch.set_num_threads(1)

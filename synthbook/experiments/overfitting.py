@@ -21,6 +21,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
 from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
+from synthbook.experiments import experiment
 from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.attacks.membership import knn_distances, lira, train_shadow_models
 from synthbook.privacy.attacks.roc import AttackScores
@@ -29,7 +30,7 @@ from synthbook.privacy.audit import Scores
 ROWS, SECRET = 1_000, "occupation"  # members, and as many others
 SHADOWS = 16
 APART = 0.2  # share of the rows that lie farthest from their nearest neighbour
-TRIALS = "artifacts/calibration/overfitting/trials.json"  # of `synthbook calibrate overfitting`
+TRIALS = "artifacts/calibration/overfitting/trials.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ def confidence(rows: Array, model: MLPClassifier) -> Scores:
     return np.asarray(np.log(p + 1e-9) - np.log(1 - p + 1e-9))
 
 
+@experiment(
+    "overfitting",
+    help="Train networks of growing size on Adult, and attack their membership by loss.",
+    data_source="networks trained on rows of Adult, and attacks on them",
+    cases=CASES,
+    budget={"rows": ROWS, "shadows": SHADOWS},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """`gap` of accuracy between members and others, the `auc` of the attack by loss; of the network held back also
     the shadow models' AUC, on all (`shadow auc`), on rows `apart` and on `typical` ones."""

@@ -26,6 +26,7 @@ from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.fidelity import marginals
 from synthbook.evaluation.novelty import novelty
+from synthbook.experiments import experiment
 from synthbook.experiments.boosted_adult import taught
 from synthbook.experiments.table_choice import COUNTRY
 from synthbook.generators.tabular.base import TableGenerator
@@ -45,7 +46,7 @@ METHODS: Mapping[str, Callable[[float], TableGenerator]] = {
 PLAIN: Mapping[str, Callable[[], TableGenerator]] = {"copula": Copula, "TVAE": Tvae}
 CASES = (*(f"{name}, epsilon {epsilon:g}" for name in METHODS for epsilon in EPSILONS), *PLAIN)
 JUDGED = 5_000  # rows whose nearness is judged
-TRIALS = "artifacts/calibration/private/trials.json"  # of `synthbook calibrate private`
+TRIALS = "artifacts/calibration/private/trials.json"
 
 
 def model_of(case: str) -> TableGenerator:
@@ -58,6 +59,13 @@ def model_of(case: str) -> TableGenerator:
     return METHODS[name](float(epsilon))
 
 
+@experiment(
+    "private",
+    help="Fit generators of Adult at six privacy budgets and without privacy: utility.",
+    data_source="generators of Adult with differential privacy and without",
+    cases=CASES,
+    budget={"delta": DELTA},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """See `score`; and the seconds of the fit."""
     torch.set_num_threads(1)

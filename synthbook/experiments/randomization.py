@@ -7,7 +7,7 @@ tested on fresh pictures of the same world, on the stand-in for reality, and on 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import item_seed
 from synthbook.core.table import Holdout
 from synthbook.datasets import real_cube
+from synthbook.experiments import experiment
+from synthbook.simulation.export import library_versions
 from synthbook.simulation.labels import annotate
 from synthbook.simulation.localizer import (
     MIN_VISIBLE_PX,
@@ -38,7 +40,7 @@ WIDE, HIGH = 80, 60  # pixels
 TABLES = TexturePool(TRAIN_TEXTURES[5:] + TRAIN_TEXTURES[:5], 1_000)
 FULL = replace(Domain().with_situations(occluded=0.08), table_textures=TABLES)
 TEXTURES = (1, 4, 16, 64, 256)
-TRIALS = "artifacts/randomization/trials.json"  # of `synthbook calibrate randomization`
+TRIALS = "artifacts/randomization/trials.json"
 
 
 def _worlds() -> dict[str, Domain]:
@@ -105,7 +107,18 @@ def pixel_errors(net: CornerNet, renders: KeypointDataset) -> NDArray[np.float64
     return corner_distance(predict_corners(net, renders.images), renders.corners)
 
 
-def trial(world: str, *, seed: int, budget: TrialConfig) -> dict[str, Any]:
+BUDGET = TrialConfig()
+
+
+@experiment(
+    "randomization",
+    help="Train small networks in 17 simulated worlds, and test each in three: own, stand-in, photographs.",
+    data_source="rendered scenes; tested on photographs, too",
+    cases=tuple(TRAIN_DOMAINS),
+    budget=asdict(BUDGET),
+    settings={"worlds": {name: asdict(domain) for name, domain in TRAIN_DOMAINS.items()}, "made by": library_versions()},
+)
+def trial(world: str, *, seed: int, budget: TrialConfig = BUDGET) -> dict[str, Any]:
     """Train in a world and test in three: median (and mean) error over pictures in pixels, one thread."""
     if world not in TRAIN_DOMAINS:
         raise InvalidArgument("world", world, f"one of {', '.join(TRAIN_DOMAINS)}")

@@ -16,6 +16,7 @@ import torch
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import shuttle
+from synthbook.experiments import experiment
 from synthbook.generators.tabular.ctgan import Ctgan
 
 BUMP, WIDTH, VALLEY, RARE = 2.0, 0.4, 0.8, 0.01  # places and width of the bumps, half width of the valley, rare share
@@ -31,7 +32,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 TOY: Mapping[str, Any] = {"hidden": 64, "noise": 16, "batch": 200, "steps": 1_000, "rarest": True}
 PLACES: Mapping[str, tuple[str, ...]] = {"toy": tuple(SETTINGS), "shuttle": ("both", "no sampling by category")}
 CASES = tuple(f"{place}: {how}" for place, settings in PLACES.items() for how in settings)
-TRIALS = "artifacts/calibration/rare/trials.json"  # of `synthbook calibrate rare`
+TRIALS = "artifacts/calibration/rare/trials.json"
 
 
 def toy(n: int, *, seed: int | np.random.SeedSequence) -> Table:
@@ -75,8 +76,15 @@ def shares_of_classes(drawn: Table, real: Table) -> dict[str, float]:
     return {name: float((drawn["Class"] == name).mean() / (real["Class"] == name).mean()) for name in CLASSES}
 
 
+@experiment(
+    "rare",
+    help="Train conditional GANs with and without their devices for rare categories.",
+    data_source="models of section 3, trained anew for each row",
+    cases=CASES,
+    budget={"toy": TOY},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
-    """A case of `synthbook calibrate rare`: "toy: min-max" or "shuttle: both"."""
+    """A case of `synthbook dev experiment rare`: "toy: min-max" or "shuttle: both"."""
     place, _, how = case.partition(": ")
     if how not in PLACES.get(place, ()):
         raise InvalidArgument("case", case, f"one of {', '.join(CASES)}")

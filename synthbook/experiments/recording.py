@@ -30,10 +30,10 @@ from synthbook.language.word_problems import Problem
 
 # ── Everything that section 4 asks of a real model: messages, sums, programs, judgements, rewordings, dialogues ──
 # Each experiment takes a model and the number of a draw, asks the same questions for the same draw, and returns
-# records. So the whole can be asked once, live, and replayed from what was kept: `synthbook record` makes that file.
+# records. So all can be asked once, live, and replayed from a file: `synthbook dev record` writes it.
 
 
-CACHE, LOG = "artifacts/replay/smollm2.jsonl", "artifacts/replay/smollm2.log.json"  # of `synthbook record`
+CACHE, LOG = "artifacts/replay/smollm2.jsonl", "artifacts/replay/smollm2.log.json"  # of `synthbook dev record`
 DRAWS = 5
 SEEDS_OF_EACH, MESSAGES_OF_EACH, SUMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
 MAKER = "SmolLM2-135M-Instruct"
@@ -165,7 +165,7 @@ def instructions(model: Model, draw: int = 0) -> tuple[Pool, list[tuple[Task, st
     return pool, list(with_instances(model, pool, seed=draw))
 
 
-RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook record`
+RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook dev record`
     **{
         f"{name} {draw}": partial(asked, draw=draw)
         for name, asked in {"messages": messages, "sums": sums, "programs": programs}.items()
@@ -181,7 +181,7 @@ RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook re
 # ── Recording ──
 
 
-COMMAND = "synthbook record"
+COMMAND = "synthbook dev record"
 
 
 def record(

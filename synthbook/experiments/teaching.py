@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import entropy
 
+from synthbook.experiments import experiment
 from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, run
 from synthbook.language.records import Record
 from synthbook.language.sandbox.runner import Limits, Sandbox
@@ -22,7 +23,7 @@ ASKED = 800  # answers of the teacher
 DRAWS = 10  # of as many rows for everybody
 SETS = ("raw", "filtered", "deduplicated", "balanced", "clean")
 CASES = ("teaching",)
-TRIALS = "artifacts/calibration/teaching/trials.json"  # of `synthbook calibrate teaching`
+TRIALS = "artifacts/calibration/teaching/trials.json"
 
 
 def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Record]], list[Entry]]:
@@ -46,6 +47,13 @@ def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Re
     return found | {"clean": list(flow)}, ledger
 
 
+@experiment(
+    "student-filtering",
+    help="Train students on a scripted teacher's answers: raw, filtered, deduplicated, balanced.",
+    data_source="a scripted teacher's answers to word problems, judged by running them",
+    cases=CASES,
+    budget={"asked": ASKED},
+)
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One teacher, five sets, ten students: a flat row of measurements."""
     with Sandbox(Limits(5.0), jobs=1, allow_weak=True) as sandbox:  # sums of a scripted teacher

@@ -6,11 +6,12 @@ import torch
 
 from synthbook.datasets import digits
 from synthbook.evaluation.features import fine_detail
+from synthbook.experiments import experiment
 from synthbook.generators.vae import VAE, kl_from_standard
 
 PRICES, LATENTS = (0.1, 0.3, 1, 3, 10), (1, 2, 4, 8, 16)
 CASES = (*(f"beta {beta:g}" for beta in PRICES), *(f"latents {q}" for q in LATENTS))
-TRIALS = "artifacts/calibration/vae/trials.json"  # of `synthbook calibrate vae`
+TRIALS = "artifacts/calibration/vae/trials.json"
 
 
 def priced(beta: float, *, seed: int) -> dict[str, float]:
@@ -36,8 +37,14 @@ def detail(latents: int, *, seed: int) -> dict[str, float]:
     }
 
 
+@experiment(
+    "vae",
+    help="Train VAEs of the digits at five values of beta and five latent sizes.",
+    data_source="models of section 3, trained anew for each row",
+    cases=CASES,
+)
 def trial(case: str, *, seed: int) -> dict[str, float | str]:
-    """A case of `synthbook calibrate vae`: "beta 3" or "latents 4"."""
+    """A case of `synthbook dev experiment vae`: "beta 3" or "latents 4"."""
     torch.set_num_threads(1)
     what, value = case.split()
     found = priced(float(value), seed=seed) if what == "beta" else detail(int(value), seed=seed)

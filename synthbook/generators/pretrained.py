@@ -74,7 +74,7 @@ def make(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", f"{out} is being written"):
         began, model, data = time.perf_counter(), recipe.family(**recipe.settings), recipe.data()
-        command = f"synthbook train {name} --profile {profile} --seed {seed}"
+        command = f"synthbook dev train {name} --profile {profile} --seed {seed}"
         listed = read_manifest(data_folder())
         parents = {file: str(listed[file]["sha256"]) for file in recipe.files}
         provenance = Provenance(recipe.source, command, parents, 1, 1.0, seed)

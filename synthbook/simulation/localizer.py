@@ -496,7 +496,7 @@ def train_localizer(
             for name in ("coarse", "fine")
         )
         nets = {name: net for name, net, _, _ in parts}
-        command = f"synthbook train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
+        command = f"synthbook dev train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
         parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
         provenance = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
         Localizer(**nets).save(out, config, provenance)

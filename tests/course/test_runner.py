@@ -517,9 +517,8 @@ def test_a_stopped_runner_leaves_nothing_behind(book: Book, sign: signal.Signals
 def test_an_unchanged_book_is_done_at_once(book: Book) -> None:
     book.write("01", "1")
     jobs_of(book)
-    code = (
-        "import sys; from synthbook.cli import main; main(['course', 'run', '--no-site']); print(sorted(sys.modules))"
-    )
+    code = "import sys; from synthbook.cli.main import main; main(['course', 'run', '--no-site']);"
+    code += "print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=book.root, capture_output=True, text=True, check=True)
     assert "1 unchanged" in done.stdout
     for heavy in ("nbclient", "nbformat", "jupyter_client", "torch", "sphinx", "joblib"):

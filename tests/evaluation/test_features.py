@@ -260,16 +260,15 @@ def test_bad_images_are_refused_with_words(images, net, message):
 def test_a_damaged_or_missing_shipped_net_says_how_to_restore_it(tmp_path, monkeypatch):
     (tmp_path / "manifest.json").write_text("{}")
     monkeypatch.setenv("SYNTHBOOK_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=r"(?s)holds no model\.json.*git checkout -- data/artifacts.*synthbook train"):
+    with pytest.raises(DataError, match=r"(?s)holds no model\.json.*git checkout -- data/artifacts.*dev train"):
         image_features(np.zeros((1, 1, 8, 8)), net="digits-cnn")
 
 
 @pytest.mark.slow
 def test_training_writes_the_same_bytes_again_and_leaves_torch_alone(tmp_path, capsys):
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    assert (
-        main(["train", "features", "--net", "digits-cnn", "--seed", "3", "--out", str(tmp_path / "1"), "--json"]) == 0
-    )
+    command = ["dev", "train", "features", "--net", "digits-cnn", "--seed", "3", "--out", str(tmp_path / "1")]
+    assert main([*command, "--json"]) == 0
     log = json.loads(capsys.readouterr().out)
     assert log["test_accuracy"] >= 0.95 and log["seed"] == 3 and log["folder"] == str(tmp_path / "1")
     torch.set_num_threads(2)  # must not change a bit
@@ -292,7 +291,7 @@ def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsy
     few = Images(split.train.images[:63], split.train.labels[:63], split.train.class_names)
     with pytest.raises(InvalidArgument, match="at least 64 images"):
         feature_nets.train(recipe, few, seed=0)
-    assert main(["train", "features", "--net", "vgg", "--out", str(tmp_path)]) == 2
+    assert main(["dev", "train", "features", "--net", "vgg", "--out", str(tmp_path)]) == 2
     assert "net = 'vgg' is not accepted: give one of fashion-cnn, digits-cnn" in capsys.readouterr().err
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from synthbook.cli.main import main
-from synthbook.cli.train import CALIBRATED
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
 from synthbook.core.storage import read_provenance
@@ -41,30 +39,18 @@ def test_a_trial_on_points_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_calibrate_modes_from_the_shell(
+def test_the_experiment_of_modes_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(coverage, "FAMILIES", SHORT)
     monkeypatch.setattr(coverage, "ROWS", FEW)
     out = tmp_path / "modes"
-    command = ["calibrate", "modes", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
+    command = ["dev", "experiment", "modes", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 2 * len(coverage.CASES)
     table = read_trials(out / "trials.json")
     assert sorted(zip(table.case, table.seed, strict=True)) == sorted(product(coverage.CASES, range(2)))
     assert main(command) == 2 and "--resume" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", CALIBRATED)
-def test_the_shipped_trials_are_those_of_the_command(name: str) -> None:
-    what = CALIBRATED[name]
-    module = import_module(f"synthbook.{what.module}")
-    file = data_folder() / module.TRIALS
-    document = json.loads(file.read_text())
-    assert read_provenance(file).command == document["command"] == f"synthbook calibrate {name}"
-    trials = read_trials(file)
-    assert sorted(zip(trials.case, trials.seed, strict=True)) == sorted(product(module.CASES, range(5)))
-    assert document["budget"] == json.loads(json.dumps(what.budget(module)))
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
@@ -128,7 +114,7 @@ def test_the_sketch_learns() -> None:
 def test_the_shipped_scores_are_those_of_the_shipped_models() -> None:
     table = read_scores()
     assert list(table.index) == [REAL, *MODELS] and (table.n == 10_000).all()
-    assert read_provenance(data_folder() / SCORES).command == "synthbook score-models -n 10000 --seed 0"
+    assert read_provenance(data_folder() / SCORES).command == "synthbook dev score-models -n 10000 --seed 0"
     for name in MODELS:
         log = json.loads((data_folder() / SHIPPED / name / "log.json").read_text())
         assert table.loc[name, "sha256"] == log["sha256"]
@@ -140,7 +126,7 @@ def test_the_shipped_scores_are_those_of_the_shipped_models() -> None:
 @pytest.mark.slow
 def test_score_models_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "scores.json"
-    command = ["score-models", "-n", "100", "--out", str(out), "--json"]
+    command = ["dev", "score-models", "-n", "100", "--out", str(out), "--json"]
     assert main(command) == 0
     rows = json.loads(capsys.readouterr().out)["scores"]
     assert [row["name"] for row in rows] == [REAL, *MODELS] == list(read_scores(out).index)

@@ -1,4 +1,4 @@
-"""synthbook train and synthbook sample: as people run them, on the smallest models."""
+"""synthbook dev train and synthbook sample: as people run them, on the smallest models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synthbook.cli.dev import TRAINABLE
 from synthbook.cli.main import main
-from synthbook.cli.train import TRAINED
 from synthbook.core.storage import Provenance, read_provenance
 from synthbook.datasets import data_folder, digits
 from synthbook.evaluation.mode_coverage import GRID
@@ -39,12 +39,12 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     monkeypatch.setattr(registry, "RECIPES", {name: small})
     monkeypatch.setattr(pretrained, "fashion_mnist", digits)
     monkeypatch.setattr(pretrained, "LOOK", 30)
-    command = ["train", name, "--profile", "quick", "--out", str(tmp_path), "--json"]
+    command = ["dev", "train", name, "--profile", "quick", "--out", str(tmp_path), "--json"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
     log = json.loads((tmp_path / "log.json").read_text())
     assert told == {"folder": str(tmp_path)} | log
-    assert log["command"] == f"synthbook train {name} --profile quick --seed 0"
+    assert log["command"] == f"synthbook dev train {name} --profile quick --seed 0"
     assert log["steps"] == 10 == len(log["history"])
     assert read_provenance(tmp_path / "log.json").synthetic_share == 1.0
     kind = registry.draws(tmp_path)
@@ -56,7 +56,7 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
 
 
 def test_every_recipe_has_its_verb() -> None:
-    assert list(TRAINED) == list(RECIPES)
+    assert list(TRAINABLE) == list(RECIPES)
 
 
 @pytest.mark.slow

@@ -529,7 +529,7 @@ def test_five_seeds_bear_the_claim_and_the_first_is_what_runs_now() -> None:
 
 @pytest.mark.slow
 def test_the_experiment_compares_pools_of_the_same_size() -> None:
-    filtered, unfiltered = grammar.experiment(seed=7)
+    filtered, unfiltered = grammar.grow_pools(seed=7)
     assert len(filtered.tasks) == len(unfiltered.tasks) > 100
     assert highest(filtered.tasks) == grammar.highest_overlap(filtered.tasks) < MOST_ALIKE
     texts = [task.instruction for task in unfiltered.tasks]

@@ -1,4 +1,4 @@
-"""`synthbook locate` and `synthbook score-localizer` as people and machines use them, with stand-in networks."""
+"""`synthbook locate` and `synthbook dev score-localizer` as people and machines use them, with stand-in networks."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_scores_are_printed_and_logged(
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
     net.save(tmp_path / "model", LocalizerConfig(1, 8, 8), Provenance("a test", "pytest"))
     log = tmp_path / "looks.jsonl"
-    command = ["score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
+    command = ["dev", "score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "always the mean position: centre" in printed and "28 photographs" in printed
@@ -120,4 +120,4 @@ def test_scores_are_printed_and_logged(
     assert [s["what"] for s in scores] == ["as they are", "through random windows", "always the mean position"]
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(entries) == 2 and entries[0]["commit"] == "abc"
-    assert main(["score-localizer", "--model", str(tmp_path / "none")]) == 1
+    assert main(["dev", "score-localizer", "--model", str(tmp_path / "none")]) == 1

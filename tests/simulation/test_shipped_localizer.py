@@ -31,7 +31,7 @@ def test_the_log_tells_how_it_was_made() -> None:
     log = json.loads((FOLDER / LOG).read_text())
     assert log["sha256"] == sha256_file(FOLDER / TENSORS)
     assert (FOLDER / TENSORS).stat().st_size < 3_000_000
-    assert log["command"].startswith("synthbook train localizer") and log["renders"]["settings"]["scene"] == "cube"
+    assert log["command"].startswith("synthbook dev train localizer") and log["renders"]["settings"]["scene"] == "cube"
     assert len(log["losses"]["coarse"]) == len(log["losses"]["fine"]) == log["recipe"]["epochs"]
     for losses in log["losses"].values():
         assert losses[-1] < losses[0] / 2

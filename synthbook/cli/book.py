@@ -1,0 +1,155 @@
+"""Commands for readers of the book: doctor, course, claims and data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from synthbook.cli.common import JsonOption, echo_json
+from synthbook.core.errors import InvalidArgument
+from synthbook.core.progress import console, put
+
+course = typer.Typer(help="Execute the notebooks and build the site.")
+data = typer.Typer(help="Verify the real data sets.")
+
+
+class Profile(StrEnum):
+    """How much a notebook may compute."""
+
+    quick = "quick"
+    full = "full"
+
+
+@course.command("run")
+def course_run(
+    only: Annotated[list[str] | None, typer.Option(help="Beginning of a notebook's name; may be repeated.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks side by side (default: one per core).")] = None,
+    profile: Annotated[
+        Profile, typer.Option(envvar="SYNTHBOOK_PROFILE", help="full removes the budgets: for a GPU or an evening.")
+    ] = Profile.quick,
+    force: Annotated[bool, typer.Option("--force", help="Run unchanged notebooks, too.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write what was executed back to notebooks/.")] = False,
+    no_site: Annotated[bool, typer.Option("--no-site", help="Leave the site as it is.")] = False,
+    cell_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds for each cell (default: 600; none in the full profile).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Execute copies of the notebooks, check their claims, build the site.
+
+    Examples: `synthbook course run`, `synthbook course run --only 07a --force`, `synthbook course run --update`
+    """
+    from synthbook.course import display, runner
+    from synthbook.course.project import find_project
+    from synthbook.course.runner import Settings
+
+    if cell_timeout is not None and not 0 < cell_timeout < math.inf:
+        raise InvalidArgument("cell-timeout", cell_timeout, "a finite number of seconds above 0")
+    if update and profile is Profile.full:
+        why = "quick together with --update: everyone compares the committed notebooks with what a quick run shows"
+        raise InvalidArgument("profile", profile.value, why)
+    project = find_project()
+    settings = Settings(jobs, profile.value, force, update, cell_timeout)
+    screen = console(stderr=as_json)
+    sources = project.select(only or ())
+    with display.progress(screen) as callback:
+        outcome = runner.make(
+            project, sources, settings, callback=callback, site=not no_site, log=lambda line: display.say(screen, line)
+        )
+    if as_json:
+        echo_json(outcome.to_dict())
+    else:
+        display.show_outcome(screen, outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+@course.command("site")
+def course_site(as_json: JsonOption = False) -> None:
+    """Build the site from the committed outputs, without executing anything.
+
+    Example: `synthbook course site`
+    """
+    from synthbook.course.project import find_project
+    from synthbook.course.runner import make_site
+
+    index = make_site(find_project())
+    if as_json:
+        echo_json({"site": str(index)})
+    else:
+        put(index)
+
+
+def claims(
+    section: Annotated[str | None, typer.Option(help="Only this section of the chapter, such as 7 or 7.2.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which claims the committed notebooks demonstrate, and whether they hold.
+
+    Examples: `synthbook claims`, `synthbook claims --section 7`, `synthbook claims --json`
+    """
+    from synthbook.course import board
+    from synthbook.course.project import find_project
+
+    project = find_project()
+    project.select()  # refuses an empty folder
+    result = board.committed(project, section=section)
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        from synthbook.course import display
+
+        display.show_board(console(), result)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what works on this machine, and what to do about the rest.
+
+    Example: `synthbook doctor`
+    """
+    from synthbook.course import display
+    from synthbook.course import doctor as checks
+    from synthbook.course.project import find_project
+
+    try:
+        root = find_project().root
+    except InvalidArgument:
+        root = None
+    findings = checks.examine(root)
+    works = all(finding.level != "fail" for finding in findings)
+    if as_json:
+        echo_json({"checks": [asdict(finding) for finding in findings], "ok": works})
+    else:
+        display.show_findings(console(), findings)
+    raise typer.Exit(0 if works else 1)
+
+
+@data.command("verify")
+def data_verify(
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the manifest anew from the files as they are.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every data file with the manifest.
+
+    Examples: `synthbook data verify`, `synthbook data verify --update` (for authors who added a file)
+    """
+    from synthbook import datasets
+
+    folder = datasets.data_folder()
+    if update:
+        datasets.write_manifest(folder)
+    checks = datasets.verify_all(folder)
+    good = all(check.holds for check in checks)
+    if as_json:
+        echo_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"holds": c.holds} for c in checks]})
+    else:
+        from synthbook.course import display
+
+        display.show_files(console(), checks)
+    raise typer.Exit(0 if good else 1)
