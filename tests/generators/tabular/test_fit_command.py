@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthbook.cli.common import run
+from synthbook.cli.common import run_app
 from synthbook.cli.main import app
 from synthbook.core.csv import load_table
 from synthbook.core.storage import read_provenance
@@ -32,13 +32,13 @@ def test_from_a_file_to_a_model_to_a_file(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(app, ["fit", str(real), "--model", "cart", "--out", "model"]) == 0
+    assert run_app(app, ["fit", str(real), "--model", "cart", "--out", "model"]) == 0
     told = capsys.readouterr()
     assert "600 rows" in told.out and "review it" in told.err and "capital-gain" in told.err
     schema = Schema.from_toml(tmp_path / "model" / "schema.toml")
     assert schema.origin == "inferred" and schema["age"].missing
     draw = ["sample", "model", "-n", "1200", "--where", "income=>50K", "--seed", "3", "--out", "made.csv"]
-    assert run(app, draw) == 0
+    assert run_app(app, draw) == 0
     made = load_table(tmp_path / "made.csv", schema)
     assert len(made) == 1_200 and set(made["income"]) == {">50K"}
     assert made["age"].isna().mean() == pytest.approx(0.1, abs=0.06)
@@ -50,12 +50,12 @@ def test_from_a_file_to_a_model_to_a_file(
     )
     assert str(tmp_path) not in (tmp_path / "made.csv.provenance.json").read_text()
     first = (tmp_path / "made.csv").read_bytes()
-    assert run(app, draw) == 2 and "--force" in capsys.readouterr().err
-    assert run(app, [*draw, "--force"]) == 0 and (tmp_path / "made.csv").read_bytes() == first
-    assert run(app, ["fit", str(real), "--out", "model"]) == 2 and "nothing is overwritten" in capsys.readouterr().err
+    assert run_app(app, draw) == 2 and "--force" in capsys.readouterr().err
+    assert run_app(app, [*draw, "--force"]) == 0 and (tmp_path / "made.csv").read_bytes() == first
+    assert run_app(app, ["fit", str(real), "--out", "model"]) == 2 and "nothing is overwritten" in capsys.readouterr().err
     reviewed = tmp_path / "model" / "schema.toml"
     reviewed.write_text(reviewed.read_text().replace('origin = "inferred"', 'origin = "public"'))
-    assert run(app, ["fit", str(real), "--schema", str(reviewed), "--out", "again", "--json"]) == 0
+    assert run_app(app, ["fit", str(real), "--schema", str(reviewed), "--out", "again", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["origin"] == "public" and "review it" not in told.err
 
@@ -77,11 +77,11 @@ def test_mistakes_are_named_before_any_row_is_written(
 ) -> None:
     model = real.parent / "model"
     if not model.exists():
-        assert run(app, ["fit", str(real), "--out", str(model)]) == 0
+        assert run_app(app, ["fit", str(real), "--out", str(model)]) == 0
     options = {"model": str(model), "out": "made.csv"} | changed
     where = ["--where", options["where"]] if "where" in options else []
     capsys.readouterr()
-    assert run(app, ["sample", options["model"], *where, "--out", str(tmp_path / options["out"])]) == 2
+    assert run_app(app, ["sample", options["model"], *where, "--out", str(tmp_path / options["out"])]) == 2
     assert expected in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
 
@@ -102,7 +102,7 @@ def test_files_that_are_no_tables(
 ) -> None:
     path = tmp_path / "real.csv"
     path.write_bytes(content)
-    assert run(app, ["fit", str(path), "--out", str(tmp_path / "model")]) == 2
+    assert run_app(app, ["fit", str(path), "--out", str(tmp_path / "model")]) == 2
     assert expected in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "model" / "model.json").exists()
 
@@ -116,8 +116,8 @@ def test_latin_letters_dates_free_text_and_many_categories(tmp_path: Path) -> No
         lines.append(f"{town},2024-0{rng.integers(1, 10)}-1{rng.integers(10)},text {k} {rng.random()},{k},,x")
     path = tmp_path / "real.csv"
     path.write_bytes("\n".join(lines).encode("latin-1"))
-    assert run(app, ["fit", str(path), "--out", str(tmp_path / "model")]) == 0
-    assert run(app, ["sample", str(tmp_path / "model"), "-n", "50", "--out", str(tmp_path / "made.csv")]) == 0
+    assert run_app(app, ["fit", str(path), "--out", str(tmp_path / "model")]) == 0
+    assert run_app(app, ["sample", str(tmp_path / "model"), "-n", "50", "--out", str(tmp_path / "made.csv")]) == 0
     made = load_table(tmp_path / "made.csv", Schema.from_toml(tmp_path / "model" / "schema.toml")).frame
     assert (
         set(made["stadt"]) == {"Köln", "Münster", "Zürich"}
@@ -131,7 +131,7 @@ def test_latin_letters_dates_free_text_and_many_categories(tmp_path: Path) -> No
 def test_rows_that_do_not_fit_a_reviewed_schema_are_refused(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(app, ["fit", str(real), "--model", "marginals", "--out", str(tmp_path / "model")]) == 0
+    assert run_app(app, ["fit", str(real), "--model", "marginals", "--out", str(tmp_path / "model")]) == 0
     schema, frame = tmp_path / "model" / "schema.toml", adult().train.frame.drop(columns=["fnlwgt"]).head(50)
     for changed, expected in (
         (frame.assign(sex=["Male"] * 49 + ["Other"]), "Other"),
@@ -142,7 +142,7 @@ def test_rows_that_do_not_fit_a_reviewed_schema_are_refused(
         path = tmp_path / "other.csv"
         changed.to_csv(path, index=False)
         capsys.readouterr()
-        assert run(app, ["fit", str(path), "--schema", str(schema), "--out", str(tmp_path / "again")]) == 2
+        assert run_app(app, ["fit", str(path), "--schema", str(schema), "--out", str(tmp_path / "again")]) == 2
         assert expected in " ".join(capsys.readouterr().err.split())
         assert not (tmp_path / "again").exists() or not list((tmp_path / "again").iterdir())
 
@@ -156,13 +156,13 @@ def test_ten_thousand_categories_are_for_models_without_a_network(
     path = tmp_path / "real.csv"
     path.write_text("\n".join(lines))
     model = tmp_path / "model"
-    assert run(app, ["schema", "draft", str(path), "--out", str(tmp_path / "schema.toml")]) == 0
+    assert run_app(app, ["schema", "draft", str(path), "--out", str(tmp_path / "schema.toml")]) == 0
     drafted = Schema.from_toml(tmp_path / "schema.toml")
     if drafted["shop"].kind == "categorical":
         for family, code, expected in (("tvae", 2, "name model cart or copula"), ("marginals", 0, "40,000 rows")):
             capsys.readouterr()
             ask = ["fit", str(path), "--schema", str(tmp_path / "schema.toml"), "--model", family, "--out", str(model)]
-            assert run(app, ask) == code
+            assert run_app(app, ask) == code
             told = capsys.readouterr()
             assert expected in " ".join((told.err + told.out).split())
     else:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from synthbook.cli import privacy
-from synthbook.cli.common import run
+from synthbook.cli.common import run_app
 from synthbook.cli.main import app, main
 from synthbook.core.checkpoints import CARD, TENSORS
 from synthbook.core.csv import load_table
@@ -55,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def fit(files: Path, out: Path, *more: str, data: str = "real.csv", schema: str = "schema.toml") -> int:
     options = {"--epsilon": "2", "--delta": "1e-6", "--schema": str(files / schema), "--out": str(out)}
     given = [part for name, value in options.items() if name not in more for part in (name, value)]
-    return run(app, ["fit-private", str(files / data), *given, *more])
+    return run_app(app, ["fit-private", str(files / data), *given, *more])
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -80,15 +80,15 @@ def test_from_a_file_to_a_model_to_a_file(
     assert card["seed"] == 4 and card["generation"] == 1 and card["synthetic_share"] == 1
     assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
     draw = ["sample", str(out), "-n", "150", "--where", "size=M", "--seed", "3", "--out", str(made)]
-    assert run(app, draw) == 0
+    assert run_app(app, draw) == 0
     rows, provenance = load_table(made, some(2).schema), read_provenance(made)
     assert len(rows) == 150 and set(rows["size"]) == {"M"}
     assert provenance.privacy == model.guarantee_.to_dict() and provenance.parents == {
         f"model/{CARD}": sha256_file(out / CARD)
     }
     first = made.read_bytes()
-    assert run(app, draw) == 2 and "--force" in said(capsys)
-    assert run(app, [*draw, "--force"]) == 0 and made.read_bytes() == first
+    assert run_app(app, draw) == 2 and "--force" in said(capsys)
+    assert run_app(app, [*draw, "--force"]) == 0 and made.read_bytes() == first
     assert fit(files, out, "--model", family, *steps) == 2 and "nothing is overwritten" in said(capsys)
 
 
@@ -102,7 +102,7 @@ def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, mon
     ledger = tmp_path / "ledger.json"
     PrivacyLedger(3.0, 1e-5, "one record", ledger).create()
     assert fit(files, tmp_path / "model", "--ledger", str(ledger)) == 0
-    assert run(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
+    assert run_app(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
     assert hashes(tmp_path, files / "real.csv") == []
     telling = mutant(
         privacy, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}"
@@ -141,10 +141,10 @@ def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
 def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = str(tmp_path / "ledger.json")
     begin = ["budget", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
-    assert run(app, ["budget", ledger]) == 2 and "both, to begin" in said(capsys)
-    assert run(app, begin) == 0
+    assert run_app(app, ["budget", ledger]) == 2 and "both, to begin" in said(capsys)
+    assert run_app(app, begin) == 0
     assert "left: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["entries"] == []
-    assert run(app, begin) == 2 and "what was allowed stays" in said(capsys)
+    assert run_app(app, begin) == 2 and "what was allowed stays" in said(capsys)
     for k in range(2):
         assert fit(files, tmp_path / f"model{k}", "--ledger", ledger) == 0
     capsys.readouterr()
@@ -152,13 +152,13 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     told = said(capsys)
     assert "asks for epsilon 2" in told and "for one patient there are 1 and 8e-06 left" in told
     assert not (tmp_path / "third").exists()
-    assert run(app, ["budget", ledger, "--json"]) == 0
+    assert run_app(app, ["budget", ledger, "--json"]) == 0
     told_ = json.loads(capsys.readouterr().out)
     assert told_["remaining"] == pytest.approx({"epsilon": 1.0, "delta": 8e-6}) and told_["unit"] == "one patient"
     assert [(one["purpose"], one["epsilon"], one["delta"]) for one in told_["entries"]] == [
         ("fitting Mst", 2.0, 1e-6)
     ] * 2
-    assert run(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
+    assert run_app(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
         load(tmp_path / f"model{k}").guarantee_.check_release()
     one, two = ((tmp_path / f"model{k}" / TENSORS).read_bytes() for k in range(2))
     assert one != two
-    assert run(app, ["sample", str(tmp_path / "model0"), "--out", str(tmp_path / "made.csv")]) == 0
+    assert run_app(app, ["sample", str(tmp_path / "model0"), "--out", str(tmp_path / "made.csv")]) == 0
     assert read_provenance(tmp_path / "made.csv").privacy == card_of(tmp_path / "model0")["privacy"]
     taught = [fit(files, tmp_path / name, "--seed", seed) for name, seed in (("a", "7"), ("b", "7"), ("c", "8"))]
     assert taught == [0, 0, 0]
@@ -242,7 +242,7 @@ def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path, capsys: pytest.
     path.write_text(text)
     with pytest.raises(DataError, match="is no ledger of a privacy budget"):
         PrivacyLedger.load(path)
-    assert run(app, ["budget", str(path)]) == 1 and "no ledger" in said(capsys)
+    assert run_app(app, ["budget", str(path)]) == 1 and "no ledger" in said(capsys)
     assert path.read_text() == text
 
 
@@ -264,7 +264,7 @@ def test_a_ledger_is_read_as_it_was_begun_and_a_changed_one_is_refused(tmp_path:
 
 def test_what_was_drawn_looks_like_what_was_there(files: Path, tmp_path: Path) -> None:
     assert fit(files, tmp_path / "model", "--epsilon", "8") == 0
-    assert run(app, ["sample", str(tmp_path / "model"), "-n", "4000", "--out", str(tmp_path / "made.csv")]) == 0
+    assert run_app(app, ["sample", str(tmp_path / "model"), "-n", "4000", "--out", str(tmp_path / "made.csv")]) == 0
     made, real = load_table(tmp_path / "made.csv", some(2).schema).frame, some(ROWS).frame
     for size in ("S", "M", "L"):
         assert (made["size"] == size).mean() == pytest.approx((real["size"] == size).mean(), abs=0.06)
