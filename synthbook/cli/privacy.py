@@ -168,7 +168,9 @@ def budget(
     spent = [{"purpose": one.purpose, "epsilon": one.epsilon, "delta": one.delta} for one in kept.entries]
     left = dict(zip(("epsilon", "delta"), kept.remaining, strict=True))
     if as_json:
-        echo_json({"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left})
+        echo_json(
+            {"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left}
+        )
         return
     put(f"{ledger}: epsilon {kept.epsilon:g}, delta {kept.delta:g} for {kept.unit}")
     for one in kept.entries:

@@ -116,7 +116,10 @@ BUDGET = TrialConfig()
     data_source="rendered scenes; tested on photographs, too",
     cases=tuple(TRAIN_DOMAINS),
     budget=asdict(BUDGET),
-    settings={"worlds": {name: asdict(domain) for name, domain in TRAIN_DOMAINS.items()}, "made by": library_versions()},
+    settings={
+        "worlds": {name: asdict(domain) for name, domain in TRAIN_DOMAINS.items()},
+        "made by": library_versions(),
+    },
 )
 def trial(world: str, *, seed: int, budget: TrialConfig = BUDGET) -> dict[str, Any]:
     """Train in a world and test in three: median (and mean) error over pictures in pixels, one thread."""
