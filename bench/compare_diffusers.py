@@ -49,8 +49,8 @@ class Peer:
         from diffusers.optimization import get_cosine_schedule_with_warmup
 
         rng = torch.Generator().manual_seed(seed)
-        optimiser = torch.optim.AdamW(self.net.parameters(), lr=self.rate)
-        schedule = get_cosine_schedule_with_warmup(optimiser, math.ceil(0.05 * steps), steps)
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.rate)
+        schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(0.05 * steps), steps)
         for _ in range(steps):
             rows = torch.randint(len(x), (BATCH,), generator=rng)
             noise = torch.randn(BATCH, *x.shape[1:], generator=rng)
@@ -58,9 +58,9 @@ class Peer:
             noised = self.scheduler.add_noise(x[rows], noise, t)
             F.mse_loss(self.net(noised, t, labels[rows]).sample, noise).backward()
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
         return self
 
     @torch.no_grad()

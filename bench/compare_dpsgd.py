@@ -89,7 +89,7 @@ def images() -> Case:
 def ours(case: Case, *, norms: bool) -> Work:
     """A step of ours, by norms alone or by a gradient for each record."""
     model, rng = case.network(), np.random.default_rng(0)
-    optimiser = torch.optim.SGD(model.parameters(), RATE)
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
 
     def work() -> None:
         if norms:
@@ -99,36 +99,36 @@ def ours(case: Case, *, norms: bool) -> Work:
         gradients = noisy_mean(total, case.private, rng)
         for name, value in model.named_parameters():
             value.grad = gradients[name]
-        optimiser.step()
+        optimizer.step()
 
     return work
 
 
 def opacus(case: Case, noise: float = NOISE) -> tuple[Work, DPOptimizer]:
-    """A step of Opacus with a gradient for each record, its default, and the optimiser that takes it."""
+    """A step of Opacus with a gradient for each record, its default, and the optimizer that takes it."""
     wrapped = GradSampleModule(case.network(), loss_reduction="mean")
-    optimiser = DPOptimizer(torch.optim.SGD(wrapped.parameters(), RATE), **settings(case, noise))
+    optimizer = DPOptimizer(torch.optim.SGD(wrapped.parameters(), RATE), **settings(case, noise))
 
     def work() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         case.loss(wrapped(case.x), case.y).mean().backward()
-        optimiser.step()
+        optimizer.step()
 
-    return work, optimiser
+    return work, optimizer
 
 
 def ghost(case: Case, noise: float = NOISE) -> tuple[Work, DPOptimizer]:
     """The same where Opacus, too, looks at norms alone, which it does when asked: two backward passes."""
     wrapped = GradSampleModuleFastGradientClipping(case.network(), loss_reduction="mean", max_grad_norm=CLIP)
-    optimiser = DPOptimizerFastGradientClipping(torch.optim.SGD(wrapped.parameters(), RATE), **settings(case, noise))
-    criterion = DPLossFastGradientClipping(wrapped, optimiser, nn.CrossEntropyLoss())
+    optimizer = DPOptimizerFastGradientClipping(torch.optim.SGD(wrapped.parameters(), RATE), **settings(case, noise))
+    criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss())
 
     def work() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         criterion(wrapped(case.x), case.y).backward()
-        optimiser.step()
+        optimizer.step()
 
-    return work, optimiser
+    return work, optimizer
 
 
 def settings(case: Case, noise: float) -> dict[str, object]:
@@ -139,12 +139,12 @@ def settings(case: Case, noise: float) -> dict[str, object]:
 def plain(case: Case) -> Work:
     """A step without privacy."""
     model = case.network()
-    optimiser = torch.optim.SGD(model.parameters(), RATE)
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
 
     def work() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         case.loss(model(case.x), case.y).mean().backward()
-        optimiser.step()
+        optimizer.step()
 
     return work
 
@@ -156,9 +156,9 @@ def difference(case: Case) -> float:
         mine = ghost_clipped_sum(case.network(), case.loss, case.x, case.y, CLIP)
     found = []
     for peer in (opacus, ghost) if case.norms else (opacus,):
-        work, optimiser = peer(case, 0.0)
+        work, optimizer = peer(case, 0.0)
         work()  # it keeps the sum along which it stepped
-        found += [float((a - b.summed_grad).abs().max()) for a, b in zip(mine.values(), optimiser.params, strict=True)]
+        found += [float((a - b.summed_grad).abs().max()) for a, b in zip(mine.values(), optimizer.params, strict=True)]
     return max(found) / max(float(value.abs().max()) for value in mine.values())
 
 

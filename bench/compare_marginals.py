@@ -187,11 +187,11 @@ class Judge:
 
         from synthbook.evaluation.features import table_features
 
-        learned, test = made.without("income"), self.data.test.data
+        learned, test = made.drop_column("income"), self.data.test.data
         encode = table_features(learned)
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=0)
         model.fit(encode(learned), made["income"].cat.codes)
-        guessed = model.predict_proba(encode(test.without("income")))[:, 1]
+        guessed = model.predict_proba(encode(test.drop_column("income")))[:, 1]
         return float(roc_auc_score(test["income"].cat.codes, guessed))
 
     def pairs(self, drawn: np.ndarray) -> float:

@@ -44,9 +44,9 @@ class Ours:
     @staticmethod
     def table(frame: pd.DataFrame) -> Any:
         from synthbook.core.table import Table
-        from synthbook.datasets import schema_of
+        from synthbook.datasets import load_schema
 
-        return Table(frame.mask(frame == "?"), schema_of("adult"))
+        return Table(frame.mask(frame == "?"), load_schema("adult"))
 
     def fit(self, table: Any, seed: int) -> None:
         self.model.fit(table, seed=seed, steps=self.budget)

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from synthbook.core.table import Holdout, Schema, Table
-from synthbook.datasets import schema_of
+from synthbook.datasets import load_schema
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility
@@ -25,7 +25,7 @@ class Judge:
 
     def __call__(self, file: str) -> dict[str, Any]:
         """AUC and F1 of `real` and `synthetic` training rows with intervals, novelty, and rows that break the rule."""
-        schema = schema_of("adult")
+        schema = load_schema("adult")
         absent = {column.name: ["?"] for column in schema.columns if column.missing}
         frame = pd.read_csv(file, na_values=absent, keep_default_na=False)
         made = as_table(frame)
@@ -47,6 +47,6 @@ class Judge:
 
 def as_table(frame: pd.DataFrame) -> Table:
     """Rows of Adult as a table without the rule between columns; numbers out of bounds move to the nearest bound."""
-    columns = schema_of("adult").columns
+    columns = load_schema("adult").columns
     numbers = {c.name: frame[c.name].round().clip(c.lower, c.upper) for c in columns if c.kind == "numeric"}
     return Table(frame.assign(**numbers), Schema(columns, "public"))

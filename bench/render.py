@@ -15,7 +15,7 @@ import harness
 import numpy as np
 import psutil
 
-from synthbook.core.jobs import Plan, item_seed, pmap
+from synthbook.core.jobs import ShardPlan, item_seed, run_shards
 from synthbook.core.storage import Provenance
 from synthbook.simulation.export import RenderShard, parquet, row
 from synthbook.simulation.randomize import DOMAINS, sample_params
@@ -59,12 +59,12 @@ def growth(task: RenderShard, images: int = 5_000) -> list[float]:
     return seen
 
 
-def side_by_side(task: RenderShard, jobs: int) -> float:
+def side_by_side(task: RenderShard, n_jobs: int) -> float:
     """Images per second of a whole run, the start of the workers included."""
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
         provenance = Provenance("a bench", "make bench-render")
-        pmap(task, Plan(MANY, seed=2), Path(folder) / "run", jobs=jobs, provenance=provenance)
+        run_shards(task, ShardPlan(MANY, seed=2), Path(folder) / "run", n_jobs=n_jobs, provenance=provenance)
         return MANY / (perf_counter() - start)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # decompressed content, since the same content may be packed again. Prose (`*.md`, licence texts) is not listed.
 
 
-FOLDER_VARIABLE = "SYNTHBOOK_DATA"
+DATA_ENV_VAR = "SYNTHBOOK_DATA"
 MANIFEST = "manifest.json"
 MISSING, UNLISTED = "missing", "not listed"
 
@@ -65,24 +65,24 @@ class FileCheck:
 
 def data_folder() -> Path:
     """The folder SYNTHBOOK_DATA names, absolute, else the checkout's `data/`; `DataError` where it has no manifest."""
-    named = named_folder()
+    named = data_folder_from_env()
     folder = named or _checkout()
     if (folder / MANIFEST).is_file():
         return folder
     if named:
         raise DataError(
-            f"{FOLDER_VARIABLE} = {os.environ[FOLDER_VARIABLE]!r} holds no {MANIFEST}: name the data/ folder of a "
+            f"{DATA_ENV_VAR} = {os.environ[DATA_ENV_VAR]!r} holds no {MANIFEST}: name the data/ folder of a "
             "checkout of synthbook or a copy of it, or unset the variable"
         )
     raise DataError(
         f"no data at {folder}: an installed package carries code only. Clone the project and run inside the clone, "
-        f"or set {FOLDER_VARIABLE} to the clone's data/ folder"
+        f"or set {DATA_ENV_VAR} to the clone's data/ folder"
     )
 
 
-def named_folder() -> Path | None:
+def data_folder_from_env() -> Path | None:
     """The absolute path of the folder that SYNTHBOOK_DATA names, whether it exists or not; None where it is unset."""
-    named = os.environ.get(FOLDER_VARIABLE)
+    named = os.environ.get(DATA_ENV_VAR)
     return Path(named).expanduser().absolute() if named else None
 
 
@@ -201,7 +201,17 @@ def remedy(folder: Path, file: str) -> str:
 # ── Loaders ──
 
 
-__all__ = ["adult", "austen", "digits", "fashion_mnist", "hashed_rows", "real_cube", "schema_of", "shuttle", "sms_spam"]
+__all__ = [
+    "adult",
+    "austen",
+    "digits",
+    "fashion_mnist",
+    "hash_split",
+    "load_schema",
+    "real_cube",
+    "shuttle",
+    "sms_spam",
+]
 
 SHUTTLE_TEST, DIGITS_TEST, SMS_TEST = 14_500, 450, 1_500  # rows
 FASHION_CLASSES = (
@@ -231,7 +241,7 @@ def adult() -> Split[Table]:
 
     The frames' index is the row's number in its file, from 0. "?" in the files is a missing value here.
     """
-    schema = schema_of("adult")
+    schema = load_schema("adult")
     train = _adult_table("adult/adult.data.gz", schema)
     test = _adult_table("adult/adult.test.gz", schema, skiprows=1)  # "|1x3 Cross validator"
     return Split(train, Holdout(test))
@@ -255,13 +265,13 @@ def shuttle() -> Split[Table]:
 
     14,500 rows are the test part. The frames' index is the row's number in the file, from 0.
     """
-    schema = schema_of("shuttle")
+    schema = load_schema("shuttle")
     frame = pd.read_csv(io.BytesIO(read_data("shuttle/shuttle.csv.gz")))
-    train, test = _split(len(frame), hashed_rows(_row_keys("shuttle", len(frame)), SHUTTLE_TEST))
+    train, test = _split(len(frame), hash_split(_row_keys("shuttle", len(frame)), SHUTTLE_TEST))
     return Split(Table(frame.iloc[train], schema), Holdout(Table(frame.iloc[test], schema)))
 
 
-def schema_of(table: str) -> Schema:
+def load_schema(table: str) -> Schema:
     """The reviewed schema of a table, "adult" or "shuttle", held against the manifest like the data."""
     file = f"{table}/schema.toml"
     return Schema.from_text(read_data(file).decode(), source=data_folder() / file)
@@ -300,7 +310,7 @@ def digits() -> Split[Images]:
 
     bunch = load_digits()
     images, labels = _scaled(bunch.images, top=16), torch.from_numpy(bunch.target.astype(np.int64))
-    train, test = _split(len(labels), hashed_rows(_row_keys("digits", len(labels)), DIGITS_TEST))
+    train, test = _split(len(labels), hash_split(_row_keys("digits", len(labels)), DIGITS_TEST))
     names = tuple("0123456789")
     return Split(Images(images[train], labels[train], names), Holdout(Images(images[test], labels[test], names)))
 
@@ -319,7 +329,7 @@ def sms_spam() -> Split[Texts]:
         chosen = tuple(messages[row] for row in rows)
         return Texts(chosen, tuple(label_of[message] for message in chosen))
 
-    train, test = _split(len(messages), hashed_rows(messages, SMS_TEST))
+    train, test = _split(len(messages), hash_split(messages, SMS_TEST))
     return Split(part(train), Holdout(part(test)))
 
 
@@ -366,7 +376,7 @@ def real_cube() -> Holdout[Photographs]:
     )
 
 
-def hashed_rows(keys: Iterable[str], n: int) -> NDArray[np.int64]:
+def hash_split(keys: Iterable[str], n: int) -> NDArray[np.int64]:
     """The `n` rows whose keys have the smallest SHA-256, in ascending order of row."""
     hashes = [sha256(key.encode()) for key in keys]
     return np.sort(np.array(sorted(range(len(hashes)), key=hashes.__getitem__)[:n], dtype=np.int64))

@@ -11,7 +11,7 @@ import typer
 
 from synthbook.cli.common import JsonOption, echo_json
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import console, put
+from synthbook.core.progress import console, echo
 
 course = typer.Typer(help="Execute the notebooks and build the site.")
 data = typer.Typer(help="Verify the real data sets.")
@@ -80,7 +80,7 @@ def course_site(as_json: JsonOption = False) -> None:
     if as_json:
         echo_json({"site": str(index)})
     else:
-        put(index)
+        echo(index)
 
 
 def claims(

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from synthbook.core import progress
-from synthbook.core.errors import InvalidArgument, SynthbookError, describe
-from synthbook.core.progress import put
+from synthbook.core.errors import InvalidArgument, SynthbookError, format_error
+from synthbook.core.progress import echo
 from synthbook.core.storage import strict_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -42,7 +42,7 @@ def run_app(app: typer.Typer, arguments: list[str]) -> int:
     except SynthbookError as error:
         return _report(str(error), error.exit_code, arguments)
     except OSError as error:  # a full disk, a checkout that may not be written to
-        return _report(describe(error), 1, arguments)
+        return _report(format_error(error), 1, arguments)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of the parser
             return _report(error.format_message(), int(error.exit_code), arguments)
@@ -53,18 +53,18 @@ def _report(message: str, exit_code: int, arguments: list[str]) -> int:
     if "--json" in arguments:
         echo_json({"error": message})
     elif message:
-        put(f"synthbook: {message}", stderr=True)
+        echo(f"synthbook: {message}", stderr=True)
     return exit_code
 
 
 def echo_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document."""
-    put(strict_json(document, indent=1))
+    echo(strict_json(document, indent=1))
 
 
 def echo_warning(message: str) -> None:
     """Print a line on the error stream."""
-    put(message, stderr=True)
+    echo(message, stderr=True)
 
 
 def counter(title: str, unit: str, *, quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:

@@ -22,7 +22,7 @@ from synthbook.cli.common import (
     loss_bar,
 )
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import put
+from synthbook.core.progress import echo
 
 Checkpoint = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the checkpoint.")]
 app = typer.Typer(help="Commands for authors of the book.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -77,7 +77,7 @@ def train_command(name: str) -> Callable[..., None]:
             echo_json({"folder": str(out)} | log)
         else:
             last = ", ".join(f"{key} {value:.3g}" for key, value in log["history"][-1].items() if key != "step")
-            put(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
+            echo(f"{out}: {log['steps']:,} steps, {log['parameters']:,} parameters; at the end {last}")
 
     command.__doc__ = (
         f"Train {TRAINABLE[name]}.\n\n"
@@ -111,7 +111,7 @@ def train_features(
     if as_json:
         echo_json({"folder": str(out)} | log)
     else:
-        put(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
+        echo(f"{out}: test accuracy {log['test_accuracy']:.3f} after {log['steps']:,} steps, {log['minutes']} minutes")
 
 
 @train.command("localizer")
@@ -133,11 +133,11 @@ def train_localizer(
     from synthbook.simulation.localizer import LocalizerConfig
     from synthbook.simulation.localizer import train_localizer as train
 
-    log = train(renders, out, seed=seed, config=LocalizerConfig(epochs=epochs), jobs=jobs, resume=resume)
+    log = train(renders, out, seed=seed, config=LocalizerConfig(epochs=epochs), n_jobs=jobs, resume=resume)
     if as_json:
         echo_json({"folder": str(out)} | log)
     else:
-        put(f"{out}: {log['pictures']:,} images, {epochs} epochs")
+        echo(f"{out}: {log['pictures']:,} images, {epochs} epochs")
 
 
 # ── record, experiment ──
@@ -176,7 +176,7 @@ def record(
         return
     costs = log["experiments"].values()
     tokens, minutes = sum(cost["completion_tokens"] for cost in costs), sum(cost["seconds"] for cost in costs) / 60
-    put(f"{out}: {tokens:,} tokens, generated in {minutes:.1f} minutes")
+    echo(f"{out}: {tokens:,} tokens, generated in {minutes:.1f} minutes")
 
 
 @app.command()
@@ -194,7 +194,7 @@ def experiment(
 
     Examples: `synthbook dev experiment --list`, `synthbook dev experiment modes --out build/modes --jobs 2`
     """
-    from synthbook.core.jobs import Trials, calibrate
+    from synthbook.core.jobs import TrialRunner, run_trials
     from synthbook.core.storage import Provenance
     from synthbook.experiments import list_experiments, load_experiment
 
@@ -203,23 +203,23 @@ def experiment(
         if as_json:
             echo_json({"experiments": helps})
         else:
-            put("\n".join(f"{name:18} {help}" for name, help in helps.items()))
+            echo("\n".join(f"{name:18} {help}" for name, help in helps.items()))
         return
     if out is None:
         raise InvalidArgument("out", None, "a folder for the trials")
     check_outputs(out, resume=resume, accept="--resume")
     what = load_experiment(name)
-    trials = Trials(what.trial, what.cases, seeds)
+    trials = TrialRunner(what.trial, what.cases, seeds)
     settings = {"cases": list(what.cases), "budget": what.budget} | dict(what.settings or {})
     provenance = Provenance(what.data_source, f"synthbook dev experiment {name}")
     with counter(name, "trials", quiet=quiet) as callback:
-        table = calibrate(
-            trials, out, settings, provenance, jobs=jobs, resume=resume, callback=callback, log=echo_warning
+        table = run_trials(
+            trials, out, settings, provenance, n_jobs=jobs, resume=resume, callback=callback, log=echo_warning
         )
     if as_json:
         echo_json({"trials": str(table), "n": trials.n})
     else:
-        put(f"{trials.n} trials: {table}")
+        echo(f"{trials.n} trials: {table}")
 
 
 # ── scores of shipped models ──
@@ -255,7 +255,7 @@ def score_models(
         echo_json({"table": str(out), "scores": rows})
     else:
         for row in rows:
-            put(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
+            echo(f"{row['name']:26} Fréchet {row['frechet corrected']:.1f}, coverage {row['coverage']:.2f}")
 
 
 @app.command()
@@ -290,4 +290,4 @@ def score_localizer(
     if as_json:
         echo_json({"scores": [asdict(score) for score in scores]})
     else:
-        put("\n".join(map(str, scores)))
+        echo("\n".join(map(str, scores)))

@@ -10,8 +10,8 @@ import typer
 
 from synthbook.cli.common import JsonOption, echo_json, echo_warning
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.progress import counter, put
-from synthbook.core.storage import Busy
+from synthbook.core.progress import counter, echo
+from synthbook.core.storage import LockedError
 
 if TYPE_CHECKING:
     from synthbook.language.client import Spent
@@ -89,8 +89,8 @@ def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Sp
         with opened(endpoint) as model, counter("generating", "records") as callback:
             return *make(task, model, files, callback=callback, **how), model.model
     except BaseException as error:
-        if files.ledger.exists() and not isinstance(error, InvalidArgument | DataError | Busy):
-            put(f"answers so far are kept ({files.answers}): the same command with --resume goes on", stderr=True)
+        if files.ledger.exists() and not isinstance(error, InvalidArgument | DataError | LockedError):
+            echo(f"answers so far are kept ({files.answers}): the same command with --resume goes on", stderr=True)
         raise
 
 
@@ -107,10 +107,10 @@ def _tell(task: Task, files: Files, made: Made, spent: Spent, model: str, as_jso
     said = f"{files.data}: {len(made.kept):,} of {made.n:,} kept; {model} was asked {len(made.answers):,} times,"
     said += f" {made.share:.1%} passed; {paid:,} + {given:,} tokens"
     said += "" if prices is None else f", cost {made.cost(prices):,.4f}"
-    put(said + (f"; {spent.replayed:,} answers were there before" if spent.replayed else ""))
+    echo(said + (f"; {spent.replayed:,} answers were there before" if spent.replayed else ""))
     if made.why:
         drops = max(made.ledger, key=lambda entry: entry.came - entry.stayed)
-        put(
+        echo(
             f"fewer than {made.n:,}: {made.why}. Most fell at the stage {drops.stage!r}; {files.dropped} has all",
             stderr=True,
         )
@@ -128,14 +128,16 @@ def _show(task: Task, seed: int, as_json: bool) -> None:
         echo_json({"prompts": prompts, "sampling": asdict(asks[0].sampling)})
         return
     for i, ask in enumerate(asks):
-        put(f"── question {i} " + "─" * 40)
+        echo(f"── question {i} " + "─" * 40)
         for message in ask.messages:
-            put(f"{message.role}: {visible(message.content)}")
+            echo(f"{message.role}: {visible(message.content)}")
     drawn = asks[0].sampling
-    put(f"── temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens " + "─" * 12)
+    echo(
+        f"── temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens " + "─" * 12
+    )
     if drawn.schema is not None:
-        put("answers have this form:")
-        put(visible(json.dumps(drawn.schema, indent=1, ensure_ascii=False)))
+        echo("answers have this form:")
+        echo(visible(json.dumps(drawn.schema, indent=1, ensure_ascii=False)))
 
 
 # ── verify, models fetch ──
@@ -202,9 +204,9 @@ def verify(
         echo_json({"verdicts": str(out), "n": found.n, "isolation": found.isolation, "reasons": found.reasons})
         return
     told = ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.items())
-    put(f"{out}: {found.n:,} programs: {told}")
+    echo(f"{out}: {found.n:,} programs: {told}")
     if found.isolation != "os":
-        put("they were not confined (limits-only)", stderr=True)
+        echo("they were not confined (limits-only)", stderr=True)
 
 
 class Fetched(StrEnum):
@@ -234,4 +236,4 @@ def fetch(
     if as_json:
         echo_json({"model": model.value, "file": str(path), "sha256": local_model.SHA256})
     else:
-        put(path)
+        echo(path)

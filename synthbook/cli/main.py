@@ -10,7 +10,7 @@ import typer
 from synthbook import __version__
 from synthbook.cli import book, dev, language, privacy, simulation, tables
 from synthbook.cli.common import InterruptibleGroup, run_app
-from synthbook.core.progress import put
+from synthbook.core.progress import echo
 
 COMMANDS: dict[str, dict[str, Any]] = {  # in the order of use
     "Book": {"doctor": book.doctor, "course": book.course, "claims": book.claims, "data": book.data},
@@ -78,7 +78,7 @@ for commands in COMMANDS.values():
 
 def _print_version(requested: bool) -> None:
     if requested:
-        put(f"synthbook {__version__}")
+        echo(f"synthbook {__version__}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ import typer
 from synthbook.cli.common import JsonOption, echo_json
 from synthbook.cli.tables import check_files
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import bar, console, put
+from synthbook.core.progress import bar, console, echo
 
 SAYS = "epsilon bounds what an attacker can learn in principle; no floating-point protection is claimed."
 
@@ -48,10 +48,10 @@ def epsilon(
         echo_json(told | {"unit": "one record", "sampling": "Poisson", "accountants": spent})
         return
     about = f"noise multiplier {run.noise:g}, sample rate {run.rate:g}, {run.steps:,} steps, delta {delta:g}"
-    put(f"{about}, unit: one record")
+    echo(f"{about}, unit: one record")
     for name, found in spent.items():
-        put(f"{name:12} epsilon {found['epsilon']:8.3f}   neighbours: {found['neighbours']}")
-    put(SAYS)
+        echo(f"{name:12} epsilon {found['epsilon']:8.3f}   neighbours: {found['neighbours']}")
+    echo(SAYS)
 
 
 class PrivateModel(StrEnum):
@@ -88,7 +88,7 @@ def fit_private(
     Examples: `synthbook fit-private real.csv --schema schema.toml --epsilon 1 --delta 1e-6 --out model/`,
     `synthbook fit-private real.csv --schema schema.toml --epsilon 1 --delta 1e-6 --release test.csv --out model/`
     """
-    from synthbook.core.checkpoints import CARD
+    from synthbook.core.checkpoints import CONFIG_NAME
     from synthbook.core.csv import load_table
     from synthbook.core.storage import Provenance, sha256_file
     from synthbook.core.table import Holdout, Schema
@@ -98,7 +98,7 @@ def fit_private(
     from synthbook.privacy.ledger import PrivacyLedger
     from synthbook.privacy.mechanisms import check_epsilon_delta
 
-    if (out / CARD).exists():
+    if (out / CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
     if target is not None and model is not PrivateModel.mst:
         raise InvalidArgument("target", target, "nothing: only mst has a column that matters most")
@@ -139,9 +139,9 @@ def fit_private(
     if as_json:
         echo_json({"model": str(out), "family": model.value} | terms)
         return
-    put(f"{out}: {model.value}")
+    echo(f"{out}: {model.value}")
     for name, value in terms.items():
-        put(f"  {name.replace('_', ' ')}: {value if value is not None else 'none was run'}")
+        echo(f"  {name.replace('_', ' ')}: {value if value is not None else 'none was run'}")
 
 
 def budget(
@@ -172,10 +172,10 @@ def budget(
             {"epsilon": kept.epsilon, "delta": kept.delta, "unit": kept.unit, "entries": spent, "remaining": left}
         )
         return
-    put(f"{ledger}: epsilon {kept.epsilon:g}, delta {kept.delta:g} for {kept.unit}")
+    echo(f"{ledger}: epsilon {kept.epsilon:g}, delta {kept.delta:g} for {kept.unit}")
     for one in kept.entries:
-        put(f"  {one.purpose}: epsilon {one.epsilon:g}, delta {one.delta:g}")
-    put(f"left: epsilon {left['epsilon']:g}, delta {left['delta']:g}")
+        echo(f"  {one.purpose}: epsilon {one.epsilon:g}, delta {one.delta:g}")
+    echo(f"left: epsilon {left['epsilon']:g}, delta {left['delta']:g}")
 
 
 def audit(
@@ -227,7 +227,7 @@ def audit(
     if as_json:
         echo_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
-        put(found)
+        echo(found)
         if out is not None:
-            put(f"report: {out}")
+            echo(f"report: {out}")
     raise typer.Exit(1 if found.leaks else 0)

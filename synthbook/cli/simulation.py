@@ -9,7 +9,7 @@ import typer
 
 from synthbook.cli.common import JsonOption, echo_json, echo_warning
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import counter, put
+from synthbook.core.progress import counter, echo
 
 PREVIEW = 24  # pictures on the sheet
 
@@ -34,7 +34,7 @@ def render(
     """
     from dataclasses import asdict
 
-    from synthbook.core.jobs import Plan, pmap
+    from synthbook.core.jobs import ShardPlan, run_shards
     from synthbook.core.storage import Provenance
     from synthbook.simulation.export import RenderShard, library_versions, write_coco, write_preview
     from synthbook.simulation.randomize import DOMAINS
@@ -49,15 +49,15 @@ def render(
         "domain": asdict(task.domain),
         "made by": library_versions(),
     }
-    plan = Plan(n, seed, settings, shard_size)
+    plan = ShardPlan(n, seed, settings, shard_size)
     command = f"synthbook render --scene {scene} --n {n} --seed {seed} --width {width} --height {height}"
     provenance = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
     with counter("rendering", "pictures") as callback:
-        manifest = pmap(
+        manifest = run_shards(
             task,
             plan,
             out,
-            jobs=jobs,
+            n_jobs=jobs,
             resume=resume,
             provenance=provenance,
             callback=callback,
@@ -67,10 +67,12 @@ def render(
     exported = write_coco(out, out / "coco", provenance) if coco else None
     if as_json:
         paths = {"manifest": manifest, "preview": preview, "coco": exported}
-        echo_json({"pictures": n, "shards": len(plan.names)} | {k: str(p) if p else None for k, p in paths.items()})
+        echo_json(
+            {"pictures": n, "shards": len(plan.shard_names)} | {k: str(p) if p else None for k, p in paths.items()}
+        )
     else:
-        put(f"{n:,} pictures in {len(plan.names)} shards: {manifest}")
-        put(f"look at {preview}" + (f", COCO in {exported}" if exported else ""))
+        echo(f"{n:,} pictures in {len(plan.shard_names)} shards: {manifest}")
+        echo(f"look at {preview}" + (f", COCO in {exported}" if exported else ""))
 
 
 def locate(
@@ -110,4 +112,4 @@ def locate(
         echo_json({"photos": rows})
         return
     for path, one in found.items():
-        put(f"{path}: {one}" + (f"; drawn in {drawn[path]}" if path in drawn else ""))
+        echo(f"{path}: {one}" + (f"; drawn in {drawn[path]}" if path in drawn else ""))

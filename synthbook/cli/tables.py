@@ -12,7 +12,7 @@ import typer
 
 from synthbook.cli.common import JsonOption, echo_json
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import bar, console, counter, put
+from synthbook.core.progress import bar, console, counter, echo
 
 if TYPE_CHECKING:
     from synthbook.core.storage import Provenance
@@ -38,7 +38,7 @@ def schema_draft(
         echo_json({"schema": str(out)} | found.to_dict())
     else:
         console().print(found)
-        put(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
+        echo(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
 
 
 class TableModel(StrEnum):
@@ -73,14 +73,14 @@ def fit(
     """
     import shutil
 
-    from synthbook.core.checkpoints import CARD, CheckpointConfig
+    from synthbook.core.checkpoints import CONFIG_NAME, CheckpointConfig
     from synthbook.core.csv import load_table
     from synthbook.core.schema_draft import draft_file
     from synthbook.core.storage import Provenance, sha256_file
     from synthbook.core.table import Schema
     from synthbook.generators.tabular.families import FAMILIES
 
-    if (out / CARD).exists():
+    if (out / CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
     check_files({"source": source} | ({} if schema is None else {"schema": schema}), None)
     chosen = schema or out / "schema.toml"
@@ -105,11 +105,13 @@ def fit(
     if as_json:
         echo_json(facts | {"origin": declared.origin})
         return
-    put(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
+    echo(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
     for rule in fitted.layout_.rules_at_risk:
-        put(f"rows may break the rule {rule.kind}{rule.columns}: if it is no law, remove it from {chosen}", stderr=True)
+        echo(
+            f"rows may break the rule {rule.kind}{rule.columns}: if it is no law, remove it from {chosen}", stderr=True
+        )
     if declared.origin == "inferred":
-        put(f'{chosen} was inferred from the data: review it, say origin = "public", and fit again', stderr=True)
+        echo(f'{chosen} was inferred from the data: review it, say origin = "public", and fit again', stderr=True)
 
 
 def evaluate(
@@ -152,9 +154,9 @@ def evaluate(
     if as_json:
         echo_json(found.to_dict() | {"report": None if out is None else str(out)})
     else:
-        put(found)
+        echo(found)
         if out is not None:
-            put(f"report: {out}")
+            echo(f"report: {out}")
     raise typer.Exit(1 if False in found.answers.values() else 0)
 
 
@@ -232,14 +234,14 @@ def sample(
     if as_json:
         echo_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
     else:
-        put(f"{out}: {n:,} {kind}" + ("" if sheet is None else f"; look at {sheet}"))
+        echo(f"{out}: {n:,} {kind}" + ("" if sheet is None else f"; look at {sheet}"))
 
 
 def _parents(folder: Path) -> dict[str, str]:
-    from synthbook.core.checkpoints import CARD
+    from synthbook.core.checkpoints import CONFIG_NAME
     from synthbook.core.storage import sha256_file
 
-    return {f"{folder.name}/{CARD}": sha256_file(folder / CARD)}
+    return {f"{folder.name}/{CONFIG_NAME}": sha256_file(folder / CONFIG_NAME)}
 
 
 def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], provenance: Provenance) -> None:

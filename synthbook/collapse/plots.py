@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from synthbook.core.plots import BLACK, BLUE, GREEN, ORANGE, VERMILLION, new_axis
+from synthbook.core.plots import BLACK, BLUE, GREEN, ORANGE, VERMILLION, new_axes
 
 
 def plot_generations(
@@ -18,7 +18,7 @@ def plot_generations(
 
     Each histogram is scaled to its own peak: the eye should compare widths and places, not heights.
     """
-    ax = new_axis(ax, width=7, height=0.75 * len(samples) + 1)
+    ax = new_axes(ax, width=7, height=0.75 * len(samples) + 1)
     edges = np.asarray(bins, dtype=float)
     for row, sample in enumerate(samples):
         heights, _ = np.histogram(np.asarray(sample, dtype=float), edges)
@@ -39,7 +39,7 @@ def plot_fan(
 
     `expected_mean` (generations + 1,) is drawn as dots on top of the simulated mean.
     """
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     v = np.asarray(values, dtype=float)
     t = np.arange(len(v))
     ax.plot(t, v[:, 0], color="0.6", linewidth=0.6, linestyle="-", alpha=0.6, label="single runs")
@@ -60,7 +60,7 @@ def plot_log_variance_drift(
     variances: dict[str, ArrayLike], drifts: dict[str, float], *, ax: Axes | None = None
 ) -> Axes:
     """Mean of ln variance by generation for each estimator, with the drift of theory as a black line behind it."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     styles = zip((BLUE, VERMILLION, GREEN), "os^", strict=True)
     for (name, values), (colour, marker) in zip(variances.items(), styles, strict=False):
         v = np.asarray(values, dtype=float)
@@ -81,7 +81,7 @@ def plot_survivors(
 
     Generation 0 is drawn at the left edge as a dotted line, since a log axis has no 0.
     """
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     counts = np.asarray(alive, dtype=float)
     t = np.arange(1, len(counts))
     ax.axhline(counts[0].mean(), color=BLACK, linestyle=":", linewidth=1, label=f"{what} in the real text")

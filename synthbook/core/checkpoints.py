@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 
-CARD, TENSORS = "model.json", "model.safetensors"
+CONFIG_NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
 FORMAT, VERSION = "synthbook checkpoint", 1
 
 
@@ -34,21 +34,21 @@ def save(
     tensors: Mapping[str, torch.Tensor | NDArray[Any]],
     config: Mapping[str, Any],
     *,
-    model: str,
+    model_type: str,
     provenance: Provenance,
 ) -> Path:
     """Write a checkpoint and return its folder; the same content gives the same bytes.
 
-    `model` names what can read it back, such as "fashion-cnn"; `config` is plain JSON (tuples come back as lists). Each
-    file is written beside its target and renamed, the card last: a crash between the two leaves a folder that `load`
-    refuses. Raises `InvalidArgument` when the tensors or the config cannot be stored.
+    `model_type` names the class that can load it, such as "fashion-cnn"; `config` is plain JSON (tuples come back as
+    lists). Each file is written beside its target and renamed, `model.json` last: a crash between the two leaves a
+    folder that `load` refuses. Raises `InvalidArgument` when the tensors or the config cannot be stored.
     """
     raw = _packed(tensors)
     card = {
         "format": FORMAT,
         "version": VERSION,
         "synthbook": synthbook.__version__,
-        "model": model,
+        "model": model_type,
         "config": dict(config),
         "sha256": sha256(raw),
         "bytes": len(raw),
@@ -56,21 +56,21 @@ def save(
     }
     card["sha256_of_card"] = _own_hash(card)
     text = json.dumps(card, indent=1, sort_keys=True) + "\n"
-    atomic_write(Path(folder) / TENSORS, raw)
-    atomic_write(Path(folder) / CARD, text)
+    atomic_write(Path(folder) / WEIGHTS_NAME, raw)
+    atomic_write(Path(folder) / CONFIG_NAME, text)
     return Path(folder)
 
 
-def load(folder: Path, *, model: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the config of a checkpoint, once both files were held against their hashes.
+def load(folder: Path, *, model_type: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the config of a checkpoint, after verifying both SHA-256 checksums.
 
-    `model` is the name that the caller can build; another one is refused. Raises `DataError`, which names the file,
-    both hashes where they differ, and what to do.
+    With `model_type`, a checkpoint of another type is refused. Raises `DataError`, which names the file, both hashes
+    where they differ, and what to do.
     """
-    card, path = _card(Path(folder)), Path(folder) / TENSORS
-    if model is not None and card["model"] != model:
+    card, path = _card(Path(folder)), Path(folder) / WEIGHTS_NAME
+    if model_type is not None and card["model"] != model_type:
         raise DataError(
-            f"{Path(folder) / CARD} is a checkpoint of {card['model']!r}, not of {model!r}: name its folder"
+            f"{Path(folder) / CONFIG_NAME} is a checkpoint of {card['model']!r}, not of {model_type!r}: name its folder"
         )
     try:
         raw = path.read_bytes()
@@ -93,11 +93,13 @@ def read_model_type(folder: Path) -> str:
 
 
 def _card(folder: Path) -> dict[str, Any]:
-    path = folder / CARD
+    path = folder / CONFIG_NAME
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{folder} holds no {CARD}: a checkpoint is a folder with {CARD} and {TENSORS}") from None
+        raise DataError(
+            f"{folder} holds no {CONFIG_NAME}: a checkpoint is a folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): restore it or train the model again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
@@ -161,7 +163,7 @@ STATE = "training state"
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Where a run keeps what it needs to go on, and every how many steps."""
+    """The folder of a run's training checkpoints, how often one is written, and whether to resume from it."""
 
     folder: Path
     every_n_steps: int = 500
@@ -170,67 +172,70 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, eq=False)
 class TrainState:
-    """What training changes: networks and their optimisers, by name."""
+    """What training changes: modules and their optimizers, by name."""
 
     modules: Mapping[str, nn.Module]
-    optimisers: Mapping[str, optim.Optimizer]
+    optimizers: Mapping[str, optim.Optimizer]
 
 
-def begin(parts: TrainState, checkpoint: CheckpointConfig, described: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Bring the parts to the newest whole state; the steps that are done, and what was kept with them.
+def restore_train_state(
+    state: TrainState, checkpoint: CheckpointConfig, config: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Restore the newest complete checkpoint; return its step and extra state, or (0, {}) where there is none.
 
-    0 and nothing where there is none. `described` says what is trained, as plain JSON. Raises `InvalidArgument` when
-    the folder holds a run and `checkpoint.resume` is not set, or another run than the one described; `DataError` when
-    nothing in it can be read.
+    `config` describes the run, as plain JSON. Raises `InvalidArgument` when the folder holds a run and
+    `checkpoint.resume` is not set, or the checkpoint of a run with another config; `DataError` when none can be read.
     """
-    found = sorted(Path(checkpoint.folder).glob("step-*"), reverse=True)
-    if found and not checkpoint.resume:
+    paths = sorted(Path(checkpoint.folder).glob("step-*"), reverse=True)
+    if paths and not checkpoint.resume:
         raise InvalidArgument(
             "folder", str(checkpoint.folder), "an empty folder, or resume to go on with the run that is there"
         )
-    for path in found:
+    for path in paths:
         try:
-            tensors, config = load(path, model=STATE)
+            tensors, stored = load(path, model_type=STATE)
         except DataError:
-            continue  # it was being written when the run was killed: the one before is whole
-        if (other := config["described"]) != json.loads(json.dumps(described)):
-            differing = sorted(key for key in other.keys() | described.keys() if other.get(key) != described.get(key))
+            continue  # it was being written when the run was killed: the one before is complete
+        if (other := stored["config"]) != json.loads(json.dumps(config)):
+            differing = sorted(key for key in other.keys() | config.keys() if other.get(key) != config.get(key))
             raise InvalidArgument("resume", str(path), f"the run that was begun: this one differs in {differing}")
-        _put_back(parts, tensors, config["groups"])
-        return int(config["step"]), dict(config["kept"])
-    if found:
-        raise DataError(f"{found[0]} and what is beside it cannot be read: remove {checkpoint.folder} and begin again")
+        _load_state_dicts(state, tensors, stored["groups"])
+        return int(stored["step"]), dict(stored["extra_state"])
+    if paths:
+        raise DataError(f"{paths[0]} and what is beside it cannot be read: remove {checkpoint.folder} and begin again")
     return 0, {}
 
 
-def write(parts: TrainState, folder: Path, described: Mapping[str, Any], step: int, kept: Mapping[str, Any]) -> None:
-    """Keep everything that the next step needs; what was kept before goes only once the new state is whole."""
+def save_train_state(
+    state: TrainState, folder: Path, config: Mapping[str, Any], step: int, extra_state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint of the state after `step` steps; older ones are deleted only after it is complete."""
     tensors = {
-        f"{name}/{key}": value for name, module in parts.modules.items() for key, value in module.state_dict().items()
+        f"{name}/{key}": value for name, module in state.modules.items() for key, value in module.state_dict().items()
     }
     groups = {}
-    for name, optimiser in parts.optimisers.items():
-        state = optimiser.state_dict()
-        groups[name] = state["param_groups"]
-        for i, memory in state["state"].items():
-            tensors |= {f"{name}.optimiser/{i}/{key}": value for key, value in memory.items()}
-    before = list(Path(folder).glob("step-*"))
-    config = {"described": described, "step": step, "kept": dict(kept), "groups": groups}
-    provenance = Provenance(f"a run of {described.get('model', 'training')} on its way", "--resume goes on from here")
-    save(Path(folder) / f"step-{step:08d}", tensors, config, model=STATE, provenance=provenance)
-    for old in before:
-        shutil.rmtree(old, ignore_errors=True)
+    for name, optimizer in state.optimizers.items():
+        state_dict = optimizer.state_dict()
+        groups[name] = state_dict["param_groups"]
+        for i, buffers in state_dict["state"].items():
+            tensors |= {f"{name}.optimizer/{i}/{key}": value for key, value in buffers.items()}
+    older = list(Path(folder).glob("step-*"))
+    stored = {"config": config, "step": step, "extra_state": dict(extra_state), "groups": groups}
+    provenance = Provenance(f"a run of {config.get('model', 'training')} on its way", "--resume goes on from here")
+    save(Path(folder) / f"step-{step:08d}", tensors, stored, model_type=STATE, provenance=provenance)
+    for path in older:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _put_back(parts: TrainState, tensors: Mapping[str, Tensor], groups: Mapping[str, Any]) -> None:
+def _load_state_dicts(state: TrainState, tensors: Mapping[str, Tensor], groups: Mapping[str, Any]) -> None:
     def under(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    for name, module in parts.modules.items():
+    for name, module in state.modules.items():
         module.load_state_dict(under(f"{name}/"))
-    for name, optimiser in parts.optimisers.items():
-        memory: dict[int, dict[str, Tensor]] = {}
-        for key, value in under(f"{name}.optimiser/").items():
-            i, what = key.split("/")
-            memory.setdefault(int(i), {})[what] = value
-        optimiser.load_state_dict({"state": memory, "param_groups": groups[name]})
+    for name, optimizer in state.optimizers.items():
+        buffers: dict[int, dict[str, Tensor]] = {}
+        for key, value in under(f"{name}.optimizer/").items():
+            i, buffer = key.split("/")
+            buffers.setdefault(int(i), {})[buffer] = value
+        optimizer.load_state_dict({"state": buffers, "param_groups": groups[name]})

@@ -19,7 +19,7 @@ import pandas as pd
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 
-MISSING = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")
+NA_VALUES = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")
 DELIMITERS = (",", ";", "\t", "|")
 # no leading zeros (00123 is a code) and no plus sign (+49 30 is a telephone)
 INTEGER = r"0|-?[1-9]\d*"
@@ -35,18 +35,18 @@ Series = pd.Series  # of any type: these functions decide which
 
 def load_table(path: Path, schema: Schema) -> Table:
     """The file as a `Table`; a `SchemaError` names the file and everything in which it and the schema disagree."""
-    frame = read_table(path, schema)
+    frame = read_csv(path, schema)
     try:
         return Table(frame, schema)
     except SchemaError as error:
         raise SchemaError(f"{path}: {error}") from None
 
 
-def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
+def read_csv(path: Path, schema: Schema | None = None) -> pd.DataFrame:
     """A frame with the file's columns; its index counts the rows from 0.
 
     UTF-8 (with or without a byte order mark), UTF-16 with one, else Windows-1252 or Latin-1; a `.gz` is unpacked. The
-    delimiter is the one of , ; tab | that splits the first lines evenly. Blanks around values are dropped. `MISSING`
+    delimiter is the one of , ; tab | that splits the first lines evenly. Blanks around values are dropped. `NA_VALUES`
     lists what counts as missing, unless the schema has it as a category or the column is free text. With a schema,
     every column is read as its kind; without, numbers and dates are recognised. Raises `InvalidArgument` for a path
     that cannot be read, `SchemaError` for a file that is not a table.
@@ -63,7 +63,7 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
         if name in declared:
             columns[name] = _as_declared(path, declared[name], strings[name], delimiter)
         else:
-            columns[name] = infer(without_missing(strings[name], said), said, delimiter)
+            columns[name] = infer_dtype(mask_missing(strings[name], said), said, delimiter)
         notes |= {name: said} if said else {}
     frame = pd.DataFrame(columns)
     frame.attrs.update(encoding=encoding, delimiter=delimiter, notes=notes)
@@ -151,16 +151,16 @@ def _names(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def without_missing(values: Series, notes: list[str], *, keep: tuple[str, ...] = ()) -> Series:
-    """The values with what `MISSING` lists as NaN, except what is in `keep`; a note says how each was written."""
-    counts = values[values.isin(set(MISSING) - set(keep))].value_counts()
+def mask_missing(values: Series, notes: list[str], *, keep: tuple[str, ...] = ()) -> Series:
+    """The values with what `NA_VALUES` lists as NaN, except what is in `keep`; a note says how each was written."""
+    counts = values[values.isin(set(NA_VALUES) - set(keep))].value_counts()
     if len(counts):
         written = ", ".join(f'"{token}" in {count:,}' for token, count in counts.items())
         notes.append(f"missing values are written as {written} rows")
     return values.mask(values.isin(counts.index))
 
 
-def infer(values: Series, notes: list[str], delimiter: str = ",") -> Series:
+def infer_dtype(values: Series, notes: list[str], delimiter: str = ",") -> Series:
     """Strings as whole numbers, numbers or dates where all of them are; else as they came."""
     present = values.dropna()
     different = pd.Series(present.unique())
@@ -202,13 +202,13 @@ def _as_declared(path: Path, column: Column, values: Series, delimiter: str) -> 
     if column.kind == "text":
         return values.mask(values == "") if column.missing else values
     if column.kind == "id":
-        return without_missing(values, []) if column.missing else values
-    values = without_missing(values, [], keep=column.categories)
+        return mask_missing(values, []) if column.missing else values
+    values = mask_missing(values, [], keep=column.categories)
     if column.categories:
         return values
     if column.kind == "datetime":
         return _as_dates(where, values)
-    found = infer(values, [], delimiter)
+    found = infer_dtype(values, [], delimiter)
     numbers = found if pd.api.types.is_numeric_dtype(found) else pd.to_numeric(values, errors="coerce")
     if len(bad := values[numbers.isna() & values.notna()]):
         raise SchemaError(f"{where}{_examples(bad)} not numbers")
@@ -220,7 +220,7 @@ def _as_dates(where: str, values: Series) -> Series:
     if values.isna().all():
         return pd.to_datetime(values).astype("datetime64[us]")
     notes: list[str] = []
-    found = infer(values, notes)
+    found = infer_dtype(values, notes)
     if not pd.api.types.is_datetime64_dtype(found):
         why = f": {notes[0]}" if notes else ", all written in the same way"
         raise SchemaError(f"{where}the values, such as {values.dropna().iloc[0]!r}, are not dates{why}")

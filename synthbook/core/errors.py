@@ -47,7 +47,7 @@ class ClaimFailed(SynthbookError, AssertionError):
     """A measured value lies outside the tolerance of its claim."""
 
 
-def describe(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What to tell people: a deliberate error's own words, the system's with the file, else the type and the message.
 
     >>> describe(PermissionError(13, "Permission denied", "build/.lock")), describe(KeyError("minutes"))

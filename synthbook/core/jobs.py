@@ -21,14 +21,14 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import synthbook
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.storage import Provenance, atomic_write, locked, sha256, sha256_file, write_with_provenance
+from synthbook.core.storage import Provenance, atomic_write, file_lock, sha256, sha256_file, write_with_provenance
 
 PLAN, MANIFEST, LOCK = "plan.json", "manifest.json", ".lock"
 SHARD_SIZE = 100
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """`n` items, `shard_size` to a file, drawn from `seed`; `settings` says what is made of them, as plain JSON.
 
     Item i has the seed sequence of `seed` with spawn key (i,), so that it can be made again alone.
@@ -46,11 +46,11 @@ class Plan:
                 raise InvalidArgument(name, value, f"a whole number of at least {least}")
 
     @property
-    def names(self) -> list[str]:
+    def shard_names(self) -> list[str]:
         """The shards' file names."""
         return [f"shard-{k:05d}{self.suffix}" for k in range(-(-self.n // self.shard_size))]
 
-    def items(self, shard: int) -> dict[int, np.random.SeedSequence]:
+    def item_seeds(self, shard: int) -> dict[int, np.random.SeedSequence]:
         """The items of a shard, each with its seed."""
         first = shard * self.shard_size
         return {i: item_seed(self.seed, i) for i in range(first, min(first + self.shard_size, self.n))}
@@ -68,8 +68,8 @@ def item_seed(seed: int, item: int) -> np.random.SeedSequence:
 
 
 @contextmanager
-def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
-    """Hold the folder for this plan: raises `Busy`, and `InvalidArgument` for a folder of another run.
+def lock_output(folder: Path, plan: ShardPlan, *, resume: bool) -> Iterator[None]:
+    """Hold the folder for this plan: raises `LockedError`, and `InvalidArgument` for a folder of another run.
 
     A new run wants a folder that is empty or not there; with `resume` the plan found there must be the same.
     """
@@ -90,14 +90,14 @@ def claimed(folder: Path, plan: Plan, *, resume: bool) -> Iterator[None]:
     if found is not None and not resume:
         raise InvalidArgument("out", str(folder), "a new folder, or --resume to go on with this run")
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / LOCK, f"{folder} is being written to"):
+    with file_lock(folder / LOCK, f"{folder} is being written to"):
         if found is None:
             atomic_write(folder / PLAN, json.dumps(plan.to_dict(), indent=1) + "\n")
-        sweep(folder)
+        remove_temp_files(folder)
         yield
 
 
-def sweep(folder: Path) -> None:
+def remove_temp_files(folder: Path) -> None:
     """Remove the parts of files that somebody who was killed was writing."""
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
@@ -125,10 +125,10 @@ def write_shard(folder: Path, name: str, content: bytes) -> str:
     return digest
 
 
-def finished(folder: Path, plan: Plan) -> tuple[dict[str, str], list[str]]:
+def completed_shards(folder: Path, plan: ShardPlan) -> tuple[dict[str, str], list[str]]:
     """Hashes of the shards that are finished, and the names of those whose bytes have changed since."""
     good, damaged = {}, []
-    for name in plan.names:
+    for name in plan.shard_names:
         path, said = folder / name, folder / f"{name}.sha256"
         if path.exists() and said.exists():
             digest = sha256_file(path)
@@ -139,9 +139,9 @@ def finished(folder: Path, plan: Plan) -> tuple[dict[str, str], list[str]]:
     return good, damaged
 
 
-def write_manifest(folder: Path, plan: Plan, digests: Mapping[str, str], provenance: Provenance) -> Path:
+def write_manifest(folder: Path, plan: ShardPlan, digests: Mapping[str, str], provenance: Provenance) -> Path:
     """The list of all shards with their hashes, written when nothing is missing."""
-    ordered = {name: digests[name] for name in plan.names}
+    ordered = {name: digests[name] for name in plan.shard_names}
     text = json.dumps({"plan": plan.to_dict(), "shards": ordered}, indent=1) + "\n"
     return write_with_provenance(folder / MANIFEST, text, provenance)
 
@@ -164,64 +164,64 @@ def shard_paths(folder: Path) -> list[Path]:
 # ── Shards in parallel processes ──
 
 
-Task = Callable[[dict[int, np.random.SeedSequence]], bytes]
+ShardFunction = Callable[[dict[int, np.random.SeedSequence]], bytes]
 RETRIES = 3  # rounds in which a worker may die
 
 
-class WorkersLost(SynthbookError):
+class WorkersTerminatedError(SynthbookError):
     """Workers were killed again and again, by the system's memory guard as a rule."""
 
 
-def pmap(
-    task: Task,
-    plan: Plan,
+def run_shards(
+    function: ShardFunction,
+    plan: ShardPlan,
     out: Path,
     *,
-    jobs: int = 1,
+    n_jobs: int = 1,
     resume: bool = False,
     provenance: Provenance,
     callback: Callable[[int, int], None] = lambda done, total: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Path:
-    """Make every shard of `plan` in the folder `out` and return the manifest's path.
+    """Compute every shard of `plan` in the folder `out` and return the manifest's path.
 
-    `task` gets the items of a shard, each with its seed, and returns the shard's bytes; it is sent to worker processes,
-    so it lives in a module. Workers write their shards themselves. The bytes do not depend on `jobs`, nor on how often
-    the run was stopped. Shards of a worker that was killed are tried again. `callback` is told (items done, of how
-    many), `say` what people should know. Raises `InvalidArgument`, `Busy`, `WorkersLost`, and what `task` raises.
+    `function` maps the items of a shard, each with its seed, to the shard's bytes; it is sent to worker processes, so
+    it must be defined in a module. The bytes depend neither on `n_jobs` nor on how often the run was stopped. Shards of
+    a killed worker are tried again. `callback(done, total)` counts items; `log(message)` receives warnings. Raises
+    `InvalidArgument`, `LockedError`, `WorkersTerminatedError`, and what `function` raises.
     """
-    if not isinstance(jobs, int) or jobs < 1:
-        raise InvalidArgument("jobs", jobs, "a whole number of at least 1")
+    if not isinstance(n_jobs, int) or n_jobs < 1:
+        raise InvalidArgument("n_jobs", n_jobs, "a whole number of at least 1")
     out = Path(out)
-    with claimed(out, plan, resume=resume):
-        digests, damaged = finished(out, plan)
+    with lock_output(out, plan, resume=resume):
+        digests, damaged = completed_shards(out, plan)
         for name in damaged:
             log(f"{out / name} changed after it was written: it is made again")
         for lost in range(RETRIES + 1):
-            missing = [k for k, name in enumerate(plan.names) if name not in digests]
-            done = plan.n - sum(len(plan.items(k)) for k in missing)
+            missing = [k for k, name in enumerate(plan.shard_names) if name not in digests]
+            done = plan.n - sum(len(plan.item_seeds(k)) for k in missing)
             callback(done, plan.n)
             try:
-                work = (delayed(_shard)(task, plan, out, k) for k in missing)
-                for k, digest in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(work):
-                    digests[plan.names[k]] = digest
-                    done += len(plan.items(k))
+                work = (delayed(_shard)(function, plan, out, k) for k in missing)
+                for k, digest in Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)(work):
+                    digests[plan.shard_names[k]] = digest
+                    done += len(plan.item_seeds(k))
                     callback(done, plan.n)
                 break
             except TerminatedWorkerError:
-                digests = finished(out, plan)[0]  # the others went on while the news travelled
-                log(f"a worker was killed; {len(plan.names) - len(digests)} shards are left")
+                digests = completed_shards(out, plan)[0]  # the others went on while the news travelled
+                log(f"a worker was killed; {len(plan.shard_names) - len(digests)} shards are left")
                 if lost == RETRIES:
-                    raise WorkersLost(
+                    raise WorkersTerminatedError(
                         f"workers were killed {RETRIES + 1} times, perhaps for lack of memory. "
                         f"What is finished stays in {out}: use fewer --jobs and --resume"
                     ) from None
-        sweep(out)
+        remove_temp_files(out)
         return write_manifest(out, plan, digests, provenance)
 
 
-def _shard(task: Task, plan: Plan, out: Path, k: int) -> tuple[int, str]:
-    return k, write_shard(out, plan.names[k], task(plan.items(k)))
+def _shard(function: ShardFunction, plan: ShardPlan, out: Path, k: int) -> tuple[int, str]:
+    return k, write_shard(out, plan.shard_names[k], function(plan.item_seeds(k)))
 
 
 # ── Trials: one experiment for many cases and seeds ──
@@ -232,7 +232,7 @@ TABLE = "trials.json"
 
 
 @dataclass(frozen=True)
-class Trials:
+class TrialRunner:
     """`run(case, seed=k)` for every case and k = 0, ..., seeds - 1; it returns numbers by name, as plain JSON.
 
     `run` is a function of a module (or a `partial` of one), so that other processes find it.
@@ -253,13 +253,13 @@ class Trials:
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def calibrate(
-    trials: Trials,
+def run_trials(
+    trials: TrialRunner,
     out: Path,
     settings: Mapping[str, Any],
     provenance: Provenance,
     *,
-    jobs: int = 1,
+    n_jobs: int = 1,
     resume: bool = False,
     callback: Callable[[int, int], None] = lambda done, total: None,
     log: Callable[[str], None] = lambda message: None,
@@ -268,8 +268,8 @@ def calibrate(
 
     `settings` says what the trials depend on: a folder of other settings is refused.
     """
-    plan = Plan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
-    pmap(trials, plan, out, jobs=jobs, resume=resume, provenance=provenance, callback=callback, log=log)
+    plan = ShardPlan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
+    run_shards(trials, plan, out, n_jobs=n_jobs, resume=resume, provenance=provenance, callback=callback, log=log)
     found = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
     budget = json.dumps(settings.get("budget"))
     text = f'{{"command": "{provenance.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'

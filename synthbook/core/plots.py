@@ -20,13 +20,13 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
     "#56B4E9",
     "#000000",
 )
-GUESS_COLOUR = PURPLE
+GUESS_COLOR = PURPLE
 
-_COLOURS = cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, SKY, BLACK])
+_COLORS = cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, SKY, BLACK])
 _LINES = cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))])
 
 STYLE: Any = {
-    "axes.prop_cycle": _COLOURS + _LINES,
+    "axes.prop_cycle": _COLORS + _LINES,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -42,15 +42,13 @@ STYLE: Any = {
 }
 
 
-def new_axis(ax: Axes | None = None, *, width: float = 7.0, height: float = 4.0) -> Axes:
+def new_axes(ax: Axes | None = None, *, width: float = 7.0, height: float = 4.0) -> Axes:
     """The axis given, or the axis of a new figure (inches) in the book's style."""
-    return ax if ax is not None else new_figure(1, 1, width=width, height=height)[1][0]
+    return ax if ax is not None else subplots(1, 1, width=width, height=height)[1][0]
 
 
-def new_figure(rows: int, columns: int, *, width: float, height: float, **share: Any) -> tuple[Figure, list[Axes]]:
+def subplots(nrows: int, ncols: int, *, width: float, height: float, **share: Any) -> tuple[Figure, list[Axes]]:
     """A figure (inches) in the book's style and its axes, row by row."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **share
-        )
+        figure, axes = plt.subplots(nrows, ncols, figsize=(width, height), layout="constrained", squeeze=False, **share)
     return figure, list(axes.ravel())

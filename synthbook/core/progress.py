@@ -26,7 +26,7 @@ def console(stderr: bool = False) -> Console:
     return Patient(stderr=stderr, width=None if narrow else 110)
 
 
-def put(text: object, *, stderr: bool = False) -> None:
+def echo(text: object, *, stderr: bool = False) -> None:
     """Print a line; a reader that went away, as in `synthbook claims | head -1`, does not end the work."""
     stream = sys.stderr if stderr else sys.stdout
     try:
@@ -64,7 +64,7 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         tenth = 10 * done // total
         if not error.is_terminal and (not told or tenth > told[-1]):
             told.append(tenth)
-            put(f"{title}: {done:,} of {total:,} {unit}", stderr=True)
+            echo(f"{title}: {done:,} of {total:,} {unit}", stderr=True)
 
     with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
         task = progress.add_task(title, total=None, rate=0.0)

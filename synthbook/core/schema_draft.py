@@ -19,10 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
 
-from synthbook.core.csv import infer, load_table, read_table, without_missing
+from synthbook.core.csv import infer_dtype, mask_missing, read_csv
 from synthbook.core.errors import SchemaError, SynthbookError
 from synthbook.core.storage import atomic_write, sha256_file
-from synthbook.core.table import Column, Rule, Schema
+from synthbook.core.table import Column, Constraint, Schema
 
 if TYPE_CHECKING:
     import rich.table
@@ -74,7 +74,7 @@ def _typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]
         raise SchemaError(f"column {name!r} holds {kind}: give numbers, dates, strings or categories of strings")
     if values.isna().all():
         return values.astype(object)
-    found = infer(without_missing(values.astype(object), said), said)
+    found = infer_dtype(mask_missing(values.astype(object), said), said)
     said[:] = dict.fromkeys(said)  # what reading the file has said already
     return found
 
@@ -185,25 +185,25 @@ def _order(categories: list[str]) -> tuple[str, ...]:
 # only where it would almost surely be broken if the second column were shuffled.
 
 
-CHANCE = 1e-6  # that a shuffled table proposes any rule, by one rule's bound times the number of pairs
+FAMILYWISE_ALPHA = 1e-6  # that a shuffled table proposes any rule, by one rule's bound times the number of pairs
 HEAD = 1_000  # rows that are looked at before all are
 Codes = NDArray[np.int64]
 
 
-def find_rules(frame: pd.DataFrame, columns: list[Column]) -> list[tuple[Rule, str]]:
+def discover_constraints(frame: pd.DataFrame, columns: list[Column]) -> list[tuple[Constraint, str]]:
     """Dependencies and inequalities that hold in all rows, each with a sentence on its support.
 
     Rows in which either value is missing say nothing. Two columns that are always equal get dependencies only.
     """
     kept = [column for column in columns if column.kind != "text"]
     codes = {column.name: pd.factorize(frame[column.name])[0].astype(np.int64) for column in kept}
-    limit = np.log(CHANCE / max(1, len(kept) * (len(kept) - 1)))
+    limit = np.log(FAMILYWISE_ALPHA / max(1, len(kept) * (len(kept) - 1)))
     found = [*_dependencies(kept, codes, limit), *_inequalities(frame, kept, limit)]
     # the schema's own judgement is the last word
-    return [(rule, said) for rule, said in found if not rule.broken(frame)]
+    return [(rule, said) for rule, said in found if not rule.count_violations(frame)]
 
 
-def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) -> Iterator[tuple[Rule, str]]:
+def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
     for first, second in permutations(columns, 2):
         measured = first.kind == "numeric" and not first.integer
         if measured or second.kind == "id":
@@ -216,7 +216,7 @@ def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) 
             continue
         if _log_chance_of_dependency(sizes, np.bincount(b) / len(b)) < limit:
             said = f"each of {len(sizes):,} values of the first comes with one value of the second, in {len(a):,} rows"
-            yield Rule("dependency", (first.name, second.name)), said
+            yield Constraint("dependency", (first.name, second.name)), said
 
 
 def _determines(a: Codes, b: Codes) -> bool:
@@ -232,7 +232,7 @@ def _log_chance_of_dependency(sizes: NDArray[np.int64], p: NDArray[np.float64]) 
     return float(sum(logs))
 
 
-def _inequalities(frame: pd.DataFrame, columns: list[Column], limit: float) -> Iterator[tuple[Rule, str]]:
+def _inequalities(frame: pd.DataFrame, columns: list[Column], limit: float) -> Iterator[tuple[Constraint, str]]:
     ordered = {
         column.name: _ordered(frame[column.name]) for column in columns if column.kind in ("numeric", "datetime")
     }
@@ -248,7 +248,7 @@ def _inequalities(frame: pd.DataFrame, columns: list[Column], limit: float) -> I
         below = np.searchsorted(np.sort(a), b, side="right") / len(a)
         if np.log(below).sum() < limit:
             yield (
-                Rule("inequality", (first.name, second.name)),
+                Constraint("inequality", (first.name, second.name)),
                 f"holds in {len(a):,} rows, strictly in {(a < b).sum():,}",
             )
 
@@ -262,8 +262,6 @@ def _ordered(values: pd.Series[Any]) -> NDArray[np.float64]:
 
 # ── The draft of a schema ──
 
-
-__all__ = ["Draft", "draft", "draft_file", "load_table", "read_table", "study"]
 
 HEADER = """# Drafted from {source}
 # by: synthbook schema draft {name}
@@ -282,7 +280,7 @@ class Draft:
 
     schema: Schema
     remarks: dict[str, list[str]]
-    rules: list[tuple[Rule, str]]
+    rules: list[tuple[Constraint, str]]
     missing: dict[str, int]
     different: dict[str, int]
     rows: int
@@ -320,7 +318,7 @@ class Draft:
             {
                 "name": column.name,
                 "kind": column.kind,
-                "allowed": column.allowed,
+                "allowed": column.allowed_values,
                 "missing": self.missing[column.name],
                 "different": self.different[column.name],
                 "review": self.remarks[column.name],
@@ -338,7 +336,7 @@ def draft_file(source: Path, out: Path, *, force: bool = False) -> Draft:
         raise SynthbookError(
             f"{out} exists, perhaps reviewed: name another file with --out, or overwrite it with --force"
         )
-    found = study(read_table(source))
+    found = study(read_csv(source))
     described = f"{Path(source).name}, {found.rows:,} rows, SHA-256 {sha256_file(source)}"
     found.to_toml(out, source=described, name=Path(source).name)
     return found
@@ -368,7 +366,7 @@ def study(frame: pd.DataFrame) -> Draft:
         columns.append(draft_column(str(name), values, said))
         remarks[str(name)] = said
     whole = pd.DataFrame(typed)
-    rules = find_rules(whole, columns)
+    rules = discover_constraints(whole, columns)
     schema = Schema(tuple(columns), "inferred", tuple(rule for rule, _ in rules))
     missing = {name: int(values.isna().sum()) for name, values in typed.items()}
     different = {name: int(values.nunique()) for name, values in typed.items()}

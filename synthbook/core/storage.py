@@ -75,13 +75,13 @@ def sha256_file(path: Path) -> str:
 # ── Locks ──
 
 
-class Busy(SynthbookError):
+class LockedError(SynthbookError):
     """Another process is at work in the same place."""
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file at `path`; raises `Busy` ("`what`: wait until process 123 has ended") where another does."""
+def file_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file at `path`; `LockedError` ("`what`: wait until process 123 has ended") where another does."""
     try:
         import fcntl
     except ImportError:
@@ -91,7 +91,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise Busy(f"{what}: wait until process {file.read().strip() or '?'} has ended") from None
+            raise LockedError(f"{what}: wait until process {file.read().strip() or '?'} has ended") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -25,7 +25,7 @@ from synthbook.core.storage import atomic_write
 
 # id: a label of a row or of an entity, never modelled. text: free text, modelled only where a text model is named.
 KINDS = ("numeric", "categorical", "ordinal", "datetime", "id", "text")
-RULES = ("dependency", "inequality", "pairs")
+CONSTRAINT_KINDS = ("dependency", "inequality", "pairs")
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,29 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))
-        demand(isinstance(self.name, str) and self.name != "", f"name = {self.name!r}: give a column's name")
+        require(isinstance(self.name, str) and self.name != "", f"name = {self.name!r}: give a column's name")
         where = f"column {self.name!r}: "
-        demand(self.kind in KINDS, f"{where}kind = {self.kind!r}: give one of {', '.join(KINDS)}")
+        require(self.kind in KINDS, f"{where}kind = {self.kind!r}: give one of {', '.join(KINDS)}")
         named = self.kind in ("categorical", "ordinal")
-        demand(named == bool(self.categories), f"{where}categorical and ordinal columns list categories, others none")
-        demand(all(isinstance(c, str) for c in self.categories), f"{where}categories are strings, as they are spelt")
-        demand(len(set(self.categories)) == len(self.categories), f"{where}a category is listed twice")
-        demand(type(self.missing) is bool and type(self.integer) is bool, f"{where}missing, integer: true or false")
-        demand(self.kind == "numeric" or not self.integer, f"{where}only a numeric column can be integer")
+        require(named == bool(self.categories), f"{where}categorical and ordinal columns list categories, others none")
+        require(all(isinstance(c, str) for c in self.categories), f"{where}categories are strings, as they are spelt")
+        require(len(set(self.categories)) == len(self.categories), f"{where}a category is listed twice")
+        require(type(self.missing) is bool and type(self.integer) is bool, f"{where}missing, integer: true or false")
+        require(self.kind == "numeric" or not self.integer, f"{where}only a numeric column can be integer")
         self._check_bounds(where)
 
     def _check_bounds(self, where: str) -> None:
         bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
         if self.kind == "numeric":
-            demand(len(bounds) == 2 and all(_is_number(b) for b in bounds), f"{where}give a finite lower and upper")
+            require(len(bounds) == 2 and all(_is_number(b) for b in bounds), f"{where}give a finite lower and upper")
             whole = all(float(b).is_integer() and abs(b) <= 2**53 for b in bounds) if self.integer else True  # type: ignore[arg-type]
-            demand(whole, f"{where}an integer column has whole bounds of at most 2**53, which floats hold exactly")
+            require(whole, f"{where}an integer column has whole bounds of at most 2**53, which floats hold exactly")
         elif self.kind == "datetime":
             naive = all(isinstance(b, datetime) and b.tzinfo is None for b in bounds)
-            demand(naive, f"{where}lower and upper are dates with times, without a time zone")
+            require(naive, f"{where}lower and upper are dates with times, without a time zone")
         else:
-            demand(not bounds, f"{where}a column of kind {self.kind} has no bounds")
-        demand(len(bounds) < 2 or bounds[0] <= bounds[1], f"{where}lower lies above upper")  # type: ignore[operator]
+            require(not bounds, f"{where}a column of kind {self.kind} has no bounds")
+        require(len(bounds) < 2 or bounds[0] <= bounds[1], f"{where}lower lies above upper")  # type: ignore[operator]
 
     @property
     def dtype(self) -> Any:
@@ -81,7 +81,7 @@ class Column:
         return "datetime64[us]" if self.kind == "datetime" else None
 
     @property
-    def allowed(self) -> str:
+    def allowed_values(self) -> str:
         """What a value may be, in words."""
         if self.kind == "numeric":
             return f"{'whole ' if self.integer else ''}numbers from {self.lower} to {self.upper}"
@@ -92,17 +92,17 @@ class Column:
             return f"dates (datetime64 without time zone) from {self.lower or 'any'} to {self.upper or 'any'}"
         return "strings or whole numbers" if self.kind == "id" else "strings"
 
-    def problems(self, values: pd.Series[Any]) -> Iterator[str]:
+    def iter_errors(self, values: pd.Series[Any]) -> Iterator[str]:
         """Sentences, one for each way in which `values` break this column's declaration."""
         where, present = f"column {self.name!r}: ", values.dropna()
         absent = len(values) - len(present)
         if absent and not self.missing:
             yield f"{where}{absent} values are missing, which is not allowed"
         if len(present) and not self._is_of_kind(present):
-            yield f"{where}holds {types.infer_dtype(present)} ({values.dtype}); allowed: {self.allowed}"
+            yield f"{where}holds {types.infer_dtype(present)} ({values.dtype}); allowed: {self.allowed_values}"
         elif len(bad := present[~self._inside(present)]):
             shown = ", ".join(f"{value!r} in row {row!r}" for row, value in bad.head(3).to_dict().items())
-            yield f"{where}{len(bad)} values are not allowed, such as {shown}; allowed: {self.allowed}"
+            yield f"{where}{len(bad)} values are not allowed, such as {shown}; allowed: {self.allowed_values}"
 
     def _is_of_kind(self, present: pd.Series[Any]) -> bool:
         if self.kind == "numeric":
@@ -124,7 +124,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Constraint:
     """A rule between two columns; rows in which either is missing keep it.
 
     "dependency": equal values of the first column mean equal values of the second. "inequality": first <= second.
@@ -138,11 +138,11 @@ class Rule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "pairs", tuple((pair[0], pair[1]) for pair in self.pairs))
-        demand(self.kind in RULES, f"rule: kind = {self.kind!r}: give one of {', '.join(RULES)}")
-        demand(len(set(self.columns)) == len(self.columns) == 2, f"rule {self.kind}: give two different columns")
-        demand((self.kind == "pairs") == bool(self.pairs), f"rule {self.kind}: only a rule of kind pairs lists pairs")
+        require(self.kind in CONSTRAINT_KINDS, f"rule: kind = {self.kind!r}: give one of {', '.join(CONSTRAINT_KINDS)}")
+        require(len(set(self.columns)) == len(self.columns) == 2, f"rule {self.kind}: give two different columns")
+        require((self.kind == "pairs") == bool(self.pairs), f"rule {self.kind}: only a rule of kind pairs lists pairs")
 
-    def broken(self, frame: pd.DataFrame) -> int:
+    def count_violations(self, frame: pd.DataFrame) -> int:
         """How many rows of a frame break the rule; for a dependency, all rows that share an ambiguous first value."""
         rows = frame[list(self.columns)].dropna()
         first, second = rows[self.columns[0]], rows[self.columns[1]]
@@ -155,7 +155,7 @@ class Rule:
         return int((seconds_of > 1).sum())
 
 
-def demand(holds: bool, message: str) -> None:
+def require(holds: bool, message: str) -> None:
     """Raise a `SchemaError` unless the condition holds."""
     if not holds:
         raise SchemaError(message)
@@ -168,7 +168,7 @@ def _is_number(value: object) -> bool:
 # ── Schema, Table, Holdout ──
 
 
-__all__ = ["Column", "Holdout", "Rule", "Schema", "Table", "refuse_holdout"]
+__all__ = ["Column", "Constraint", "Holdout", "Schema", "Table", "refuse_holdout"]
 
 ORIGINS = ("public", "inferred")
 T = TypeVar("T")
@@ -185,23 +185,23 @@ class Schema:
 
     columns: tuple[Column, ...]
     origin: str
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Constraint, ...] = ()
     entity: str | None = None
 
     def __post_init__(self) -> None:
-        demand(self.origin in ORIGINS, f"origin = {self.origin!r}: give one of {', '.join(ORIGINS)}")
-        demand(len(self.columns) > 0, "a schema has at least one column")
-        demand(len(set(self.names)) == len(self.names), "two columns have the same name")
-        demand(self.entity is None or self.entity in self.names, f"entity = {self.entity!r}: give one of {self.names}")
+        require(self.origin in ORIGINS, f"origin = {self.origin!r}: give one of {', '.join(ORIGINS)}")
+        require(len(self.columns) > 0, "a schema has at least one column")
+        require(len(set(self.names)) == len(self.names), "two columns have the same name")
+        require(self.entity is None or self.entity in self.names, f"entity = {self.entity!r}: give one of {self.names}")
         for rule in self.rules:
             self._check_rule(rule)
 
-    def _check_rule(self, rule: Rule) -> None:
+    def _check_rule(self, rule: Constraint) -> None:
         kinds = [self[name].kind for name in rule.columns]
         comparable = kinds in (["numeric"] * 2, ["datetime"] * 2)
-        demand(rule.kind != "inequality" or comparable, f"rule inequality: {rule.columns} cannot be compared")
+        require(rule.kind != "inequality" or comparable, f"rule inequality: {rule.columns} cannot be compared")
         for name, values in zip(rule.columns, zip(*rule.pairs, strict=True), strict=False):
-            for problem in self[name].problems(pd.Series(values)):
+            for problem in self[name].iter_errors(pd.Series(values)):
                 raise SchemaError(f"rule pairs: {problem}")
 
     @property
@@ -215,7 +215,7 @@ class Schema:
                 return column
         raise SchemaError(f"column {name!r} is not in the schema; its columns are {', '.join(self.names)}")
 
-    def without(self, name: str) -> Schema:
+    def drop_column(self, name: str) -> Schema:
         """The same without one column, and without the rules that name it."""
         kept = tuple(column for column in self.columns if column.name != self[name].name)
         rules = tuple(rule for rule in self.rules if name not in rule.columns)
@@ -223,16 +223,16 @@ class Schema:
 
     def validate(self, frame: pd.DataFrame) -> None:
         """Raise a `SchemaError` that lists everything in which the frame and this schema disagree."""
-        problems = [f"column {name!r} is missing" for name in self.names if name not in frame.columns]
-        problems += [f"column {name!r} is not in the schema" for name in frame.columns if name not in self.names]
-        problems += [f"column {name!r} occurs twice" for name in frame.columns[frame.columns.duplicated()]]
-        if not problems:
-            problems = [problem for column in self.columns for problem in column.problems(frame[column.name])]
-        if not problems:
-            broken = {rule: rule.broken(frame) for rule in self.rules}
-            problems = [f"{n} rows break the rule {r.kind}{r.columns}" for r, n in broken.items() if n]
-        if problems:
-            raise SchemaError("the table does not fit its schema:\n- " + "\n- ".join(problems))
+        iter_errors = [f"column {name!r} is missing" for name in self.names if name not in frame.columns]
+        iter_errors += [f"column {name!r} is not in the schema" for name in frame.columns if name not in self.names]
+        iter_errors += [f"column {name!r} occurs twice" for name in frame.columns[frame.columns.duplicated()]]
+        if not iter_errors:
+            iter_errors = [problem for column in self.columns for problem in column.iter_errors(frame[column.name])]
+        if not iter_errors:
+            count_violations = {rule: rule.count_violations(frame) for rule in self.rules}
+            iter_errors = [f"{n} rows break the rule {r.kind}{r.columns}" for r, n in count_violations.items() if n]
+        if iter_errors:
+            raise SchemaError("the table does not fit its schema:\n- " + "\n- ".join(iter_errors))
 
     def cast(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A copy of a valid frame with the schema's column order and pandas types; the index is kept."""
@@ -254,7 +254,7 @@ class Schema:
         try:
             parts = tomllib.loads(text)
             columns = tuple(Column(**row) for row in parts.pop("column", ()))
-            return cls(columns=columns, rules=tuple(Rule(**row) for row in parts.pop("rule", ())), **parts)
+            return cls(columns=columns, rules=tuple(Constraint(**row) for row in parts.pop("rule", ())), **parts)
         except (ValueError, TypeError, LookupError) as error:  # a SchemaError is a ValueError
             raise SchemaError(f"{source} is not a schema: {error}") from error
 
@@ -314,9 +314,9 @@ class Table:
         """A copy of one column."""
         return self._frame[self._schema[name].name].copy()
 
-    def without(self, name: str) -> Table:
+    def drop_column(self, name: str) -> Table:
         """The same without one column."""
-        return Table(self._frame.drop(columns=name), self._schema.without(name))
+        return Table(self._frame.drop(columns=name), self._schema.drop_column(name))
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -368,12 +368,12 @@ def unit_codes(table: Table) -> Codes:
     return codes
 
 
-def units(table: Table) -> int:
+def n_units(table: Table) -> int:
     """How many units there are."""
     return int(unit_codes(table).max(initial=-1)) + 1
 
 
-def at_most(table: Table, rows: int, rng: np.random.Generator) -> Codes:
+def bound_contributions(table: Table, rows: int, rng: np.random.Generator) -> Codes:
     """Places of the rows that are used: of each entity at most so many, drawn at random; all where there is none."""
     if table.schema.entity is None:
         return np.arange(len(table))
@@ -382,7 +382,7 @@ def at_most(table: Table, rows: int, rng: np.random.Generator) -> Codes:
     return np.sort(shuffled[(code.groupby(code).cumcount() < rows).to_numpy()])
 
 
-def of_equal_rows(tables: list[Table], rng: np.random.Generator) -> list[Table]:
+def equalize_rows_per_unit(tables: list[Table], rng: np.random.Generator) -> list[Table]:
     """The tables with as many rows of each unit, drawn at random, so that units may be compared by their extremes.
 
     As many as a typical unit of the table with fewer has, its median; units with less than that are left out.
@@ -392,27 +392,27 @@ def of_equal_rows(tables: list[Table], rng: np.random.Generator) -> list[Table]:
     for table in tables:
         codes = unit_codes(table)
         table = Table(table.frame[np.bincount(codes)[codes] >= k], table.schema)
-        found.append(Table(table.frame.iloc[at_most(table, k, rng)], table.schema))
+        found.append(Table(table.frame.iloc[bound_contributions(table, k, rng)], table.schema))
     return found
 
 
-def some_units(table: Table, n: int, rng: np.random.Generator) -> Table:
+def sample_units(table: Table, n: int, rng: np.random.Generator) -> Table:
     """All rows of `n` units, drawn at random; the table itself where it has no more."""
-    codes, total = unit_codes(table), units(table)
+    codes, total = unit_codes(table), n_units(table)
     if total <= n:
         return table
     return Table(table.frame.iloc[np.isin(codes, rng.choice(total, n, replace=False))], table.schema)
 
 
-def halves(table: Table, rng: np.random.Generator) -> tuple[Table, Table]:
+def split_units(table: Table, rng: np.random.Generator) -> tuple[Table, Table]:
     """Two tables, each with half of the units."""
     codes = unit_codes(table)
     first = rng.permutation(codes.max() + 1)[codes] < (codes.max() + 1) // 2
     return Table(table.frame[first], table.schema), Table(table.frame[~first], table.schema)
 
 
-def most_suspicious(table: Table, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def max_score_per_unit(table: Table, scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """The highest score of each unit's rows."""
-    found = np.full(units(table), -np.inf)
+    found = np.full(n_units(table), -np.inf)
     np.maximum.at(found, unit_codes(table), scores)
     return found

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from synthbook.core.errors import ClaimFailed, InvalidArgument
 from synthbook.core.storage import strict_json
 
-LOG_VARIABLE = "SYNTHBOOK_CLAIMS_LOG"  # a file that the runner names; each check appends one JSON line to it
+CLAIMS_LOG_ENV_VAR = "SYNTHBOOK_CLAIMS_LOG"  # a file that the runner names; each check appends one JSON line to it
 
 VERDICTS = ("holds", "if", "too simple", "misattributed", "beyond the chapter")
 TIERS = ("exact", "null", "model")
@@ -211,7 +211,7 @@ def _magnitude(value: float) -> int:
 
 
 def _log(shown: Shown) -> None:
-    path = os.environ.get(LOG_VARIABLE)
+    path = os.environ.get(CLAIMS_LOG_ENV_VAR)
     if path:
         with Path(path).open("a", encoding="utf-8") as log:
             log.write(strict_json(asdict(shown)) + "\n")

@@ -5,7 +5,7 @@ A code cell only draws when all of these are true.
 1. It shows a picture, and its code is longer than five lines.
 2. It does not ask for a guess (`predict`), check a claim (`claim`) or train a model (`fit`), and it defines no function
    or class.
-3. At least two thirds of its simple statements draw: they call `plt`, `new_figure`, `new_axis`, a function whose name
+3. At least two thirds of its simple statements draw: they call `plt`, `subplots`, `new_axes`, a function whose name
    begins with `plot`, or a method of what such a call returned (a figure, an axis, a line). Statements inside loops and
    conditions count one each; asserts, prints and imports do not count.
 4. No statement assigns to an item or an attribute of an object that the cell did not make.
@@ -22,7 +22,7 @@ TAG = "hide-input"  # myst-nb folds the code of cells with this tag
 _SHARE = 2 / 3  # of the simple statements
 _LONG = 5  # lines; folding fewer saves nothing
 _STAY = {"claim", "fit", "predict"}  # a cell that calls one of these stays open
-_CANVASES = {"new_axis", "new_figure"}
+_CANVASES = {"new_axes", "subplots"}
 
 
 def fold(notebook: nb.Notebook) -> nb.Notebook:
@@ -40,7 +40,7 @@ def fold(notebook: nb.Notebook) -> nb.Notebook:
 def only_draws(tree: ast.Module) -> bool:
     """Whether the code of a cell that shows a picture only draws.
 
-    >>> code = ["ax = new_axis()", "ax.plot(x)", "ax.set(ylim=(0, 1))", "ax.grid()", "ax.legend()", "plt.show()"]
+    >>> code = ["ax = new_axes()", "ax.plot(x)", "ax.set(ylim=(0, 1))", "ax.grid()", "ax.legend()", "plt.show()"]
     >>> only_draws(ast.parse("\\n".join(code)))
     True
     """

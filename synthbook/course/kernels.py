@@ -24,8 +24,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 from synthbook.course import watchdog
-from synthbook.course.claims import LOG_VARIABLE
-from synthbook.datasets import FOLDER_VARIABLE, named_folder
+from synthbook.course.claims import CLAIMS_LOG_ENV_VAR
+from synthbook.datasets import DATA_ENV_VAR, data_folder_from_env
 
 MIB = 2**20
 
@@ -97,7 +97,7 @@ def _high_water(pid: int) -> int:
 
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PROFILE_VARIABLE = "SYNTHBOOK_PROFILE"
+PROFILE_ENV_VAR = "SYNTHBOOK_PROFILE"
 SOCKET_PATH_LIMIT = 80  # the system allows about 104 characters, the sockets' own names need some of them
 START_TIMEOUT = 120  # seconds; a kernel starts in one or two on an idle machine
 
@@ -223,9 +223,9 @@ def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:
 def _environment(profile: str, claims_log: Path, folder: Path) -> dict[str, str]:
     hidden = ("MPLBACKEND", "IPYTHONDIR")  # a user's own settings would change what is committed
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-    own = {PROFILE_VARIABLE: profile, LOG_VARIABLE: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
-    data = named_folder()  # absolute, since kernels work in another folder
-    own |= {FOLDER_VARIABLE: str(data)} if data else {}
+    own = {PROFILE_ENV_VAR: profile, CLAIMS_LOG_ENV_VAR: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
+    data = data_folder_from_env()  # absolute, since kernels work in another folder
+    own |= {DATA_ENV_VAR: str(data)} if data else {}
     return inherited | ONE_THREAD | own | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from synthbook.core.plots import GUESS_COLOUR
+from synthbook.core.plots import GUESS_COLOR
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Prediction:
         """Draw the guess: a diamond at `x`, or a dotted horizontal line across the axis when `x` is left out."""
         label = f"your guess: {self.guess:g}"
         if x is None:
-            ax.axhline(self.guess, color=GUESS_COLOUR, linestyle=":", linewidth=2, label=label)
+            ax.axhline(self.guess, color=GUESS_COLOR, linestyle=":", linewidth=2, label=label)
         else:
-            ax.plot([x], [self.guess], marker="D", markersize=9, linestyle="", color=GUESS_COLOUR, label=label)
+            ax.plot([x], [self.guess], marker="D", markersize=9, linestyle="", color=GUESS_COLOR, label=label)
         return ax
 
     def compare(self, result: float) -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from synthbook.core.errors import DataError, SynthbookError, describe
+from synthbook.core.errors import DataError, SynthbookError, format_error
 from synthbook.core.storage import (
     Provenance,
     atomic_write,
-    locked,
+    file_lock,
     sha256,
     sha256_file,
     strict_json,
@@ -35,7 +35,7 @@ from synthbook.course.project import Project
 def alone(project: Project) -> Iterator[None]:
     """Refuse to work beside another run of the same checkout, and sweep up after one that was killed."""
     project.copies.mkdir(parents=True, exist_ok=True)
-    with locked(project.build / ".lock", f"another run is going on in {project.root}"):
+    with file_lock(project.build / ".lock", f"another run is going on in {project.root}"):
         _sweep(project)
         yield
 
@@ -146,7 +146,7 @@ def _prepare(job: Job, project: Project, settings: Settings) -> None:
             facts = nb.measured(job.notebook)
             job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
     except Exception as error:
-        job.status, job.failure = "failed", Failure(describe(error))
+        job.status, job.failure = "failed", Failure(format_error(error))
 
 
 def _is_current(notebook: nb.Notebook, expected: str) -> bool:
@@ -212,7 +212,7 @@ async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, 
         if job.failure is None:
             _write_done(job, executed, rows, project, settings)
     except Exception as error:
-        job.failure = Failure(describe(error))
+        job.failure = Failure(format_error(error))
     if job.failure is not None:
         with contextlib.suppress(Exception):  # the failure is told in any case
             _write_failed(job, executed, rows, project)
@@ -249,11 +249,11 @@ async def _execute(
                 reason = f"still running after {settings.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
                 job.failure = Failure(reason, job.cell, source)
             except Exception as error:
-                job.failure = Failure(await kernel.cause_of_death() or describe(error), job.cell, source)
+                job.failure = Failure(await kernel.cause_of_death() or format_error(error), job.cell, source)
             finally:
                 job.seconds, job.peak_mib = time.monotonic() - kernel.started, kernel.peak_mib()
     except Exception as error:
-        job.failure = job.failure or Failure(f"the kernel did not work: {describe(error)}", job.cell, source)
+        job.failure = job.failure or Failure(f"the kernel did not work: {format_error(error)}", job.cell, source)
     if job.failure is None and not nb.is_whole(executed):
         job.failure = Failure("a cell shows an error that the notebook lets pass (tag raises-exception)")
     return executed, _read_log(log)
@@ -394,7 +394,7 @@ def _try(outcome: Outcome, part: str, work: Callable[[], Any]) -> Outcome:
     try:
         return replace(outcome, **{part: work()})
     except Exception as error:
-        return replace(outcome, errors=[*outcome.errors, describe(error)])
+        return replace(outcome, errors=[*outcome.errors, format_error(error)])
 
 
 def _write_board(project: Project, jobs: list[Job]) -> Board:

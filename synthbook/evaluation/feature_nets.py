@@ -104,16 +104,16 @@ def train(recipe: Recipe, images: Images, *, seed: Seed, callback: Observer | No
     steps = recipe.epochs * per_epoch
     with _one_thread():
         net = _initialise(build(recipe), rng)
-        optimiser = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in range(steps):
             if step % per_epoch == 0:
                 order = torch.from_numpy(rng.permutation(len(images)))
             rows = order[step % per_epoch * recipe.batch :][: recipe.batch]
             loss = cross_entropy(net(images.images[rows]), images.labels[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
             if callback is not None:
@@ -169,7 +169,7 @@ def make(name: str, folder: Path, *, seed: int, callback: Observer | None = None
     provenance = Provenance(
         f"the train part of synthbook.datasets.{SETS[name].__name__}()", command, _parents(name), seed=seed
     )
-    checkpoints.save(folder, trained.weights, asdict(recipe), model=name, provenance=provenance)
+    checkpoints.save(folder, trained.weights, asdict(recipe), model_type=name, provenance=provenance)
     log = {
         "net": name,
         "command": command,
@@ -178,7 +178,7 @@ def make(name: str, folder: Path, *, seed: int, callback: Observer | None = None
         "minutes": round(trained.minutes, 2),
         "train_accuracy": round(accuracy(net, split.train), 4),
         "test_accuracy": round(accuracy(net, split.test.data), 4),
-        "sha256": sha256_file(Path(folder) / checkpoints.TENSORS),
+        "sha256": sha256_file(Path(folder) / checkpoints.WEIGHTS_NAME),
         "losses": [round(float(part.mean()), 4) for part in np.array_split(trained.losses, 50)],
     }
     write_with_provenance(Path(folder) / LOG, json.dumps(log, indent=1) + "\n", provenance)
@@ -202,7 +202,7 @@ def shipped(name: str) -> torch.nn.Sequential:
     """The shipped net in evaluation mode; `DataError` with the way to restore it where it is missing or altered."""
     recipe, folder = recipe_of(name), data_folder() / SHIPPED / name
     try:
-        weights, _ = checkpoints.load(folder, model=name)
+        weights, _ = checkpoints.load(folder, model_type=name)
     except DataError as error:
         ways = f"git checkout -- data/{SHIPPED}/{name}, or "
         ways += f"synthbook dev train features --net {name} --seed 0 --out {folder}"

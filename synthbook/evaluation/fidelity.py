@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, t, wasserstein_distance
 
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.core.table import Column, Holdout, Table
 from synthbook.core.types import Array
 from synthbook.evaluation.features import TableFeatures, numbers
@@ -215,7 +215,7 @@ _MEASURES: dict[tuple[bool, bool], Callable[..., float]] = {
 def plot_dependence(dep: Dependence, ax: Axes | None = None) -> Axes:
     """Heat map of the error of every pair; white is right."""
     size = 2.5 + 0.32 * len(dep.columns)
-    ax = new_axis(ax, width=size + 1, height=size)
+    ax = new_axes(ax, width=size + 1, height=size)
     image = ax.imshow(dep.error, cmap="Greys", vmin=0, vmax=max(float(dep.error.max()), 0.1))
     places = np.arange(len(dep.columns))
     ax.set_xticks(places, dep.columns, rotation=90)
@@ -230,7 +230,7 @@ def plot_marginals(distances: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     A distance that is infinite is drawn at the right edge as a cross.
     """
-    ax = new_axis(ax, height=1.2 + 0.3 * len(distances))
+    ax = new_axes(ax, height=1.2 + 0.3 * len(distances))
     ordered = distances.sort_values("distance", kind="stable").reset_index(drop=True)
     finite = np.isfinite(ordered["distance"])
     edge = 1.1 * max(float(ordered["distance"][finite].max()) if finite.any() else 0.0, 0.1)

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLUE, VERMILLION, new_axes
 
 Array = NDArray[np.float64]
 Seed = int | np.random.SeedSequence
@@ -145,7 +145,7 @@ RING = Bumps("ring", np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], axis=-1), 0.05, 
 
 def plot_points(samples: ArrayLike, bumps: Bumps, *, shown: int = 2_000, ax: Axes | None = None) -> Axes:
     """Generated points (N, 2), at most `shown`, over circles of 3 standard deviations about the true centres."""
-    ax = new_axis(ax, width=4, height=4)
+    ax = new_axes(ax, width=4, height=4)
     x, reach = _points(samples)[:shown], 3 * np.sqrt(bumps.variance)
     ax.plot(*x.T, ".", color=BLUE, markersize=2, alpha=0.5)
     angle = np.linspace(0, 2 * np.pi, 40)

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.storage import Provenance, strict_json, write_with_provenance
-from synthbook.core.table import Holdout, Schema, Table, halves, refuse_holdout
+from synthbook.core.table import Holdout, Schema, Table, refuse_holdout, split_units
 from synthbook.core.types import Seed
 from synthbook.evaluation import fidelity as reference
 from synthbook.evaluation.features import table_features
@@ -265,7 +265,7 @@ def _measured(
     callback: Callable[[str], None],
 ) -> Report:
     rng, features = np.random.default_rng(seed), table_features(learned)
-    first, second = halves(kept, rng)
+    first, second = split_units(kept, rng)
     m = min(len(made), len(first), max_rows)
     cut = ((learned, max_rows), (made, m), (first, m))
     real, synthetic, fresh = (reference.rows_of(table, features, n, rng) for table, n in cut)

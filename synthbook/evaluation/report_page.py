@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synthbook.core.html import document, image, table
-from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.evaluation.fidelity import plot_dependence, plot_marginals
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def plot_questions(lines: tuple[Line, ...], ax: Axes | None = None) -> Axes:
 
     A mark at the edge with an arrow lies as many bands away as the number beside it says.
     """
-    ax = new_axis(ax, width=7.5, height=1.2 + 0.32 * len(lines))
+    ax = new_axes(ax, width=7.5, height=1.2 + 0.32 * len(lines))
     ax.axvspan(-1, 1, color="0.9", linewidth=0)
     ax.axvline(0, color=BLACK, linewidth=1)
     for y, line in enumerate(lines):

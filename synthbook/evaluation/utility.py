@@ -218,7 +218,7 @@ def _labelled(table: Table, column: Column, name: str) -> _Labelled:
     if absent.any():
         warnings.warn(f"{name}: {int(absent.sum())} rows without {column.name!r} are left out", stacklevel=3)
     frame = frame[~absent]
-    features = Table(frame, table.schema).without(column.name)
+    features = Table(frame, table.schema).drop_column(column.name)
     return _Labelled(features, np.asarray(frame[column.name].cat.codes, dtype=np.int64))
 
 

@@ -28,17 +28,17 @@ def train_sketch(variances: Tensor, schedule: Schedule, *, seed: int, steps: int
     """The chapter's training loop, on points from a bell curve with these variances (d,)."""
     rng = torch.Generator().manual_seed(seed)
     net = initialise(TimedMlp(len(variances), hidden=96), rng)
-    optimiser = torch.optim.Adam(net.parameters())
+    optimizer = torch.optim.Adam(net.parameters())
     for step in range(steps):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
         x0 = variances.sqrt() * torch.randn(512, len(variances), generator=rng)
         t = torch.randint(1, schedule.T + 1, (512,), generator=rng)  # 1 and T included
         eps = torch.randn(512, len(variances), generator=rng)
         loss = (eps - net(q_sample(x0, t, eps, schedule), t)).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return net
 
 

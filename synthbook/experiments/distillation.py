@@ -108,9 +108,9 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
 
 def plot_transfer(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Area under the curve against the rows of the transfer set: soft and hard labels, teacher and small student."""
-    from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+    from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 
-    ax = new_axis(ax, width=6.5, height=4)
+    ax = new_axes(ax, width=6.5, height=4)
     for kind, colour, marker in (("soft", BLUE, "o"), ("hard", VERMILLION, "s")):
         values = trials[[f"{kind} {n} auc" for n in TRANSFER]]
         ax.plot(TRANSFER, values.mean(), marker + "-", color=colour, label=f"student of {kind} labels")

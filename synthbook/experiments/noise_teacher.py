@@ -35,28 +35,28 @@ def net(rng: torch.Generator) -> nn.Module:
 def taught(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
     """The teacher: trained on real clothes to name them."""
     x, y = clothes.images, clothes.labels
-    optimiser = torch.optim.Adam(first.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(first.parameters(), lr=RATE)
     for k in range(1, TEACHER_STEPS + 1):
         rows = torch.randint(len(x), (BATCH,), generator=step_rng(seed, k))
-        _step(optimiser, F.cross_entropy(first(x[rows])[:, :10], y[rows]))
+        _step(optimizer, F.cross_entropy(first(x[rows])[:, :10], y[rows]))
     return first
 
 
 def follow(student: nn.Module, teacher: nn.Module, *, seed: Seed) -> nn.Module:
     """The student: trained on noise to give the teacher's spare outputs."""
-    optimiser = torch.optim.Adam(student.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
     for k in range(1, STUDENT_STEPS + 1):
         noise = 2 * torch.rand(BATCH, 784, generator=step_rng(seed, k)) - 1
         with torch.no_grad():
             wanted = teacher(noise)[:, 10:]
-        _step(optimiser, F.mse_loss(student(noise)[:, 10:], wanted))
+        _step(optimizer, F.mse_loss(student(noise)[:, 10:], wanted))
     return student
 
 
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
 
 
 @torch.no_grad()

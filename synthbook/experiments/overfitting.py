@@ -58,7 +58,7 @@ def people(seed: int) -> tuple[Array, NDArray[np.bool_]]:
     there = np.flatnonzero(train[SECRET].notna().to_numpy())
     drawn = np.random.default_rng(seed).permutation(there)[: 2 * ROWS]
     some = Table(train.frame.iloc[drawn], train.schema)
-    x = table_features(train.without(SECRET))(some.without(SECRET))
+    x = table_features(train.drop_column(SECRET))(some.drop_column(SECRET))
     return np.column_stack([x, some[SECRET].cat.codes]), np.arange(2 * ROWS) < ROWS
 
 

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLACK, new_axis
+from synthbook.core.plots import BLACK, new_axes
 from synthbook.core.table import Table
 from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
@@ -104,7 +104,7 @@ def plot_tradeoff(trials: pd.DataFrame, ax: Axes | None = None, *, measure: str 
 
     `trials` is the calibration's table. No budget at all, epsilon infinite, stands at the right end.
     """
-    ax = new_axis(ax, width=8.0, height=4.8)
+    ax = new_axes(ax, width=8.0, height=4.8)
     places = np.arange(len(EPSILONS))
     for k, (name, marker) in enumerate(zip(METHODS, "vosD", strict=True)):
         mean, reach = np.array([interval(trials, f"{name}, epsilon {epsilon:g}", measure) for epsilon in EPSILONS]).T

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from synthbook.core.plots import BLACK, new_axis
+from synthbook.core.plots import BLACK, new_axes
 from synthbook.datasets import austen
 from synthbook.generators.text.ngram import SMOOTHINGS, NGram, unigram_entropy
 
@@ -44,7 +44,7 @@ def held_out(characters: int = CHARACTERS) -> str:
 
 def plot_bits(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Bits per character against the order, a line for each smoothing, and the entropy of single characters."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     for (smoothing, rows), line in zip(table.groupby("smoothing", sort=False), ("o-", "s--", "^:"), strict=False):
         ax.plot(rows["n"], rows["bits"], line, label=str(smoothing))
     ax.axhline(table.attrs["unigram"], color=BLACK, linewidth=0.8, label="entropy of single characters")

@@ -337,7 +337,7 @@ class Diffusion(Generator):
     def _kept(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"net": torch.optim.Adam(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
@@ -347,12 +347,12 @@ class Diffusion(Generator):
         eps = normal(x0.shape, rng, x0.device)
         said = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
         loss = (said - target(c.predict, x0, t, eps, schedule)).square().mean()
-        optimiser = self.optimisers_["net"]
-        set_rate(optimiser, c.learning_rate * warm_then_cosine(step, steps))
-        optimiser.zero_grad()
+        optimizer = self.optimizers_["net"]
+        set_rate(optimizer, c.learning_rate * warm_then_cosine(step, steps))
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.modules_["net"].parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         follow(self.modules_["average"], self.modules_["net"], min(c.average, (step - 1) / (step + 9)))
         return {"loss": float(loss.detach())}
 

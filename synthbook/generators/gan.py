@@ -116,7 +116,7 @@ class GAN(Generator):
     def _kept(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         def adam(name: str) -> torch.optim.Optimizer:
             parameters = self.modules_[name].parameters()
             return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(self.config.momentum, 0.99))
@@ -136,11 +136,11 @@ class GAN(Generator):
                 loss = loss + c.penalty_weight * gradient_penalty(
                     c.penalty, partial(judge, labels=labels), x, fake, rng
                 )
-            _update(self.optimisers_["judge"], loss)
+            _update(self.optimizers_["judge"], loss)
         _, labels = batches.draw()
         fake = self._generated(generator, c.batch, labels, rng)
         generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
-        _update(self.optimisers_["generator"], generator_loss)
+        _update(self.optimizers_["generator"], generator_loss)
         follow(self.modules_["average"], generator, c.average if step > 1 else 0.0)
         return readings(c.loss, real_score.detach(), fake_score.detach()) | {
             "judge_loss": float(loss.detach()),
@@ -178,10 +178,10 @@ def follow(average: nn.Module, net: nn.Module, keep: float) -> None:
             old.mul_(keep).add_(new, alpha=1 - keep)
 
 
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
 
 
 # ── The Dirac-GAN ──

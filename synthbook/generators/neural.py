@@ -171,7 +171,7 @@ class Generator(ABC):
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
         """The networks for this data."""
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Who changes which network: Adam for each, unless a family says otherwise."""
         rate = self.config.learning_rate
         return {name: torch.optim.Adam(module.parameters(), lr=rate) for name, module in self.modules_.items()}
@@ -213,9 +213,9 @@ class Generator(ABC):
 
         for module in self.modules_.values():
             module.train()
-        self.optimisers_ = self._optimisers()
+        self.optimizers_ = self._optimizers()
         self.history_ = train(
-            TrainState(self.modules_, self.optimisers_),
+            TrainState(self.modules_, self.optimizers_),
             step,
             steps=total,
             seed=seed,
@@ -248,12 +248,12 @@ class Generator(ABC):
             raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
         tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
         config = {"config": asdict(self.config), "learnt": asdict(self.learnt_)}
-        return checkpoints.save(folder, tensors, config, model=self.family, provenance=provenance)
+        return checkpoints.save(folder, tensors, config, model_type=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model=cls.family)
+        tensors, card = checkpoints.load(folder, model_type=cls.family)
         model = cls(device=device, **card["config"])
         model.learnt_ = Learnt.from_dict(card["learnt"])
         model._set(model._build(model.learnt_), step_rng(0, 0))

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import new_axis
-from synthbook.core.storage import Provenance, locked, sha256_file, write_with_provenance
+from synthbook.core.plots import new_axes
+from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
 from synthbook.core.types import Images
 from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
 from synthbook.generators.base import check_count
@@ -72,7 +72,7 @@ def make(
     if (out / LOG).exists():  # written last
         raise InvalidArgument("out", str(out), "a folder without a finished model: nothing is overwritten")
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", f"{out} is being written"):
+    with file_lock(out / ".lock", f"{out} is being written"):
         began, model, data = time.perf_counter(), recipe.family(**recipe.settings), recipe.data()
         command = f"synthbook dev train {name} --profile {profile} --seed {seed}"
         listed = read_manifest(data_folder())
@@ -98,7 +98,7 @@ def make(
             "threads": torch.get_num_threads(),
             "resumed": resume,
             "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
-            "sha256": sha256_file(out / checkpoints.TENSORS),
+            "sha256": sha256_file(out / checkpoints.WEIGHTS_NAME),
             "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
         }
         write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
@@ -168,7 +168,7 @@ def plot_images(images: torch.Tensor, *, across: int = 10, ax: Axes | None = Non
     tiles = np.pad(as_bytes(images), ((0, -len(images) % across), (1, 1), (1, 1)), constant_values=255)
     n, high, wide = tiles.shape
     sheet = tiles.reshape(n // across, across, high, wide).swapaxes(1, 2).reshape(n // across * high, across * wide)
-    ax = new_axis(ax, width=0.6 * across, height=0.6 * (n // across))
+    ax = new_axes(ax, width=0.6 * across, height=0.6 * (n // across))
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)

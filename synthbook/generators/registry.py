@@ -56,11 +56,13 @@ def draws(folder: Path) -> str:
 def folder_of(model: str | Path) -> Path:
     """The folder of a model, or of the shipped one of that name. Raises `InvalidArgument` for what is neither."""
     folder, shipped = Path(model), data_folder() / SHIPPED
-    if (folder / checkpoints.CARD).exists():
+    if (folder / checkpoints.CONFIG_NAME).exists():
         return folder
-    names = sorted(path.parent.name for path in shipped.glob(f"*/{checkpoints.CARD}"))
+    names = sorted(path.parent.name for path in shipped.glob(f"*/{checkpoints.CONFIG_NAME}"))
     if str(model) not in names:
-        raise InvalidArgument("model", str(model), f"a folder with {checkpoints.CARD}, or one of {', '.join(names)}")
+        raise InvalidArgument(
+            "model", str(model), f"a folder with {checkpoints.CONFIG_NAME}, or one of {', '.join(names)}"
+        )
     return shipped / model
 
 

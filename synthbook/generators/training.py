@@ -1,6 +1,6 @@
 """One loop that trains them all, and that can be stopped at any step and go on as if nothing had happened.
 
-What is random at step k is drawn from the seed and k alone. So a checkpoint needs the weights, the optimisers' memory
+What is random at step k is drawn from the seed and k alone. So a checkpoint needs the weights, the optimizers' memory
 and the number of the step, and a run that was killed and resumed ends with the same bits as one that was not.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthbook.core.checkpoints import CheckpointConfig, TrainState, begin, write
+from synthbook.core.checkpoints import CheckpointConfig, TrainState, restore_train_state, save_train_state
 from synthbook.core.errors import InvalidArgument, SynthbookError
 
 Seed = int | np.random.SeedSequence
@@ -63,7 +63,7 @@ def train(
     if not isinstance(steps, int | np.integer) or steps < 1:
         raise InvalidArgument("steps", steps, "a whole number of at least 1")
     described = {**described, "steps": int(steps), "seed": str(seed)}
-    done, kept = (0, {}) if checkpoint is None else begin(parts, checkpoint, described)
+    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, described)
     history: list[dict[str, float]] = list(kept.get("history", []))
     every, recent = max(steps // ROWS, 1), []
     kept_every = 0 if checkpoint is None else -(-checkpoint.every_n_steps // every) * every  # at the end of a row
@@ -80,7 +80,7 @@ def train(
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
         if checkpoint is not None and (k % kept_every == 0 or k == steps):
-            write(parts, checkpoint.folder, described, k, {"history": history})
+            save_train_state(parts, checkpoint.folder, described, k, {"history": history})
         if look is not None and k % max(steps // 10, 1) == 0:
             look(k)
     return history
@@ -98,9 +98,9 @@ def normal(shape: tuple[int, ...] | torch.Size, rng: torch.Generator, device: to
     return torch.randn(shape, generator=rng).to(device)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Change the learning rate; a group of parameters with "times" gets so many times as much."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group.get("times", 1.0)
 
 

@@ -74,7 +74,7 @@ class VAE(Generator):
             encoder, decoder = Mlp(d, 2 * q, **shape), Mlp(q, d, **shape)
         return {"encoder": encoder, "decoder": decoder, "noise": Noise()}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         nets = [p for name in ("encoder", "decoder") for p in self.modules_[name].parameters()]
         # one number that may have to fall a hundredfold takes larger steps than weights do
         groups: list[dict[str, Any]] = [
@@ -108,13 +108,13 @@ class VAE(Generator):
         return reconstruction - kl.sum(1), reconstruction, kl
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        optimiser = self.optimisers_["all"]
-        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimizer = self.optimizers_["all"]
+        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
         elbo, reconstruction, kl = self.elbo(*batches.draw(), rng)
         loss = -(reconstruction - self.config.beta * kl.sum(1)).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         rate = kl.detach().sum(1).mean()
         return {"loss": float(loss.detach()), "elbo": float(elbo.detach().mean()), "rate": float(rate)}
 

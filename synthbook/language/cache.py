@@ -16,8 +16,8 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
-from synthbook.core.errors import DataError, InvalidArgument, SynthbookError, describe
-from synthbook.core.storage import locked, sha256, strict_json
+from synthbook.core.errors import DataError, InvalidArgument, SynthbookError, format_error
+from synthbook.core.storage import file_lock, sha256, strict_json
 from synthbook.language.messages import Answer, Ask
 from synthbook.language.records import cut_to_lines
 
@@ -35,7 +35,7 @@ class _Writer:
     def __init__(self, path: Path):
         self.lock, self._held = Lock(), ExitStack()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._held.enter_context(locked(path.with_name(f".{path.name}.writer"), f"{path} is being written"))
+        self._held.enter_context(file_lock(path.with_name(f".{path.name}.writer"), f"{path} is being written"))
 
 
 _writers: WeakValueDictionary[Path, _Writer] = WeakValueDictionary()
@@ -53,7 +53,7 @@ def _writer(path: Path) -> _Writer:
 class Replay:
     """The answers of `model`, pinned by name or hash, in the file `path`; `read_only` for a committed one.
 
-    Safe for threads. One process writes at a time, and another one is refused with `Busy`; all may read meanwhile.
+    Safe for threads. One process writes at a time, another one is refused with `LockedError`; all may read meanwhile.
     Raises `DataError` for a file of something else, `InvalidArgument` for the answers of another model.
     """
 
@@ -108,7 +108,7 @@ class Replay:
                     raise
         except OSError as error:
             kept = f"the {len(self):,} answers before are kept, and the same command goes on from there"
-            raise SynthbookError(f"{self.path} cannot take another answer ({describe(error)}): {kept}") from None
+            raise SynthbookError(f"{self.path} cannot take another answer ({format_error(error)}): {kept}") from None
 
     def _read(self) -> None:
         for line in _lines(self.path):

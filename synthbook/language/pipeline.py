@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.plots import BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.language.filters.dedup import NearDuplicates
 from synthbook.language.filters.execution import Case, Program, Property, execute
@@ -243,7 +243,7 @@ GAP = 0.04  # of the height, between the stream and what leaves it
 
 def plot_flow(ledger: Sequence[Entry], ax: Axes | None = None) -> Axes:
     """Stages from left to right; heights are records, what leaves is hatched and goes down."""
-    ax = new_axis(ax, width=2.0 + 1.7 * len(ledger), height=4.2)
+    ax = new_axes(ax, width=2.0 + 1.7 * len(ledger), height=4.2)
     total = max(ledger[0].came, 1)
     t = np.linspace(0, 1, 30)
     bend = t * t * (3 - 2 * t)

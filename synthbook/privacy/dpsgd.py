@@ -184,11 +184,11 @@ def step(
     x: Tensor,
     y: Tensor,
     private: DpSgdConfig,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> None:
     """One private step on a batch that Poisson sampling chose, the empty one included: then it is noise alone."""
     gradients = noisy_mean(per_sample_clipped_sum(model, loss, x, y, private.clip), private, rng)
     for name, value in model.named_parameters():
         value.grad = gradients[name]
-    optimiser.step()
+    optimizer.step()

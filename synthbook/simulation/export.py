@@ -23,7 +23,7 @@ from PIL import Image
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import shard_paths
-from synthbook.core.plots import BLUE, ORANGE, VERMILLION, new_axis, new_figure
+from synthbook.core.plots import BLUE, ORANGE, VERMILLION, new_axes, subplots
 from synthbook.core.storage import Provenance, atomic_write, write_with_provenance
 from synthbook.simulation.labels import annotate
 from synthbook.simulation.randomize import Domain, sample_params
@@ -43,7 +43,7 @@ def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
 
 def plot_sample(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """A row of a shard: the picture, boxes of what is seen, and the target's corners."""
-    ax = new_axis(ax, width=4, height=3)
+    ax = new_axes(ax, width=4, height=3)
     with Image.open(io.BytesIO(row["image"])) as file:
         picture = np.asarray(file)
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
@@ -67,7 +67,7 @@ def plot_contact_sheet(rows: Sequence[Mapping[str, Any]], *, across: int = 6) ->
     if not rows:
         raise InvalidArgument("rows", "none", "at least one row of a shard")
     down = -(-len(rows) // across)
-    figure, axes = new_figure(down, min(across, len(rows)), width=2.2 * min(across, len(rows)), height=1.8 * down)
+    figure, axes = subplots(down, min(across, len(rows)), width=2.2 * min(across, len(rows)), height=1.8 * down)
     for ax in axes[len(rows) :]:
         ax.axis("off")
     for ax, row in zip(axes, rows, strict=False):
@@ -95,7 +95,7 @@ def plot_theta(rows: Sequence[Mapping[str, Any]]) -> list[Axes]:
     if not rows:
         raise InvalidArgument("rows", "none", "at least one row of a shard")
     drawn = [json.loads(row["theta"]) for row in rows]
-    _, axes = new_figure(2, 3, width=10, height=5)
+    _, axes = subplots(2, 3, width=10, height=5)
     for ax, (name, of) in zip(axes, THETA.items(), strict=True):
         values = np.array([of(theta) for theta in drawn], dtype=float)
         bins: Any = np.arange(values.min(), values.max() + 2) - 0.5 if name == "distractors" else 20

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core import checkpoints
-from synthbook.core.checkpoints import CheckpointConfig, TrainState, begin, write
+from synthbook.core.checkpoints import CheckpointConfig, TrainState, restore_train_state, save_train_state
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.jobs import MANIFEST
-from synthbook.core.progress import put
-from synthbook.core.storage import Provenance, locked, sha256_file, write_with_provenance
+from synthbook.core.progress import echo
+from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.datasets import data_folder
 from synthbook.simulation.export import read_rows
@@ -204,13 +204,13 @@ def train_corner_net(
     averaged.load_state_dict(net.state_dict())
     per_epoch = len(renders) // BATCH
     steps = epochs * per_epoch
-    optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, max(steps, 20), pct_start=0.1)
-    parts, losses, recent = TrainState({"net": net, "averaged": averaged}, {"net": optimiser}), [], []
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 20), pct_start=0.1)
+    parts, losses, recent = TrainState({"net": net, "averaged": averaged}, {"net": optimizer}), [], []
     settings = {"width": width, "stride": stride, "learning_rate": learning_rate, "bfloat16": bfloat16}
     pictures = {"pictures": len(renders), "crc32": zlib.crc32(np.ascontiguousarray(renders.images).data)}
     described = {"model": "a corner net", "seed": seed, "epochs": epochs} | settings | pictures
-    done, kept = (0, {}) if checkpoint is None else begin(parts, checkpoint, described)
+    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, described)
     if done:
         losses, rng.bit_generator.state = kept["losses"], kept["rng"]
         schedule.load_state_dict(kept["schedule"])
@@ -223,10 +223,10 @@ def train_corner_net(
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
         loss = corner_loss(maps, y, stride, symmetric=step > CANONICAL_FRACTION * steps)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         _average(averaged, net, min(EMA_DECAY, (1 + step) / (10 + step)))
         recent.append(float(loss.detach()))
@@ -238,7 +238,7 @@ def train_corner_net(
                 on_epoch_end(losses, averaged)
             if checkpoint is not None and len(losses) % checkpoint.every_n_steps == 0:
                 more = {"losses": losses, "rng": rng.bit_generator.state, "schedule": schedule.state_dict()}
-                write(parts, checkpoint.folder, described, step + 1, more)
+                save_train_state(parts, checkpoint.folder, described, step + 1, more)
     return averaged.eval()
 
 
@@ -432,12 +432,12 @@ class Localizer:
             for name in ("coarse", "fine")
             for key, value in getattr(self, name).state_dict().items()
         }
-        return checkpoints.save(folder, tensors, asdict(config), model=MODEL, provenance=provenance)
+        return checkpoints.save(folder, tensors, asdict(config), model_type=MODEL, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Localizer:
         """Read what `save` wrote. Raises `DataError`."""
-        tensors, config = checkpoints.load(folder, model=MODEL)
+        tensors, config = checkpoints.load(folder, model_type=MODEL)
         nets = {"coarse": CornerNet(config["coarse_width"], 4), "fine": CornerNet(config["fine_width"], 2)}
         for name, net in nets.items():
             net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
@@ -474,14 +474,14 @@ def resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
 
 
 def train_localizer(
-    renders: Path, out: Path, *, seed: int, config: LocalizerConfig, jobs: int = 2, resume: bool = False
+    renders: Path, out: Path, *, seed: int, config: LocalizerConfig, n_jobs: int = 2, resume: bool = False
 ) -> dict[str, Any]:
     """Train both networks on a finished run of `synthbook render`, write checkpoint and log, and return the log.
 
     They do not depend on each other and are trained side by side, one thread each. After every epoch `out/state` keeps
     what they need to go on; it is removed once both are done.
     """
-    if (out / checkpoints.CARD).exists():
+    if (out / checkpoints.CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
     pictures = load_keypoint_dataset(renders, 1)  # before any work: is it a run, of the right size?
     if pictures.images.shape[1:] != (HIGH, WIDE):
@@ -489,9 +489,9 @@ def train_localizer(
             "renders", f"{pictures.images.shape[2]} x {pictures.images.shape[1]}", f"pictures of {WIDE} x {HIGH}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", f"{out} is being written"):
+    with file_lock(out / ".lock", f"{out} is being written"):
         began = time.perf_counter()
-        parts = Parallel(n_jobs=min(jobs, 2))(
+        parts = Parallel(n_jobs=min(n_jobs, 2))(
             delayed(_train)(name, renders, seed, config, CheckpointConfig(out / STATE / name, 1, resume))
             for name in ("coarse", "fine")
         )
@@ -509,7 +509,7 @@ def train_localizer(
             "losses": {name: losses for name, _, losses, _ in parts},
             "resumed": resume,
             "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
-            "sha256": sha256_file(out / checkpoints.TENSORS),
+            "sha256": sha256_file(out / checkpoints.WEIGHTS_NAME),
         }
         write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
         shutil.rmtree(out / STATE)
@@ -525,7 +525,7 @@ def _train(
 
     def told(so_far: list[float], _: CornerNet) -> None:
         losses[:] = [round(loss, 4) for loss in so_far]
-        put(f"{name}: epoch {len(losses)} of {config.epochs}, loss {losses[-1]:.3f}", stderr=True)
+        echo(f"{name}: epoch {len(losses)} of {config.epochs}, loss {losses[-1]:.3f}", stderr=True)
 
     net = train_corner_net(
         renders,

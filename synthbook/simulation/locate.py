@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, UnidentifiedImageError
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import new_axis
+from synthbook.core.plots import new_axes
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.simulation.export import plot_corners
 from synthbook.simulation.localizer import Localizer, resized, solve_poses
@@ -97,7 +97,7 @@ def read_intrinsics(path: Path) -> Array:
 
 def plot_detection(image: NDArray[np.uint8], found: Detection, ax: Axes | None = None) -> Axes:
     """The photograph with the corners and edges that were found."""
-    ax = new_axis(ax, width=6, height=4.5)
+    ax = new_axes(ax, width=6, height=4.5)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
     plot_corners(found.corners, ax)
     ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])

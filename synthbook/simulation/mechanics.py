@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import new_figure
+from synthbook.core.plots import subplots
 from synthbook.simulation.bullet import pybullet
 
 Array = NDArray[np.float64]
@@ -190,7 +190,7 @@ def _check_seconds(seconds: float) -> None:
 
 def plot_recording(recording: ImuRecording) -> list[Axes]:
     """Accelerometer and gyroscope over time, one line for each axis; grey where the thing touches the floor."""
-    _, axes = new_figure(2, 1, width=7.5, height=5, sharex=True)
+    _, axes = subplots(2, 1, width=7.5, height=5, sharex=True)
     parts = ((recording.accelerometer, "accelerometer (m/s²)"), (recording.gyroscope, "gyroscope (rad/s)"))
     for ax, (values, label) in zip(axes, parts, strict=True):
         low, high = float(values.min()), float(values.max())

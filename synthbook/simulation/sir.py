@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import lambertw
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLACK, BLUE, new_axis
+from synthbook.core.plots import BLACK, BLUE, new_axes
 
 Array = NDArray[np.float64]
 STEP = 0.1  # infectious periods
@@ -114,7 +114,7 @@ def _check_r0(r0: float) -> None:
 
 def plot_epidemics(epidemic: Epidemic, ax: Axes | None = None, *, expected: Epidemic | None = None) -> Axes:
     """The infected share of each run over time, and what the mean-field equations expect."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     for run in epidemic.infected:
         ax.plot(epidemic.times, run, "-", color=BLUE, alpha=0.25, linewidth=1)
     ax.plot([], [], "-", color=BLUE, label="one run each")

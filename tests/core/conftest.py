@@ -13,7 +13,7 @@ CHECKOUT = Path(datasets.__file__).resolve().parents[1] / "data"
 
 @pytest.fixture(autouse=True)
 def _checkout_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(datasets.DATA_ENV_VAR, raising=False)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns("fashion-mnist", "frame*.jpg"))
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (0, 0))  # whatever is written from now on is newer
-    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(datasets.DATA_ENV_VAR, str(folder))
     return folder
 
 

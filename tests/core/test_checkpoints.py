@@ -20,13 +20,13 @@ CONFIG = {"width": 3, "names": ["a", "ü"], "rate": 0.1}
 
 def save(folder: Path, **changed) -> Path:
     given = {"tensors": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(2)}, "config": CONFIG}
-    given |= {"model": "test-net", "provenance": ORIGIN} | changed
+    given |= {"model_type": "test-net", "provenance": ORIGIN} | changed
     return checkpoints.save(folder, given.pop("tensors"), given.pop("config"), **given)
 
 
 def test_what_is_saved_comes_back(tmp_path):
     assert save(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    tensors, config = checkpoints.load(tmp_path / "a" / "b", model="test-net")
+    tensors, config = checkpoints.load(tmp_path / "a" / "b", model_type="test-net")
     assert config == CONFIG and set(tensors) == {"w", "b"}
     assert torch.equal(tensors["w"], torch.arange(6.0).reshape(2, 3)) and tensors["b"].dtype == torch.float32
     assert checkpoints.read_provenance(tmp_path / "a" / "b") == ORIGIN
@@ -128,7 +128,7 @@ def test_missing_files_and_foreign_models_are_named(tmp_path):
         checkpoints.load(tmp_path / "nothing")
     folder = save(tmp_path / "one")
     with pytest.raises(DataError, match="checkpoint of 'test-net', not of 'other'"):
-        checkpoints.load(folder, model="other")
+        checkpoints.load(folder, model_type="other")
     other = save(tmp_path / "two", tensors={"w": torch.ones(1)})
     (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     with pytest.raises(DataError, match="changed after it was written"):  # put together from two models

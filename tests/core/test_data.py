@@ -75,7 +75,7 @@ def test_adult_categories_are_those_of_the_names_file():
         name, colon, values = line.partition(":")
         if colon and not line.startswith("|") and "continuous" not in values:
             declared[name] = tuple(value.strip() for value in values.rstrip(". ").split(","))
-    schema = datasets.schema_of("adult")
+    schema = datasets.load_schema("adult")
     assert len(declared) == 8
     assert {c.name: c.categories for c in schema.columns if c.categories and c.name != "income"} == declared
     assert schema["income"].categories == ("<=50K", ">50K")
@@ -84,7 +84,7 @@ def test_adult_categories_are_those_of_the_names_file():
 
 def test_no_bound_of_a_schema_was_fitted_to_the_rows():
     for name in ("V1", "V9"):
-        assert (datasets.schema_of("shuttle")[name].lower, datasets.schema_of("shuttle")[name].upper) == (
+        assert (datasets.load_schema("shuttle")[name].lower, datasets.load_schema("shuttle")[name].upper) == (
             -(2**15),
             2**15 - 1,
         )
@@ -111,7 +111,7 @@ def test_shuttle_rows_keep_their_numbers():
 
 def test_hashed_rows_are_those_with_the_smallest_hashes():
     keys = [f"set:{row}" for row in range(100)]
-    chosen = datasets.hashed_rows(keys, 20)
+    chosen = datasets.hash_split(keys, 20)
     by_hash = {hashlib.sha256(key.encode()).hexdigest(): row for row, key in enumerate(keys)}
     assert set(chosen) == {by_hash[h] for h in sorted(by_hash)[:20]}
     assert list(chosen) == sorted(chosen)
@@ -174,7 +174,7 @@ def test_digits_are_split_and_scaled():
     split = datasets.digits()
     train, test = split.train, split.test.data
     assert (len(train), len(test)) == (1_347, 450)
-    rows = datasets.hashed_rows([f"digits:{row}" for row in range(1_797)], 450)
+    rows = datasets.hash_split([f"digits:{row}" for row in range(1_797)], 450)
     assert digest(rows) == "6ac1b4c2c58fded3"
     assert torch.equal(test.labels, torch.from_numpy(load_digits().target[rows]))
     assert np.array_equal((test.images[:, 0].numpy() + 1) * 8, load_digits().images[rows])

@@ -20,7 +20,7 @@ from synthbook.core.errors import DataError
 FOLDER = Path(datasets.__file__).parents[1] / "data"
 FILES = sorted(datasets.read_manifest(FOLDER))
 ADULT = gzip.decompress((FOLDER / "adult/adult.data.gz").read_bytes()).decode().strip().split("\n")
-SCHEMA = datasets.schema_of("adult")
+SCHEMA = datasets.load_schema("adult")
 few = settings(max_examples=25, deadline=None)
 some = settings(max_examples=60, deadline=None)
 
@@ -58,7 +58,7 @@ def test_an_archive_with_a_byte_changed_is_refused_or_holds_what_it_held(file, d
 
 def read(file: str, raw: bytes) -> bytes:
     """What `read_data` makes of a folder in which this file holds these bytes."""
-    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", {datasets.FOLDER_VARIABLE: folder}):
+    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", {datasets.DATA_ENV_VAR: folder}):
         path = Path(folder, file)
         path.parent.mkdir(parents=True)
         path.write_bytes(raw)
@@ -74,19 +74,19 @@ keys = st.lists(st.text(max_size=5), unique=True, max_size=40)
 @some
 @given(keys, st.integers(0, 50), st.randoms(use_true_random=False))
 def test_hashed_rows_depend_on_the_keys_and_not_on_their_order(names, n, random):
-    chosen = [names[row] for row in datasets.hashed_rows(names, n)]
+    chosen = [names[row] for row in datasets.hash_split(names, n)]
     assert len(set(chosen)) == min(n, len(names))
     shuffled = random.sample(names, len(names))
-    assert {shuffled[row] for row in datasets.hashed_rows(shuffled, n)} == set(chosen)
+    assert {shuffled[row] for row in datasets.hash_split(shuffled, n)} == set(chosen)
 
 
 @some
 @given(keys.filter(bool), st.integers(0, 50))
 def test_hashed_rows_move_as_little_as_they_can(names, n):
     """A larger part holds the smaller one; one more row in the data takes the place of at most one."""
-    chosen = {names[row] for row in datasets.hashed_rows(names, n)}
-    assert chosen <= {names[row] for row in datasets.hashed_rows(names, n + 1)}
-    before = {names[row] for row in datasets.hashed_rows(names[:-1], n)}
+    chosen = {names[row] for row in datasets.hash_split(names, n)}
+    assert chosen <= {names[row] for row in datasets.hash_split(names, n + 1)}
+    before = {names[row] for row in datasets.hash_split(names[:-1], n)}
     assert len(before - chosen) <= 1 and chosen - before <= {names[-1]}
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from synthbook import datasets
 from synthbook.cli.main import main
+from synthbook.core.csv import load_table, read_csv
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.schema_draft import draft, draft_file, load_table, read_table, study
-from synthbook.core.table import Column, Rule, Schema, Table
+from synthbook.core.schema_draft import draft, draft_file, study
+from synthbook.core.table import Column, Constraint, Schema, Table
 
 N = 200
 RNG = np.random.default_rng(0)
@@ -44,11 +45,11 @@ def adult_csv(tmp_path_factory):
 @pytest.mark.slow
 def test_adult_is_drafted_as_a_person_reviewed_it(adult_csv, tmp_path):
     drafted = draft_file(adult_csv, tmp_path / "schema.toml")
-    reviewed, schema = datasets.schema_of("adult"), Schema.from_toml(tmp_path / "schema.toml")
+    reviewed, schema = datasets.load_schema("adult"), Schema.from_toml(tmp_path / "schema.toml")
     assert schema == drafted.schema and schema.origin == "inferred"
     agree = [c.name for c in reviewed.columns if (c.kind, c.missing) == (schema[c.name].kind, schema[c.name].missing)]
     assert len(agree) >= 13, set(reviewed.names) - set(agree)
-    assert Rule("dependency", ("education", "education-num")) in schema.rules
+    assert Constraint("dependency", ("education", "education-num")) in schema.rules
     assert {rule.columns for rule in schema.rules} == {("education", "education-num"), ("education-num", "education")}
     assert (schema["age"].lower, schema["age"].upper, schema["age"].integer) == (17, 90, True)
     same = load_table(adult_csv, reviewed)
@@ -146,7 +147,7 @@ def test_dates_that_may_be_read_in_two_ways_are_not_guessed(tmp_path):
 def test_missing_values_in_every_spelling(tmp_path):
     tokens = ["", "NA", "?", "null", "NaN", "None", "N/A"]
     path = write(tmp_path / "a.csv", "n,c\n" + "".join(f"{t},{t}\n{i},red\n" for i, t in enumerate(tokens)))
-    frame = read_table(path)
+    frame = read_csv(path)
     assert frame.isna().sum().to_dict() == {"n": 7, "c": 7} and str(frame["n"].dtype) == "Int64"
     schema = draft(frame)
     assert schema["n"].missing and schema["n"].integer and schema["c"].categories == ("red",)
@@ -194,7 +195,7 @@ def test_a_file_that_does_not_fit_its_schema_is_refused(tmp_path, content, colum
 def test_encodings_and_delimiters(tmp_path, delimiter, encoding):
     rows = [["name", "note", "n"], ["Zoë", '"a, b; c"', "1"], ["Åse", '"d|e, f"', "2"]]
     text = "".join(delimiter.join(row) + "\r\n" for row in rows)
-    frame = read_table(write(tmp_path / "a.csv", text, encoding))
+    frame = read_csv(write(tmp_path / "a.csv", text, encoding))
     assert frame["name"].tolist() == ["Zoë", "Åse"] and frame["n"].tolist() == [1, 2]
     assert frame["note"].tolist() == ["a, b; c", "d|e, f"] and frame.attrs["delimiter"] == delimiter
     assert frame.attrs["encoding"] == {"utf-8": "utf-8-sig", "latin-1": "cp1252"}.get(encoding, encoding)
@@ -204,15 +205,15 @@ def test_decimal_commas_quoted_newlines_blanks_and_archives(tmp_path):
     text = 'a;b;c\n 1,5 ; "two\nlines" ;x\n-2;"";y\n'
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(text.encode()))
-    frame = read_table(path)
+    frame = read_csv(path)
     assert frame["a"].tolist() == [1.5, -2] and frame["b"][0] == "two\nlines" and frame["b"].isna()[1]
     assert frame.attrs["notes"]["a"] == ["decimal commas were read as points"]
     assert load_table(path, draft(frame))["a"].tolist() == [1.5, -2]
-    thousands = read_table(write(tmp_path / "t.csv", 'n,m\n"1,500",2\n"2,250",3\n'))
+    thousands = read_csv(write(tmp_path / "t.csv", 'n,m\n"1,500",2\n"2,250",3\n'))
     assert thousands["n"].tolist() == ["1,500", "2,250"]  # a comma beside comma delimiters is no decimal point
-    assert read_table(write(tmp_path / "b.csv", "only\n1\n2\n"))["only"].tolist() == [1, 2]
-    assert read_table(write(tmp_path / "c.csv", "x\n\x80uro\n", "latin-1"))["x"][0] == "€uro"
-    assert read_table(write(tmp_path / "d.csv", "x\n\x81\n", "latin-1")).attrs["encoding"] == "latin-1"
+    assert read_csv(write(tmp_path / "b.csv", "only\n1\n2\n"))["only"].tolist() == [1, 2]
+    assert read_csv(write(tmp_path / "c.csv", "x\n\x80uro\n", "latin-1"))["x"][0] == "€uro"
+    assert read_csv(write(tmp_path / "d.csv", "x\n\x81\n", "latin-1")).attrs["encoding"] == "latin-1"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_files_that_are_no_tables(tmp_path, content, message):
     path = tmp_path / "real.csv"
     path.write_bytes(content)
     with pytest.raises(SchemaError, match=message) as error:
-        read_table(path)
+        read_csv(path)
     assert "real.csv" in str(error.value)
 
 
@@ -243,7 +244,7 @@ def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "a.gz").write_bytes(b"no archive")
     for name in ("nothing.csv", ".", "a.gz"):
         with pytest.raises(InvalidArgument, match=r"path = .* a file of delimited text"):
-            read_table(tmp_path / name)
+            read_csv(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_folder_in_place_of_a_file_is_refused(copied):
 
 
 def test_in_a_checkout_git_restores(copied, monkeypatch):
-    monkeypatch.delenv(datasets.FOLDER_VARIABLE)
+    monkeypatch.delenv(datasets.DATA_ENV_VAR)
     monkeypatch.setattr(datasets, "_checkout", lambda: copied.resolve())
     (copied / FILE).unlink()
     with pytest.raises(DataError, match=f"git checkout -- data/{FILE}"):
@@ -108,12 +108,12 @@ def test_without_the_variable_the_checkout_is_read():
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
-    monkeypatch.setenv(datasets.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(datasets.DATA_ENV_VAR, "")
     assert datasets.data_folder() == CHECKOUT
 
 
 def test_a_variable_that_points_nowhere_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(datasets.DATA_ENV_VAR, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"SYNTHBOOK_DATA = '.*nowhere' holds no manifest.json"):
         datasets.adult()
 

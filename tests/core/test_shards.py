@@ -18,8 +18,16 @@ import pytest
 from synthbook.core import jobs as shards
 from synthbook.core import storage
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.jobs import MANIFEST, Plan, WorkersLost, claimed, item_seed, pmap, shard_paths
-from synthbook.core.storage import Busy, Provenance, read_provenance
+from synthbook.core.jobs import (
+    MANIFEST,
+    ShardPlan,
+    WorkersTerminatedError,
+    item_seed,
+    lock_output,
+    run_shards,
+    shard_paths,
+)
+from synthbook.core.storage import LockedError, Provenance, read_provenance
 
 ORIGIN = Provenance("a test", "pytest")
 
@@ -57,13 +65,13 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != shards.LOCK}
 
 
-PLAN = Plan(95, seed=3, settings={"what": "numbers"}, shard_size=10, suffix=".txt")
+PLAN = ShardPlan(95, seed=3, settings={"what": "numbers"}, shard_size=10, suffix=".txt")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    pmap(numbers, PLAN, folder, provenance=ORIGIN)
+    run_shards(numbers, PLAN, folder, provenance=ORIGIN)
     return folder
 
 
@@ -76,10 +84,10 @@ def test_every_item_comes_once_with_its_own_seed(undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [2, 3])
-def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize("n_jobs", [2, 3])
+def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_path: Path, n_jobs: int) -> None:
     seen: list[tuple[int, int]] = []
-    pmap(numbers, PLAN, tmp_path / "many", jobs=jobs, provenance=ORIGIN, callback=lambda *at: seen.append(at))
+    run_shards(numbers, PLAN, tmp_path / "many", n_jobs=n_jobs, provenance=ORIGIN, callback=lambda *at: seen.append(at))
     assert content(tmp_path / "many") == content(undisturbed)
     assert seen[0] == (0, 95) and seen[-1] == (95, 95) and seen == sorted(seen)
 
@@ -87,26 +95,26 @@ def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed: Path, tmp_pat
 @pytest.mark.slow
 def test_shards_of_a_killed_worker_are_tried_again(undisturbed: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    pmap(SuicidalOnce(tmp_path / "mark"), PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN, log=said.append)
+    run_shards(SuicidalOnce(tmp_path / "mark"), PLAN, tmp_path / "run", n_jobs=2, provenance=ORIGIN, log=said.append)
     assert content(tmp_path / "run") == content(undisturbed)
     assert len(said) == 1 and "a worker was killed" in said[0]
 
 
 @pytest.mark.slow
 def test_workers_that_always_die_end_the_run_and_nothing_finished_is_lost(undisturbed: Path, tmp_path: Path) -> None:
-    with pytest.raises(WorkersLost, match="--resume"):
-        pmap(suicidal, PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN)
+    with pytest.raises(WorkersTerminatedError, match="--resume"):
+        run_shards(suicidal, PLAN, tmp_path / "run", n_jobs=2, provenance=ORIGIN)
     left = content(tmp_path / "run")
     assert MANIFEST not in left and 0 < sum(name.endswith(".txt") for name in left) < 10
-    pmap(numbers, PLAN, tmp_path / "run", jobs=2, provenance=ORIGIN, resume=True)
+    run_shards(numbers, PLAN, tmp_path / "run", n_jobs=2, provenance=ORIGIN, resume=True)
     assert content(tmp_path / "run") == content(undisturbed)
 
 
 RUN = """
 import sys; from pathlib import Path
 from tests.core.test_shards import ORIGIN, PLAN, slow
-from synthbook.core.jobs import pmap
-pmap(slow, PLAN, Path(sys.argv[1]), jobs=2, resume=True, origin=ORIGIN)
+from synthbook.core.jobs import run_shards
+run_shards(slow, PLAN, Path(sys.argv[1]), n_jobs=2, resume=True, provenance=ORIGIN)
 """
 
 
@@ -122,17 +130,17 @@ def test_twenty_kills_at_random_moments_change_no_byte(undisturbed: Path, tmp_pa
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)  # the workers, too
             run.wait()
-        found = len(shards.finished(folder, PLAN)[0])
+        found = len(shards.completed_shards(folder, PLAN)[0])
         assert found >= kept  # nothing finished is lost
         kept = found
-    pmap(slow, PLAN, folder, jobs=2, resume=True, provenance=ORIGIN)
+    run_shards(slow, PLAN, folder, n_jobs=2, resume=True, provenance=ORIGIN)
     assert content(folder) == content(undisturbed)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no hash"])
 def test_a_damaged_shard_is_named_and_made_again(undisturbed: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "run"
-    pmap(numbers, PLAN, folder, provenance=ORIGIN)
+    run_shards(numbers, PLAN, folder, provenance=ORIGIN)
     path = folder / "shard-00004.txt"
     raw = path.read_bytes()
     if damage == "flip":
@@ -147,7 +155,7 @@ def test_a_damaged_shard_is_named_and_made_again(undisturbed: Path, tmp_path: Pa
         with pytest.raises(DataError, match="shard-00004"):
             shard_paths(folder)
     said: list[str] = []
-    pmap(numbers, PLAN, folder, provenance=ORIGIN, resume=True, log=said.append)
+    run_shards(numbers, PLAN, folder, provenance=ORIGIN, resume=True, log=said.append)
     assert content(folder) == content(undisturbed)
     assert any("shard-00004" in line for line in said) == (damage in ("flip", "truncate"))
 
@@ -165,25 +173,25 @@ def test_a_full_disk_is_reported_and_nothing_finished_is_lost(
     with monkeypatch.context() as patched:
         patched.setattr(shards, "atomic_write", full)
         with pytest.raises(OSError, match="No space"):
-            pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN)
-    assert len(shards.finished(tmp_path / "run", PLAN)[0]) == 3  # a plan, then a file and a hash for each
-    pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
+            run_shards(numbers, PLAN, tmp_path / "run", provenance=ORIGIN)
+    assert len(shards.completed_shards(tmp_path / "run", PLAN)[0]) == 3  # a plan, then a file and a hash for each
+    run_shards(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
     assert content(tmp_path / "run") == content(undisturbed)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with (
-        claimed(tmp_path / "run", PLAN, resume=False),
-        pytest.raises(Busy, match=f"wait until process {os.getpid()} has ended"),
+        lock_output(tmp_path / "run", PLAN, resume=False),
+        pytest.raises(LockedError, match=f"wait until process {os.getpid()} has ended"),
     ):
-        pmap(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
+        run_shards(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
 
 
 def test_folders_that_are_refused_before_any_work(undisturbed: Path, tmp_path: Path) -> None:
     def never(items: dict[int, np.random.SeedSequence]) -> bytes:
         raise AssertionError("work began")
 
-    other = Plan(95, seed=4, settings={"what": "numbers"}, shard_size=10, suffix=".txt")
+    other = ShardPlan(95, seed=4, settings={"what": "numbers"}, shard_size=10, suffix=".txt")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "plan.json").write_text("{")
@@ -192,22 +200,22 @@ def test_folders_that_are_refused_before_any_work(undisturbed: Path, tmp_path: P
         (other, undisturbed, {"resume": True}, "seed 3 there, 4 now"),
         (PLAN, tmp_path, {}, "this holds other files"),
         (PLAN, tmp_path / "file", {}, "this is a file"),
-        (PLAN, tmp_path / "new", {"jobs": 0}, "jobs = 0"),
+        (PLAN, tmp_path / "new", {"n_jobs": 0}, "n_jobs = 0"),
     ):
         with pytest.raises(InvalidArgument, match=why):
-            pmap(never, plan, folder, provenance=ORIGIN, **options)
+            run_shards(never, plan, folder, provenance=ORIGIN, **options)
     with pytest.raises(DataError, match="not readable as JSON"):
-        pmap(never, PLAN, tmp_path / "broken", provenance=ORIGIN, resume=True)
+        run_shards(never, PLAN, tmp_path / "broken", provenance=ORIGIN, resume=True)
     assert not (tmp_path / "new").exists()
     for arguments in ({"n": 0}, {"n": -3}, {"n": 2.5}, {"seed": -1}, {"shard_size": 0}):
         with pytest.raises(InvalidArgument, match="whole number"):
-            Plan(**({"n": 1, "seed": 0} | arguments))
+            ShardPlan(**({"n": 1, "seed": 0} | arguments))
     with pytest.raises(DataError, match="has not finished"):
         shard_paths(tmp_path)
 
 
 def test_a_finished_run_is_left_alone(undisturbed: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in undisturbed.glob("shard*")}
-    pmap(numbers, PLAN, undisturbed, provenance=ORIGIN, resume=True)
+    run_shards(numbers, PLAN, undisturbed, provenance=ORIGIN, resume=True)
     assert {path.name: path.stat().st_mtime_ns for path in undisturbed.glob("shard*")} == before
     assert json.loads((undisturbed / MANIFEST).read_text())["plan"]["n"] == 95

@@ -62,7 +62,7 @@ BLAND = Claim("C0-0", "0", "title", "statement", "holds", "exact", "oracle", "de
 
 @pytest.fixture(autouse=True)
 def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(claims.LOG_VARIABLE, raising=False)
+    monkeypatch.delenv(claims.CLAIMS_LOG_ENV_VAR, raising=False)
 
 
 # ── the ledger ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,7 +273,7 @@ def test_an_unknown_id_or_part_lists_what_there_is() -> None:
 
 def test_each_check_adds_one_line_to_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "claims.jsonl"
-    monkeypatch.setenv(claims.LOG_VARIABLE, str(log))
+    monkeypatch.setenv(claims.CLAIMS_LOG_ENV_VAR, str(log))
     claim("C7.1-2", part="absorbed_at", measured=[0.51, 0.3], expected=[0.5, 0.3], tolerance=0.02)
     with pytest.raises(ClaimFailed):
         claim("C7.1-2", part="time_ratio", measured=2.5, expected=2.0, tolerance=0.2)

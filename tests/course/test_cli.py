@@ -259,7 +259,7 @@ def test_a_full_disk_does_not_hide_what_ran(
 
     inside.write("01", "1")
     monkeypatch.setattr("synthbook.course.site.build", full)
-    monkeypatch.setattr("synthbook.course.runner.write_described", full)
+    monkeypatch.setattr("synthbook.course.runner.write_with_provenance", full)
     assert main(["course", "run"]) == 1
     out = capsys.readouterr().out
     assert "✗ No space left on device" in out and out.endswith("1 notebook: 1 done\n")

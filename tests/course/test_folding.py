@@ -9,7 +9,7 @@ import pytest
 from synthbook.course.folding import TAG, fold
 
 POSTER = """
-figure, axes = new_figure(2, 3, width=9)
+figure, axes = subplots(2, 3, width=9)
 for ax, (name, rows) in zip(axes, made.items()):
     sheet = rows[:16].reshape(16, 8, 8)
     ax.imshow(sheet)
@@ -55,7 +55,7 @@ def test_code_that_does_more_than_draw_stays_open(more: str) -> None:
 
 
 def test_a_few_lines_stay_open_since_folding_them_saves_nothing() -> None:
-    five = "ax = new_axis()\nax.plot(x)\nax.set(ylim=(0, 1))\nax.legend()\nplt.show()"
+    five = "ax = new_axes()\nax.plot(x)\nax.set(ylim=(0, 1))\nax.legend()\nplt.show()"
     assert folded(cell("x = 1"), cell(five, PICTURE), cell(f"x = y\n{five}", PICTURE)) == [False, False, True]
 
 

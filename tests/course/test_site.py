@@ -84,7 +84,7 @@ def write_book(root: Path, **books: dict[str, Any]) -> Path:
     return root
 
 
-DRAWING = "ax = new_axis()\nax.plot(x)\nax.set(xlabel='t')\nax.grid(False)\nax.legend()\nplt.show()"
+DRAWING = "ax = new_axes()\nax.plot(x)\nax.set(xlabel='t')\nax.grid(False)\nax.legend()\nplt.show()"
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_imports_and_code_that_only_draws_are_folded_on_the_site_alone(book: Pat
     folds = re.findall(r'<details class="admonition hide above-input">.*?</details>', page, re.DOTALL)
     assert ["Show the imports" in folds[0], "Show the code" in folds[1], len(folds)] == [True, True, 2]
     assert "numpy" in folds[0]
-    assert "new_axis" in folds[1]
+    assert "new_axes" in folds[1]
     assert "hide-input" not in (book / "notebooks" / "07a_collapse.ipynb").read_text(encoding="utf-8")
 
 

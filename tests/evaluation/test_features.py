@@ -192,7 +192,7 @@ def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
     images = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (300, 1, side, side)).astype(np.float32))
     x = image_features(images, net=name)
     assert x.shape == (300, NETS[name].d) and x.dtype == np.float64 and np.isfinite(x).all()
-    w, _ = checkpoints.load(data_folder() / feature_nets.SHIPPED / name, model=name)
+    w, _ = checkpoints.load(data_folder() / feature_nets.SHIPPED / name, model_type=name)
     y = images  # the same arithmetic, written out
     for layer in ("0", "3"):
         y = torch.nn.functional.conv2d(y, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=1).clamp(min=0)

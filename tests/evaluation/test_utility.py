@@ -13,7 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.table import Column, Holdout, Rule, Schema, Table
+from synthbook.core.table import Column, Constraint, Holdout, Schema, Table
 from synthbook.evaluation import utility as module
 from synthbook.evaluation.inference import excess_risk, mean_interval_coverage, naive_coverage, tstr_regression
 from synthbook.evaluation.utility import (
@@ -44,7 +44,7 @@ def graded(seed: int, n: int = 300, classes: tuple[str, ...] = THREE) -> Table:
         Column("y", "ordinal", categories=THREE, missing=True),
     )
     pairs = tuple((a, b) for a in ("no", "yes") for b in THREE)
-    schema = Schema(columns, "public", rules=(Rule("pairs", ("sure", "y"), pairs),))
+    schema = Schema(columns, "public", rules=(Constraint("pairs", ("sure", "y"), pairs),))
     return Table(frame[frame.y.isin(classes)], schema)
 
 

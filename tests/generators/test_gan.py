@@ -36,15 +36,15 @@ def trained_judge(code: ModuleType, m: float, n: int = 100_000) -> tuple[float, 
     real = torch.randn(n, 1, generator=rng, dtype=torch.float64)
     fake = m + torch.randn(n, 1, generator=rng, dtype=torch.float64)
     w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([w], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([w], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss: torch.Tensor = code.judge_loss("non-saturating", w[0] * real + w[1], w[0] * fake + w[1])
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     slope, intercept = w.detach().tolist()
     said = code.readings("non-saturating", slope * real + intercept, slope * fake + intercept)
     return slope, intercept, said["jsd"]

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.storage import Busy
+from synthbook.core.storage import LockedError
 from synthbook.language import cache as replay
 from synthbook.language import client as client_module
 from synthbook.language import client as endpoint_module
@@ -815,7 +815,7 @@ def test_another_process_may_read_but_not_write(tmp_path: Path) -> None:
     assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
     with path.open("ab") as file:
         file.write(b'{"key": "being written')
-    with pytest.raises(Busy, match=rf"a\.jsonl is being written: wait until process {holder.pid} has ended"):
+    with pytest.raises(LockedError, match=rf"a\.jsonl is being written: wait until process {holder.pid} has ended"):
         Replay(path, model="tiny")
     assert len(Replay(path, model="tiny", read_only=True)) == 1
     assert path.read_bytes().endswith(b"being written")

@@ -20,7 +20,7 @@ import pytest
 
 from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance, locked, read_provenance, write_with_provenance
+from synthbook.core.storage import Provenance, file_lock, read_provenance, write_with_provenance
 from synthbook.language import server as local_model
 from synthbook.language.client import KEY, MODEL, URL
 from synthbook.language.filters.dedup import NearDuplicates, jaccard, shingles
@@ -390,7 +390,7 @@ def test_a_run_that_is_stopped_while_it_writes_goes_on(
             return write_with_provenance(path, content, provenance)
 
         with monkeypatch.context() as patched:
-            patched.setattr(generate_files, "write_described", interrupted)
+            patched.setattr(generate_files, "write_with_provenance", interrupted)
             assert main(reported(stopped)) == 130
         said = capsys.readouterr().err
         assert "interrupted" in said and ("--resume goes on" in said) is (moment > 1)
@@ -495,7 +495,7 @@ def test_files_of_others_are_left_alone(server: Rude, tmp_path: Path, capsys: py
     assert "is missing, so it is not one" in capsys.readouterr().err
     (folder / "data.jsonl.ledger.json").write_text("[]")
     assert main(command(folder, "--resume")) == 1 and "is no ledger of a run" in capsys.readouterr().err
-    with locked(folder / ".data.jsonl.lock", "busy"):
+    with file_lock(folder / ".data.jsonl.lock", "busy"):
         assert main(command(folder, "--force")) == 1 and "is being written" in capsys.readouterr().err
     assert (folder / "data.jsonl").read_text() == "precious\n" and not server.bodies
     assert (folder / "seeds.jsonl").read_bytes() == seeds

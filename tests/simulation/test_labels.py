@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy.spatial.transform import Rotation
 
-from synthbook.core.jobs import Plan, pmap
+from synthbook.core.jobs import ShardPlan, run_shards
 from synthbook.core.storage import Provenance
 from synthbook.simulation.export import RenderShard, decode_rle, encode_rle, read_rows, write_coco
 from synthbook.simulation.labels import annotate, mask_to_box
@@ -123,7 +123,7 @@ def test_run_lengths_round_trip_through_pycocotools(mask: np.ndarray) -> None:
 
 def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
     task, provenance = RenderShard(BUSY, 96, 64), Provenance("a test", "pytest")
-    pmap(task, Plan(12, seed=2, shard_size=5), tmp_path / "run", provenance=provenance)
+    run_shards(task, ShardPlan(12, seed=2, shard_size=5), tmp_path / "run", provenance=provenance)
     rows = list(read_rows(tmp_path / "run"))
     assert [row["index"] for row in rows] == list(range(12))
     with Renderer() as renderer:  # picture 7 alone

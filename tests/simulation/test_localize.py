@@ -11,7 +11,7 @@ import torch
 
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
-from synthbook.core.jobs import Plan, pmap
+from synthbook.core.jobs import ShardPlan, run_shards
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
 from synthbook.core.types import Photographs
@@ -55,7 +55,9 @@ ORIGIN = Provenance("a test", "pytest")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "run"
-    pmap(RenderShard(DOMAINS["cube-narrow"], 320, 240), Plan(150, seed=4, shard_size=50), folder, provenance=ORIGIN)
+    run_shards(
+        RenderShard(DOMAINS["cube-narrow"], 320, 240), ShardPlan(150, seed=4, shard_size=50), folder, provenance=ORIGIN
+    )
     return folder
 
 
@@ -258,7 +260,7 @@ def test_nothing_is_trained_on_photographs(renders: KeypointDataset, tmp_path: P
 
 @pytest.mark.slow
 def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) -> None:
-    log = train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8), jobs=2)
+    log = train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8), n_jobs=2)
     assert log["pictures"] > 64 and {name: len(losses) for name, losses in log["losses"].items()} == {
         "coarse": 1,
         "fine": 1,
@@ -269,7 +271,7 @@ def test_both_networks_are_made_kept_and_read_back(run: Path, tmp_path: Path) ->
     assert net(images).shape == (4, 8, 2)
     with pytest.raises(InvalidArgument, match="nothing is overwritten"):
         train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8))
-    pmap(RenderShard(DOMAINS["cube"], 64, 48), Plan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
+    run_shards(RenderShard(DOMAINS["cube"], 64, 48), ShardPlan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
     with pytest.raises(InvalidArgument, match="320 x 240"):
         train_localizer(tmp_path / "tiny", tmp_path / "other", seed=1, config=LocalizerConfig())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthbook.core.checkpoints import TENSORS
+from synthbook.core.checkpoints import WEIGHTS_NAME
 from synthbook.core.errors import DataError
 from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.datasets import data_folder, real_cube
@@ -29,8 +29,8 @@ FOLDER = data_folder() / PRETRAINED
 
 def test_the_log_tells_how_it_was_made() -> None:
     log = json.loads((FOLDER / LOG).read_text())
-    assert log["sha256"] == sha256_file(FOLDER / TENSORS)
-    assert (FOLDER / TENSORS).stat().st_size < 3_000_000
+    assert log["sha256"] == sha256_file(FOLDER / WEIGHTS_NAME)
+    assert (FOLDER / WEIGHTS_NAME).stat().st_size < 3_000_000
     assert log["command"].startswith("synthbook dev train localizer") and log["renders"]["settings"]["scene"] == "cube"
     assert len(log["losses"]["coarse"]) == len(log["losses"]["fine"]) == log["recipe"]["epochs"]
     for losses in log["losses"].values():

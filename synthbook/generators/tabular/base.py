@@ -22,7 +22,7 @@ from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
-from synthbook.core.table import Column, Rule, Schema, Table, refuse_holdout
+from synthbook.core.table import Column, Constraint, Schema, Table, refuse_holdout
 from synthbook.generators.base import NotFitted, check_count, configured
 
 # ── What of a table is modelled, and how the rest comes back ──
@@ -63,18 +63,18 @@ class Layout:
         return tuple(c for c in self.schema.columns if c.kind not in ("id", "text") and c.name not in self.looked_up)
 
     @cached_property
-    def rules_of_rows(self) -> tuple[Rule, ...]:
+    def rules_of_rows(self) -> tuple[Constraint, ...]:
         """Rules that a row can break by itself: rows that do are drawn again."""
         return tuple(r for r in self.schema.rules if r.kind != "dependency" and not self._is_looked_up(r))
 
     @cached_property
-    def rules_at_risk(self) -> tuple[Rule, ...]:
+    def rules_at_risk(self) -> tuple[Constraint, ...]:
         """Rules that only all rows together keep or break, and that nothing here makes sure of."""
         known = {frozenset((name, source)) for name, (source, pairs) in self.looked_up.items() if _one_to_one(pairs)}
         at_risk = (r for r in self.schema.rules if r.kind == "dependency" and not self._is_looked_up(r))
         return tuple(rule for rule in at_risk if frozenset(rule.columns) not in known)
 
-    def _is_looked_up(self, rule: Rule) -> bool:
+    def _is_looked_up(self, rule: Constraint) -> bool:
         return self.looked_up.get(rule.columns[1], ("",))[0] == rule.columns[0]
 
     def completed(self, values: pd.DataFrame, first: int) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def _can_be_looked_up(first: Column, second: Column) -> bool:
     return plain and (second.missing or not first.missing)  # where the first is missing, so is the second
 
 
-def _pairs(rule: Rule, table: Table) -> Mapping[Any, Any]:
+def _pairs(rule: Constraint, table: Table) -> Mapping[Any, Any]:
     """Which value gives which; nothing where a rule leaves a choice."""
     if rule.kind == "dependency":
         rows = table.frame[list(rule.columns)].dropna().drop_duplicates()
@@ -162,10 +162,10 @@ def _value(column: Column, given: Any) -> Any:
         elif column.kind == "datetime":
             value = pd.Timestamp(given)
     except ValueError:
-        raise InvalidArgument(f"where {column.name}", given, column.allowed) from None
+        raise InvalidArgument(f"where {column.name}", given, column.allowed_values) from None
     series: pd.Series[Any] = pd.Series([value])
-    if bool(series.isna().any()) or list(column.problems(series)):
-        raise InvalidArgument(f"where {column.name}", given, column.allowed)
+    if bool(series.isna().any()) or list(column.iter_errors(series)):
+        raise InvalidArgument(f"where {column.name}", given, column.allowed_values)
     return value
 
 
@@ -252,7 +252,7 @@ class TableGenerator(ABC):
         frame = pd.concat(parts, ignore_index=True)
         schema, broken = self.layout_.schema, []
         for rule in self.layout_.rules_at_risk:
-            if n_broken := rule.broken(frame):
+            if n_broken := rule.count_violations(frame):
                 warnings.warn(f"{n_broken} rows break the rule {rule.kind}{rule.columns}", stacklevel=2)
                 broken.append(rule)
         kept = tuple(rule for rule in schema.rules if rule not in broken)
@@ -288,14 +288,14 @@ class TableGenerator(ABC):
             raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
         tensors, facts = self._state()
         card = {"config": asdict(self.config), "layout": self.layout_.to_dict(), "facts": facts}
-        return checkpoints.save(folder, tensors, card, model=self.family, provenance=provenance)
+        return checkpoints.save(folder, tensors, card, model_type=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model=cls.family)
+        tensors, card = checkpoints.load(folder, model_type=cls.family)
         model = cls(**card["config"])
-        model.layout_ = Layout.from_dict(card["layout"], Path(folder) / checkpoints.CARD)
+        model.layout_ = Layout.from_dict(card["layout"], Path(folder) / checkpoints.CONFIG_NAME)
         model._set_state(tensors, card["facts"])
         return model
 

@@ -196,7 +196,7 @@ class Ctgan(ModeNetwork):
     def _kept(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         rate = self.config.learning_rate
         self.modules_["average"].load_state_dict(self.modules_["maker"].state_dict())
         maker, judge = (self.modules_[name].parameters() for name in ("maker", "judge"))
@@ -207,8 +207,8 @@ class Ctgan(ModeNetwork):
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         judge, told = self.modules_["judge"], self._told(rng)
-        for optimiser in self.optimisers_.values():
-            set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
+        for optimizer in self.optimizers_.values():
+            set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
         if told is None:
             real = batch_of(x, self.config.batch, rng)
         else:
@@ -271,10 +271,10 @@ class Ctgan(ModeNetwork):
         return total / len(out)
 
     def _update(self, name: str, loss: Tensor) -> None:
-        for optimiser in self.optimisers_.values():
-            optimiser.zero_grad()
+        for optimizer in self.optimizers_.values():
+            optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimisers_[name].step()
+        self.optimizers_[name].step()
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:

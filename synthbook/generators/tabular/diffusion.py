@@ -85,7 +85,7 @@ class TableDiffusion(Network):
     def _kept(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         self.modules_["average"].load_state_dict(self.modules_["net"].state_dict())
         return {"net": torch.optim.AdamW(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
 
@@ -102,11 +102,11 @@ class TableDiffusion(Network):
             odds = odds + F.cross_entropy(out[:, at : at + k], rows[:, at : at + k].argmax(dim=1))
             at += k
         loss = d * noise + odds
-        optimiser = self.optimisers_["net"]
-        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
-        optimiser.zero_grad()
+        optimizer = self.optimizers_["net"]
+        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         follow(self.modules_["average"], self.modules_["net"], min(self.config.average, (1 + step) / (10 + step)))
         return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
 

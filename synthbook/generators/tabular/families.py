@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, type[TableGenerator]] = {
 
 def is_table_model(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of these."""
-    there = (Path(folder) / checkpoints.CARD).exists()
+    there = (Path(folder) / checkpoints.CONFIG_NAME).exists()
     return there and checkpoints.read_model_type(folder) in {family.family for family in FAMILIES.values()}
 
 

@@ -53,7 +53,7 @@ class Network(TableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         """The networks for this encoding."""
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         parameters = [p for module in self.modules_.values() for p in module.parameters()]
         return {"all": torch.optim.Adam(parameters, lr=self.config.learning_rate)}
 
@@ -66,10 +66,10 @@ class Network(TableGenerator):
         x = self._encode(frame, np.random.default_rng(child(seed, WRITING)))
         rng = step_rng(seed, 0)
         self.modules_ = {name: initialise(module, rng) for name, module in self._build().items()}
-        self.optimisers_ = self._optimisers()
+        self.optimizers_ = self._optimizers()
         steps = self.config.steps if training.steps is None else training.steps
         self.history_ = train(
-            TrainState(self.modules_, self.optimisers_),
+            TrainState(self.modules_, self.optimizers_),
             lambda k, rng: self._step(x, k, steps, rng),
             steps=steps,
             seed=seed,

@@ -32,7 +32,7 @@ def interpolate(
     refuse_holdout(table, "interpolating rows")
     column = check_target(table.schema, target)
     if value not in column.categories:
-        raise InvalidArgument("value", value, column.allowed)
+        raise InvalidArgument("value", value, column.allowed_values)
     for name, number in (("n", n), ("neighbours", neighbours)):
         check_count(name, number)
     frame = table.frame

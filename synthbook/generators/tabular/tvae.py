@@ -65,12 +65,12 @@ class Tvae(ModeNetwork):
         rows = batch_of(x, self.config.batch, rng)
         likelihood, kl = self._terms(rows, rng)
         rebuilt, price = -likelihood.mean(), kl.mean()
-        (optimiser,) = self.optimisers_.values()
-        set_rate(optimiser, self.config.learning_rate * warm_then_cosine(step, steps))
-        optimiser.zero_grad()
+        (optimizer,) = self.optimizers_.values()
+        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+        optimizer.zero_grad()
         loss = rebuilt + self.config.beta * price
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return {"loss": loss.item(), "rebuilding": rebuilt.item(), "KL": price.item()}
 
     def _terms(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

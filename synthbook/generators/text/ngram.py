@@ -185,12 +185,12 @@ class NGram:
             raise NotFitted("this NGram has seen no text: there is nothing to save")
         tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
         card = {"n": self.n, "smoothing": self.smoothing, "alphabet": self.alphabet_.characters}
-        return checkpoints.save(folder, tensors, card, model=self.family, provenance=provenance)
+        return checkpoints.save(folder, tensors, card, model_type=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model=cls.family)
+        tensors, card = checkpoints.load(folder, model_type=cls.family)
         model = cls(card["n"], smoothing=card["smoothing"])
         model.alphabet_ = Alphabet(card["alphabet"])
         names = list(Counts.__dataclass_fields__)

@@ -117,23 +117,23 @@ class Transformer:
             raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context}")
         self.net_ = Net(len(self.alphabet_), self.config)
         initialise(self.net_, step_rng(seed, 0))
-        optimiser = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
         total = self.config.steps if steps is None else steps
 
         def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
             first = torch.randint(len(codes) - length + 1, (self.config.batch, 1), generator=rng)
             rows = codes[first + torch.arange(length)]
             loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-            set_rate(optimiser, self.config.learning_rate * warm_then_cosine(k, total))
-            optimiser.zero_grad()
+            set_rate(optimizer, self.config.learning_rate * warm_then_cosine(k, total))
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             return {"loss": loss.item()}
 
         about = {"model": self.family, "config": asdict(self.config), "data": sha256(codes.numpy().tobytes())}
         self.history_ = train(
-            TrainState({"net": self.net_}, {"net": optimiser}),
+            TrainState({"net": self.net_}, {"net": optimizer}),
             step,
             steps=total,
             seed=seed,
@@ -176,12 +176,12 @@ class Transformer:
         """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
         net, alphabet = self._fitted()
         config = {"config": asdict(self.config), "alphabet": alphabet.characters}
-        return checkpoints.save(folder, net.state_dict(), config, model=self.family, provenance=provenance)
+        return checkpoints.save(folder, net.state_dict(), config, model_type=self.family, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model=cls.family)
+        tensors, card = checkpoints.load(folder, model_type=cls.family)
         model = cls(**card["config"])
         model.alphabet_ = Alphabet(card["alphabet"])
         model.net_ = Net(len(model.alphabet_), model.config)

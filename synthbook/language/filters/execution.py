@@ -167,9 +167,9 @@ def self_test(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iter
 
 def plot_reasons(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
     """How many programs of each verdict; those that are not `good` are hatched."""
-    from synthbook.core.plots import BLUE, VERMILLION, new_axis
+    from synthbook.core.plots import BLUE, VERMILLION, new_axes
 
-    ax = new_axis(ax, width=6.5, height=1.0 + 0.4 * len(reasons))
+    ax = new_axes(ax, width=6.5, height=1.0 + 0.4 * len(reasons))
     for y, (reason, count) in enumerate(reasons.items()):
         passed = reason == good
         ax.barh(y, count, color=BLUE if passed else VERMILLION, hatch="" if passed else "//", edgecolor="white")

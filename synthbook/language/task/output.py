@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.storage import Provenance, locked, read_provenance, sidecar_path, strict_json, write_with_provenance
+from synthbook.core.storage import (
+    Provenance,
+    file_lock,
+    read_provenance,
+    sidecar_path,
+    strict_json,
+    write_with_provenance,
+)
 from synthbook.language.cache import Replay, in_order
 from synthbook.language.client import Client, Endpoint, Patience, Spent
 from synthbook.language.pipeline import to_dict
@@ -121,7 +128,7 @@ def make(
 ) -> tuple[Made, Spent]:
     """Run a task and write its files, whole or not; what it made, and what this time cost.
 
-    Raises `InvalidArgument` where the files may not be written, `Busy` where another process writes them, and
+    Raises `InvalidArgument` where the files may not be written, `LockedError` where another process writes them, and
     `ModelError`, after which the same call goes on with `resume`.
     """
     most = allowed(n, most)
@@ -129,7 +136,7 @@ def make(
     files.check(task, seed=seed, resume=resume, force=force)
     files.data.parent.mkdir(parents=True, exist_ok=True)
     prices = task.chosen.prices or (0.0, 0.0)
-    with locked(files.data.with_name(f".{files.data.name}.lock"), f"{files.data} is being written"):
+    with file_lock(files.data.with_name(f".{files.data.name}.lock"), f"{files.data} is being written"):
         files.check(task, seed=seed, resume=resume, force=force)
         questions = {**_plain(task, seed), "model": endpoint.pinned}
         if resume and files.ledger.exists():

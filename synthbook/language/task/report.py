@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import MaxNLocator
 
 from synthbook.core.html import document, image, table
-from synthbook.core.plots import BLUE, new_axis, new_figure
+from synthbook.core.plots import BLUE, new_axes, subplots
 from synthbook.language.pipeline import Entry, plot_flow
 from synthbook.language.task.config import Task
 from synthbook.language.task.runner import ENOUGH, Made, value
@@ -163,7 +163,7 @@ def plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Fig
     """Lengths of the texts, and a chart of the categories of each name."""
     some = dict(list(counts.items())[:CHARTS])
     rows = -(-(1 + len(some)) // 2)
-    figure, axes = new_figure(rows, 2 if some else 1, width=9.0, height=0.6 + 2.8 * rows)
+    figure, axes = subplots(rows, 2 if some else 1, width=9.0, height=0.6 + 2.8 * rows)
     plot_lengths(lengths, axes[0])
     for ax, (name, count) in zip(axes[1:], some.items(), strict=False):
         plot_counts(count, name, ax)
@@ -174,7 +174,7 @@ def plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Fig
 
 def plot_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Axes:
     """A histogram."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     ax.hist(lengths, bins=min(20, max(5, len(set(lengths)))), color=BLUE, edgecolor="white")
     ax.set(xlabel="characters of text", ylabel="records")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -183,7 +183,7 @@ def plot_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Axes:
 
 def plot_counts(count: Counter[str], name: str, ax: Axes | None = None) -> Axes:
     """Bars from the top, with their numbers beside them."""
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     some = _bars(count)
     bars = ax.barh(range(len(some)), [k for _, k in some], color=BLUE)
     ax.bar_label(bars, padding=3, fmt="{:,.0f}")

@@ -71,13 +71,13 @@ def attribute_inference(released: Table, members: Table, others: Table, secret: 
     column = check_target(released.schema, secret)
     known = {name: _with(table, secret) for name, table in (("released", released), ("members", members))}
     known["others"] = _with(others, secret)
-    encode = table_features(known["others"].without(secret))  # a scale that no member has set
-    rows = encode(known["released"].without(secret))
+    encode = table_features(known["others"].drop_column(secret))  # a scale that no member has set
+    rows = encode(known["released"].drop_column(secret))
     told = as_numbers(column, known["released"][secret])
     right = {}
     for name in ("members", "others"):
         table = known[name]
-        guessed = told[nearest_index(encode(table.without(secret)), rows)]
+        guessed = told[nearest_index(encode(table.drop_column(secret)), rows)]
         right[name] = _by_unit(table, guessed == as_numbers(column, table[secret]))
     a, b = (float(right[name].mean()) for name in ("members", "others"))
     se = math.sqrt(_variance(right["members"]) + _variance(right["others"]))

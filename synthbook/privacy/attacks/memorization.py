@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLUE, VERMILLION, new_axis
+from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.generators.text.ngram import BEFORE, Alphabet, Codes, NGram, Seed
 
 DIGITS, PREFIX = "0123456789", "the code: "
@@ -189,7 +189,7 @@ def extraction_rate(model: TextModel, canary: Canary, *, samples: int, seed: int
 def plot_exposure(repetitions: Sequence[int], bits: Bits, ax: Axes | None = None) -> Axes:
     """A point for each canary, the mean for each number of repetitions, and the mean of what was never learned."""
     often, place = np.unique(repetitions, return_inverse=True)
-    ax = new_axis(ax)
+    ax = new_axes(ax)
     ax.plot(place, bits, "o", color=BLUE, alpha=0.5, label="one canary")
     ax.plot(range(len(often)), [bits[place == k].mean() for k in range(len(often))], "s-", color=BLUE, label="mean")
     ax.axhline(NULL_MEAN, color=VERMILLION, linestyle="--", label=f"mean if nothing is learned, {NULL_MEAN:.2f}")

@@ -24,12 +24,12 @@ from synthbook.core.storage import Provenance, strict_json, write_with_provenanc
 from synthbook.core.table import (
     Holdout,
     Table,
-    halves,
-    most_suspicious,
-    of_equal_rows,
+    equalize_rows_per_unit,
+    max_score_per_unit,
+    n_units,
     refuse_holdout,
-    some_units,
-    units,
+    sample_units,
+    split_units,
 )
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.fidelity import check_tables
@@ -181,14 +181,14 @@ def audit_release(
         raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
     secrets = tuple(there[:SECRETS]) if secrets is None else secrets
     rng = np.random.default_rng(seed)
-    delta = 1 / (100 * units(train)) if delta is None else delta
+    delta = 1 / (100 * n_units(train)) if delta is None else delta
     if not delta >= 0:
         raise InvalidArgument("delta", delta, "a probability, or 0")
-    check_delta(delta, units(train))
-    others, reference = halves(holdout.data, rng)
-    members, others = of_equal_rows([train, others], rng)
-    n = min(units(members), units(others), MOST)
-    members, others = (some_units(table, n, rng) for table in (members, others))
+    check_delta(delta, n_units(train))
+    others, reference = split_units(holdout.data, rng)
+    members, others = equalize_rows_per_unit([train, others], rng)
+    n = min(n_units(members), n_units(others), MOST)
+    members, others = (sample_units(table, n, rng) for table in (members, others))
 
     # every scale is the reference's: nothing of the training rows can tell on itself through it
     encode = table_features(reference)
@@ -202,7 +202,7 @@ def audit_release(
     findings = []
     for name, scores in attacks.items():
         callback(f"attack: {name}")
-        attack = AttackScores(most_suspicious(members, scores(x)), most_suspicious(others, scores(y)))
+        attack = AttackScores(max_score_per_unit(members, scores(x)), max_score_per_unit(others, scores(y)))
         bounds = [one_run_lower_bound(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
         findings.append(AttackResult(name, attack, bounds[0], bounds[1] > 0))
     inferences = []
@@ -214,7 +214,8 @@ def audit_release(
     found = distances(some, learned, y, seed=seed)
     copies = _copies(released, train, [c.name for c in compared])
     notes = (
-        f"{n:,} members and as many others of {units(train):,}; the unit is {entity or 'a record'}; delta {delta:.2g}.",
+        f"{n:,} members and as many others of {n_units(train):,}; the unit is {entity or 'a record'}; "
+        f"delta {delta:.2g}.",
         f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
     )
     return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, claimed_epsilon, notes)
@@ -224,9 +225,9 @@ def check_sides(train: Table, holdout: Table) -> None:
     """Raise `InvalidArgument` unless both have enough units, and none in common."""
     entity = train.schema.entity
     for name, side in (("train", train), ("holdout", holdout)):
-        if units(side) < LEAST:
+        if n_units(side) < LEAST:
             kind = "rows" if entity is None else f"different {entity}"
-            raise InvalidArgument(name, f"{units(side)} {kind}", f"at least {LEAST}")
+            raise InvalidArgument(name, f"{n_units(side)} {kind}", f"at least {LEAST}")
     if entity is not None and (both := set(train[entity]) & set(holdout[entity])):
         raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import BLACK, VERMILLION, new_axis
+from synthbook.core.plots import BLACK, VERMILLION, new_axes
 from synthbook.privacy.audit import Scores
 
 FINE = np.geomspace(1e-5, 1, 400)  # false alarms at which bounds are drawn
@@ -91,7 +91,7 @@ def plot_roc(
     least: float = 1e-3,
 ) -> Axes:
     """Hits against false alarms, both on log scales from `least` up; the bound of an (epsilon, delta) in red."""
-    ax = new_axis(ax, width=6.0, height=4.8)
+    ax = new_axes(ax, width=6.0, height=4.8)
     for name, attack in attacks.items():
         fpr, tpr = attack.roc_curve()
         ax.step(np.maximum(fpr, least / 10), np.maximum(tpr, least / 10), where="post", label=name)

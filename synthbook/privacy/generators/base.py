@@ -19,7 +19,7 @@ from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
-from synthbook.core.table import Schema, Table, at_most, refuse_holdout, unit_codes, units
+from synthbook.core.table import Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
 from synthbook.generators.base import check_count
 from synthbook.generators.tabular.base import Layout, Observer, Seed, TableGenerator, Training, child, sequence
 from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE, calibrate_noise
@@ -122,8 +122,8 @@ def check_private(table: Table, config: PrivacyConfig, what: str) -> int:
         raise InvalidArgument("max_rows_per_entity", config.max_rows_per_entity, "1: the schema names no entity")
     if len(table) < 2:
         raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
-    check_delta(config.delta, units(table))
-    return units(table)
+    check_delta(config.delta, n_units(table))
+    return n_units(table)
 
 
 def check_delta(delta: float, n: int) -> None:
@@ -206,7 +206,7 @@ class PrivateTableGenerator(TableGenerator):
         if budget is not None:
             budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
         root = np.random.SeedSequence() if seed is None else sequence(seed)
-        rows = at_most(table, self.config.max_rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
+        rows = bound_contributions(table, self.config.max_rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
         bounded = Table(table.frame.iloc[rows], table.schema)
         self._unit_of = unit_codes(bounded)  # (N,)
         try:

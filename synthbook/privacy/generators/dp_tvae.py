@@ -120,7 +120,7 @@ class DpTvae(PrivateTableGenerator, Network):
         private = DpSgdConfig(c.clip, self._noise, c.batch)
         for name, gradient in noisy_mean(total, private, private_rng).items():
             loss.get_parameter(name).grad = gradient
-        self.optimisers_["all"].step()
+        self.optimizers_["all"].step()
         return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it
 
     @torch.no_grad()

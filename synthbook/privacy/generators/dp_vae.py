@@ -140,7 +140,7 @@ class DpVae(VAE):
             check_model(module)
         return built
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         parameters = [p for module in self.modules_.values() for p in module.parameters()]
         return {"all": torch.optim.Adam(parameters, lr=self.config.learning_rate)}
 
@@ -156,7 +156,7 @@ class DpVae(VAE):
         total = per_sample_clipped_sum(loss, lambda out, _: out, given, given, clip)
         for name, gradient in noisy_mean(total, DpSgdConfig(c.clip, self._sigma, c.batch), private_rng).items():
             loss.get_parameter(name).grad = gradient
-        self.optimisers_["all"].step()
+        self.optimizers_["all"].step()
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
     def save(self, folder: Path, provenance: Provenance) -> Path:

@@ -21,12 +21,12 @@ PRIVATE: Mapping[str, type[PrivateTableGenerator]] = {
 
 def is_private(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of these."""
-    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.read_model_type(folder) in PRIVATE
+    return (Path(folder) / checkpoints.CONFIG_NAME).exists() and checkpoints.read_model_type(folder) in PRIVATE
 
 
 def is_private_vae(folder: Path) -> bool:
     """Whether a folder holds a private generator of images."""
-    return (Path(folder) / checkpoints.CARD).exists() and checkpoints.read_model_type(folder) == DpVae.family
+    return (Path(folder) / checkpoints.CONFIG_NAME).exists() and checkpoints.read_model_type(folder) == DpVae.family
 
 
 def load(folder: Path) -> PrivateTableGenerator:

@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.storage import Provenance
-from synthbook.core.table import Column, Rule, Schema, Table
+from synthbook.core.table import Column, Constraint, Schema, Table
 from synthbook.datasets import adult
 from synthbook.generators.base import NotFitted
 from synthbook.generators.tabular.base import CHUNK, TableGenerator, TooRare
@@ -71,7 +71,7 @@ def small() -> Table:
         Column("day", "datetime", datetime(2020, 1, 1), datetime(2021, 12, 31)),
         Column("note", "text"),
     )
-    rules = (Rule("dependency", ("size", "price")), Rule("inequality", ("low", "high")))
+    rules = (Constraint("dependency", ("size", "price")), Constraint("inequality", ("low", "high")))
     return Table(frame.assign(day=frame["day"].astype("datetime64[us]")), Schema(columns, "public", rules))
 
 
@@ -168,7 +168,7 @@ def test_a_rule_between_a_number_and_another_column_is_reported_when_it_breaks()
     x = rng.integers(0, 5, 300)
     frame = pd.DataFrame({"x": x, "y": x * 1.5})
     columns = (Column("x", "numeric", 0, 9, integer=True), Column("y", "numeric", 0, 20))
-    both = (Rule("dependency", ("x", "y")), Rule("dependency", ("y", "x")))
+    both = (Constraint("dependency", ("x", "y")), Constraint("dependency", ("y", "x")))
     for rules in (both[:1], both):
         table = Table(frame, Schema(columns, "public", rules))
         with pytest.warns(UserWarning, match="rows break the rule dependency") as told:

@@ -79,7 +79,7 @@ def test_both_are_told_apart() -> None:
     [
         ("return self.members - self.others", "return self.members - 0.25"),  # above chance, not above others
         ("return self.members - self.others", "return self.others - self.members"),
-        ('encode(known["released"].without(secret))', 'encode(known["others"].without(secret))'),
+        ('encode(known["released"].drop_column(secret))', 'encode(known["others"].drop_column(secret))'),
         ('as_numbers(column, known["released"][secret])', 'as_numbers(column, known["released"][secret])[::-1]'),
         ("self.advantage > Z_BAND * self.se", "self.members > 1 / 4 + Z_BAND * self.se"),
     ],

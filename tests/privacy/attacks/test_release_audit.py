@@ -26,12 +26,12 @@ from synthbook.core.table import (
     Holdout,
     Schema,
     Table,
-    halves,
-    most_suspicious,
-    of_equal_rows,
-    some_units,
+    equalize_rows_per_unit,
+    max_score_per_unit,
+    n_units,
+    sample_units,
+    split_units,
     unit_codes,
-    units,
 )
 from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks import release_audit as module
@@ -137,10 +137,13 @@ def judged(by: ModuleType) -> bool:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("others, reference = halves(holdout.data, rng)", "others = reference = holdout.data"),  # scored with itself
+        (
+            "others, reference = split_units(holdout.data, rng)",
+            "others = reference = holdout.data",
+        ),  # scored with itself
         ("density_ratio(rows, made, z)", "density_ratio(rows, made, x)"),  # scored with the members
-        ("most_suspicious(members, scores(x))", "most_suspicious(others, scores(y))"),
-        ("most_suspicious(members, scores(x))", "-most_suspicious(members, scores(x))"),
+        ("max_score_per_unit(members, scores(x))", "max_score_per_unit(others, scores(y))"),
+        ("max_score_per_unit(members, scores(x))", "-max_score_per_unit(members, scores(x))"),
         ("infer(looked_at, members, others, secret)", "infer(looked_at, others, members, secret)"),
         ("self.attack.auc > self.auc_high or self.certain", "self.attack.auc > 0.45"),
         ("any(x.leaks for x in self.findings) or any", "any"),
@@ -278,25 +281,25 @@ def visits(seed: int, n: int = 120, rows: int = 3, name: str = "") -> Table:
 
 def test_halves_and_draws_keep_persons_whole() -> None:
     table, rng = visits(1, 31), np.random.default_rng(0)
-    one, two = halves(table, rng)
+    one, two = split_units(table, rng)
     assert not set(one["person"]) & set(two["person"]) and len(one) + len(two) == len(table)
-    assert (units(one), units(two)) == (15, 16)
-    drawn = some_units(table, 7, rng)
-    assert units(drawn) == 7 and len(drawn) == 21 and (drawn["person"].value_counts() == 3).all()
-    assert some_units(table, 31, rng) is table
-    assert len({frozenset(halves(table, rng)[0]["person"]) for _ in range(5)}) == 5
+    assert (n_units(one), n_units(two)) == (15, 16)
+    drawn = sample_units(table, 7, rng)
+    assert n_units(drawn) == 7 and len(drawn) == 21 and (drawn["person"].value_counts() == 3).all()
+    assert sample_units(table, 31, rng) is table
+    assert len({frozenset(split_units(table, rng)[0]["person"]) for _ in range(5)}) == 5
     torn = mutant(
         units_module, "rng.permutation(codes.max() + 1)[codes] <", "rng.permutation(len(codes)) * 31 / len(codes) <"
     )
-    assert set.intersection(*(set(half["person"]) for half in torn.halves(table, rng)))
+    assert set.intersection(*(set(half["person"]) for half in torn.split_units(table, rng)))
 
 
-def test_the_most_suspicious_row_speaks_for_its_person() -> None:
+def test_the_max_score_per_unit_row_speaks_for_its_person() -> None:
     people = ["a", "b", "a", "c", "b"]
     table = Table(frame(0, 5).assign(person=people), VISITS)
     assert unit_codes(table).tolist() == [0, 1, 0, 2, 1]
-    assert most_suspicious(table, np.array([1.0, 5.0, 3.0, -2.0, 4.0])).tolist() == [3.0, 5.0, -2.0]
-    assert most_suspicious(real(0, 3), np.array([1.0, 0.0, 2.0])).tolist() == [1.0, 0.0, 2.0]
+    assert max_score_per_unit(table, np.array([1.0, 5.0, 3.0, -2.0, 4.0])).tolist() == [3.0, 5.0, -2.0]
+    assert max_score_per_unit(real(0, 3), np.array([1.0, 0.0, 2.0])).tolist() == [1.0, 0.0, 2.0]
 
 
 @pytest.mark.slow
@@ -309,11 +312,11 @@ def test_persons_with_more_rows_are_not_taken_for_members() -> None:
     rng, sizes = np.random.default_rng(0), (6, 2, 1)
     tables = [visits(seed, 40, rows=k) for seed, k in enumerate(sizes)]
     for given, k in ((tables[:2], 2), (tables, 1)):
-        for table in of_equal_rows(given, rng):
-            assert units(table) == 40 and (table["person"].value_counts() == k).all()
+        for table in equalize_rows_per_unit(given, rng):
+            assert n_units(table) == 40 and (table["person"].value_counts() == k).all()
     uneven = pd.concat([tables[0].frame, tables[2].frame.assign(person=[f"x{i}" for i in range(40)]).iloc[:10]])
-    (kept,) = of_equal_rows([Table(uneven, VISITS)], rng)
-    assert units(kept) == 40 and (kept["person"].value_counts() == 6).all()  # ten have fewer than the median
+    (kept,) = equalize_rows_per_unit([Table(uneven, VISITS)], rng)
+    assert n_units(kept) == 40 and (kept["person"].value_counts() == 6).all()  # ten have fewer than the median
 
 
 def test_a_row_that_does_not_say_whose_it_is_is_refused() -> None:
@@ -321,7 +324,7 @@ def test_a_row_that_does_not_say_whose_it_is_is_refused() -> None:
     lost = visits(1).frame
     lost.loc[lost.index[:4], "person"] = None
     with pytest.raises(SchemaError, match="4 rows do not say whose they are"):
-        units(Table(lost, schema))
+        n_units(Table(lost, schema))
     with pytest.raises(SchemaError, match="4 rows do not say whose"):
         audit_release(Table(visits(3).frame, schema), Table(lost, schema), Holdout(Table(visits(2).frame, schema)))
 

@@ -65,7 +65,7 @@ def test_values_of_cells_lie_in_these_cells(column: Column, seed: int) -> None:
     assert 1 <= cells.n <= (len(column.categories) or MOST) + column.missing
     codes = rng.integers(cells.n, size=200)
     values = cells.values(codes, rng)
-    assert values.dtype == column.dtype and not list(column.problems(values))
+    assert values.dtype == column.dtype and not list(column.iter_errors(values))
     np.testing.assert_array_equal(cells.codes(values), codes)
     assert (values.isna().to_numpy() == (codes == cells.n - 1)).all() or not column.missing
 
@@ -137,7 +137,7 @@ def test_a_column_of_one_value_has_one_cell() -> None:
     for column in (COLUMNS[9], COLUMNS[10], COLUMNS[11]):
         cells = Discretizer.from_column(column)
         values = cells.values(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
-        assert cells.n == 1 and values.nunique() == 1 and not list(column.problems(values))
+        assert cells.n == 1 and values.nunique() == 1 and not list(column.iter_errors(values))
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (DAY, None), (None, DAY)])

@@ -17,7 +17,7 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from synthbook.core.checkpoints import CARD, CheckpointConfig
+from synthbook.core.checkpoints import CONFIG_NAME, CheckpointConfig
 from synthbook.core.errors import HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
@@ -218,7 +218,7 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
     kept = DpVae.load(model.save(tmp_path / "model", ORIGIN), device="cpu")
     assert kept.guarantee_ == model.guarantee_
     torch.testing.assert_close(kept.sample(9, seed=0).images, model.sample(9, seed=0).images)
-    said = json.loads((tmp_path / "model" / CARD).read_text())["provenance"]
+    said = json.loads((tmp_path / "model" / CONFIG_NAME).read_text())["provenance"]
     assert said["privacy"] == model.guarantee_.to_dict() and said["seed"] == 5
 
 
@@ -231,7 +231,7 @@ def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) ->
     with pytest.raises(ReleaseRefused, match="audit's lower bound"):
         models[0].save(tmp_path / "model", ORIGIN)
     models[0].guarantee_ = models[0].guarantee_.with_audit(0.1)
-    said = json.loads((models[0].save(tmp_path / "model", ORIGIN) / CARD).read_text())["provenance"]
+    said = json.loads((models[0].save(tmp_path / "model", ORIGIN) / CONFIG_NAME).read_text())["provenance"]
     assert said["seed"] is None and said["privacy"]["audit"] == 0.1 and said["privacy"]["noise"] == base.SYSTEM_ENTROPY
 
 

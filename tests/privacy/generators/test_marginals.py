@@ -1,4 +1,4 @@
-"""Tables by counting: projections and entropies against optimisers, trees against Chow and Liu, noise against rho."""
+"""Tables by counting: projections and entropies against optimizers, trees against Chow and Liu, noise against rho."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_with_a_target_every_column_keeps_its_tie_with_it() -> None:
 def test_one_or_two_columns_are_enough(names: str, target: str | None) -> None:
     table = grown(600, 2)
     for name in set(NAMES) - set(names):
-        table = table.without(name)
+        table = table.drop_column(name)
     for epsilon in (1.0, math.inf):
         model = Mst(epsilon=epsilon, delta=DELTA, target=target).fit(table, seed=0)
         assert len(model.sample(50, seed=0)) == 50 and len(model.pairs_) == len(names) - 1

@@ -14,7 +14,7 @@ import torch
 from synthbook.cli import privacy
 from synthbook.cli.common import run_app
 from synthbook.cli.main import app, main
-from synthbook.core.checkpoints import CARD, TENSORS
+from synthbook.core.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from synthbook.core.csv import load_table
 from synthbook.core.errors import DataError
 from synthbook.core.storage import Provenance, read_provenance, sha256_file
@@ -76,7 +76,7 @@ def test_from_a_file_to_a_model_to_a_file(
     assert told == {"model": str(out), "family": family} | model.guarantee_.to_dict()
     assert (told["epsilon"], told["delta"], told["unit"], told["audit"]) == (2, 1e-6, "one record", None)
     assert told["noise"] == base.SEEDED_NOISE and told["neighbours"] == "add or remove one record"
-    card = json.loads((out / CARD).read_text())["provenance"]
+    card = json.loads((out / CONFIG_NAME).read_text())["provenance"]
     assert card["seed"] == 4 and card["generation"] == 1 and card["synthetic_share"] == 1
     assert card["parents"] == {"schema.toml": sha256_file(files / "schema.toml")}
     draw = ["sample", str(out), "-n", "150", "--where", "size=M", "--seed", "3", "--out", str(made)]
@@ -84,7 +84,7 @@ def test_from_a_file_to_a_model_to_a_file(
     rows, provenance = load_table(made, some(2).schema), read_provenance(made)
     assert len(rows) == 150 and set(rows["size"]) == {"M"}
     assert provenance.privacy == model.guarantee_.to_dict() and provenance.parents == {
-        f"model/{CARD}": sha256_file(out / CARD)
+        f"model/{CONFIG_NAME}": sha256_file(out / CONFIG_NAME)
     }
     first = made.read_bytes()
     assert run_app(app, draw) == 2 and "--force" in said(capsys)
@@ -121,7 +121,7 @@ def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, mon
         seed=0,
         as_json=False,
     )
-    assert hashes(tmp_path, files / "real.csv") == [CARD]
+    assert hashes(tmp_path, files / "real.csv") == [CONFIG_NAME]
 
 
 def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
@@ -169,22 +169,22 @@ def test_for_release_nothing_is_seeded_and_the_audit_is_stated(
         assert fit(files, tmp_path / f"model{k}", "--release", str(files / "test.csv"), "--seed", "7", "--json") == 0
         told = json.loads(capsys.readouterr().out)
         assert told["noise"] == base.SYSTEM_ENTROPY and 0 <= told["audit"] <= 2
-        card = json.loads((tmp_path / f"model{k}" / CARD).read_text())
+        card = json.loads((tmp_path / f"model{k}" / CONFIG_NAME).read_text())
         assert card["provenance"]["seed"] is None and "--seed" not in card["provenance"]["command"]
         assert card["provenance"]["privacy"]["audit"] == told["audit"]
         load(tmp_path / f"model{k}").guarantee_.check_release()
-    one, two = ((tmp_path / f"model{k}" / TENSORS).read_bytes() for k in range(2))
+    one, two = ((tmp_path / f"model{k}" / WEIGHTS_NAME).read_bytes() for k in range(2))
     assert one != two
     assert run_app(app, ["sample", str(tmp_path / "model0"), "--out", str(tmp_path / "made.csv")]) == 0
     assert read_provenance(tmp_path / "made.csv").privacy == card_of(tmp_path / "model0")["privacy"]
     taught = [fit(files, tmp_path / name, "--seed", seed) for name, seed in (("a", "7"), ("b", "7"), ("c", "8"))]
     assert taught == [0, 0, 0]
-    a, b, c = ((tmp_path / name / TENSORS).read_bytes() for name in "abc")
+    a, b, c = ((tmp_path / name / WEIGHTS_NAME).read_bytes() for name in "abc")
     assert a == b != c
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / CARD).read_text())["provenance"]
+    found: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text())["provenance"]
     return found
 
 

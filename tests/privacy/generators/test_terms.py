@@ -14,19 +14,19 @@ import pytest
 from scipy import stats
 
 from synthbook.core import table as units
-from synthbook.core.checkpoints import CARD, CheckpointConfig
+from synthbook.core.checkpoints import CONFIG_NAME, CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.storage import Provenance, read_provenance
 from synthbook.core.table import (
     Column,
+    Constraint,
     Holdout,
-    Rule,
     Schema,
     Table,
-    at_most,
-    halves,
-    most_suspicious,
-    some_units,
+    bound_contributions,
+    max_score_per_unit,
+    sample_units,
+    split_units,
     unit_codes,
 )
 from synthbook.generators.base import NotFitted
@@ -113,7 +113,7 @@ def fixed() -> Table:
     """The price follows from the size, and is looked up: there is nothing to measure."""
     table, prices = some(100), {"S": 1.0, "M": 2.0, "L": 3.0}
     columns = (*table.schema.columns, Column("price", "numeric", 0, 9))
-    schema = Schema(columns, "public", (Rule("pairs", ("size", "price"), tuple(prices.items())),))
+    schema = Schema(columns, "public", (Constraint("pairs", ("size", "price"), tuple(prices.items())),))
     return Table(table.frame.assign(price=table["size"].astype(str).map(prices)), schema)
 
 
@@ -228,7 +228,7 @@ def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monk
 def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: Path) -> None:
     fitted = model(family, max_rows_per_entity=2).fit(some(400, visits=4), seed=3)
     folder = fitted.save(tmp_path / "model", ORIGIN)
-    said = json.loads((folder / CARD).read_text())["provenance"]
+    said = json.loads((folder / CONFIG_NAME).read_text())["provenance"]
     assert said["privacy"] == fitted.guarantee_.to_dict() and said["privacy"].keys() == KEYS and said["seed"] == 5
     assert (said["privacy"]["epsilon"], said["privacy"]["delta"], said["privacy"]["audit"]) == (2.0, 1e-5, None)
     assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.SEEDED_NOISE
@@ -274,7 +274,7 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
     found = audit_generator(fitted, some(200), Holdout(some(200, seed=1)), seed=0)
     assert fitted.guarantee_.audit == found.epsilon <= 2
     folder = fitted.save(tmp_path / "model", ORIGIN)
-    said = json.loads((folder / CARD).read_text())["provenance"]
+    said = json.loads((folder / CONFIG_NAME).read_text())["provenance"]
     assert said["seed"] is None and said["privacy"]["noise"] == base.SYSTEM_ENTROPY
     assert said["privacy"]["audit"] == found.epsilon
     load(folder).guarantee_.check_release()
@@ -350,32 +350,32 @@ def visits(counts: list[int], seed: int = 0) -> Table:
 def test_at_most_so_many_rows_of_each_are_used_all_as_often() -> None:
     table = visits([1, 2, 7, 30])
     for k in (1, 3, 10):
-        rows = at_most(table, k, np.random.default_rng(0))
+        rows = bound_contributions(table, k, np.random.default_rng(0))
         assert len(set(rows)) == len(rows) and (np.diff(rows) > 0).all()
         kept = table["person"].iloc[rows].value_counts()
         assert kept.to_dict() == {f"p{i}": min(c, k) for i, c in enumerate([1, 2, 7, 30])}
     often = np.zeros(40)
     for seed in range(600):
-        often[at_most(table, 3, np.random.default_rng(seed))] += 1
+        often[bound_contributions(table, 3, np.random.default_rng(seed))] += 1
     theirs = often[(table["person"] == "p3").to_numpy()]
     assert theirs.sum() == 1_800 and stats.chisquare(theirs).pvalue > 1e-3
-    assert at_most(some(50), 1, np.random.default_rng(0)).tolist() == list(range(50))  # each row is its own
+    assert bound_contributions(some(50), 1, np.random.default_rng(0)).tolist() == list(range(50))  # each row is its own
 
 
 def test_units_are_kept_together() -> None:
     table, rng = visits([3, 1, 6, 2, 5, 4]), np.random.default_rng(0)
     codes = unit_codes(table)
-    assert len(set(zip(codes, table["person"], strict=True))) == 6 and units.units(table) == 6 == codes.max() + 1
-    one, two = halves(table, rng)
-    assert len(one) + len(two) == 21 and not set(one["person"]) & set(two["person"]) and units.units(one) == 3
-    taken = some_units(table, 2, rng)
+    assert len(set(zip(codes, table["person"], strict=True))) == 6 and units.n_units(table) == 6 == codes.max() + 1
+    one, two = split_units(table, rng)
+    assert len(one) + len(two) == 21 and not set(one["person"]) & set(two["person"]) and units.n_units(one) == 3
+    taken = sample_units(table, 2, rng)
     assert taken["person"].nunique() == 2
     assert all((taken["person"] == p).sum() == (table["person"] == p).sum() for p in set(taken["person"]))
-    assert len(some_units(table, 9, rng)) == 21
+    assert len(sample_units(table, 9, rng)) == 21
     scores = rng.normal(size=21)
     oracle = [scores[(table["person"] == p).to_numpy()].max() for p in pd.unique(table["person"])]
-    np.testing.assert_array_equal(most_suspicious(table, scores), oracle)
-    assert units.units(some(0)) == 0 and units.units(some(7)) == 7
+    np.testing.assert_array_equal(max_score_per_unit(table, scores), oracle)
+    assert units.n_units(some(0)) == 0 and units.n_units(some(7)) == 7
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -383,7 +383,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person with forty equal rows comes: the counts that noise would be added to, with and without this person."""
-    few = visits([k] * 30).without("weight")
+    few = visits([k] * 30).drop_column("weight")
     same = few.frame.head(1).loc[[0] * 40].assign(person="new")
     more = Table(pd.concat([few.frame, same], ignore_index=True), few.schema)
     counted: list[np.ndarray] = []
