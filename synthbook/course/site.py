@@ -22,6 +22,7 @@ import synthbook
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.storage import atomic_write, read_provenance, sha256, sha256_file
 from synthbook.course import notebook as nb
+from synthbook.course.api import api_page
 from synthbook.course.board import Board, Row, committed
 from synthbook.course.claims import VERDICTS, lookup, quantities
 from synthbook.course.folding import fold
@@ -288,7 +289,7 @@ def _plain(text: str) -> str:
 
 
 PATH = ("00", "07a", "06", "01", "02", "03", "04", "05", "07", "08")  # the order of reading; numbers are the chapter's
-ABOUT = ("chapter", "claims", "benchmarks", "generate", "privacy", "classroom", "about")
+ABOUT = ("chapter", "claims", "benchmarks", "api", "generate", "privacy", "classroom", "about")
 
 
 def assemble(root: Path, source: Path) -> None:
@@ -302,6 +303,7 @@ def assemble(root: Path, source: Path) -> None:
     for stem, book in books.items():
         (source / "notebooks" / f"{stem}.ipynb").write_text(nb.dumps(fold(with_margin_notes(book))), encoding="utf-8")
     (source / "claims.md").write_text(ledger_page(board), encoding="utf-8")
+    (source / "api.md").write_text(api_page(root / "synthbook"), encoding="utf-8")
     (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
     _fill(source / "index.md", {"<!-- reading path -->": reading_path(titles), "<!-- contents -->": contents(titles)})
     _fill(source / "chapter.md", {f"<!-- tests of {n} -->": tests_of(n, titles, board) for n in SECTIONS if n != "0"})
@@ -447,11 +449,12 @@ def _build_into(folder: Path, root: Path) -> None:
 
 def inputs_hash(root: Path) -> str:
     """SHA-256 over all that the site is made from: pages, notebooks, results, ledger, this package and Sphinx."""
-    package = Path(__file__).parent
+    package = Path(synthbook.__file__).parent
     pages_of_docs = (path for path in (root / "docs").rglob("*") if path.is_file() and path.suffix != ".pyc")
     made = (*(root / "notebooks").glob("*.ipynb"), *(root / "bench" / "results").glob("*.json"))
     inputs = [(path.relative_to(root), path) for path in (*pages_of_docs, *made)]
-    inputs += [(path.relative_to(package), path) for path in (*package.glob("*.py"), package / "claims.toml")]
+    sources = (path for path in package.rglob("*") if path.suffix in (".py", ".pyi", ".toml"))
+    inputs += [(path.relative_to(package), path) for path in sources]
     lines = [f"{name.as_posix()} {sha256_file(path)}" for name, path in sorted(inputs)]
     lines += [f"{name} {version(name)}" for name in _BUILDERS] + [synthbook.__version__]
     return sha256("\n".join(lines).encode())
