@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from synthbook.collapse.refit import Array, Seed, check_sizes
+from synthbook.collapse.refit import check_sizes
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Array, Seed
 
 Counts = NDArray[np.int64]
 

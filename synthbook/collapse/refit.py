@@ -13,12 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from synthbook.core.errors import InvalidArgument
-
-Array = NDArray[np.float64]
-Seed = int | np.random.SeedSequence
+from synthbook.core.types import Array, Seed
 
 
 @dataclass(frozen=True)

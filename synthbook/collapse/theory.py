@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma, gammaln, polygamma
 from scipy.stats import binom
 
-from synthbook.collapse.refit import Array
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 
 
 def mean_variance(n: int, t: ArrayLike, *, ddof: int = 0) -> Array:

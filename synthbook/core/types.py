@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -89,6 +90,7 @@ class Photographs:
 
 Array = NDArray[np.float64]
 Seed = int | np.random.SeedSequence
+Callback = Callable[[int, int, Mapping[str, float]], None]  # (step, steps, losses by name), after every step
 
 
 def checked(least: int = 1, **named: ArrayLike) -> list[Array]:

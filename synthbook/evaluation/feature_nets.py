@@ -23,14 +23,13 @@ from synthbook.core import checkpoints
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.storage import Provenance, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Images, Split
+from synthbook.core.types import Images, Seed, Split
 from synthbook.datasets import data_folder, read_manifest
 
 if TYPE_CHECKING:
     import torch
 
 
-Seed = int | np.random.SeedSequence
 Observer = Callable[[int, int, float], None]
 SHIPPED, LOG = "artifacts/feature-nets", "log.json"
 

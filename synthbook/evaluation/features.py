@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table, refuse_holdout
+from synthbook.core.types import Array
 from synthbook.evaluation import feature_nets
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 
-Array = NDArray[np.float64]
 CHUNK = 256  # images at a time
 LARGEST = 2**28  # numbers in a feature matrix: 2 GiB
 

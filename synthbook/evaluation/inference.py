@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.types import Seed
-
-Array = NDArray[np.float64]
+from synthbook.core.types import Array, Seed
 
 Z_BAND = 3.3  # standard errors on either side of a null value: 99.9 % of honest results lie inside
 

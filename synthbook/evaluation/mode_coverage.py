@@ -16,9 +16,8 @@ from scipy.special import logsumexp
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
+from synthbook.core.types import Array, Seed
 
-Array = NDArray[np.float64]
-Seed = int | np.random.SeedSequence
 NODES = 40  # of the quadrature, on each axis
 MUCH_WORSE = 0.1  # nats
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.core.types import Images
+from synthbook.core.types import Images, Seed
 from synthbook.datasets import fashion_mnist
 from synthbook.experiments import experiment
 from synthbook.generators.nets import Mlp, initialise
-from synthbook.generators.training import Seed, step_rng
+from synthbook.generators.training import step_rng
 
 SPARE = 3  # outputs that no loss ever touched
 WIDTH, BATCH, RATE = 256, 512, 1e-3

@@ -19,10 +19,10 @@ from sklearn.neural_network import MLPClassifier
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
+from synthbook.core.types import Array
 from synthbook.datasets import adult
 from synthbook.evaluation.features import table_features
 from synthbook.experiments import experiment
-from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.attacks.membership import knn_distances, lira, train_shadow_models
 from synthbook.privacy.attacks.roc import AttackScores
 from synthbook.privacy.audit import Scores

@@ -15,6 +15,7 @@ import torch
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column, Schema, Table
+from synthbook.core.types import Seed
 from synthbook.datasets import shuttle
 from synthbook.experiments import experiment
 from synthbook.generators.tabular.ctgan import Ctgan
@@ -35,7 +36,7 @@ CASES = tuple(f"{place}: {how}" for place, settings in PLACES.items() for how in
 TRIALS = "artifacts/calibration/rare/trials.json"
 
 
-def toy(n: int, *, seed: int | np.random.SeedSequence) -> Table:
+def toy(n: int, *, seed: Seed) -> Table:
     """`n` rows (number, kind, label): bumps at -2 and 2, kinds A, B and rare C, P(label = yes) from both."""
     rng = np.random.default_rng(seed)
     side, kind = rng.integers(2, size=n), rng.choice(3, size=n, p=[0.69, 0.3, RARE])

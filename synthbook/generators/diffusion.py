@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.generators.gan import follow
 from synthbook.generators.nets import TimedMlp, UNet
 from synthbook.generators.neural import Config, Generator, Learnt
@@ -35,7 +36,6 @@ from synthbook.generators.training import Batches, normal, set_rate, warm_then_c
 # t. So a training step draws t from 1, ..., T, both included.
 
 
-Array = NDArray[np.float64]
 LARGEST_BETA = 0.999
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.generators.nets import ConvDown, ConvUp, Mlp, spectrally_normalised
 from synthbook.generators.neural import Config, Generator, Learnt
 from synthbook.generators.training import Batches, normal
@@ -187,9 +187,6 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 # ── The Dirac-GAN ──
 # The data are the point 0, the generator is the point theta, the discriminator is D(x) = psi x. The generator goes down
 # on, and the discriminator up, f(psi theta) + f(0): the Dirac-GAN of Mescheder et al., arXiv:1801.04406.
-
-
-Array = NDArray[np.float64]
 
 
 def _logistic(t: float) -> float:

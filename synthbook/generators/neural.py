@@ -26,10 +26,10 @@ from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, sha256
 from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Images
+from synthbook.core.types import Callback, Images, Seed
 from synthbook.generators.base import NotFitted, check_count, configured
 from synthbook.generators.nets import initialise
-from synthbook.generators.training import Batches, Look, Observer, Seed, step_rng, train
+from synthbook.generators.training import Batches, Look, step_rng, train
 
 Data = Images | NDArray[np.float64] | Tensor
 
@@ -191,7 +191,7 @@ class Generator(ABC):
         seed: Seed,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
-        callback: Observer | None = None,
+        callback: Callback | None = None,
         look: Look | None = None,
     ) -> Self:
         """Learn from images or points; `steps` overrides the configuration's.

@@ -22,15 +22,14 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axes
 from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
-from synthbook.core.types import Images
+from synthbook.core.types import Callback, Images, Seed
 from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
 from synthbook.generators.base import check_count
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
 from synthbook.generators.neural import Generator
-from synthbook.generators.text.ngram import NGram, Seed
+from synthbook.generators.text.ngram import NGram
 from synthbook.generators.text.transformer import Transformer
-from synthbook.generators.training import Observer
 from synthbook.generators.vae import VAE
 
 LOG, STATE, LOOKS = "log.json", "state", "looks"
@@ -62,7 +61,7 @@ def make(
     profile: str = "full",
     seed: int = 0,
     resume: bool = False,
-    callback: Observer | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, Any]:
     """Train the model `name` of a recipe; write checkpoint and log into `out`, and return the log.
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from synthbook.core.checkpoints import CheckpointConfig, TrainState, restore_train_state, save_train_state
 from synthbook.core.errors import InvalidArgument, SynthbookError
+from synthbook.core.types import Callback, Seed
 
-Seed = int | np.random.SeedSequence
-Observer = Callable[[int, int, Mapping[str, float]], None]
 Look = Callable[[int], None]
 ROWS = 100  # of the history
 
@@ -51,7 +50,7 @@ def train(
     seed: Seed,
     described: Mapping[str, Any],
     checkpoint: CheckpointConfig | None = None,
-    callback: Observer = lambda step, steps, losses: None,
+    callback: Callback = lambda step, steps, losses: None,
     look: Look | None = None,
 ) -> list[dict[str, float]]:
     """Call `step(k, rng)` for k = 1, ..., steps; return at most 100 rows, each the means since the row before.

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.generators.nets import ConvDown, ConvUp, Mlp
 from synthbook.generators.neural import Config, Generator, Learnt
 from synthbook.generators.training import Batches, normal, set_rate, warm_then_cosine
@@ -140,9 +141,6 @@ def gaussian_log_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 #     sigma^2 = mean(lambda_{q+1}, ..., lambda_d),   W W^T = U_q (Lambda_q - sigma^2 I) U_q^T
 #
 # and there a linear encoder makes the bound exact: the ELBO equals the log-likelihood (Dai et al., arXiv:1706.05148).
-
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Seed
 from synthbook.language.filters.execution import Case, cases_by
 from synthbook.language.records import Record
 
@@ -191,9 +192,6 @@ BY_NAME = {skill.name: skill for skill in SKILLS}
 # Of a real model nobody knows which answers are wrong; of this one each record says so in its provenance. It errs at a
 # rate that you set, more often on what is hard, and may repeat itself in other words. Its errors may be its own each
 # time, or shared: the same wrong answer whenever the same problem is asked, which no vote among its answers can mend.
-
-
-Seed = int | np.random.SeedSequence
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.coding_problems import SKILLS, Seed, cases
+from synthbook.core.types import Seed
+from synthbook.language.coding_problems import SKILLS, cases
 from synthbook.language.filters.execution import Case, Program, evaluate, execute
 from synthbook.language.messages import Ask, Message, Sampling
 from synthbook.language.pipeline import BATCH, Stage, Told

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.generators.tabular.encoding import Array
+from synthbook.core.types import Array
 from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_mechanism
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from synthbook.core.errors import InvalidArgument
-
-Array = NDArray[np.float64]
+from synthbook.core.types import Array, Seed
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class CueModel:
         """The width with the least error in reality: kappa^2 = m^2 + tau^2."""
         return float(np.hypot(self.mean, self.tau))
 
-    def simulated(self, kappa: ArrayLike, n: int, *, seed: int | np.random.SeedSequence) -> Array:
+    def simulated(self, kappa: ArrayLike, n: int, *, seed: Seed) -> Array:
         """The error in reality (len(kappa),) of linear models fitted to `n` simulated rows, tested on `n` real ones."""
         if n < 10:
             raise InvalidArgument("n", n, "a whole number of at least 10")

@@ -27,6 +27,7 @@ from synthbook.core.jobs import MANIFEST
 from synthbook.core.progress import echo
 from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
+from synthbook.core.types import Array
 from synthbook.datasets import data_folder
 from synthbook.simulation.export import read_rows
 from synthbook.simulation.pose import Pose, solve_pnp
@@ -121,7 +122,6 @@ def canonicalize_corners(corners: Tensor, depth: Tensor) -> Tensor:
 # ── Training ──
 
 
-Array = NDArray[np.float64]
 MIN_VISIBLE_PX = 60  # pixels: with less of it in sight nobody could find the cube
 BATCH = 64
 EMA_DECAY = 0.998  # of the averaged weights, per step

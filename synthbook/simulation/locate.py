@@ -17,12 +17,12 @@ from PIL import Image, UnidentifiedImageError
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import new_axes
 from synthbook.core.storage import Provenance, write_with_provenance
+from synthbook.core.types import Array
 from synthbook.simulation.export import plot_corners
 from synthbook.simulation.localizer import Localizer, resized, solve_poses
 from synthbook.simulation.pose import Pose
 from synthbook.simulation.randomize import CUBE_SIZE
 
-Array = NDArray[np.float64]
 MAX_PIXELS = 50_000_000  # pixels of a photograph
 
 

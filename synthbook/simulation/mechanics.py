@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import subplots
+from synthbook.core.types import Array, Seed
 from synthbook.simulation.bullet import pybullet
 
-Array = NDArray[np.float64]
 G = 9.81  # m/s^2
 RATE = 240  # steps of the simulation per second
 
@@ -136,7 +136,7 @@ class ImuRecording:
     in_contact: NDArray[np.bool_]
 
 
-def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: ImuConfig | None = None) -> ImuRecording:
+def toss(seconds: float, *, seed: Seed, sensor: ImuConfig | None = None) -> ImuRecording:
     """A box thrown into the air at random, falling to the floor, with a sensor inside: one labelled recording."""
     _check_seconds(seconds)
     told = sensor or ImuConfig()

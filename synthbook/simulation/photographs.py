@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import atomic_write
 from synthbook.core.table import Holdout
-from synthbook.core.types import Photographs
+from synthbook.core.types import Array, Photographs
 from synthbook.simulation.localizer import PoseErrors, pose_errors
 
-Array = NDArray[np.float64]
 Finder = Callable[[NDArray[np.uint8]], Array]  # grey pictures (N, H, W) to corners (N, 8, 2) px
 BLOCK = 14  # frames
 REPLICATES = 2_000

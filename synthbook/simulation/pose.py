@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
-
-Array = NDArray[np.float64]
+from synthbook.core.types import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.simulation.scene import (
-    Array,
     Body,
     Camera,
     CameraEffects,

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 
-Array = NDArray[np.float64]
 AROUND, DOWN = 20, 12  # facets of a sphere
 
 

@@ -16,8 +16,8 @@ from scipy.special import lambertw
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, BLUE, new_axes
+from synthbook.core.types import Array, Seed
 
-Array = NDArray[np.float64]
 STEP = 0.1  # infectious periods
 MAJOR = 0.1  # share of people: smaller outbreaks died out by chance before they took off
 
@@ -42,9 +42,7 @@ class Epidemic:
         return self.attack_rate > MAJOR
 
 
-def simulate(
-    n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence, initial_infected: int = 1
-) -> Epidemic:
+def simulate(n: int, r0: float, runs: int, *, seed: Seed, initial_infected: int = 1) -> Epidemic:
     """Epidemics among `n` people, `first` of them infected at time 0, until nobody is.
 
     In each step of 0.1 infectious periods a susceptible person is infected with probability 1 - exp(-b I/n) and an

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Column, Constraint, Schema, Table, refuse_holdout
+from synthbook.core.types import Callback, Seed
 from synthbook.generators.base import NotFitted, check_count, configured
 
 # ── What of a table is modelled, and how the rest comes back ──
@@ -172,9 +173,7 @@ def _value(column: Column, given: Any) -> Any:
 # ── The base class ──
 
 
-Seed = int | np.random.SeedSequence
 Tensors = Mapping[str, Any]
-Observer = Callable[[int, int, Mapping[str, float]], None]
 CHUNK = 4_000  # rows at a time
 PATIENCE = 200  # rows drawn for each that is kept, before giving up
 
@@ -224,7 +223,7 @@ class TableGenerator(ABC):
         seed: Seed,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
-        callback: Observer | None = None,
+        callback: Callback | None = None,
     ) -> Self:
         """Learn from a table; `steps` and `checkpoint` are for families that train in steps, and override settings.
 
@@ -306,7 +305,7 @@ class Training:
 
     steps: int | None
     checkpoint: CheckpointConfig | None
-    callback: Observer | None
+    callback: Callback | None
 
 
 def sequence(seed: Seed) -> np.random.SeedSequence:

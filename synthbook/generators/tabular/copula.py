@@ -16,15 +16,9 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.generators.tabular.base import TableGenerator, Tensors, Training
-from synthbook.generators.tabular.encoding import (
-    Array,
-    Margin,
-    as_numbers,
-    from_numbers,
-    margins_state,
-    restored_margins,
-)
+from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers, margins_state, restored_margins
 
 LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
 

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import ndtri
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column
-
-Array = NDArray[np.float64]
+from synthbook.core.types import Array
 
 
 def as_numbers(column: Column, values: pd.Series[Any]) -> Array:

@@ -9,7 +9,8 @@ from typing import Any
 from synthbook.core import checkpoints
 from synthbook.core.errors import DataError
 from synthbook.core.storage import Provenance, write_with_provenance
-from synthbook.generators.tabular.base import Seed, TableGenerator
+from synthbook.core.types import Seed
+from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.copula import Bootstrap, Copula, Marginals
 from synthbook.generators.tabular.ctgan import Ctgan
 from synthbook.generators.tabular.diffusion import TableDiffusion

@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table, refuse_holdout
+from synthbook.core.types import Seed
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.utility import check_target
 from synthbook.generators.base import check_count
@@ -21,9 +22,7 @@ from synthbook.generators.tabular.base import Layout
 from synthbook.generators.tabular.encoding import as_numbers, from_numbers
 
 
-def interpolate(
-    table: Table, n: int, *, target: str, value: str, seed: int | np.random.SeedSequence, neighbours: int = 5
-) -> Table:
+def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbours: int = 5) -> Table:
     """`n` new rows with `value` in the column `target`; nearness is that of the table's standardised features.
 
     A missing value stays missing where the first row has it so, or the second. Raises `HoldoutError`,

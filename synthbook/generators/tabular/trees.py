@@ -22,10 +22,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column
+from synthbook.core.types import Array
 from synthbook.generators.tabular.base import TableGenerator, Tensors, Training, child
 from synthbook.generators.tabular.encoding import (
     EDGE,
-    Array,
     Margin,
     as_numbers,
     from_numbers,

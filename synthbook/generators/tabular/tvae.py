@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import SchemaError
 from synthbook.core.table import Table
+from synthbook.core.types import Array, Seed
 from synthbook.generators.base import NotFitted
 from synthbook.generators.nets import Mlp
-from synthbook.generators.tabular.base import Seed, sequence
-from synthbook.generators.tabular.encoding import Array
+from synthbook.generators.tabular.base import sequence
 from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, torch_rng
 from synthbook.generators.training import set_rate, warm_then_cosine
 

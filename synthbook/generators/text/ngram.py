@@ -24,7 +24,7 @@ from synthbook.core import checkpoints
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Texts
+from synthbook.core.types import Seed, Texts
 from synthbook.generators.base import NotFitted, check_count
 
 Codes = NDArray[np.int64]
@@ -80,7 +80,6 @@ def unigram_entropy(text: str) -> float:
 # ── The n-gram model ──
 
 
-Seed = int | np.random.SeedSequence
 SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
 DISCOUNT = 0.75  # D
 

@@ -21,11 +21,11 @@ from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, sha256
-from synthbook.core.types import Texts
+from synthbook.core.types import Callback, Seed, Texts
 from synthbook.generators.base import NotFitted, check_count, configured
 from synthbook.generators.nets import initialise
 from synthbook.generators.text.ngram import BEFORE, Alphabet, parts_of
-from synthbook.generators.training import Look, Observer, Seed, set_rate, step_rng, train, warm_then_cosine
+from synthbook.generators.training import Look, set_rate, step_rng, train, warm_then_cosine
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Transformer:
         seed: Seed,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
-        callback: Observer | None = None,
+        callback: Callback | None = None,
         look: Look | None = None,
     ) -> Self:
         """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.

@@ -18,10 +18,11 @@ from scipy.stats import norm
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table, unit_codes
+from synthbook.core.types import Array
 from synthbook.evaluation.features import table_features
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.utility import check_target
-from synthbook.generators.tabular.encoding import Array, as_numbers
+from synthbook.generators.tabular.encoding import as_numbers
 from synthbook.privacy.attacks.membership import nearest_index
 
 

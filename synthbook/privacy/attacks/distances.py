@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from synthbook.core.types import Array
 from synthbook.evaluation.novelty import Novelty, novelty
-from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.attacks.membership import LEAST, knn_distances
 
 NO_VERDICT = "not a privacy verdict"

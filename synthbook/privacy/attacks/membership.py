@@ -20,7 +20,7 @@ from scipy.stats import norm
 from sklearn.neighbors import NearestNeighbors
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.generators.tabular.encoding import Array
+from synthbook.core.types import Array
 from synthbook.privacy.audit import Scores
 
 LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite

@@ -20,8 +20,9 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
+from synthbook.core.types import Callback, Seed
 from synthbook.generators.base import check_count
-from synthbook.generators.tabular.base import Layout, Observer, Seed, TableGenerator, Training, child, sequence
+from synthbook.generators.tabular.base import Layout, TableGenerator, Training, child, sequence
 from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE, calibrate_noise
 from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
@@ -187,7 +188,7 @@ class PrivateTableGenerator(TableGenerator):
         seed: Seed | None,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
-        callback: Observer | None = None,
+        callback: Callback | None = None,
         budget: PrivacyLedger | None = None,
     ) -> Self:
         """Learn from a table, as all generators do, once `budget` has paid for it.

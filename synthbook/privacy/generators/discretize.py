@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import SchemaError
 from synthbook.core.table import Column
-from synthbook.generators.tabular.encoding import Array, Span, as_numbers, from_numbers
+from synthbook.core.types import Array
+from synthbook.generators.tabular.encoding import Span, as_numbers, from_numbers
 
 MOST = 32  # cells of a number
 WIDE = 1_000.0  # upper over lower bound from which on cells are equal in log(1 + x)

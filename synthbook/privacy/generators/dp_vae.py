@@ -23,11 +23,11 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Images
+from synthbook.core.types import Callback, Images, Seed
 from synthbook.generators.base import check_count
 from synthbook.generators.neural import Data, Learnt, learnt
 from synthbook.generators.tabular.base import child, sequence
-from synthbook.generators.training import Batches, Look, Observer, Seed
+from synthbook.generators.training import Batches, Look
 from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.dpsgd import DpSgdConfig, check_model, noisy_mean, per_sample_clipped_sum, poisson_sample
 from synthbook.privacy.generators.base import (
@@ -95,7 +95,7 @@ class DpVae(VAE):
         seed: Seed | None,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
-        callback: Observer | None = None,
+        callback: Callback | None = None,
         look: Look | None = None,
         budget: PrivacyLedger | None = None,
     ) -> Self:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
+from synthbook.core.types import Array
 from synthbook.generators.tabular.base import Layout, Tensors, Training, child
-from synthbook.generators.tabular.encoding import Array
 from synthbook.privacy.generators.base import NOISE, PrivacyConfig, PrivacyGuarantee, PrivateTableGenerator
 from synthbook.privacy.generators.discretize import Codes, Discretizer
 from synthbook.privacy.mechanisms import exponential_mechanism, gaussian_sigma, zcdp_rho
