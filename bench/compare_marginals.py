@@ -172,12 +172,12 @@ class Judge:
         import pandas as pd
 
         from synthbook.core.table import Table
-        from synthbook.evaluation.fidelity import marginals
+        from synthbook.evaluation.fidelity import marginal_distances
 
         rng = np.random.default_rng(seed)
         values = {one.column.name: one.values(drawn[:, j], rng) for j, one in enumerate(self.cells)}
         made = Table(self.layout.completed(pd.DataFrame(values), 1), self.layout.schema)
-        moved = marginals(self.data.train, made)["distance"].clip(upper=10).mean()
+        moved = marginal_distances(self.data.train, made)["distance"].clip(upper=10).mean()
         return {"auc": self.auc(made), "marginals": float(moved), "pairs": self.pairs(drawn)}
 
     def auc(self, made: Any) -> float:
@@ -185,10 +185,10 @@ class Judge:
         from sklearn.ensemble import HistGradientBoostingClassifier
         from sklearn.metrics import roc_auc_score
 
-        from synthbook.evaluation.features import table_features
+        from synthbook.evaluation.features import fit_table_encoder
 
         learned, test = made.drop_column("income"), self.data.test.data
-        encode = table_features(learned)
+        encode = fit_table_encoder(learned)
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=0)
         model.fit(encode(learned), made["income"].cat.codes)
         guessed = model.predict_proba(encode(test.drop_column("income")))[:, 1]

@@ -22,16 +22,16 @@ SETS = ("synthetic", "train", "holdout")
 def ours(**arrays: np.ndarray) -> dict:
     from synthbook.core.table import Schema, Table
     from synthbook.datasets import adult
-    from synthbook.evaluation.features import table_features
+    from synthbook.evaluation.features import fit_table_encoder
     from synthbook.evaluation.novelty import novelty
 
     whole = adult().train.schema
     frames = _frames(arrays)
     schema = Schema(tuple(whole[name] for name in frames["train"].columns), whole.origin)
     tables = {name: Table(schema.cast(frame), schema) for name, frame in frames.items()}
-    features = table_features(tables["train"])
+    features = fit_table_encoder(tables["train"])
     found = novelty(*(features(tables[name]) for name in SETS), seed=0)
-    return {"share": found.share, "low": found.low, "high": found.high}
+    return {"share": found.dcr_share, "low": found.low, "high": found.high}
 
 
 def peer(**arrays: np.ndarray) -> dict:

@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from synthbook.core.table import Holdout, Schema, Table
 from synthbook.datasets import load_schema
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility
 
@@ -37,7 +37,7 @@ class Judge:
             kind: {s: [float(found.loc[protocol, s + end]) for end in ("", "_low", "_high")] for s in ("auc", "f1")}
             for kind, protocol in (("real", "TRTR"), ("synthetic", "TSTR"))
         }
-        features = table_features(self.train)
+        features = fit_table_encoder(self.train)
         few = Table(made.frame.iloc[: self.judged], made.schema)
         new = novelty(features(few), features(self.train), features(self.test.data), seed=0)
         near = {key: getattr(new, key) for key in ("share", "low", "high", "copies", "copies_limit", "suspicious")}

@@ -12,14 +12,14 @@ from time import perf_counter
 import harness
 import numpy as np
 
-from synthbook.collapse.refit import refit_gaussian, refit_gaussian_literally
+from synthbook.collapse.refit import refit_gaussian, refit_gaussian_by_sampling
 
 N, GENERATIONS, ROUNDS = 100, 20, 7
 REPLICATES = {"sufficient statistics": 100_000, "literal": 5_000}
 
 
 def main() -> None:
-    engines = {"sufficient statistics": refit_gaussian, "literal": refit_gaussian_literally}
+    engines = {"sufficient statistics": refit_gaussian, "literal": refit_gaussian_by_sampling}
     rates: dict[str, list[float]] = {name: [] for name in engines}
     logs: dict[str, list[np.ndarray]] = {name: [] for name in engines}
     for round_ in range(ROUNDS):

@@ -107,7 +107,7 @@ def train_features(
     from synthbook.evaluation import feature_nets
 
     with loss_bar(f"training {net}", quiet=quiet) as callback:
-        log = feature_nets.make(net, out, seed=seed, callback=callback)
+        log = feature_nets.train_and_save(net, out, seed=seed, callback=callback)
     if as_json:
         echo_json({"folder": str(out)} | log)
     else:

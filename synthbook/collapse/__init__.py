@@ -1,1 +1,1 @@
-"""Section 7: what happens to a model that is refitted to its own output, and what prevents it."""
+"""Section 7: model collapse under recursive training, and its prevention."""

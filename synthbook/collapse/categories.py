@@ -1,7 +1,8 @@
-"""Refit category frequencies by counting: words, countries, any discrete distribution.
+"""Recursive refitting of category frequencies: words, countries, any discrete distribution.
 
-Count n draws, use the shares as the next model, draw again. In genetics this is the Wright-Fisher model of drift
-without mutation: a category that is once absent never comes back. Generation 0 is reality, 1 the first fit.
+Each generation fits the relative frequencies of n draws from the generation before it. This is the Wright-Fisher model
+of genetic drift without mutation: a category that is lost never returns. Generation 0 is the real distribution, 1 the
+first fit.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ Counts = NDArray[np.int64]
 
 
 def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
-    """Refit the frequencies `p` (types,) to n draws from themselves, generation after generation.
+    """Refit the frequencies `p` (types,) to n draws from themselves in each generation.
 
-    The counts are multinomial, the sufficient statistics of n draws. Returns the frequencies,
-    (generations + 1, replicates, types); row 0 is `p`.
+    Draws multinomial counts, the sufficient statistics of n draws. Returns frequencies,
+    (generations + 1, replicates, types); row 0 is `p`. Raises `InvalidArgument`.
     """
     p = _frequencies(p)
     check_sizes(n, generations, replicates)
@@ -34,8 +35,8 @@ def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *,
     return shares
 
 
-def refit_categories_literally(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
-    """The same loop with nothing left out: draw n categories one by one and count them."""
+def refit_categories_by_sampling(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
+    """Compute `refit_categories` by drawing all n categories and counting them; slow, for checking."""
     p = _frequencies(p)
     check_sizes(n, generations, replicates)
     rng = np.random.default_rng(seed)
@@ -48,27 +49,31 @@ def refit_categories_literally(p: ArrayLike, n: int, generations: int, replicate
     return shares
 
 
-def absorb(p: ArrayLike, n: int, replicates: int, *, seed: Seed, limit: int = 100_000) -> tuple[Counts, Counts]:
-    """Refit until one category is left. Returns that category's index and the generation it happened in, (replicates,).
+def simulate_absorption(
+    p: ArrayLike, n: int, replicates: int, *, seed: Seed, max_generations: int = 100_000
+) -> tuple[Counts, Counts]:
+    """Refit until a single category is left; return its index and the absorption time, (replicates,) each.
 
-    Raises `SynthbookError` when a run still has two categories after `limit` generations.
+    Raises `SynthbookError` if a run still has two categories after `max_generations`.
     """
     shares = np.tile(_frequencies(p), (replicates, 1))  # (replicates, types)
-    check_sizes(n, limit, replicates)
+    check_sizes(n, max_generations, replicates)
     rng = np.random.default_rng(seed)
     time = np.zeros(replicates, dtype=np.int64)
     alive = np.flatnonzero(shares.max(axis=1) < 1)
-    for t in range(1, limit + 1):
+    for t in range(1, max_generations + 1):
         if not len(alive):
             return shares.argmax(axis=1), time
         shares[alive] = rng.multinomial(n, shares[alive]) / n
         time[alive] = t
         alive = alive[shares[alive].max(axis=1) < 1]
-    raise SynthbookError(f"{len(alive)} of {replicates} runs still vary after {limit} generations; raise limit")
+    raise SynthbookError(
+        f"{len(alive)} of {replicates} runs still vary after {max_generations} generations; raise max_generations"
+    )
 
 
-def heterogeneity(p: ArrayLike) -> Array:
-    """Chance that two draws differ, 1 - sum of p squared, over the last axis."""
+def heterozygosity(p: ArrayLike) -> Array:
+    """Probability that two draws differ (Gini-Simpson index), 1 - sum_i p_i^2, over the last axis."""
     return np.asarray(1 - (np.asarray(p, dtype=float) ** 2).sum(axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""Figures of section 7: each draws data it is given on an axis it is given, and returns the axis."""
+"""Figures of section 7."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from synthbook.core.plots import BLACK, BLUE, GREEN, ORANGE, VERMILLION, new_axe
 
 
 def plot_generations(
-    samples: Sequence[ArrayLike], labels: Sequence[str], *, bins: ArrayLike, unit: str, ax: Axes | None = None
+    samples: Sequence[ArrayLike], labels: Sequence[str], *, bins: ArrayLike, xlabel: str, ax: Axes | None = None
 ) -> Axes:
-    """Histograms of several generations (1-d samples) on one axis, the first at the top, all on the same bins.
+    """Draw histograms of several generations (1-d samples) below each other on the same bins, the first at the top.
 
-    Each histogram is scaled to its own peak: the eye should compare widths and places, not heights.
+    Each histogram is scaled to its own peak, so that widths and locations can be compared.
     """
     ax = new_axes(ax, width=7, height=0.75 * len(samples) + 1)
     edges = np.asarray(bins, dtype=float)
@@ -28,16 +28,16 @@ def plot_generations(
     ax.set_yticks(np.arange(len(samples)) + 0.3, list(labels)[::-1])
     ax.tick_params(axis="y", length=0)
     ax.grid(False, axis="y")
-    ax.set(xlabel=unit, xlim=(edges[0], edges[-1]), ylim=(0, len(samples)))
+    ax.set(xlabel=xlabel, xlim=(edges[0], edges[-1]), ylim=(0, len(samples)))
     return ax
 
 
 def plot_fan(
     values: ArrayLike, *, runs: int = 12, expected_mean: ArrayLike | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Trajectories (generations + 1, replicates): a few runs, the middle 80 %, the median and the mean.
+    """Draw trajectories (generations + 1, replicates): single runs, the central 80 %, the median and the mean.
 
-    `expected_mean` (generations + 1,) is drawn as dots on top of the simulated mean.
+    `expected_mean` (generations + 1,) is drawn as dots over the simulated mean.
     """
     ax = new_axes(ax)
     v = np.asarray(values, dtype=float)
@@ -49,8 +49,10 @@ def plot_fan(
     ax.plot(t, median, color=BLUE, linestyle="--", label="median run")
     ax.plot(t, v.mean(axis=1), color=VERMILLION, linestyle="-", label="mean of all runs")
     if expected_mean is not None:
-        every = max(len(t) // 20, 1)
-        ax.plot(t[::every], np.asarray(expected_mean)[::every], "o", color=BLACK, markersize=4, label="mean, in theory")
+        stride = max(len(t) // 20, 1)
+        ax.plot(
+            t[::stride], np.asarray(expected_mean)[::stride], "o", color=BLACK, markersize=4, label="mean, in theory"
+        )
     ax.set(xlabel="generation t", xlim=(0, t[-1]))
     ax.legend(framealpha=0.9, edgecolor="none")
     return ax
@@ -59,15 +61,15 @@ def plot_fan(
 def plot_log_variance_drift(
     variances: dict[str, ArrayLike], drifts: dict[str, float], *, ax: Axes | None = None
 ) -> Axes:
-    """Mean of ln variance by generation for each estimator, with the drift of theory as a black line behind it."""
+    """Draw the mean log variance by generation for each estimator, with its theoretical drift as a black line."""
     ax = new_axes(ax)
     styles = zip((BLUE, VERMILLION, GREEN), "os^", strict=True)
-    for (name, values), (colour, marker) in zip(variances.items(), styles, strict=False):
+    for (name, values), (color, marker) in zip(variances.items(), styles, strict=False):
         v = np.asarray(values, dtype=float)
         t = np.arange(len(v))
-        every = max(len(t) // 20, 1)
+        stride = max(len(t) // 20, 1)
         ax.plot(t, drifts[name] * t, color=BLACK, linestyle="-", linewidth=1)
-        ax.plot(t[::every], np.log(v).mean(axis=1)[::every], marker, color=colour, markersize=5, label=name)
+        ax.plot(t[::stride], np.log(v).mean(axis=1)[::stride], marker, color=color, markersize=5, label=name)
     ax.plot([], [], color=BLACK, linewidth=1, linestyle="-", label="drift, in theory")
     ax.set(xlabel="generation t", ylabel="mean of ln(variance / real variance)")
     ax.legend(frameon=False)
@@ -75,21 +77,21 @@ def plot_log_variance_drift(
 
 
 def plot_survivors(
-    alive: ArrayLike, *, expected: ArrayLike | None = None, what: str = "types", ax: Axes | None = None
+    alive: ArrayLike, *, expected: ArrayLike | None = None, label: str = "types", ax: Axes | None = None
 ) -> Axes:
-    """How many types are left: `alive` (generations + 1, replicates), `expected` (generations + 1,), on log axes.
+    """Draw the number of surviving types on log axes, with generation 0 as a dotted line.
 
-    Generation 0 is drawn at the left edge as a dotted line, since a log axis has no 0.
+    `alive` is (generations + 1, replicates), `expected` (generations + 1,); `label` names the types.
     """
     ax = new_axes(ax)
     counts = np.asarray(alive, dtype=float)
     t = np.arange(1, len(counts))
-    ax.axhline(counts[0].mean(), color=BLACK, linestyle=":", linewidth=1, label=f"{what} in the real text")
+    ax.axhline(counts[0].mean(), color=BLACK, linestyle=":", linewidth=1, label=f"{label} in the real text")
     ax.plot(t, counts[1:], color=ORANGE, linestyle="-", linewidth=0.8, alpha=0.5)
     ax.plot(t, counts[1:].mean(axis=1), color=VERMILLION, linestyle="-", label="mean of the runs")
     if expected is not None:
         shown = np.unique(np.geomspace(1, len(t), 15).astype(int))
         ax.plot(shown, np.asarray(expected)[shown], "o", color=BLACK, markersize=5, label="in theory")
-    ax.set(xscale="log", yscale="log", xlabel="generation t", ylabel=f"{what} left")
+    ax.set(xscale="log", yscale="log", xlabel="generation t", ylabel=f"{label} left")
     ax.legend(frameon=False)
     return ax

@@ -93,7 +93,7 @@ Seed = int | np.random.SeedSequence
 Callback = Callable[[int, int, Mapping[str, float]], None]  # (step, steps, losses by name), after every step
 
 
-def checked(least: int = 1, **named: ArrayLike) -> list[Array]:
+def check_arrays(least: int = 1, **named: ArrayLike) -> list[Array]:
     """The named arrays as float64 (N, d), each with at least `least` rows, finite, and all with the same columns.
 
     Raises `InvalidArgument` that names the array, its shape and what is accepted.

@@ -23,7 +23,7 @@ from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.core.table import Column, Holdout, Table
 from synthbook.core.types import Array
-from synthbook.evaluation.features import TableFeatures, numbers
+from synthbook.evaluation.features import TableEncoder, column_to_float
 from synthbook.evaluation.frechet import frechet_distance
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.prdc import prdc
@@ -63,7 +63,7 @@ def _codes(table: Table, column: Column) -> Codes:
     return np.where(codes < 0, len(column.categories), codes)
 
 
-def marginals(real: Table, synthetic: Table) -> pd.DataFrame:
+def marginal_distances(real: Table, synthetic: Table) -> pd.DataFrame:
     """How far each column has moved: one row for each, with `column`, `kind`, `measure`, `distance`, `missing`.
 
     Categories: total variation, the share of rows that would have to change, missing values counted as a category.
@@ -77,7 +77,7 @@ def marginals(real: Table, synthetic: Table) -> pd.DataFrame:
         if column.kind == "categorical":
             measure, distance = "total variation", _total_variation(*(_codes(t, column) for t in (real, synthetic)))
         else:
-            x, y = (numbers(column, table[column.name]) for table in (real, synthetic))
+            x, y = (column_to_float(column, table[column.name]) for table in (real, synthetic))
             measure, distance = "Wasserstein / real sd", _wasserstein(x, y, column.name)
         missing = float(synthetic[column.name].isna().mean() - real[column.name].isna().mean())
         rows.append((column.name, column.kind, measure, distance, missing))
@@ -154,7 +154,7 @@ def dependence(real: Table, synthetic: Table) -> Dependence:
 def _associations(table: Table, columns: list[Column], name: str) -> Array:
     named = [column.kind == "categorical" for column in columns]
     values = [
-        _codes(table, column) if is_named else numbers(column, table[column.name])
+        _codes(table, column) if is_named else column_to_float(column, table[column.name])
         for column, is_named in zip(columns, named, strict=True)
     ]
     flat = [c.name for c, v in zip(columns, values, strict=True) if len(np.unique(v[v == v])) < 2]
@@ -225,7 +225,7 @@ def plot_dependence(dep: Dependence, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_marginals(distances: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_marginal_distances(distances: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """One mark for each column's distance, the farthest at the top: circles are Wasserstein, squares total variation.
 
     A distance that is infinite is drawn at the right edge as a cross.
@@ -253,20 +253,20 @@ def plot_marginals(distances: pd.DataFrame, ax: Axes | None = None) -> Axes:
 # many times, each division is measured, and the measures give a mean and a band.
 
 
-DIVISIONS = 20
+N_PERMUTATIONS = 20
 FARTHEST = 10.0  # sds: a column that is constant in the real cut and not in the other would be infinitely far
 
 
 @dataclass(frozen=True)
-class Rows:
+class FeatureSubset:
     """Some rows as a table and as features (N, d)."""
 
     table: Table
     features: Array
 
-    def take(self, rows: np.ndarray) -> Rows:
+    def take(self, rows: np.ndarray) -> FeatureSubset:
         """The rows at these positions."""
-        return Rows(Table(self.table.frame.iloc[rows], self.table.schema), self.features[rows])
+        return FeatureSubset(Table(self.table.frame.iloc[rows], self.table.schema), self.features[rows])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -274,29 +274,29 @@ class Rows:
     @cached_property
     def categories(self) -> set[tuple[str, str]]:
         """The (column, category) pairs that occur."""
-        return categories_of(self.table)
+        return observed_categories(self.table)
 
 
-def categories_of(table: Table) -> set[tuple[str, str]]:
+def observed_categories(table: Table) -> set[tuple[str, str]]:
     """The (column, category) pairs that occur in a table."""
     named = [column.name for column in table.schema.columns if column.categories]
     return {(name, str(value)) for name in named for value in table[name].dropna().unique()}
 
 
-def rows_of(table: Table, features: TableFeatures, n: int, rng: np.random.Generator) -> Rows:
+def subsample_rows(table: Table, features: TableEncoder, n: int, rng: np.random.Generator) -> FeatureSubset:
     """At most `n` rows of a table, picked at random, in their old order."""
     picked = np.sort(rng.permutation(len(table))[:n])
     cut = Table(table.frame.iloc[picked], table.schema)
-    return Rows(cut, features(cut))
+    return FeatureSubset(cut, features(cut))
 
 
-def measures(real: Rows, synthetic: Rows) -> dict[str, float]:
+def fidelity_metrics(real: FeatureSubset, synthetic: FeatureSubset) -> dict[str, float]:
     """Every measure that needs no model, of synthetic against real rows."""
     score = prdc(real.features, synthetic.features)
     lost = real.categories - synthetic.categories
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # columns that do not vary in this cut; what they measure is still defined
-        moved, pairs = marginals(real.table, synthetic.table), dependence(real.table, synthetic.table)
+        moved, pairs = marginal_distances(real.table, synthetic.table), dependence(real.table, synthetic.table)
         distance = frechet_distance(real.features, synthetic.features)
     found = {
         "precision": score.precision,
@@ -312,7 +312,7 @@ def measures(real: Rows, synthetic: Rows) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Band:
+class ReferenceBand:
     """Mean of a measure over divisions of real rows, and where one more of them lies 999 times of 1,000."""
 
     mean: float
@@ -320,20 +320,22 @@ class Band:
     high: float
 
 
-def bands(real: Rows, fresh: Rows, rng: np.random.Generator, *, divisions: int = DIVISIONS) -> dict[str, Band]:
-    """Measure `divisions` random divisions of the pooled real rows into as many "real" and "synthetic" ones."""
-    pool = Rows(
+def reference_bands(
+    real: FeatureSubset, fresh: FeatureSubset, rng: np.random.Generator, *, n_permutations: int = N_PERMUTATIONS
+) -> dict[str, ReferenceBand]:
+    """Measure `n_permutations` random divisions of the pooled real rows into as many "real" and "synthetic" ones."""
+    pool = FeatureSubset(
         Table(pd.concat([real.table.frame, fresh.table.frame], ignore_index=True), real.table.schema),
         np.concatenate([real.features, fresh.features]),
     )
     found = []
-    for _ in range(divisions):
+    for _ in range(n_permutations):
         order = rng.permutation(len(pool))
-        found.append(measures(pool.take(order[: len(real)]), pool.take(order[len(real) :])))
+        found.append(fidelity_metrics(pool.take(order[: len(real)]), pool.take(order[len(real) :])))
     draws = pd.DataFrame(found)  # (divisions, measures)
     # one more draw: mean +- t sd sqrt(1 + 1/B), B - 1 degrees of freedom
-    reach = t.isf(norm.sf(Z_BAND), divisions - 1) * draws.std(ddof=1) * np.sqrt(1 + 1 / divisions)
+    reach = t.isf(norm.sf(Z_BAND), n_permutations - 1) * draws.std(ddof=1) * np.sqrt(1 + 1 / n_permutations)
     if real.categories:  # categories come in whole numbers: one more may always be missing
         reach["categories lost"] = max(reach["categories lost"], 1.5 / len(real.categories))
     centre, width = draws.mean().to_dict(), reach.to_dict()
-    return {str(name): Band(m, max(m - width[name], 0.0), m + width[name]) for name, m in centre.items()}
+    return {str(name): ReferenceBand(m, max(m - width[name], 0.0), m + width[name]) for name, m in centre.items()}

@@ -18,16 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from synthbook.core.types import Array, Seed, checked, subsample
+from synthbook.core.types import Array, Seed, check_arrays, subsample
 from synthbook.evaluation.inference import Z_BAND
 
-DIVISIONS = 400  # random divisions into training and held-out rows; they give the standard deviation to 4 %
+N_PERMUTATIONS = 400  # random divisions into training and held-out rows; they give the standard deviation to 4 %
 ROUNDING = 1e-12  # squared distances that differ by less, relative to the rows' own squared length, are ties
 BLOCK = 4_000_000  # distances held in memory at once, 8 bytes each
 
 
 @dataclass(frozen=True)
-class Novelty:
+class NoveltyResult:
     """Nearness to training rows, measured against as many held-out rows.
 
     `share` of synthetic rows nearer to a training row than to a held-out one, ties counted half; `sd` its standard
@@ -39,16 +39,16 @@ class Novelty:
     `auc_high` by chance. `n_train` rows of each were used; `subsampled` names the one that was cut to that size, or "".
     """
 
-    share: float
+    dcr_share: float
     sd: float
     low: float
     high: float
-    copies: int
-    copies_expected: float
-    copies_by_chance: float
-    copies_limit: float
+    n_copies: int
+    expected_copies: float
+    null_copies: float
+    max_copies: float
     membership_auc: float
-    auc_high: float
+    membership_auc_high: float
     n_synthetic: int
     n_train: int
     subsampled: str
@@ -56,26 +56,30 @@ class Novelty:
     @property
     def suspicious(self) -> bool:
         """Whether any of the three measures lies above what chance explains."""
-        return self.share > self.high or self.copies > self.copies_limit or self.membership_auc > self.auc_high
+        return (
+            self.dcr_share > self.high
+            or self.n_copies > self.max_copies
+            or self.membership_auc > self.membership_auc_high
+        )
 
     def __str__(self) -> str:
         cut = f" ({self.subsampled} cut to that size)" if self.subsampled else ""
         return (
-            f"{self.share:.3f} of {self.n_synthetic} rows nearer to training rows ({self.low:.3f} to {self.high:.3f} "
-            f"by chance), {self.copies} exact copies ({self.copies_expected:.1f} expected), membership AUC "
+            f"DCR share {self.dcr_share:.3f} of {self.n_synthetic} rows ({self.low:.3f} to {self.high:.3f} "
+            f"by chance), {self.n_copies} exact copies ({self.expected_copies:.1f} expected), membership AUC "
             f"{self.membership_auc:.3f}, against {self.n_train} training and {self.n_train} held-out rows{cut}: "
             + ("suspicious" if self.suspicious else "nothing suspicious")
         )
 
 
-def novelty(synthetic: ArrayLike, train: ArrayLike, holdout: ArrayLike, *, seed: Seed) -> Novelty:
+def novelty(synthetic: ArrayLike, train: ArrayLike, holdout: ArrayLike, *, seed: Seed) -> NoveltyResult:
     """Are synthetic rows (M, d) nearer to the training rows (N, d) than to held-out rows, and do they repeat them?
 
     The larger of train and holdout is cut to the size of the smaller, and the result says so. Distances are Euclidean
     in the features given. Needs two training and two held-out rows. Raises `InvalidArgument`.
     """
-    (s,) = checked(1, synthetic=synthetic)
-    t, h, _ = checked(2, train=train, holdout=holdout, synthetic=np.repeat(s, 2, axis=0)[:2])
+    (s,) = check_arrays(1, synthetic=synthetic)
+    t, h, _ = check_arrays(2, train=train, holdout=holdout, synthetic=np.repeat(s, 2, axis=0)[:2])
     rng, n = np.random.default_rng(seed), min(len(t), len(h))
     subsampled = "train" if len(t) > n else "holdout" if len(h) > n else ""
     t, h = subsample(t, n, rng), subsample(h, n, rng)
@@ -84,25 +88,25 @@ def novelty(synthetic: ArrayLike, train: ArrayLike, holdout: ArrayLike, *, seed:
     visitors, visits = np.unique(s, axis=0, return_counts=True)
     # column 0 is the division as it was, the others are drawn anew
     is_train = np.repeat([True, False], n)
-    divisions = np.column_stack([is_train] + [rng.permutation(is_train) for _ in range(DIVISIONS)])
+    divisions = np.column_stack([is_train] + [rng.permutation(is_train) for _ in range(N_PERMUTATIONS)])
     has_train, has_holdout = (_any_by_place(side, place_of, len(places)) for side in (divisions, ~divisions))
     (nearest, squared), twins = _compare(visitors, places), _twins(visitors, places)
     shares = visits @ ((nearest @ has_train > 0) + 1.0 - (nearest @ has_holdout > 0)) / 2 / len(s)
     copies = visits @ (twins @ has_train)
     expected = len(s) * float((has_train & has_holdout)[place_of[n:], 0].mean())
     sd = float(np.sqrt(((shares[1:] - 0.5) ** 2).mean()))
-    return Novelty(
-        share=float(shares[0]),
+    return NoveltyResult(
+        dcr_share=float(shares[0]),
         sd=sd,
         low=max(0.5 - Z_BAND * sd, 0.0),
         high=min(0.5 + Z_BAND * sd, 1.0),
-        copies=int(copies[0]),
-        copies_expected=expected,
-        copies_by_chance=float(copies[1:].mean()),
-        copies_limit=float(copies[1:].mean() + Z_BAND * copies[1:].std()),
+        n_copies=int(copies[0]),
+        expected_copies=expected,
+        null_copies=float(copies[1:].mean()),
+        max_copies=float(copies[1:].mean() + Z_BAND * copies[1:].std()),
         membership_auc=_membership_auc(squared[place_of], n),
         # standard deviation of the Mann-Whitney statistic of two samples of n
-        auc_high=0.5 + Z_BAND * float(np.sqrt((2 * n + 1) / (12 * n * n))),
+        membership_auc_high=0.5 + Z_BAND * float(np.sqrt((2 * n + 1) / (12 * n * n))),
         n_synthetic=len(s),
         n_train=n,
         subsampled=subsampled,

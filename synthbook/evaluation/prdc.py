@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage: how real synthetic rows look, and how much of reality they reach.
+"""Precision, recall, density and coverage: fidelity and diversity of synthetic samples.
 
-Each row gets a ball that ends at its k-th nearest neighbour among the rows of its own set. A row counts as inside
-only when it is strictly nearer than that, so a row with k twins or more has an empty ball. Rows are compared in blocks:
-memory never grows with the product of the two sample sizes.
+Each row has a ball that ends at its k-th nearest neighbor within its own set. A row lies inside only if it is strictly
+nearer, so the ball of a row with k duplicates is empty. Distances are computed in blocks, so memory does not grow with
+the product of the sample sizes.
 
 Kynkäänniemi et al., arXiv:1904.06991 (precision, recall); Naeem et al., arXiv:2002.09797 (density, coverage).
 """
@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.types import Array, checked
+from synthbook.core.types import Array, check_arrays
 
-TIE = 1e-9  # squared distances that differ by less, relatively, are equal: rounding alone can part them
+TIE = 1e-9  # squared distances that differ by less, relatively, count as equal: rounding can separate ties
 
 
 @dataclass(frozen=True)
 class PRDC:
-    """Four scores with what they depend on. Without `k` and both numbers of rows none of them means anything."""
+    """Precision, recall, density and coverage, with `k` and the numbers of rows, on which they depend."""
 
     precision: float
     recall: float
@@ -50,10 +50,10 @@ def prdc(real: ArrayLike, synthetic: ArrayLike, *, k: int = 5, memory_mib: float
     of k rows or fewer.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InvalidArgument("k", k, "a whole number of at least 1")
+        raise InvalidArgument("k", k, "an integer of at least 1")
     if not memory_mib > 0:
         raise InvalidArgument("memory_mib", memory_mib, "a number of MiB above 0")
-    x, y = _scaled(*checked(least=k + 1, real=real, synthetic=synthetic))
+    x, y = _scaled(*check_arrays(least=k + 1, real=real, synthetic=synthetic))
     cells = int(memory_mib * 2**20 / 8)
     balls = _Balls(x, k, cells)
     hits, covered, precise = 0, np.zeros(len(x), dtype=bool), 0
@@ -74,56 +74,60 @@ def prdc(real: ArrayLike, synthetic: ArrayLike, *, k: int = 5, memory_mib: float
 
 
 def expected_coverage(n: int, m: int, k: int = 5) -> float:
-    """E[coverage] of m rows from the very distribution of n real ones: 1 - prod_j (n - j) / (n + m - j), j = 1 ... k.
+    """Expected coverage of m rows from the distribution of n real ones: 1 - prod_{j=1..k} (n - j) / (n + m - j).
 
-    It holds in every dimension for every continuous distribution. Expected density is 1; precision has no such value.
+    Holds in every dimension for every continuous distribution. Expected density is 1; precision has no such value.
+    Raises `InvalidArgument`.
     """
     if not (k >= 1 and n > k and m >= 1):
-        raise InvalidArgument("k", k, f"a whole number from 1 to n - 1 = {n - 1}, with m >= 1 rows")
+        raise InvalidArgument("k", k, f"an integer from 1 to n - 1 = {n - 1}, with m >= 1 rows")
     j = np.arange(1, k + 1)
     return float(1 - np.prod((n - j) / (n + m - j)))
 
 
-def copied_coverage(n: int, copies: int, k: int = 5) -> float:
-    """E[coverage] of `copies` distinct ones of n real rows, at random: 1 - C(n - k, copies) / C(n, copies)."""
+def expected_coverage_of_copies(n: int, copies: int, k: int = 5) -> float:
+    """Expected coverage of distinct copies of n real rows: 1 - C(n - k, copies) / C(n, copies).
+
+    `copies` of the real rows are drawn at random without replacement. Raises `InvalidArgument`.
+    """
     if not (k >= 1 and n > k and 0 <= copies <= n):
-        raise InvalidArgument("copies", copies, f"a number from 0 to n = {n}, with 1 <= k < n")
+        raise InvalidArgument("copies", copies, f"an integer from 0 to n = {n}, with 1 <= k < n")
     # C(n - k, copies) / C(n, copies) = C(n - copies, k) / C(n, k)
     j = np.arange(k)
     return float(1 - np.prod((n - copies - j) / (n - j)))
 
 
 class _Balls:
-    """A ball around every row of `centres` (N, d), up to its k-th nearest neighbour.
+    """A ball around each row of `centers` (N, d), up to its k-th nearest neighbor.
 
     Squared distances come from one matrix product, |x - y|^2 = |x|^2 - 2 x.y + |y|^2, whose rounding error stays below
-    `error`. Where the radius is so small that this could matter, differences are taken one by one: twins are at 0.
+    `error`. Where the radius is too small for that, differences are computed directly, so duplicates are at distance 0.
     """
 
-    def __init__(self, centres: Array, k: int, cells: int):
-        self.centres, self.cells = centres, cells
-        self.origin = centres.mean(axis=0)
-        n, d = centres.shape
-        norm = ((centres - self.origin) ** 2).sum(axis=1)  # (N,)
+    def __init__(self, centers: Array, k: int, cells: int):
+        self.centers, self.cells = centers, cells
+        self.origin = centers.mean(axis=0)
+        n, d = centers.shape
+        norm = ((centers - self.origin) ** 2).sum(axis=1)  # (N,)
         error = 8 * (d + 8) * np.finfo(float).eps
-        self.radius2 = np.concatenate([_kth(block, k) for _, block in self._products(centres)])
+        self.radius2 = np.concatenate([_kth(block, k) for _, block in self._products(centers)])
         self.close = self.radius2 * TIE < 8 * error * (norm + self.radius2)
         for rows in _blocks(np.flatnonzero(self.close), cells // n):
-            self.radius2[rows] = _kth(cdist(centres[rows], centres, "sqeuclidean"), k)
+            self.radius2[rows] = _kth(cdist(centers[rows], centers, "sqeuclidean"), k)
 
     def contain(self, points: Array) -> Iterator[np.ndarray]:
-        """Yield, block by block of `points` (M, d), whether each lies in each ball: bool (block, N)."""
+        """Yield for each block of `points` (M, d) whether they lie in each ball: bool (block, N)."""
         limit = self.radius2 * (1 - TIE / 2)
-        exact = np.flatnonzero(self.close & (self.radius2 > 0))  # an empty ball holds nothing, however it is measured
+        exact = np.flatnonzero(self.close & (self.radius2 > 0))  # an empty ball contains nothing
         for rows, block in self._products(points):
             inside = block < np.where(self.close, -np.inf, limit)
             if len(exact):
-                inside[:, exact] = cdist(points[rows], self.centres[exact], "sqeuclidean") < limit[exact]
+                inside[:, exact] = cdist(points[rows], self.centers[exact], "sqeuclidean") < limit[exact]
             yield inside
 
     def _products(self, points: Array) -> Iterator[tuple[np.ndarray, Array]]:
-        n = len(self.centres)
-        y = self.centres - self.origin
+        n = len(self.centers)
+        y = self.centers - self.origin
         right = np.vstack([-2 * y.T, np.ones(n), (y**2).sum(axis=1)])  # (d + 2, N)
         size = min(max(1, self.cells // n), len(points))
         out = np.empty((size, n))
@@ -134,7 +138,7 @@ class _Balls:
 
 
 def _kth(squared: Array, k: int) -> Array:
-    """The k-th smallest of each row besides the row's distance to itself, which is 0 and so the smallest."""
+    """k-th smallest of each row besides the distance to itself, which is 0 and the smallest."""
     squared.partition(k, axis=1)
     return np.maximum(squared[:, k], 0)
 
@@ -145,6 +149,6 @@ def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _scaled(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both arrays divided by one power of two, which changes no comparison and keeps squares from overflowing."""
+    """Both arrays divided by one power of two, which changes no comparison and avoids overflow of squares."""
     _, exponent = np.frexp(max(np.abs(x).max(), np.abs(y).max()))
     return np.ldexp(x, -exponent), np.ldexp(y, -exponent)

@@ -23,19 +23,19 @@ from synthbook.core.storage import Provenance, strict_json, write_with_provenanc
 from synthbook.core.table import Holdout, Schema, Table, refuse_holdout, split_units
 from synthbook.core.types import Seed
 from synthbook.evaluation import fidelity as reference
-from synthbook.evaluation.features import table_features
-from synthbook.evaluation.fidelity import Dependence, check_tables, dependence, marginals
+from synthbook.evaluation.features import fit_table_encoder
+from synthbook.evaluation.fidelity import Dependence, check_tables, dependence, marginal_distances
 from synthbook.evaluation.inference import Z_BAND
-from synthbook.evaluation.novelty import Novelty, novelty
-from synthbook.evaluation.two_sample import classifier_test
-from synthbook.evaluation.utility import SMALLER, check_target, utility
+from synthbook.evaluation.novelty import NoveltyResult, novelty
+from synthbook.evaluation.two_sample import classifier_two_sample_test
+from synthbook.evaluation.utility import TRTR_SIZE_MATCHED, check_target, utility
 
 HIGHER_IS_BETTER = {"precision", "density", "recall", "coverage"}
 VARIED = {"recall", "coverage", "categories lost"}
 
 
 @dataclass(frozen=True)
-class Line:
+class MetricResult:
     """One measure: its value, what fresh real rows score, the band around that, and what follows."""
 
     question: str
@@ -45,19 +45,22 @@ class Line:
     low: float
     high: float
     verdict: str
-    passes: bool
+    passed: bool
 
     @property
-    def shown(self) -> list[str]:
+    def formatted(self) -> list[str]:
         """Value, reference and band as text: three decimals, counts of a hundred and more without."""
         return [f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3f}" for v in (self.value, self.reference, self.low, self.high)]
 
 
 def fidelity(
-    real: reference.Rows, synthetic: reference.Rows, fresh: reference.Rows, rng: np.random.Generator
-) -> list[Line]:
+    real: reference.FeatureSubset,
+    synthetic: reference.FeatureSubset,
+    fresh: reference.FeatureSubset,
+    rng: np.random.Generator,
+) -> list[MetricResult]:
     """Is it real, is it varied? Against what the fresh rows score."""
-    found, expected = reference.measures(real, synthetic), reference.bands(real, fresh, rng)
+    found, expected = reference.fidelity_metrics(real, synthetic), reference.reference_bands(real, fresh, rng)
     lines = []
     for name, value in found.items():
         band, sign = expected[name], 1 if name in HIGHER_IS_BETTER else -1
@@ -65,20 +68,22 @@ def fidelity(
         closer = sign * (value - (band.high if sign > 0 else band.low)) > 0
         verdict = "closer than fresh rows" if closer else "as real rows" if good else "worse than real rows"
         question = "varied" if name in VARIED else "real"
-        lines.append(Line(question, name, value, band.mean, band.low, band.high, verdict, good))
-    test = classifier_test(real.features, synthetic.features, seed=int(rng.integers(2**31)))
-    verdict = "told apart" if test.told_apart else "below chance, as copied rows make it"
+        lines.append(MetricResult(question, name, value, band.mean, band.low, band.high, verdict, good))
+    test = classifier_two_sample_test(real.features, synthetic.features, seed=int(rng.integers(2**31)))
+    verdict = "told apart" if test.distinguishable else "below chance, as copied rows make it"
     verdict = "not told apart" if test.low <= test.accuracy <= test.high else verdict
     return [
         *lines,
-        Line("real", "classifier accuracy", test.accuracy, 0.5, test.low, test.high, verdict, not test.told_apart),
+        MetricResult(
+            "real", "classifier accuracy", test.accuracy, 0.5, test.low, test.high, verdict, not test.distinguishable
+        ),
     ]
 
 
-def usefulness(scores: pd.DataFrame) -> list[Line]:
+def utility_results(scores: pd.DataFrame) -> list[MetricResult]:
     """Is it useful? Of what `utility` measured, the model that is best when it learns from real rows."""
     best = _best_on_real(scores)
-    protocol = SMALLER if SMALLER in set(scores["protocol"]) else "TRTR"
+    protocol = TRTR_SIZE_MATCHED if TRTR_SIZE_MATCHED in set(scores["protocol"]) else "TRTR"
     on_synthetic, on_real = (
         {str(key): value for key, value in best[best["protocol"] == name].iloc[0].items()}
         for name in ("TSTR", protocol)
@@ -91,7 +96,9 @@ def usefulness(scores: pd.DataFrame) -> list[Line]:
         good = sign * (value - expected) >= -reach  # not where it is NaN
         verdict = "as training on real rows" if good else "worse than training on real rows"
         name = f"TSTR {metric}, {on_real['model']}"
-        lines.append(Line("useful", name, value, expected, expected - reach, expected + reach, verdict, bool(good)))
+        lines.append(
+            MetricResult("useful", name, value, expected, expected - reach, expected + reach, verdict, bool(good))
+        )
     return lines
 
 
@@ -103,26 +110,26 @@ def _best_on_real(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["model"] == reached.idxmax()]
 
 
-def newness(found: Novelty) -> list[Line]:
+def novelty_results(found: NoveltyResult) -> list[MetricResult]:
     """Is it new? Against what rows score that nothing has learned from.
 
     Exact copies are held against what chance gives to the training side when so many rows repeat a real one.
     """
     rows = (
-        ("share nearer to training", found.share, 0.5, found.low, found.high),
+        ("share nearer to training", found.dcr_share, 0.5, found.low, found.high),
         (
             "exact copies",
-            float(found.copies),
-            found.copies_by_chance,
-            max(2 * found.copies_by_chance - found.copies_limit, 0.0),
-            found.copies_limit,
+            float(found.n_copies),
+            found.null_copies,
+            max(2 * found.null_copies - found.max_copies, 0.0),
+            found.max_copies,
         ),
-        ("membership AUC", found.membership_auc, 0.5, 1 - found.auc_high, found.auc_high),
+        ("membership AUC", found.membership_auc, 0.5, 1 - found.membership_auc_high, found.membership_auc_high),
     )
     lines = []
     for metric, value, expected, low, high in rows:
         verdict = "copies its training rows" if value > high else "as new rows"
-        lines.append(Line("new", metric, value, expected, low, high, verdict, value <= high))
+        lines.append(MetricResult("new", metric, value, expected, low, high, verdict, value <= high))
     return lines
 
 
@@ -146,22 +153,22 @@ class ReportError(SynthbookError):
 class Report:
     """Everything that was measured; `lines` in the order of the four questions."""
 
-    lines: tuple[Line, ...]
-    marginals: pd.DataFrame
+    results: tuple[MetricResult, ...]
+    marginal_distances: pd.DataFrame
     dependence: Dependence
     utility: pd.DataFrame | None
-    novelty: Novelty
+    novelty: NoveltyResult
     notes: tuple[str, ...]
 
     @property
     def table(self) -> pd.DataFrame:
         """One row for each measure."""
-        return pd.DataFrame([asdict(line) for line in self.lines])
+        return pd.DataFrame([asdict(line) for line in self.results])
 
     @property
     def answers(self) -> dict[str, bool | None]:
         """Each question: whether every line passes; None where it was not asked."""
-        asked = {q: [line.passes for line in self.lines if line.question == q] for q in QUESTIONS}
+        asked = {q: [line.passed for line in self.results if line.question == q] for q in QUESTIONS}
         return {q: all(passes) if passes else None for q, passes in asked.items()}
 
     @property
@@ -169,18 +176,18 @@ class Report:
         """One sentence. Raises `ReportError` without the novelty lines or without a reference for every line."""
         if self.answers["new"] is None:
             raise ReportError("no verdict without novelty: a copy of the training table passes all other measures")
-        bare = [line.metric for line in self.lines if not math.isfinite(line.reference)]
+        bare = [line.metric for line in self.results if not math.isfinite(line.reference)]
         if bare:
             raise ReportError(f"no verdict without what fresh real rows score: {', '.join(bare)}")
         failed = [q for q, passes in self.answers.items() if passes is False]
         asked = [q for q, passes in self.answers.items() if passes is not None]
         if not failed:
             return f"{', '.join(asked)}: as fresh real rows are. {NOT_PRIVACY}"
-        why = {q: next(x for x in self.lines if x.question == q and not x.passes) for q in failed}
+        why = {q: next(x for x in self.results if x.question == q and not x.passed) for q in failed}
         return "; ".join(f"not {q} ({line.metric}: {line.verdict})" for q, line in why.items()) + f". {NOT_PRIVACY}"
 
     def __str__(self) -> str:
-        rows = [(line.question, line.metric, *line.shown, line.verdict) for line in self.lines]
+        rows = [(line.question, line.metric, *line.formatted, line.verdict) for line in self.results]
         head = ["question", "measure", "value", "fresh real rows", "from", "to", "verdict"]
         shown = pd.DataFrame(rows, columns=head).to_string(index=False)
         return "\n".join([shown, "", *self.notes, self.verdict])
@@ -196,8 +203,8 @@ class Report:
         return {
             "verdict": self.verdict,
             "answers": self.answers,
-            "lines": [asdict(line) for line in self.lines],
-            "marginals": self.marginals.to_dict("records"),
+            "lines": [asdict(line) for line in self.results],
+            "marginals": self.marginal_distances.to_dict("records"),
             "dependence": {"mean_error": self.dependence.mean_error, "worst": list(self.dependence.worst)},
             "utility": None if self.utility is None else self.utility.to_dict("records"),
             "novelty": asdict(self.novelty),
@@ -210,9 +217,9 @@ class Report:
 
     def to_html(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
         """Write one page that needs no other file and no network, and its sidecar."""
-        from synthbook.evaluation.report_page import page
+        from synthbook.evaluation.report_page import render_html
 
-        return write_with_provenance(Path(path), page(self), provenance)
+        return write_with_provenance(Path(path), render_html(self), provenance)
 
 
 def evaluate(
@@ -264,11 +271,11 @@ def _measured(
     max_rows: int,
     callback: Callable[[str], None],
 ) -> Report:
-    rng, features = np.random.default_rng(seed), table_features(learned)
+    rng, features = np.random.default_rng(seed), fit_table_encoder(learned)
     first, second = split_units(kept, rng)
     m = min(len(made), len(first), max_rows)
     cut = ((learned, max_rows), (made, m), (first, m))
-    real, synthetic, fresh = (reference.rows_of(table, features, n, rng) for table, n in cut)
+    real, synthetic, fresh = (reference.subsample_rows(table, features, n, rng) for table, n in cut)
     callback("real and varied: against fresh real rows")
     lines, scores = fidelity(real, synthetic, fresh, rng), None
     if target is not None:
@@ -279,29 +286,29 @@ def _measured(
         callback("useful: training on synthetic rows, testing on held-out ones")
         draw = int(rng.integers(2**31))
         scores = utility(learned, made, Holdout(second), target=target, seed=draw, models=models)
-        lines += usefulness(scores)
+        lines += utility_results(scores)
     callback("new: nearest training and held-out rows")
     # all training rows, not a cut of them: a copy is found only next to its original
-    pool = [reference.rows_of(table, features, NOVELTY_ROWS, rng).features for table in (learned, kept)]
+    pool = [reference.subsample_rows(table, features, NOVELTY_ROWS, rng).features for table in (learned, kept)]
     new = novelty(synthetic.features, *pool, seed=int(rng.integers(2**31)))
-    ordered = sorted([*lines, *newness(new)], key=lambda line: QUESTIONS.index(line.question))
-    moved, pairs = marginals(real.table, synthetic.table), dependence(real.table, synthetic.table)
+    ordered = sorted([*lines, *novelty_results(new)], key=lambda line: QUESTIONS.index(line.question))
+    moved, pairs = marginal_distances(real.table, synthetic.table), dependence(real.table, synthetic.table)
     return Report(
         tuple(ordered), moved, pairs, scores, new, tuple(_notes(learned, made, [real, synthetic, fresh], new))
     )
 
 
-def _notes(learned: Table, made: Table, used: list[reference.Rows], new: Novelty) -> Iterator[str]:
+def _notes(learned: Table, made: Table, used: list[reference.FeatureSubset], new: NoveltyResult) -> Iterator[str]:
     counts = [f"{len(rows):,} {name}" for rows, name in zip(used, ("real", "synthetic", "fresh real"), strict=True)]
     yield f"Rows compared: {', '.join(counts)}; novelty against {new.n_train:,} training and as many held-out rows."
-    if new.copies:
-        chance = f"{new.copies_by_chance:,.0f} would by chance, were nothing memorised"
-        yield f"Exact copies: {new.copies:,} of {new.n_synthetic:,} synthetic rows repeat a training row; {chance}."
-    lost = reference.categories_of(learned) - reference.categories_of(made)
-    if lost:
-        rarest = sorted(lost, key=lambda pair: (int((learned[pair[0]] == pair[1]).sum()), pair))
+    if new.n_copies:
+        chance = f"{new.null_copies:,.0f} would by chance, were nothing memorised"
+        yield f"Exact copies: {new.n_copies:,} of {new.n_synthetic:,} synthetic rows repeat a training row; {chance}."
+    omitted_coef = reference.observed_categories(learned) - reference.observed_categories(made)
+    if omitted_coef:
+        rarest = sorted(omitted_coef, key=lambda pair: (int((learned[pair[0]] == pair[1]).sum()), pair))
         named = ", ".join(f"{column} = {value}" for column, value in rarest[:NAMED])
-        yield f"Categories of the real table that the synthetic one lacks, rarest first ({len(lost)}): {named}."
+        yield f"Categories of the real table that the synthetic one lacks, rarest first ({len(omitted_coef)}): {named}."
     if learned.schema.origin == "inferred":
         yield 'The schema is marked "inferred": nobody has reviewed its bounds and categories.'
 

@@ -20,7 +20,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.types import Array, Seed, checked
+from synthbook.core.types import Array, Seed, check_arrays
 from synthbook.evaluation.inference import Z_BAND
 
 ROWS_PER_PARAMETER = 20  # below, the null values of pMSE are too small by more than about a twentieth
@@ -28,7 +28,7 @@ NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True)
-class TwoSample:
+class C2STResult:
     """Accuracy on `n_test` rows that the classifier has not seen, and the band [low, high] of a perfect generator.
 
     `told_apart`: the accuracy lies above the band. Below it the classifier was misled, which takes synthetic rows
@@ -39,23 +39,25 @@ class TwoSample:
     low: float
     high: float
     n_test: int
-    told_apart: bool
+    distinguishable: bool
 
     def __str__(self) -> str:
-        verdict = "told apart" if self.told_apart else "not told apart"
+        verdict = "told apart" if self.distinguishable else "not told apart"
         verdict = "below chance, as copied rows make it" if self.accuracy < self.low else verdict
         band = f"{self.low:.3f} to {self.high:.3f} by chance"
         return f"accuracy {self.accuracy:.3f} on {self.n_test} rows, {band}: {verdict}"
 
 
-def classifier_test(real: ArrayLike, synthetic: ArrayLike, *, seed: Seed, classifier: object = None) -> TwoSample:
+def classifier_two_sample_test(
+    real: ArrayLike, synthetic: ArrayLike, *, seed: Seed, classifier: object = None
+) -> C2STResult:
     """Can a classifier tell real rows (N, d) from synthetic ones (M, d)? Chance is 0.5.
 
     Both are cut to the same size, half of each is learned from and the other half judged. `classifier` is any
     scikit-learn classifier; gradient-boosted trees by default, which see dependence as well as marginals. Needs 20
     rows of each. Raises `InvalidArgument`.
     """
-    x, y = checked(20, real=real, synthetic=synthetic)
+    x, y = check_arrays(20, real=real, synthetic=synthetic)
     rng = np.random.default_rng(seed)
     half = min(len(x), len(y)) // 2
     x, y = (part[rng.permutation(len(part))[: 2 * half]] for part in (x, y))
@@ -67,7 +69,7 @@ def classifier_test(real: ArrayLike, synthetic: ArrayLike, *, seed: Seed, classi
     accuracy = float((model.predict(np.concatenate([x[half:], y[half:]])) == labels).mean())
     # 0.5 +- z 0.5 / sqrt(n_test): halves are equal, so a classifier that always says "real" has 0.5 as well
     margin = Z_BAND * 0.5 / np.sqrt(2 * half)
-    return TwoSample(accuracy, 0.5 - margin, 0.5 + margin, 2 * half, accuracy > 0.5 + margin)
+    return C2STResult(accuracy, 0.5 - margin, 0.5 + margin, 2 * half, accuracy > 0.5 + margin)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PMSE:
     ratio_fitted: float
     k: int
     n: int
-    share: float
+    synthetic_fraction: float
 
     @property
     def ratio_high(self) -> float:
@@ -108,7 +110,7 @@ def pmse(real: ArrayLike, synthetic: ArrayLike) -> PMSE:
     a generator fitted to the same rows, (k-1)/(8n). Needs more than 2k rows; warns below 20k. Raises
     `InvalidArgument`.
     """
-    x, y = checked(2, real=real, synthetic=synthetic)
+    x, y = check_arrays(2, real=real, synthetic=synthetic)
     n, c = len(x) + len(y), len(y) / (len(x) + len(y))
     design = _orthonormal(np.concatenate([x, y]))  # (n, k - 1), orthogonal to the intercept
     k = design.shape[1] + 1

@@ -24,7 +24,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Holdout, Schema, Table, refuse_holdout, unit_codes
 from synthbook.core.types import Array, Seed
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.fidelity import check_tables
 from synthbook.evaluation.inference import Z_BAND
 
@@ -33,7 +33,7 @@ from synthbook.evaluation.inference import Z_BAND
 # test row was drawn.
 
 
-SCORES = ("auc", "f1", "brier", "accuracy")
+METRICS = ("auc", "f1", "brier", "accuracy")
 Codes = NDArray[np.int64]
 
 
@@ -56,8 +56,8 @@ def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed, units: Code
     return weights
 
 
-def scores(labels: Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
-    """Each of `SCORES`, (replicates,), of class codes (n,), probabilities (n, classes) and weights (replicates, n).
+def weighted_metrics(labels: Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
+    """Each of `METRICS`, (replicates,), of class codes (n,), probabilities (n, classes) and weights (replicates, n).
 
     Two classes: AUC and F1 of the second one. More: means over the classes that occur among the labels, each against
     the rest (AUC) or by itself (F1). Brier: mean squared error of the probabilities, summed over classes and halved,
@@ -100,7 +100,7 @@ def _f1(actual: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: Array)
 
 MAX_ROWS = 10_000  # of a table that a model learns from: four default models on Adult then take some 20 s in all
 REPLICATES = 200  # bootstrap
-SMALLER = "TRTR at n_s"  # trained on as many real rows as there are synthetic ones
+TRTR_SIZE_MATCHED = "TRTR at n_s"  # trained on as many real rows as there are synthetic ones
 
 
 def default_models() -> dict[str, Any]:
@@ -122,17 +122,17 @@ def utility(
     seed: Seed,
     models: Mapping[str, Any] | None = None,
     max_rows: int = MAX_ROWS,
-    best_accuracy: float | None = None,
+    bayes_accuracy: float | None = None,
 ) -> pd.DataFrame:
     """Scores of models trained on real and on synthetic rows, one row for each protocol and model.
 
-    Protocols: TRTR, TSTR and TRTS, and where there are fewer synthetic than real rows "TRTR at n_s". Columns:
-    protocol, model, n_train, n_test, then auc, f1, brier and accuracy, each with `_low` and `_high`, a 95 % bootstrap
-    interval over the test rows, drawn class by class (it leaves out the luck of the training rows). For a target of
-    more than two classes see `scores`; with two, the second one that the schema names is the positive one. Numbers
-    are standardised on the rows a model learns from. Tables of more than `max_rows` rows are cut at random to learn
-    from; synthetic ones to test on as well. With `best_accuracy`, the accuracy that nobody can beat on real rows, the
-    column `impossible` tells which scores do: see `impossible_score`. Rows without a label are left out, with a
+    Protocols: TRTR, TSTR and TRTS, and where there are fewer synthetic than real rows "TRTR at n_s". Columns: protocol,
+    model, n_train, n_test, then auc, f1, brier and accuracy, each with `_low` and `_high`, a 95 % bootstrap interval
+    over the test rows, drawn class by class (it ignores training-set variability). For a target of more than two
+    classes see `weighted_metrics`; with two, the second one that the schema names is the positive one. Numbers are
+    standardised on the rows a model learns from. Tables of more than `max_rows` rows are cut at random to learn from;
+    synthetic ones to test on as well. With `bayes_accuracy`, the accuracy that nobody can beat on real rows, the column
+    `exceeds_bayes` tells which scores do: see `exceeds_bayes_accuracy`. Rows without a label are left out, with a
     warning; so is a warning given for classes that a model never saw, which it gives probability 0.
 
     Raises `HoldoutError` unless only `test` is a `Holdout`, `InvalidArgument`, `SchemaError`.
@@ -147,8 +147,8 @@ def utility(
         raise InvalidArgument("models", models, "at least one classifier by name, or None for four of them")
     if not isinstance(max_rows, int | np.integer) or max_rows < 2:
         raise InvalidArgument("max_rows", max_rows, "a whole number of at least 2")
-    if best_accuracy is not None and not 0 < best_accuracy <= 1:
-        raise InvalidArgument("best_accuracy", best_accuracy, "a share above 0, of at most 1")
+    if bayes_accuracy is not None and not 0 < bayes_accuracy <= 1:
+        raise InvalidArgument("bayes_accuracy", bayes_accuracy, "a share above 0, of at most 1")
     root = np.random.SeedSequence(seed) if isinstance(seed, int | np.integer) else seed
     seeds = [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, i)) for i in range(4)]
     real = _cut(_labelled(train, column, "train"), max_rows, seeds[0])
@@ -156,22 +156,23 @@ def utility(
     kept = _labelled(test.data, column, "test")
     trials = [("TRTR", real, kept), ("TSTR", made, kept), ("TRTS", real, made)]
     if len(made) < len(real):
-        trials.append((SMALLER, _cut(real, len(made), seeds[1]), kept))
+        trials.append((TRTR_SIZE_MATCHED, _cut(real, len(made), seeds[1]), kept))
     rows = []
     for protocol, learned, judged in trials:
         _warn_of_unseen(protocol, learned, judged, column)
         for row in _trial(learned, judged, column, default_models() if models is None else models, seeds[2:]):
             rows.append({"protocol": protocol} | row)
     result = pd.DataFrame(rows)
-    if best_accuracy is not None:
-        se = np.sqrt(best_accuracy * (1 - best_accuracy) / result["n_test"])
-        result["impossible"] = [
-            impossible_score(score, error, best_accuracy) for score, error in zip(result["accuracy"], se, strict=True)
+    if bayes_accuracy is not None:
+        se = np.sqrt(bayes_accuracy * (1 - bayes_accuracy) / result["n_test"])
+        result["exceeds_bayes"] = [
+            exceeds_bayes_accuracy(score, error, bayes_accuracy)
+            for score, error in zip(result["accuracy"], se, strict=True)
         ]
     return result
 
 
-def impossible_score(score: float, se: float, best: float) -> bool:
+def exceeds_bayes_accuracy(score: float, se: float, best: float) -> bool:
     """Whether a score lies further above the best possible one than chance explains: the test rows have leaked.
 
     `se` is the standard error of a score on the test rows. Raises `InvalidArgument`.
@@ -245,7 +246,7 @@ def _trial(
     models: Mapping[str, Any],
     seeds: list[np.random.SeedSequence],
 ) -> Iterator[dict[str, Any]]:
-    encode = table_features(learned.table)
+    encode = fit_table_encoder(learned.table)
     x, y = encode(learned.table), encode(judged.table)
     # rows of one entity are drawn together
     units = None if judged.table.schema.entity is None else unit_codes(judged.table)
@@ -256,8 +257,8 @@ def _trial(
         probabilities: Array = np.zeros((len(judged), len(column.categories)))
         probabilities[:, fitted.classes_] = fitted.predict_proba(y)
         row: dict[str, Any] = {"model": name, "n_train": len(learned), "n_test": len(judged)}
-        measured = scores(judged.labels, probabilities, weights)
-        for score in SCORES:
+        measured = weighted_metrics(judged.labels, probabilities, weights)
+        for score in METRICS:
             row[score] = float(measured[score][0])
             row[f"{score}_low"], row[f"{score}_high"] = map(float, quantile(measured[score][1:], (0.025, 0.975)))
         yield row

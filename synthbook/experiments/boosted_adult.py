@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Holdout, Table
 from synthbook.datasets import adult
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility
 from synthbook.experiments import experiment
@@ -45,15 +45,15 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     fitted = time.perf_counter()
     drawn = model.sample(TIMES * len(data.train), seed=seed)
     seconds = {"fit seconds": fitted - began, "draw seconds": time.perf_counter() - fitted}
-    few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), table_features(data.train)
+    few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
     near = novelty(encode(few), encode(data.train), encode(data.test.data), seed=seed)
     found = {
         **taught(drawn, seed=seed),
-        "share": near.share,
+        "share": near.dcr_share,
         "share low": near.low,
         "share high": near.high,
-        "copies": near.copies,
-        "copies limit": near.copies_limit,
+        "copies": near.n_copies,
+        "copies limit": near.max_copies,
         **seconds,
     }
     return {"case": case, "seed": seed} | {name: round(float(value), 4) for name, value in found.items()}

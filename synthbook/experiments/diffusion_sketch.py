@@ -12,7 +12,7 @@ from synthbook.core.types import Images
 from synthbook.datasets import digits
 from synthbook.evaluation.features import image_features
 from synthbook.evaluation.frechet import frechet_distance
-from synthbook.evaluation.novelty import Novelty, novelty
+from synthbook.evaluation.novelty import NoveltyResult, novelty
 from synthbook.experiments import experiment
 from synthbook.generators.diffusion import Diffusion, NoisePredictor, Schedule, ancestral, loss_floor, q_sample
 from synthbook.generators.nets import TimedMlp, initialise
@@ -85,7 +85,7 @@ def quality(model: Diffusion, steps: int, seen: Images, unseen: Images, *, seed:
     )
 
 
-def nearness(made: Tensor, seen: Images, unseen: Images) -> Novelty:
+def nearness(made: Tensor, seen: Images, unseen: Images) -> NoveltyResult:
     """Are drawn digits (N, 1, 8, 8) nearer to those learnt from than to those held out?"""
     return novelty(*(x.flatten(1).numpy() for x in (made, seen.images, unseen.images)), seed=0)
 
@@ -111,5 +111,5 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     seen, unseen = halves_of_the_digits()
     model = digits_model(seen, seed=seed)
     near = nearness(model.sample(1_000, seed=100 + seed).images, seen, unseen)
-    found |= {"share nearer to training": near.share, "band": near.high}
+    found |= {"share nearer to training": near.dcr_share, "band": near.high}
     return found | {f"{steps} steps": quality(model, steps, seen, unseen, seed=200 + seed) for steps in STEPS}

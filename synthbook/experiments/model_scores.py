@@ -14,7 +14,7 @@ import torch
 
 from synthbook.datasets import data_folder, fashion_mnist
 from synthbook.evaluation.features import image_features
-from synthbook.evaluation.frechet import extrapolate, frechet_distance
+from synthbook.evaluation.frechet import frechet_distance, frechet_infinity
 from synthbook.evaluation.prdc import prdc
 from synthbook.generators.registry import SHIPPED, load
 
@@ -49,7 +49,7 @@ def score_models(
             row |= {"parameters": log["parameters"], "steps": log["steps"], "sha256": log["sha256"]}
         drawn = image_features(images)
         found = prdc(test, drawn)
-        row |= {"frechet": frechet_distance(drawn, test), "frechet corrected": extrapolate(drawn, test, seed=seed)}
+        row |= {"frechet": frechet_distance(drawn, test), "frechet corrected": frechet_infinity(drawn, test, seed=seed)}
         row |= {key: getattr(found, key) for key in ("precision", "recall", "density", "coverage")}
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
     callback(len(MODELS) + 1, len(MODELS) + 1)

@@ -21,7 +21,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
 from synthbook.core.types import Array
 from synthbook.datasets import adult
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.experiments import experiment
 from synthbook.privacy.attacks.membership import knn_distances, lira, train_shadow_models
 from synthbook.privacy.attacks.roc import AttackScores
@@ -58,7 +58,7 @@ def people(seed: int) -> tuple[Array, NDArray[np.bool_]]:
     there = np.flatnonzero(train[SECRET].notna().to_numpy())
     drawn = np.random.default_rng(seed).permutation(there)[: 2 * ROWS]
     some = Table(train.frame.iloc[drawn], train.schema)
-    x = table_features(train.drop_column(SECRET))(some.drop_column(SECRET))
+    x = fit_table_encoder(train.drop_column(SECRET))(some.drop_column(SECRET))
     return np.column_stack([x, some[SECRET].cat.codes]), np.arange(2 * ROWS) < ROWS
 
 

@@ -23,8 +23,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, new_axes
 from synthbook.core.table import Table
 from synthbook.datasets import adult
-from synthbook.evaluation.features import table_features
-from synthbook.evaluation.fidelity import marginals
+from synthbook.evaluation.features import fit_table_encoder
+from synthbook.evaluation.fidelity import marginal_distances
 from synthbook.evaluation.novelty import novelty
 from synthbook.experiments import experiment
 from synthbook.experiments.boosted_adult import taught
@@ -81,11 +81,11 @@ def score(drawn: Table, *, seed: int) -> dict[str, float]:
     from the country that one training row has; the share nearer to training rows than to others, and its band's end.
     """
     data = adult()
-    few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), table_features(data.train)
+    few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
     near = novelty(encode(few), encode(data.train), encode(data.test.data), seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
-        moved = marginals(data.train, drawn)["distance"].clip(upper=10).mean()
+        moved = marginal_distances(data.train, drawn)["distance"].clip(upper=10).mean()
     told = taught(drawn, seed=seed)
     found: dict[str, Any] = {
         "auc": told["auc"],
@@ -93,7 +93,7 @@ def score(drawn: Table, *, seed: int) -> dict[str, float]:
         "real auc": told["real auc"],
         "marginals": moved,
         "her country": (drawn["native-country"] == COUNTRY).sum(),
-        "share": near.share,
+        "share": near.dcr_share,
         "share high": near.high,
     }
     return {name: round(float(value), 4) for name, value in found.items()}

@@ -18,8 +18,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Holdout, Table
 from synthbook.datasets import adult
-from synthbook.evaluation.features import table_features
-from synthbook.evaluation.fidelity import dependence, marginals
+from synthbook.evaluation.features import fit_table_encoder
+from synthbook.evaluation.fidelity import dependence, marginal_distances
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.prdc import prdc
 from synthbook.evaluation.utility import utility
@@ -88,14 +88,14 @@ def score(drawn: Table, learned: Table, others: Table, *, seed: int) -> dict[str
     boosting's `auc`, `f1` and `brier` on the real test file, trained on the rows drawn; `share` nearer to training
     rows, with the top of the band for honest rows, `share high`, and exact `copies` beside the most by chance.
     """
-    encode = table_features(learned)
+    encode = fit_table_encoder(learned)
     x, y, z = encode(drawn), encode(learned), encode(others)
     near, new = prdc(y, x), novelty(x, y, z, seed=seed)
     model = {"gradient boosting": HistGradientBoostingClassifier(early_stopping=False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
         scores = utility(learned, drawn, Holdout(adult().test.data), target="income", seed=seed, models=model)
-        moved, pairs = marginals(learned, drawn), dependence(learned, drawn)
+        moved, pairs = marginal_distances(learned, drawn), dependence(learned, drawn)
     useful, best = (scores[scores["protocol"] == name].iloc[0] for name in ("TSTR", "TRTR"))
     found = {
         "marginals": moved["distance"].clip(upper=10).mean(),
@@ -107,9 +107,9 @@ def score(drawn: Table, learned: Table, others: Table, *, seed: int) -> dict[str
         "brier": useful["brier"],
         "real auc": best["auc"],
         "real f1": best["f1"],
-        "share": new.share,
+        "share": new.dcr_share,
         "share high": new.high,
-        "copies": new.copies,
-        "copies limit": new.copies_limit,
+        "copies": new.n_copies,
+        "copies limit": new.max_copies,
     }
     return {name: round(float(value), 4) for name, value in found.items()}

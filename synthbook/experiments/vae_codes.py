@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from synthbook.datasets import digits
-from synthbook.evaluation.features import fine_detail
+from synthbook.evaluation.features import high_frequency_power
 from synthbook.experiments import experiment
 from synthbook.generators.vae import VAE, kl_from_standard
 
@@ -32,8 +32,8 @@ def detail(latents: int, *, seed: int) -> dict[str, float]:
         redrawn = model.decode(model.encode(real.images, real.labels)[0], real.labels)
     drawn = model.sample(2_000, seed=seed).images
     return {
-        "redrawn": fine_detail(redrawn) / fine_detail(real.images),
-        "drawn": fine_detail(drawn) / fine_detail(real.images),
+        "redrawn": high_frequency_power(redrawn) / high_frequency_power(real.images),
+        "drawn": high_frequency_power(drawn) / high_frequency_power(real.images),
     }
 
 

@@ -98,7 +98,7 @@ def c7_2_3(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
 def c7_2_4(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     many = refit.refit_gaussian(10**6, 10, 2_000, seed=6).variance
     bumps = refit.refit_with_infinite_data([0.5, 0.5], [-0.8, 0.8], variance=0.36, generations=10)
-    cautious = refit.refit_gaussian(10_000, 20, 1_000, seed=7, tau=0.9).variance
+    cautious = refit.refit_gaussian(10_000, 20, 1_000, seed=7, temperature=0.9).variance
     kernel = refit.refit_kernel_density(50, 31, 4_000, seed=8, bandwidth=0.3)
     scott = refit.refit_kernel_density(50, 11, 4_000, seed=9)
     t = np.array([2, 5, 20])
@@ -122,14 +122,14 @@ def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     t = np.array([1, 2, 5, 10, 30, 60])
     batches = [categories.refit_categories(zipf, 500, 60, 150, seed=seed)[t] for seed in range(20, 24)]
     p = np.concatenate(batches, axis=1)
-    h = categories.heterogeneity(zipf) * (1 - 1 / 500) ** t
-    left = theory.survival(zipf, 500, 60).sum(axis=1)[t - 1]
+    h = categories.heterozygosity(zipf) * (1 - 1 / 500) ** t
+    left = theory.survival_probability(zipf, 500, 60).sum(axis=1)[t - 1]
     rare = zipf[-100:].sum()
     tail = categories.refit_categories([rare, 1 - rare], 500, 60, 80_000, seed=11)[60, :, 0]
     single = categories.refit_categories([1 / 32561, 1 - 1 / 32561], 32561, 10, 20_000, seed=12)[[1, 2, 10], :, 0] > 0
     truth = np.array([0.632, 0.469, 0.158])
     return [
-        part("C7.1-1", "heterogeneity", categories.heterogeneity(p).mean(axis=1), h, 0.01 * h),
+        part("C7.1-1", "heterogeneity", categories.heterozygosity(p).mean(axis=1), h, 0.01 * h),
         part("C7.1-1", "survivors", (p > 0).sum(axis=-1).mean(axis=1), left, 0.03 * left),
         part("C7.1-1", "tail_mass", tail.mean(), rare, 4 * se(tail)),
         part("C7.1-1", "median_tail", np.median(tail), 0),
@@ -140,8 +140,8 @@ def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
 def c7_1_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
     start = np.array([0.5, 0.3, 0.15, 0.05])
     late = categories.refit_categories(start, 30, 400, 3_000, seed=13)[-1]
-    winner, time = categories.absorb(start, 30, 3_000, seed=14, limit=2_000)
-    _, time_twice = categories.absorb(start, 60, 3_000, seed=15, limit=2_000)
+    winner, time = categories.simulate_absorption(start, 30, 3_000, seed=14, max_generations=2_000)
+    _, time_twice = categories.simulate_absorption(start, 60, 3_000, seed=15, max_generations=2_000)
     error = 4 * np.sqrt(start * (1 - start) / 3_000)
     return [
         part("C7.1-2", "all_absorbed", (late.max(axis=1) == 1).mean(), 1),

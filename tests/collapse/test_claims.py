@@ -12,12 +12,14 @@ from tests.mutation import mutant
 
 
 @cache
-def survival(p, n, generations):
-    return theory.survival(p, n, generations)
+def survival_probability(p, n, generations):
+    return theory.survival_probability(p, n, generations)
 
 
 # what is exact takes a second, and is the same beside every broken copy of another module
-EXACT = SimpleNamespace(**vars(theory) | {"survival": lambda p, *run: survival(tuple(p.tolist()), *run).copy()})
+EXACT = SimpleNamespace(
+    **vars(theory) | {"survival_probability": lambda p, *run: survival_probability(tuple(p.tolist()), *run).copy()}
+)
 
 
 @cache
@@ -54,8 +56,8 @@ MUTANTS = [
     ("C7.2-3", "wasserstein_unbiased wasserstein_mle", theory, "+ 1 - 2 * mean_s)", "+ 1 - mean_s)"),
     ("C7.2-3", "wasserstein_unbiased", theory, "t / n if ddof else", "(t - 1) / n if ddof else"),
     ("C7.2-4", "statistical", refit, "chisquare(n - 1, replicates) / (n - ddof)", "chisquare(n - 1, replicates) / (1.01 * (n - ddof))"),
-    ("C7.2-4", "sampling_bias", refit, "(tau if t > 0 else 1.0)  # (replicates,)", "tau"),
-    ("C7.2-4", "sampling_bias", refit, "(tau if t > 0 else 1.0)  # (replicates,)", "1.0"),
+    ("C7.2-4", "sampling_bias", refit, "(temperature if t > 0 else 1.0)  # (replicates,)", "temperature"),
+    ("C7.2-4", "sampling_bias", refit, "(temperature if t > 0 else 1.0)  # (replicates,)", "1.0"),
     ("C7.2-4", "kde_fixed_bandwidth", refit, "picked + h *", "picked + 0.5 * h *"),
     ("C7.2-4", "kde_increasing kde_fixed_bandwidth kde_scott_grows", refit, "picked + h *", "picked + 0 * h *"),
     ("C7.2-4", "kde_fixed_bandwidth", refit, "x = picked", "x = x"),

@@ -18,10 +18,10 @@ THEORY = np.linspace(1, 0.5, 51)
 ALIVE = np.sort(rng.integers(1, 500, size=(51, 4)), axis=0)[::-1]
 
 DRAWN = {
-    "generations": lambda **ax: plots.plot_generations(SAMPLES, ["real", "1", "50"], bins=BINS, unit="years", **ax),
+    "generations": lambda **ax: plots.plot_generations(SAMPLES, ["real", "1", "50"], bins=BINS, xlabel="years", **ax),
     "fan": lambda **ax: plots.plot_fan(VALUES, expected_mean=THEORY, **ax),
     "drift": lambda **ax: plots.plot_log_variance_drift({"ml": VALUES}, {"ml": -0.01}, **ax),
-    "survivors": lambda **ax: plots.plot_survivors(ALIVE, expected=THEORY, what="words", **ax),
+    "survivors": lambda **ax: plots.plot_survivors(ALIVE, expected=THEORY, label="words", **ax),
 }
 LABELS = {
     "generations": ("years", ""),
@@ -91,7 +91,7 @@ def test_generations_are_histograms_from_the_first_at_the_top_to_the_last():
 
 
 def test_generations_without_a_value_in_the_bins_are_flat():
-    ax = plots.plot_generations([np.array([99.0])], ["gone"], bins=BINS, unit="years")
+    ax = plots.plot_generations([np.array([99.0])], ["gone"], bins=BINS, xlabel="years")
     assert np.array_equal(ax.patches[0].get_data().values, np.zeros(24))
 
 

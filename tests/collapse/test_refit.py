@@ -32,12 +32,19 @@ def test_first_generation_is_the_fit_to_real_data():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ddof", [0, 1])
-@pytest.mark.parametrize("tau", [1.0, 0.9])
+@pytest.mark.parametrize("temperature", [1.0, 0.9])
 @pytest.mark.parametrize("n", [2, 5, 40])
-def test_engines_agree(n, ddof, tau):
-    arguments = {"generations": 6, "replicates": 20_000, "mean": 1.0, "variance": 2.0, "ddof": ddof, "tau": tau}
+def test_engines_agree(n, ddof, temperature):
+    arguments = {
+        "generations": 6,
+        "replicates": 20_000,
+        "mean": 1.0,
+        "variance": 2.0,
+        "ddof": ddof,
+        "temperature": temperature,
+    }
     short = refit.refit_gaussian(n, seed=2, **arguments)
-    literal = refit.refit_gaussian_literally(n, seed=3, **arguments)
+    literal = refit.refit_gaussian_by_sampling(n, seed=3, **arguments)
     for t in (1, 2, 6):
         assert within(np.log(short.variance[t]), np.log(literal.variance[t]))
         assert stats.ks_2samp(short.variance[t], literal.variance[t]).pvalue > 1e-4
@@ -48,7 +55,7 @@ def test_engines_agree(n, ddof, tau):
 def test_engines_agree_in_three_dimensions():
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     short = refit.refit_gaussian_nd(12, 5, 20_000, seed=4, covariance=covariance)
-    literal = refit.refit_gaussian_nd_literally(12, 5, 20_000, seed=5, covariance=covariance)
+    literal = refit.refit_gaussian_nd_by_sampling(12, 5, 20_000, seed=5, covariance=covariance)
     for t in (1, 5):
         assert within(short.log_det[t], literal.log_det[t])
         for i, j in ((0, 0), (1, 0), (2, 1)):
@@ -75,7 +82,7 @@ def test_literal_loop_is_the_six_line_loop():
     for _ in range(3):
         x = mean + s * rng.standard_normal(50)
         mean, s = x.mean(), x.std()
-    assert np.isclose(refit.refit_gaussian_literally(50, 3, 1, seed=9).variance[3, 0], s**2)
+    assert np.isclose(refit.refit_gaussian_by_sampling(50, 3, 1, seed=9).variance[3, 0], s**2)
 
 
 def test_scotts_rule_is_scipys():
@@ -127,7 +134,7 @@ def test_same_seed_same_bytes(seed):
         ({"ddof": 2}, "ddof = 2"),
         ({"variance": -1.0}, "variance = -1.0"),
         ({"variance": float("nan")}, "variance = nan"),
-        ({"tau": 0.0}, "tau = 0.0"),
+        ({"temperature": 0.0}, "temperature = 0.0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, names):

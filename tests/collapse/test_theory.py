@@ -20,9 +20,9 @@ TABLE = [  # C7.2-2: n, drift unbiased, drift MLE, spread, half-lives of a typic
 def test_table_of_the_ledger(n, unbiased, mle, spread, half_unbiased, half_mle):
     assert abs(theory.log_variance_drift(n, ddof=1) - unbiased) < 6e-6
     assert abs(theory.log_variance_drift(n) - mle) < 6e-6
-    assert abs(theory.log_variance_spread(n) - spread) < 6e-6
-    assert np.isclose(theory.half_life_of_a_typical_run(n, ddof=1), half_unbiased, atol=0.05, rtol=0.002)
-    assert np.isclose(theory.half_life_of_a_typical_run(n), half_mle, atol=0.05, rtol=0.002)
+    assert abs(theory.log_variance_variance(n) - spread) < 6e-6
+    assert np.isclose(theory.half_life_typical(n, ddof=1), half_unbiased, atol=0.05, rtol=0.002)
+    assert np.isclose(theory.half_life_typical(n), half_mle, atol=0.05, rtol=0.002)
 
 
 @pytest.mark.parametrize("n", [2, 7, 30])
@@ -31,7 +31,7 @@ def test_log_moments_by_integration(n):
     first = integrate.quad(lambda u: np.log(u / n) * density(u), 0, np.inf, limit=200)[0]
     second = integrate.quad(lambda u: np.log(u / n) ** 2 * density(u), 0, np.inf, limit=200)[0]
     assert np.isclose(theory.log_variance_drift(n), first, atol=1e-5)
-    assert np.isclose(theory.log_variance_spread(n), second - first**2, atol=1e-4)
+    assert np.isclose(theory.log_variance_variance(n), second - first**2, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -50,8 +50,8 @@ def test_wasserstein_values_of_the_ledger():
 
 
 def test_half_life_of_the_mean():
-    assert np.isclose(theory.half_life_of_the_mean(100), 69.0, atol=0.05)
-    assert np.isclose(theory.mean_variance(100, theory.half_life_of_the_mean(100)), 0.5)
+    assert np.isclose(theory.half_life_mean(100), 69.0, atol=0.05)
+    assert np.isclose(theory.mean_variance(100, theory.half_life_mean(100)), 0.5)
 
 
 def test_lost_variance_is_drift():

@@ -54,7 +54,7 @@ def c6_1_1(code: SimpleNamespace) -> list[Shown]:
     scale = np.sqrt(spectrum)
     uneven = np.array([d2(draws(i, 200, 8) * scale, draws(i + 9000, 400, 8) * scale) for i in range(200)])
     expected = code.frechet.finite_sample_bias(np.diag(spectrum), 200, 400)
-    extrapolated = np.array([code.frechet.extrapolate(*pair, seed=i) for i, pair in enumerate(pairs)])
+    extrapolated = np.array([code.frechet.frechet_infinity(*pair, seed=i) for i, pair in enumerate(pairs)])
     rng = np.random.default_rng(6)
     bumps = GRID[rng.integers(25, size=(20, 2000))] + np.sqrt(0.05) * rng.standard_normal((20, 2000, 2))
     broad = np.sqrt(8.05) * draws(7, 20, 2000, 2)
@@ -126,7 +126,7 @@ def c6_1_3(code: SimpleNamespace) -> list[Shown]:
     }
     coverage = np.stack([found[m][:, 3] for m in handful])  # (handfuls, draws)
     truth = [1 - comb(995, m) / comb(1000, m) for m in handful]
-    claimed = [code.prdc.copied_coverage(1000, m, 5) for m in handful]
+    claimed = [code.prdc.expected_coverage_of_copies(1000, m, 5) for m in handful]
     return [
         part("C6.1-3", "precision", [found[m][:, 0].min() for m in handful], 1),
         part("C6.1-3", "coverage", coverage.mean(axis=1), truth, 4 * se(coverage)),

@@ -66,8 +66,8 @@ def c6_1_4(code: SimpleNamespace) -> list[Shown]:
     copied = code.prdc.prdc(train, train)
     sizes = [1, 2, 8, 8]  # a table full of ties: 128 different rows
     tied = [np.column_stack([rng.integers(k, size=1000) for k in sizes]).astype(float) for _ in range(3)]
-    shares = [code.novelty.novelty(x, train, holdout, seed=0).share for x in fresh[:2]]
-    shares.append(code.novelty.novelty(*tied, seed=0).share)
+    shares = [code.novelty.novelty(x, train, holdout, seed=0).dcr_share for x in fresh[:2]]
+    shares.append(code.novelty.novelty(*tied, seed=0).dcr_share)
     real, judged = noisy(300, rng), noisy(500, rng)
     models = NEAREST | {"logistic": LogisticRegression()}
     twice = code.utility.utility(real, real, Holdout(judged), target="y", seed=0, models=models)
@@ -79,7 +79,7 @@ def c6_1_4(code: SimpleNamespace) -> list[Shown]:
         part("C6.1-4", "utility", score["TRTR"][0, 3], by_hand(real, judged, KNeighborsClassifier(1)), 1e-12),
         part("C6.1-4", "copy_distance", d2(train, train), 0, 1e-8),
         part("C6.1-4", "truth_distance", np.mean([d2(train, x) for x in fresh]), truth, 0.1 * truth),
-        part("C6.1-4", "copy_novelty", code.novelty.novelty(train, train, holdout, seed=0).share, 1),
+        part("C6.1-4", "copy_novelty", code.novelty.novelty(train, train, holdout, seed=0).dcr_share, 1),
         part("C6.1-4", "truth_novelty", shares, 0.5, 0.05),
     ]
 
@@ -94,7 +94,7 @@ def c6_1_5_nulls(code: SimpleNamespace) -> list[Shown]:
     claimed = [[one.null_independent, one.null_fitted], one.value / np.array([one.ratio_independent, one.ratio_fitted])]
     pairs = rng.standard_normal((8, 2, 1200, 4))
     nearest = KNeighborsClassifier(1)
-    accuracy = [code.two_sample.classifier_test(x, y, seed=1, classifier=nearest).accuracy for x, y in pairs]
+    accuracy = [code.two_sample.classifier_two_sample_test(x, y, seed=1, classifier=nearest).accuracy for x, y in pairs]
     return [
         part("C6.1-5", "pmse", claimed, PMSE, 1e-12),
         part("C6.1-5", "two_sample", accuracy, 0.5, 3.3 * 0.5 / np.sqrt(1200)),
@@ -112,12 +112,12 @@ def c6_1_5_pmse(code: SimpleNamespace) -> list[Shown]:
 
 
 def c6_2_1(code: SimpleNamespace) -> list[Shown]:
-    simulate, closed = code.regression.tstr_regression, code.regression.excess_risk
+    simulate, closed = code.regression.simulate_tstr_regression, code.regression.expected_excess_risk
     runs = 60_000
     small = simulate(40, 60, 5, runs, seed=4)
     by_rows = [simulate(40, n, 5, runs, seed=5 + i) for i, n in enumerate((10, 40, 200, 1000))]
     endless = simulate(40, 10**9, 5, runs, seed=9)
-    wrong = simulate(40, 10**9, 5, runs, seed=10, lost=0.5)
+    wrong = simulate(40, 10**9, 5, runs, seed=10, omitted_coef=0.5)
     noisier = simulate(30, 30, 3, runs, seed=11, noise_variance=4.0)
     truth = [5 / 34 + 5 / 54, 4 * 3 / 26 * 2]  # sigma^2 d/(n_r - d - 1) + sigma^2 d/(n_s - d - 1)
     synthetic = [small.synthetic.mean(), noisier.synthetic.mean()]
@@ -125,7 +125,9 @@ def c6_2_1(code: SimpleNamespace) -> list[Shown]:
     return [
         part("C6.2-1", "synthetic", synthetic, truth, 0.03 * np.array(truth)),
         part("C6.2-1", "synthetic", [closed(40, 60, 5), closed(30, 30, 3, noise_variance=4.0)], truth, 1e-9),
-        part("C6.2-1", "synthetic", [wrong.synthetic.mean(), closed(40, np.inf, 5, lost=0.5)], left, 0.03 * left),
+        part(
+            "C6.2-1", "synthetic", [wrong.synthetic.mean(), closed(40, np.inf, 5, omitted_coef=0.5)], left, 0.03 * left
+        ),
         part("C6.2-1", "real", [small.real.mean(), closed(40, None, 5)], 5 / 34, 0.03 * 5 / 34),
         part("C6.2-1", "limit", endless.synthetic.mean(), 5 / 34, 0.03 * 5 / 34),
         part("C6.2-1", "never_below", [run.gap.mean() for run in by_rows], 0),
@@ -142,11 +144,11 @@ def c6_2_2(code: SimpleNamespace) -> list[Shown]:
         for source, found in ((train, honest), (seen, leaky)):
             release = copies(source, 6000, rng)
             rows = code.utility.utility(
-                train, release, Holdout(test), target="y", seed=seed, models=NEAREST, best_accuracy=0.8
+                train, release, Holdout(test), target="y", seed=seed, models=NEAREST, bayes_accuracy=0.8
             )
             student = rows.query("protocol == 'TSTR'").iloc[0]
             found.append(student.accuracy)
-            flagged.append(student.impossible == (source is seen))
+            flagged.append(student.exceeds_bayes == (source is seen))
     error = np.sqrt(0.8 * 0.2 / 1000)
     return [
         part("C6.2-2", "leak", (np.array(leaky) - honest) / error, 2),

@@ -26,7 +26,7 @@ from synthbook.core.types import Images
 from synthbook.datasets import data_folder
 from synthbook.evaluation import feature_nets, features
 from synthbook.evaluation import feature_nets as mobilenet
-from synthbook.evaluation.features import NETS, image_features, table_features
+from synthbook.evaluation.features import FEATURE_NETS, fit_table_encoder, image_features
 
 SCHEMA = Schema(
     (
@@ -68,7 +68,7 @@ def table(n: int, seed: int = 0, schema: Schema = SCHEMA, **changed: object) -> 
 
 def test_tables_agree_with_scikit_learn():
     train, other = table(200), table(50, seed=1)
-    f = table_features(train)
+    f = fit_table_encoder(train)
 
     def with_sklearn(part: Table) -> np.ndarray:
         def plain(t: Table) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_tables_agree_with_scikit_learn():
 
     for part in (train, other):
         np.testing.assert_allclose(f(part), with_sklearn(part), atol=1e-9)
-    assert f.d == 13 and f.name == "standardised columns"
+    assert f.d == 13 and f.name == "standardized columns"
     assert f.columns[:5] == ("age", "pay", "pay is missing", "city = Bonn", "city = Cork")
     assert f.columns[5:9] == ("city = Oslo", "city is missing", "sex = f", "sex = m")
 
@@ -97,7 +97,7 @@ def test_rows_that_differ_in_one_category_lie_one_apart():
     frame = rows(2).assign(age=[30, 40], pay=1.0, city=["Bonn", None], sex="f", level="low", born=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        x = table_features(Table(frame, SCHEMA))(Table(frame.assign(age=30), SCHEMA))
+        x = fit_table_encoder(Table(frame, SCHEMA))(Table(frame.assign(age=30), SCHEMA))
     assert np.linalg.norm(x[0] - x[1]) == pytest.approx(1)
 
 
@@ -108,7 +108,7 @@ def test_any_table_gives_finite_features_in_the_order_of_its_rows(n, m, seed, ra
     train, other = table(n, seed), table(m, seed + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small tables have constant columns
-        f = table_features(train)
+        f = fit_table_encoder(train)
     x, order = f(other), random.sample(range(m), m)
     assert x.shape == (m, len(f.columns)) and np.isfinite(x).all()
     np.testing.assert_array_equal(f(Table(other.frame.iloc[order], SCHEMA)), x[order])
@@ -121,7 +121,7 @@ def test_any_table_gives_finite_features_in_the_order_of_its_rows(n, m, seed, ra
 def test_constant_columns_keep_a_scale_and_say_so():
     constant = table(5, age=40, pay=None, level="high", born=datetime(2000, 1, 1))
     with pytest.warns(UserWarning) as caught:
-        f = table_features(constant)
+        f = fit_table_encoder(constant)
     said = [str(warning.message) for warning in caught]
     assert "column 'age' has one value (40) in the rows given: divided by 120 instead of its sd" in said
     assert any("'pay' has no value" in s and "1e+06" in s for s in said)
@@ -134,18 +134,18 @@ def test_constant_columns_keep_a_scale_and_say_so():
 def test_a_tiny_spread_around_a_large_value_is_not_noise():
     spread = np.array([1e6, 1e6 - 1e-4, 1e6 - 2e-4])
     given = table(3, pay=spread, born=[datetime(2000, 1, day) for day in (1, 2, 3)])
-    x = table_features(given)(given)
+    x = fit_table_encoder(given)(given)
     assert x[:, 1].std() == pytest.approx(1) and x[0, 1] > x[1, 1] > x[2, 1]
 
 
 def test_bad_tables_are_refused_with_words():
-    f = table_features(table(20))
-    with pytest.raises(HoldoutError, match="standardising columns"):
-        table_features(Holdout(table(20)))
+    f = fit_table_encoder(table(20))
+    with pytest.raises(HoldoutError, match="standardizing columns"):
+        fit_table_encoder(Holdout(table(20)))
     with pytest.raises(InvalidArgument, match="fit_on = 'DataFrame'"):
-        table_features(rows(3))
+        fit_table_encoder(rows(3))
     with pytest.raises(InvalidArgument, match="fit_on = 'Table with 0 rows'"):
-        table_features(table(0))
+        fit_table_encoder(table(0))
     with pytest.raises(InvalidArgument, match="table = 'Table with 0 rows'"):
         f(table(0))
     with pytest.raises(InvalidArgument, match="of a Holdout, its `data`"):
@@ -160,18 +160,18 @@ def test_bad_tables_are_refused_with_words():
     with pytest.raises(SchemaError, match=r"'sex'.*not allowed"):
         table(3, sex="unseen")
     labels = Schema((Column("id", "id"), Column("note", "text")), "public")
-    with pytest.raises(SchemaError, match="nothing is left to measure"):
-        table_features(Table(rows(3)[["id", "note"]], labels))
+    with pytest.raises(SchemaError, match="no usable columns"):
+        fit_table_encoder(Table(rows(3)[["id", "note"]], labels))
 
 
 def test_the_features_are_those_of_a_schema_that_differs_only_in_its_reviewer():
-    f, inferred = table_features(table(20)), dataclasses.replace(SCHEMA, provenance="inferred")
+    f, inferred = fit_table_encoder(table(20)), dataclasses.replace(SCHEMA, origin="inferred")
     np.testing.assert_array_equal(f(table(5)), f(table(5, schema=inferred)))
 
 
 def test_a_matrix_that_cannot_fit_is_refused(monkeypatch):
-    f = table_features(table(20))
-    monkeypatch.setattr(features, "LARGEST", 13 * 10)
+    f = fit_table_encoder(table(20))
+    monkeypatch.setattr(features, "MAX_ELEMENTS", 13 * 10)
     assert f(table(10)).shape == (10, 13)
     with pytest.raises(InvalidArgument, match="at most 10 rows at 13 features"):
         f(table(11))
@@ -179,20 +179,20 @@ def test_a_matrix_that_cannot_fit_is_refused(monkeypatch):
 
 def test_adult_has_the_dimension_its_schema_says():
     train = datasets.adult().train
-    f = table_features(train)
+    f = fit_table_encoder(train)
     assert f(train).shape == (32_561, f.d) and f.d == 6 + (8 + 1) + 16 + 7 + (14 + 1) + 6 + 5 + 2 + (41 + 1) + 2
 
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", feature_nets.RECIPES)
+@pytest.mark.parametrize("name", feature_nets.CONFIGS)
 def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
-    side = NETS[name].size
+    side = FEATURE_NETS[name].size
     images = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (300, 1, side, side)).astype(np.float32))
     x = image_features(images, net=name)
-    assert x.shape == (300, NETS[name].d) and x.dtype == np.float64 and np.isfinite(x).all()
-    w, _ = checkpoints.load(data_folder() / feature_nets.SHIPPED / name, model_type=name)
+    assert x.shape == (300, FEATURE_NETS[name].d) and x.dtype == np.float64 and np.isfinite(x).all()
+    w, _ = checkpoints.load(data_folder() / feature_nets.PRETRAINED / name, model_type=name)
     y = images  # the same arithmetic, written out
     for layer in ("0", "3"):
         y = torch.nn.functional.conv2d(y, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=1).clamp(min=0)
@@ -207,13 +207,13 @@ def test_features_are_the_last_hidden_layer_of_the_shipped_net(name):
 def test_shipped_nets_are_small_true_and_described():
     test_parts = {"digits-cnn": datasets.digits().test.data, "fashion-cnn": datasets.fashion_mnist().test.data}
     for name, least in (("fashion-cnn", 0.88), ("digits-cnn", 0.95)):
-        folder = data_folder() / feature_nets.SHIPPED / name
+        folder = data_folder() / feature_nets.PRETRAINED / name
         log = json.loads((folder / "log.json").read_text())
         assert log["sha256"] == sha256_file(folder / "model.safetensors")
         assert (folder / "model.safetensors").stat().st_size < 1_000_000
         part = test_parts[name]
         some = Images(part.images[:2000], part.labels[:2000], part.class_names)
-        assert feature_nets.accuracy(feature_nets.shipped(name), part if len(part) < 2000 else some) >= least
+        assert feature_nets.accuracy(feature_nets.load_pretrained(name), part if len(part) < 2000 else some) >= least
         assert log["test_accuracy"] >= least
         provenance = read_provenance(folder / "log.json")
         assert provenance == checkpoints.read_provenance(folder)
@@ -273,19 +273,19 @@ def test_training_writes_the_same_bytes_again_and_leaves_torch_alone(tmp_path, c
     assert log["test_accuracy"] >= 0.95 and log["seed"] == 3 and log["folder"] == str(tmp_path / "1")
     torch.set_num_threads(2)  # must not change a bit
     try:
-        feature_nets.make("digits-cnn", tmp_path / "2", seed=3)
+        feature_nets.train_and_save("digits-cnn", tmp_path / "2", seed=3)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
     for file in ("model.json", "model.safetensors"):
         assert sha256_file(tmp_path / "1" / file) == sha256_file(tmp_path / "2" / file)
     assert torch.equal(torch.random.get_rng_state(), state)
-    shipped = data_folder() / feature_nets.SHIPPED / "digits-cnn"
+    shipped = data_folder() / feature_nets.PRETRAINED / "digits-cnn"
     assert sha256_file(shipped / "model.safetensors") != log["sha256"]  # another seed, another net
 
 
 def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsys):
-    recipe, split = feature_nets.RECIPES["digits-cnn"], datasets.digits()
+    recipe, split = feature_nets.CONFIGS["digits-cnn"], datasets.digits()
     with pytest.raises(HoldoutError, match="training a feature net"):
         feature_nets.train(recipe, split.test, seed=0)
     few = Images(split.train.images[:63], split.train.labels[:63], split.train.class_names)
@@ -297,7 +297,7 @@ def test_training_refuses_test_parts_few_images_and_unknown_nets(tmp_path, capsy
 
 def test_training_tells_every_step(tmp_path):
     split, seen = datasets.digits(), []
-    recipe = dataclasses.replace(feature_nets.RECIPES["digits-cnn"], epochs=1)
+    recipe = dataclasses.replace(feature_nets.CONFIGS["digits-cnn"], epochs=1)
     trained = feature_nets.train(
         recipe, split.train, seed=np.random.SeedSequence(1), callback=lambda *s: seen.append(s)
     )
@@ -346,7 +346,9 @@ def test_mobilenet_resizes_repeats_and_normalises(tmp_path, monkeypatch):
     state = torch.random.get_rng_state()
     x = image_features(images, net="mobilenet_v2")
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert x.shape == (3, NETS["mobilenet_v2"].d) and NETS["mobilenet_v2"].name == "MobileNetV2 (ImageNet)"
+    assert (
+        x.shape == (3, FEATURE_NETS["mobilenet_v2"].d) and FEATURE_NETS["mobilenet_v2"].name == "MobileNetV2 (ImageNet)"
+    )
     colour = image_features(images.repeat(1, 3, 1, 1), net="mobilenet_v2")
     np.testing.assert_allclose(colour, x, atol=1e-3 * x.max())
     large = torch.nn.functional.interpolate(images, (96, 96), mode="bilinear", antialias=True).repeat(1, 3, 1, 1)

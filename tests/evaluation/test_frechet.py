@@ -15,11 +15,11 @@ from bench.harness import hashes
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.frechet import (
     covariance,
-    extrapolate,
     finite_sample_bias,
     frechet,
     frechet_distance,
     frechet_from_moments,
+    frechet_infinity,
 )
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "bench/golden/frechet.json").read_text())
@@ -91,7 +91,7 @@ def test_bias_scales_with_the_covariance_and_ignores_constant_features():
 
 @pytest.mark.slow
 def test_extrapolation_finds_a_real_difference():
-    found = [extrapolate(draws(i, 400, 8), draws(i + 500, 300, 8) + 0.2, seed=i) for i in range(60)]
+    found = [frechet_infinity(draws(i, 400, 8), draws(i + 500, 300, 8) + 0.2, seed=i) for i in range(60)]
     assert abs(np.mean(found) - 8 * 0.2**2) < 4 * np.std(found) / np.sqrt(60) + 0.01
     biased = [frechet_distance(draws(i, 400, 8), draws(i + 500, 300, 8) + 0.2) for i in range(60)]
     assert np.mean(biased) - 0.32 > 5 * abs(np.mean(found) - 0.32)
@@ -105,7 +105,7 @@ def test_extrapolating_copies_falls_below_zero():
 
 def test_the_same_seed_gives_the_same_number():
     x, y = draws(4, 100, 3), draws(5, 100, 3)
-    assert extrapolate(x, y, seed=1) == extrapolate(x, y, seed=1) != extrapolate(x, y, seed=2)
+    assert frechet_infinity(x, y, seed=1) == frechet_infinity(x, y, seed=1) != frechet_infinity(x, y, seed=2)
 
 
 # ── what is reported, and what is refused ────────────────────────────────────────────────────────────────────────────
@@ -121,7 +121,7 @@ def test_report_names_features_and_sizes():
 
 
 def test_too_few_rows_are_said():
-    with pytest.warns(UserWarning, match="5 rows do not determine a covariance of 6 features"):
+    with pytest.warns(UserWarning, match="5 rows give a singular covariance of 6 features"):
         few = frechet(draws(0, 5, 6), draws(1, 50, 6), features="x", seed=0)
     assert np.isnan(few.extrapolated) and np.isfinite(few.value)
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_matrices_that_are_no_covariance_are_refused(sigma, says):
         finite_sample_bias(sigma, 10, 10)
 
 
-@pytest.mark.parametrize("sizes", [(1.0,), (1.0, 1.0), (1.0, 0.0), (1.0, 2.0), (1.0, 0.01)])
-def test_shares_that_make_no_line_are_refused(sizes):
-    with pytest.raises(InvalidArgument, match="sizes"):
-        extrapolate(draws(0, 20, 2), draws(1, 20, 2), seed=0, sizes=sizes)
+@pytest.mark.parametrize("fractions", [(1.0,), (1.0, 1.0), (1.0, 0.0), (1.0, 2.0), (1.0, 0.01)])
+def test_fractions_that_give_no_line_are_refused(fractions):
+    with pytest.raises(InvalidArgument, match="fractions"):
+        frechet_infinity(draws(0, 20, 2), draws(1, 20, 2), seed=0, fractions=fractions)

@@ -13,7 +13,7 @@ from bench import inputs
 from bench.harness import hashes
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation import prdc as module
-from synthbook.evaluation.prdc import copied_coverage, expected_coverage, prdc
+from synthbook.evaluation.prdc import expected_coverage, expected_coverage_of_copies, prdc
 from tests.evaluation.acceptance import double_loop
 from tests.mutation import mutant
 
@@ -109,20 +109,23 @@ def test_a_full_copy_is_perfect_in_all_four():
 
 @pytest.mark.parametrize(("m", "expected"), [(5, 0.0248), (20, 0.0963), (100, 0.4102)])
 def test_coverage_of_copies(m, expected):
-    assert copied_coverage(1000, m) == pytest.approx(expected, abs=5e-5)
+    assert expected_coverage_of_copies(1000, m) == pytest.approx(expected, abs=5e-5)
 
 
 def test_coverage_formulas_at_their_ends():
     assert expected_coverage(10**7, 10**7, 3) == pytest.approx(1 - 2**-3, rel=1e-6)
     assert expected_coverage(1000, 500) == pytest.approx(0.8690, abs=5e-5)
-    assert copied_coverage(10, 0, 3) == 0 and copied_coverage(10, 8, 3) == copied_coverage(10, 10, 3) == 1
-    assert copied_coverage(10, 1, 3) == pytest.approx(0.3)
+    assert (
+        expected_coverage_of_copies(10, 0, 3) == 0
+        and expected_coverage_of_copies(10, 8, 3) == expected_coverage_of_copies(10, 10, 3) == 1
+    )
+    assert expected_coverage_of_copies(10, 1, 3) == pytest.approx(0.3)
 
 
 def test_an_exact_average_over_every_choice_of_copies():
     real = draws(2, 8, 2)
     covered = [prdc(real, real[[i, i, i, j, j, j]], k=2).coverage for i in range(8) for j in range(i)]
-    assert np.mean(covered) == pytest.approx(copied_coverage(8, 2, 2), rel=1e-12)
+    assert np.mean(covered) == pytest.approx(expected_coverage_of_copies(8, 2, 2), rel=1e-12)
 
 
 def test_memory_does_not_grow_with_the_product():
@@ -179,4 +182,4 @@ def test_expected_coverage_refuses_what_has_no_answer(n, m, k):
     with pytest.raises(InvalidArgument):
         expected_coverage(n, m, k)
     with pytest.raises(InvalidArgument):
-        copied_coverage(n, n + 1, 1)
+        expected_coverage_of_copies(n, n + 1, 1)

@@ -20,7 +20,7 @@ from synthbook.core.table import Column, Holdout, Schema, Table
 from synthbook.datasets import adult
 from synthbook.evaluation import report as module
 from synthbook.evaluation.report import Report, ReportError, evaluate
-from synthbook.evaluation.report_page import SHOWN, plot_questions
+from synthbook.evaluation.report_page import SHOWN, plot_metrics
 from tests.mutation import mutant
 
 COLUMNS = (
@@ -73,7 +73,7 @@ def reports() -> dict[str, Report]:
 
 
 def failed(report: Report, question: str) -> set[str]:
-    return {line.metric for line in report.lines if line.question == question and not line.passes}
+    return {line.metric for line in report.results if line.question == question and not line.passed}
 
 
 @pytest.mark.slow
@@ -94,11 +94,11 @@ def test_a_copier_fails_nothing_but_novelty(reports: dict[str, Report]) -> None:
 
 
 def test_exact_copies_are_held_against_their_own_chance_and_far_marks_say_how_far(reports: dict[str, Report]) -> None:
-    (line,) = (line for line in reports["copy"].lines if line.metric == "exact copies")
+    (line,) = (line for line in reports["copy"].results if line.metric == "exact copies")
     assert line.value == 600 and abs(line.reference / 300 - 1) < 0.05 and 0 < line.low < line.reference < line.high
     bands = (line.value - line.reference) / (line.high - line.reference)
     assert bands > SHOWN
-    ax = plot_questions((line, dataclasses.replace(line, value=line.reference)))
+    ax = plot_metrics((line, dataclasses.replace(line, value=line.reference)))
     assert [text.get_text() for text in ax.texts] == [f"{bands:.0f} →"]  # the other mark lies where it is drawn
     plt.close(ax.figure)
     assert "600 of 600 synthetic rows repeat a training row" in str(reports["copy"])
@@ -113,8 +113,8 @@ def test_shuffled_columns_keep_their_marginals_and_lose_the_rest(reports: dict[s
 
 
 def test_a_collapsed_generator_has_precision_and_no_recall(reports: dict[str, Report]) -> None:
-    line = {line.metric: line for line in reports["collapsed"].lines}
-    assert line["precision"].value == 1 and line["precision"].passes
+    line = {line.metric: line for line in reports["collapsed"].results}
+    assert line["precision"].value == 1 and line["precision"].passed
     assert line["recall"].value < 0.02 and line["coverage"].value < 0.05
     assert failed(reports["collapsed"], "varied") == {"recall", "coverage", "categories lost"}
     assert "group = rare, label = yes, group = a" in str(reports["collapsed"])
@@ -125,7 +125,7 @@ def test_a_collapsed_generator_has_precision_and_no_recall(reports: dict[str, Re
 @pytest.mark.slow
 def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
     swapped = evaluate(GENERATORS["collapsed"], Holdout(HELD), REAL, SCHEMA, seed=0)
-    line = {line.metric: line.value for line in swapped.lines}
+    line = {line.metric: line.value for line in swapped.results}
     assert line["precision"] < 0.02 and line["recall"] == 1  # the other way round
 
 
@@ -148,15 +148,17 @@ def test_mutants_of_the_judgement_are_found(
         monkeypatch.setattr(report, name, getattr(changed, name))
     for name in ("fresh", "copy", "shuffled", "handful"):
         found = evaluate(REAL, Holdout(HELD), GENERATORS[name], SCHEMA, target="label", seed=0)
-        if [line.passes for line in found.lines] != [line.passes for line in reports[name].lines]:
+        if [line.passed for line in found.results] != [line.passed for line in reports[name].results]:
             return
     pytest.fail(f"nothing notices {new!r} in the place of {old!r}")
 
 
 def test_no_verdict_without_novelty_or_without_a_reference(reports: dict[str, Report]) -> None:
     good = reports["fresh"]
-    without = dataclasses.replace(good, lines=tuple(line for line in good.lines if line.question != "new"))
-    bare = dataclasses.replace(good, lines=(dataclasses.replace(good.lines[0], reference=np.nan), *good.lines[1:]))
+    without = dataclasses.replace(good, results=tuple(line for line in good.results if line.question != "new"))
+    bare = dataclasses.replace(
+        good, results=(dataclasses.replace(good.results[0], reference=np.nan), *good.results[1:])
+    )
     for report, why in ((without, "novelty"), (bare, "fresh real rows score: precision")):
         for show in (lambda r: r.verdict, str, Report.to_dict):
             with pytest.raises(ReportError, match=why):
@@ -238,7 +240,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert read_provenance(path).source == "an evaluation of synthetic rows"
     assert plt.get_fignums() == before  # every figure was closed
     written = json.loads(report.to_json(tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["answers"]["varied"] is False and len(written["lines"]) == len(report.lines)
+    assert written["answers"]["varied"] is False and len(written["lines"]) == len(report.results)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from scipy.stats import chi2_contingency, spearmanr, wasserstein_distance
 
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Holdout, Schema, Table
-from synthbook.evaluation.fidelity import dependence, marginals, plot_dependence, plot_marginals
+from synthbook.evaluation.fidelity import dependence, marginal_distances, plot_dependence, plot_marginal_distances
 
 SCHEMA = Schema(
     (
@@ -62,7 +62,7 @@ def distance(table: pd.DataFrame, column: str) -> float:
 
 def test_marginals_equal_scipy_and_pandas():
     real, made = people(1), people(2, 300, link=2)
-    found = marginals(real, made)
+    found = marginal_distances(real, made)
     assert list(found["column"]) == list(LINKED)  # no id, no text
     for name in ("x", "n"):
         x, y = numbers(real, name), numbers(made, name)
@@ -79,20 +79,22 @@ def test_marginals_equal_scipy_and_pandas():
 
 
 def test_a_table_is_no_distance_from_itself():
-    found = marginals(people(1), people(1))
+    found = marginal_distances(people(1), people(1))
     assert (found[["distance", "missing"]] == 0).all(axis=None)
     assert (dependence(people(1), people(1)).error == 0).all()
 
 
 def test_real_and_synthetic_are_not_the_same_thing():
     real, made = people(1), people(2, link=3)
-    assert distance(marginals(real, made), "x") > 1.5 * distance(marginals(made, real), "x")  # in real units
+    assert distance(marginal_distances(real, made), "x") > 1.5 * distance(
+        marginal_distances(made, real), "x"
+    )  # in real units
 
 
 def test_missing_values_count():
     real = people(1)
     lost = changed(real, c=real["c"].where(np.arange(400) % 2 == 0), x=real["x"].where(np.arange(400) % 2 == 0))
-    found = marginals(real, lost).set_index("column")
+    found = marginal_distances(real, lost).set_index("column")
     assert found.loc["c", "distance"] == found.loc["c", "missing"] == 0.5
     assert found.loc["x", "missing"] > 0.4
 
@@ -101,12 +103,12 @@ def test_columns_without_spread_or_values_have_a_defined_distance_and_a_warning(
     real = people(1)
     flat, none = changed(real, x=1.0), changed(real, x=np.nan)
     with pytest.warns(UserWarning, match="'x' is constant in the real table"):
-        assert distance(marginals(flat, real), "x") == np.inf
+        assert distance(marginal_distances(flat, real), "x") == np.inf
     with pytest.warns(UserWarning, match="all synthetic values are missing"):
-        assert distance(marginals(real, none), "x") == np.inf
+        assert distance(marginal_distances(real, none), "x") == np.inf
     with pytest.warns(UserWarning, match="all real values are missing"):
-        assert distance(marginals(none, real), "x") == np.inf
-    assert distance(marginals(flat, flat), "x") == distance(marginals(none, none), "x") == 0
+        assert distance(marginal_distances(none, real), "x") == np.inf
+    assert distance(marginal_distances(flat, flat), "x") == distance(marginal_distances(none, none), "x") == 0
 
 
 def test_dependence_equals_scipy_and_the_textbook():
@@ -153,7 +155,7 @@ def test_chance_alone_gives_hardly_any_association():
 def test_broken_ties_show_as_error_even_where_marginals_agree():
     real = people(1, 1000)
     alone = changed(real, n=np.random.default_rng(0).permutation(real["n"]))
-    assert marginals(real, alone)["distance"].max() == 0
+    assert marginal_distances(real, alone)["distance"].max() == 0
     found = dependence(real, alone)
     assert "n" in found.worst[:2] and found.worst[2] > 0.5
     assert "n" in str(found)
@@ -175,7 +177,7 @@ def test_columns_that_do_not_vary_have_no_association_and_a_warning():
 def test_what_cannot_be_compared_is_refused():
     real = people(1)
     empty, one = Table(real.frame.iloc[:0], SCHEMA), Table(real.frame.iloc[:1], SCHEMA)
-    for measure in (marginals, dependence):
+    for measure in (marginal_distances, dependence):
         with pytest.raises(InvalidArgument, match="synthetic = 'a table without rows'"):
             measure(real, empty)
         with pytest.raises(InvalidArgument, match=r"synthetic = 'Holdout'.*its data"):
@@ -194,7 +196,7 @@ def test_what_cannot_be_compared_is_refused():
             measure(*[Table(real.frame[["who"]], Schema((SCHEMA["who"],), "public"))] * 2)
     with pytest.raises(InvalidArgument, match="1 row"):
         dependence(real, one)
-    assert np.isfinite(marginals(real, one)["distance"]).all()
+    assert np.isfinite(marginal_distances(real, one)["distance"]).all()
 
 
 values = st.lists(
@@ -214,7 +216,7 @@ def test_distances_are_never_negative_and_associations_stay_in_bounds(one, two):
     real, made = (
         Table(f.assign(x=f.x.astype(float), n=f.n.astype("Int64"), c=f.c.astype(object)), schema) for f in frames
     )
-    assert (marginals(real, made)["distance"] >= 0).all()
+    assert (marginal_distances(real, made)["distance"] >= 0).all()
     found = dependence(real, made)
     for matrix in (found.real, found.synthetic):
         assert (np.abs(matrix) <= 1 + 1e-12).all() and (matrix == matrix.T).all() and (np.diag(matrix) == 1).all()
@@ -223,8 +225,8 @@ def test_distances_are_never_negative_and_associations_stay_in_bounds(one, two):
 @pytest.mark.filterwarnings("ignore:.*constant")
 def test_figures_show_every_column_and_the_infinite_ones():
     real = people(1)
-    found = marginals(changed(real, x=1.0), real)
-    ax = plot_marginals(found)
+    found = marginal_distances(changed(real, x=1.0), real)
+    ax = plot_marginal_distances(found)
     assert [label.get_text() for label in ax.get_yticklabels()][-1] == "x"
     assert "infinite" in [text.get_text() for text in ax.get_legend().get_texts()]
     ax = plot_dependence(dependence(real, people(2)))

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.evaluation.two_sample import classifier_test, pmse
+from synthbook.evaluation.two_sample import classifier_two_sample_test, pmse
 
 
 def draws(seed: int, *shape: int) -> np.ndarray:
@@ -18,8 +18,8 @@ def draws(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_trees_do_not_tell_perfect_samples_apart():
-    found = [classifier_test(draws(i, 500, 3), draws(i + 100, 700, 3), seed=i) for i in range(5)]
-    assert not any(test.told_apart for test in found)
+    found = [classifier_two_sample_test(draws(i, 500, 3), draws(i + 100, 700, 3), seed=i) for i in range(5)]
+    assert not any(test.distinguishable for test in found)
     assert all(test.low <= test.accuracy <= test.high and test.n_test == 500 for test in found)
     assert found[0].high == pytest.approx(0.5 + 3.3 * 0.5 / np.sqrt(500))
 
@@ -29,20 +29,20 @@ def test_equal_marginals_with_another_dependence_are_told_apart_by_trees_and_not
     x = draws(1, 3000, 2)
     linked = np.column_stack([x[:, 0], 0.9 * x[:, 0] + np.sqrt(1 - 0.81) * x[:, 1]])
     other = draws(2, 3000, 2)
-    assert classifier_test(other, linked, seed=0).told_apart
-    assert not classifier_test(other, linked, seed=0, classifier=LogisticRegression()).told_apart
+    assert classifier_two_sample_test(other, linked, seed=0).distinguishable
+    assert not classifier_two_sample_test(other, linked, seed=0, classifier=LogisticRegression()).distinguishable
 
 
 def test_copied_rows_mislead_the_classifier_below_chance():
     x = draws(3, 1000, 2)
-    test = classifier_test(x, x, seed=0, classifier=KNeighborsClassifier(1))
-    assert test.accuracy < test.low and not test.told_apart
+    test = classifier_two_sample_test(x, x, seed=0, classifier=KNeighborsClassifier(1))
+    assert test.accuracy < test.low and not test.distinguishable
     assert "copied" in str(test)
 
 
 def test_the_seed_decides_everything():
     x, y = draws(4, 60, 2), draws(5, 80, 2) + 0.3
-    assert classifier_test(x, y, seed=7) == classifier_test(x, y, seed=np.random.SeedSequence(7))
+    assert classifier_two_sample_test(x, y, seed=7) == classifier_two_sample_test(x, y, seed=np.random.SeedSequence(7))
 
 
 @pytest.mark.parametrize("m", [300, 900])  # unequal sizes as well
@@ -53,7 +53,7 @@ def test_pmse_equals_a_fit_by_scikit_learn(m):
     by_hand = np.mean((model.predict_proba(both)[:, 1] - label.mean()) ** 2)
     found, c = pmse(x, y), m / (300 + m)
     assert found.value == pytest.approx(by_hand, rel=1e-5)
-    assert (found.k, found.n, found.share) == (5, 300 + m, c)
+    assert (found.k, found.n, found.synthetic_fraction) == (5, 300 + m, c)
     assert found.null_independent == pytest.approx(c * (1 - c) * 4 / (300 + m))
     assert found.null_fitted == pytest.approx(c * (1 - c) ** 2 * 4 / (300 + m))
 
@@ -103,10 +103,10 @@ def test_too_few_rows_are_refused_or_warned_about():
     with pytest.warns(UserWarning, match="below 220 rows"):
         pmse(draws(16, 50, 10), draws(17, 50, 10))
     with pytest.raises(InvalidArgument, match="at least 20 rows"):
-        classifier_test(draws(0, 19, 2), draws(1, 50, 2), seed=0)
+        classifier_two_sample_test(draws(0, 19, 2), draws(1, 50, 2), seed=0)
 
 
-@pytest.mark.parametrize("measure", [pmse, lambda x, y: classifier_test(x, y, seed=0)])
+@pytest.mark.parametrize("measure", [pmse, lambda x, y: classifier_two_sample_test(x, y, seed=0)])
 def test_bad_arrays_are_named(measure):
     good = draws(0, 50, 2)
     for bad, says in (

@@ -15,15 +15,20 @@ from sklearn.neighbors import KNeighborsClassifier
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.table import Column, Constraint, Holdout, Schema, Table
 from synthbook.evaluation import utility as module
-from synthbook.evaluation.inference import excess_risk, mean_interval_coverage, naive_coverage, tstr_regression
+from synthbook.evaluation.inference import (
+    expected_excess_risk,
+    mean_interval_coverage,
+    naive_coverage,
+    simulate_tstr_regression,
+)
 from synthbook.evaluation.utility import (
-    SCORES,
-    SMALLER,
+    METRICS,
+    TRTR_SIZE_MATCHED,
     bootstrap_weights,
     default_models,
-    impossible_score,
-    scores,
+    exceeds_bayes_accuracy,
     utility,
+    weighted_metrics,
 )
 from tests.evaluation.acceptance_useful import by_hand, noisy
 
@@ -63,8 +68,8 @@ def some_probabilities(seed: int, n: int, classes: int, steps: int = 8) -> tuple
 
 def test_two_classes_score_as_scikit_learn_says():
     y, p = some_probabilities(1, 200, 2)
-    found = {name: value[0] for name, value in scores(y, p, np.ones((1, 200))).items()}
-    assert tuple(found) == SCORES
+    found = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
+    assert tuple(found) == METRICS
     assert found["auc"] == pytest.approx(roc_auc_score(y, p[:, 1]))
     assert found["brier"] == pytest.approx(brier_score_loss(y, p[:, 1]))
     assert found["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1)))
@@ -73,7 +78,7 @@ def test_two_classes_score_as_scikit_learn_says():
 
 def test_more_classes_score_as_means_over_classes():
     y, p = some_probabilities(2, 200, 4)
-    found = {name: value[0] for name, value in scores(y, p, np.ones((1, 200))).items()}
+    found = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
     assert found["auc"] == pytest.approx(roc_auc_score(y, p, multi_class="ovr"))
     assert found["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1), average="macro"))
     assert found["brier"] == pytest.approx(((p - np.eye(4)[y]) ** 2).sum() / 2 / 200)
@@ -85,7 +90,7 @@ def test_a_replicate_is_the_score_of_the_rows_drawn():
     assert weights.shape == (21, 60) and (weights[0] == 1).all()
     for label in (0, 1):
         assert (weights[:, y == label].sum(axis=1) == (y == label).sum()).all()
-    found = scores(y, p, weights)
+    found = weighted_metrics(y, p, weights)
     for replicate in (1, 7, 20):
         rows = np.repeat(np.arange(60), weights[replicate].astype(int))
         assert found["auc"][replicate] == pytest.approx(roc_auc_score(y[rows], p[rows, 1]))
@@ -100,7 +105,7 @@ def test_rows_are_drawn_evenly():
 
 
 def test_a_single_class_has_no_auc():
-    found = scores(np.ones(5, int), np.full((5, 2), 0.5), np.ones((1, 5)))
+    found = weighted_metrics(np.ones(5, int), np.full((5, 2), 0.5), np.ones((1, 5)))
     assert np.isnan(found["auc"][0]) and found["accuracy"][0] == 0
 
 
@@ -111,13 +116,13 @@ def test_each_protocol_learns_and_is_judged_where_it_says():
     rng = np.random.default_rng(1)
     train, made, test = noisy(400, rng), noisy(150, rng), noisy(250, rng)
     found = utility(train, made, Holdout(test), target="y", seed=0, models=FAST)
-    assert list(found.protocol.unique()) == ["TRTR", "TSTR", "TRTS", SMALLER]
+    assert list(found.protocol.unique()) == ["TRTR", "TSTR", "TRTS", TRTR_SIZE_MATCHED]
     for protocol, learned, judged in (("TRTR", train, test), ("TSTR", made, test), ("TRTS", train, made)):
         row = of(found, protocol, "1-NN")
         assert (row.n_train, row.n_test) == (len(learned), len(judged))
         assert row.accuracy == pytest.approx(by_hand(learned, judged, KNeighborsClassifier(1)), abs=1e-12)
-    assert of(found, SMALLER, "1-NN").n_train == 150
-    for score in SCORES:
+    assert of(found, TRTR_SIZE_MATCHED, "1-NN").n_train == 150
+    for score in METRICS:
         assert (found[f"{score}_low"] <= found[score]).all() and (found[score] <= found[f"{score}_high"]).all()
 
 
@@ -143,7 +148,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 def test_models_and_encoders_never_meet_the_test_rows():
     rng = np.random.default_rng(3)
     train, made, test = noisy(60, rng), noisy(60, rng), noisy(60, rng)
-    with mock.patch.object(module, "table_features", wraps=module.table_features) as encoder:
+    with mock.patch.object(module, "fit_table_encoder", wraps=module.fit_table_encoder) as encoder:
         utility(train, made, Holdout(test), target="y", seed=0, models=BAYES)
     seen = [call.args[0].frame for call in encoder.call_args_list]
     assert len(seen) == 3
@@ -191,7 +196,7 @@ def test_a_class_that_synthetic_rows_lack_gets_probability_0_and_a_warning():
             graded(1), graded(2, classes=("low", "middle")), Holdout(graded(3)), target="y", seed=0, models=FAST
         )
     assert of(found, "TSTR", "logistic").f1 < of(found, "TRTR", "logistic").f1 - 0.1
-    assert np.isfinite(found[list(SCORES)].to_numpy(dtype=float)).all()
+    assert np.isfinite(found[list(METRICS)].to_numpy(dtype=float)).all()
 
 
 def test_synthetic_rows_of_a_single_class_teach_to_say_always_the_same():
@@ -227,7 +232,7 @@ def test_large_tables_are_cut_the_same_way_and_the_seed_decides():
     same = utility(train, train, test, target="y", seed=np.random.SeedSequence(3), models=FAST, max_rows=120)
     pd.testing.assert_frame_equal(found, same)
     for model in FAST:
-        copy, real = (of(found, protocol, model)[list(SCORES)] for protocol in ("TSTR", "TRTR"))
+        copy, real = (of(found, protocol, model)[list(METRICS)] for protocol in ("TSTR", "TRTR"))
         pd.testing.assert_series_equal(copy, real, check_names=False)
     assert not found.equals(utility(train, train, test, target="y", seed=4, models=FAST, max_rows=120))
 
@@ -245,14 +250,14 @@ def test_the_four_default_models_run_and_repeat_themselves():
 def test_impossible_scores_are_flagged_and_honest_ones_are_not():
     rng = np.random.default_rng(10)
     train, test = noisy(500, rng), noisy(500, rng)
-    honest = utility(train, train, Holdout(test), target="y", seed=0, models=FAST, best_accuracy=0.8)
-    assert not honest[honest.protocol != "TRTS"].impossible.any()
-    leaked = utility(train, test, Holdout(test), target="y", seed=0, models=FAST, best_accuracy=0.8)
-    assert of(leaked, "TSTR", "1-NN").impossible
-    assert "impossible" not in utility(train, train, Holdout(test), target="y", seed=0, models=BAYES)
+    honest = utility(train, train, Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
+    assert not honest[honest.protocol != "TRTS"].exceeds_bayes.any()
+    leaked = utility(train, test, Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
+    assert of(leaked, "TSTR", "1-NN").exceeds_bayes
+    assert "exceeds_bayes" not in utility(train, train, Holdout(test), target="y", seed=0, models=BAYES)
     for bad in ({"score": 1.2, "se": 0.1, "best": 0.8}, {"score": 0.5, "se": np.nan, "best": 0.8}):
         with pytest.raises(InvalidArgument):
-            impossible_score(**bad)
+            exceeds_bayes_accuracy(**bad)
 
 
 def test_what_cannot_be_predicted_is_refused():
@@ -272,7 +277,7 @@ def test_what_cannot_be_predicted_is_refused():
         utility(table, Table(table.frame.iloc[:0], table.schema), test, target="y", seed=0)
     with pytest.raises(SchemaError, match="has the columns"):
         utility(table, flat, test, target="y", seed=0)
-    for wrong in ({"max_rows": 1}, {"models": {}}, {"best_accuracy": 1.5}):
+    for wrong in ({"max_rows": 1}, {"models": {}}, {"bayes_accuracy": 1.5}):
         with pytest.raises(InvalidArgument, match=next(iter(wrong))):
             utility(table, table, test, target="y", seed=0, **wrong)
 
@@ -290,7 +295,7 @@ def test_small_odd_tables_have_scores_in_bounds_or_nan(data):
         for _ in range(3)
     ]
     found = utility(tables[0], tables[1], Holdout(tables[2]), target="y", seed=0, models=FAST)
-    values = found[list(SCORES)].to_numpy(dtype=float)
+    values = found[list(METRICS)].to_numpy(dtype=float)
     assert ((values >= 0) & (values <= 1) | np.isnan(values)).all()
     assert np.isfinite(found[["f1", "brier", "accuracy"]].to_numpy(dtype=float)).all()
 
@@ -299,42 +304,42 @@ def test_small_odd_tables_have_scores_in_bounds_or_nan(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [0.0, 0.6])
-def test_the_fast_simulation_agrees_with_fitting_every_row(lost):
+@pytest.mark.parametrize("omitted_coef", [0.0, 0.6])
+def test_the_fast_simulation_agrees_with_fitting_every_row(omitted_coef):
     rng, d, n_r, n_s, runs = np.random.default_rng(1), 3, 20, 30, 4000
-    beta = np.array([1.0, -2.0, lost])
+    beta = np.array([1.0, -2.0, omitted_coef])
     literal = np.empty((runs, 2))
     for i in range(runs):
         x = rng.standard_normal((n_r, d))
         y = x @ beta + rng.standard_normal(n_r)
-        known = x if lost == 0 else x[:, :-1]  # the wrong generator does not look at the last column
+        known = x if omitted_coef == 0 else x[:, :-1]  # the wrong generator does not look at the last column
         fit, residual, *_ = np.linalg.lstsq(known, y)
         z = rng.standard_normal((n_s, d))
         made = z[:, : known.shape[1]] @ fit + np.sqrt(residual / (n_r - known.shape[1])) * rng.standard_normal(n_s)
         literal[i] = [((np.linalg.lstsq(a, b)[0] - beta) ** 2).sum() for a, b in ((x, y), (z, made))]
-    fast = tstr_regression(n_r, n_s, d, runs, seed=2, lost=lost)
+    fast = simulate_tstr_regression(n_r, n_s, d, runs, seed=2, omitted_coef=omitted_coef)
     for one, other in zip(literal.T, (fast.real, fast.synthetic), strict=True):
         assert abs(one.mean() - other.mean()) < 4 * np.hypot(one.std(), other.std()) / np.sqrt(runs)
-    expected = [excess_risk(n_r, None, d), excess_risk(n_r, n_s, d, lost=lost)]
+    expected = [expected_excess_risk(n_r, None, d), expected_excess_risk(n_r, n_s, d, omitted_coef=omitted_coef)]
     assert (np.abs(literal.mean(axis=0) - expected) < 4 * literal.std(axis=0) / np.sqrt(runs)).all()
 
 
 def test_more_rows_close_the_gap_of_a_right_generator_only():
-    assert excess_risk(40, np.inf, 5) == excess_risk(40, None, 5)
-    gaps = [excess_risk(40, n, 5) - excess_risk(40, None, 5) for n in (10, 100, 1000, 10**6)]
+    assert expected_excess_risk(40, np.inf, 5) == expected_excess_risk(40, None, 5)
+    gaps = [expected_excess_risk(40, n, 5) - expected_excess_risk(40, None, 5) for n in (10, 100, 1000, 10**6)]
     assert all(np.diff(gaps) < 0) and 0 < gaps[-1] < 1e-5
-    assert excess_risk(40, np.inf, 5, lost=0.5) - excess_risk(40, None, 5) > 0.1
+    assert expected_excess_risk(40, np.inf, 5, omitted_coef=0.5) - expected_excess_risk(40, None, 5) > 0.1
 
 
 def test_regression_refuses_what_has_no_expectation():
-    for wrong in ({"n_real": 6}, {"n_synthetic": 6}, {"d": 0}, {"noise_variance": 0.0}, {"lost": np.inf}):
+    for wrong in ({"n_real": 6}, {"n_synthetic": 6}, {"d": 0}, {"noise_variance": 0.0}, {"omitted_coef": np.inf}):
         given_ = {"n_real": 40, "n_synthetic": 60, "d": 5} | wrong
         with pytest.raises(InvalidArgument, match=next(iter(wrong))):
-            excess_risk(**given_)
+            expected_excess_risk(**given_)
         with pytest.raises(InvalidArgument, match=next(iter(wrong))):
-            tstr_regression(**given_, replicates=10, seed=0)
+            simulate_tstr_regression(**given_, replicates=10, seed=0)
     with pytest.raises(InvalidArgument, match="replicates"):
-        tstr_regression(40, 60, 5, 0, seed=0)
+        simulate_tstr_regression(40, 60, 5, 0, seed=0)
 
 
 def test_intervals_of_drawn_rows_cover_as_the_fast_simulation_says():

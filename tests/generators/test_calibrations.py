@@ -81,8 +81,8 @@ def test_the_best_teacher_comes_close_to_real_rows_and_copies_none() -> None:
 def test_the_halves_of_the_digits_share_no_row() -> None:
     seen, unseen = diffusion_sketch.halves_of_the_digits()
     assert len(seen.images) == len(unseen.images) == 898 and set(seen.labels.tolist()) == set(range(10))
-    assert diffusion_sketch.nearness(seen.images, seen, unseen).share == 1.0
-    assert diffusion_sketch.nearness(unseen.images, seen, unseen).share == 0.0
+    assert diffusion_sketch.nearness(seen.images, seen, unseen).dcr_share == 1.0
+    assert diffusion_sketch.nearness(unseen.images, seen, unseen).dcr_share == 0.0
 
 
 def test_the_loss_that_is_looked_at_is_the_floor_for_the_exact_predictor() -> None:

@@ -8,11 +8,11 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation import mode_coverage
-from synthbook.evaluation.mode_coverage import GRID, RING, Bumps, plot_points
+from synthbook.evaluation.mode_coverage import GRID, RING, GaussianMixture2D, plot_points
 from tests.mutation import mutant
 
 
-def optimum_is_right(grid: Bumps, ring: Bumps) -> bool:
+def optimum_is_right(grid: GaussianMixture2D, ring: GaussianMixture2D) -> bool:
     """C3.2-4: the closed form where bumps do not overlap, and the published value where they do."""
     closed = -(1 + np.log(25) + np.log(2 * np.pi * 0.05))
     return bool(abs(grid.optimum - closed) < 1e-3 and abs(ring.optimum + 1.702) < 0.02)
@@ -25,7 +25,7 @@ def test_the_optimum() -> None:
         drawn = bumps.log_density(bumps.sample(200_000, seed=0))
         assert abs(drawn.mean() - bumps.optimum) < 4 * drawn.std() / 200_000**0.5
     broken = mutant(
-        mode_coverage, "np.log(2 * np.pi * self.variance * len(self.centres))", "np.log(2 * np.pi * self.variance)"
+        mode_coverage, "np.log(2 * np.pi * self.variance * len(self.centers))", "np.log(2 * np.pi * self.variance)"
     )
     assert not optimum_is_right(broken.GRID, broken.RING)
 
@@ -34,7 +34,7 @@ def test_perfect_samples_are_called_perfect() -> None:
     for bumps in (GRID, RING):
         scores = [bumps.score(bumps.sample(10_000, seed=s)) for s in range(20)]
         assert all(score.modes == score.of for score in scores)
-        k = len(bumps.centres)
+        k = len(bumps.centers)
         # 2 n KL is chi-squared with K - 1 degrees of freedom; on the ring the nearest centre is not always the own one
         low, high = stats.chi2.ppf([1e-4, 1 - 1e-4], 20 * (k - 1)) / (20 * (k - 1))
         assert low < np.mean([score.imbalance for score in scores]) < high
@@ -45,9 +45,11 @@ def test_perfect_samples_are_called_perfect() -> None:
 
 @pytest.mark.parametrize("bumps", [GRID, RING])
 @pytest.mark.parametrize("lost", [1, 3])
-def test_a_lost_mode_is_missed(bumps: Bumps, lost: int) -> None:
+def test_a_lost_mode_is_missed(bumps: GaussianMixture2D, lost: int) -> None:
     """Also on the ring, whose discs of 3 standard deviations overlap."""
-    kept = Bumps(bumps.name, bumps.centres[lost:], bumps.variance, bumps.enough).sample(10_000, seed=0)
+    kept = GaussianMixture2D(bumps.name, bumps.centers[lost:], bumps.variance, bumps.min_fraction).sample(
+        10_000, seed=0
+    )
     score = bumps.score(kept)
     assert score.modes == score.of - lost and score.imbalance > 20
     assert f"{score.modes} of {score.of} modes" in str(score)
@@ -56,9 +58,9 @@ def test_a_lost_mode_is_missed(bumps: Bumps, lost: int) -> None:
 @pytest.mark.slow
 def test_collapse_is_flagged_and_spread_is_not() -> None:
     test = GRID.sample(4_000, seed=9)
-    narrow = Bumps("narrow", GRID.centres, 0.005, 0.2).sample(10_000, seed=0)
+    narrow = GaussianMixture2D("narrow", GRID.centers, 0.005, 0.2).sample(10_000, seed=0)
     one = np.zeros((10_000, 2)) + 0.05 * np.random.default_rng(0).standard_normal((10_000, 2))
-    wide = Bumps("wide", GRID.centres, 0.2, 0.2).sample(10_000, seed=0)
+    wide = GaussianMixture2D("wide", GRID.centers, 0.2, 0.2).sample(10_000, seed=0)
     assert GRID.collapse(narrow, test).collapsed and GRID.collapse(one, test).collapsed
     assert "collapsed" in str(GRID.collapse(narrow, test))
     assert not GRID.collapse(wide, test).collapsed

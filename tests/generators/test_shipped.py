@@ -44,7 +44,7 @@ def test_it_draws_the_classes_it_is_asked_for(name: str) -> None:
     wanted = np.repeat(np.arange(10), 20)
     drawn = load(name, device="cpu").sample(200, seed=0, labels=wanted)
     with torch.no_grad():
-        said = feature_nets.shipped("fashion-cnn")(drawn.images).argmax(1).numpy()
+        said = feature_nets.load_pretrained("fashion-cnn")(drawn.images).argmax(1).numpy()
     # the VAE's prior is not quite where its codes are, so that some of its pictures can hardly be recognised
     assert (said == wanted).mean() > (0.65 if name == "fashion-vae" else 0.8)
     assert drawn.images.flatten(1).std(0).mean() > 0.1  # not one picture for each class

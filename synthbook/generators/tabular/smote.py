@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table, refuse_holdout
 from synthbook.core.types import Seed
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.utility import check_target
 from synthbook.generators.base import check_count
 from synthbook.generators.tabular.base import Layout
@@ -39,7 +39,7 @@ def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, ne
     if len(few) < 2:
         raise InvalidArgument("value", f"{value!r}, which {len(few)} rows have", "a value that at least 2 rows have")
     rng, layout = np.random.default_rng(seed), Layout.of(table)
-    x = table_features(table)(Table(few, table.schema))
+    x = fit_table_encoder(table)(Table(few, table.schema))
     near = NearestNeighbors(n_neighbors=min(neighbours + 1, len(few))).fit(x).kneighbors(x, return_distance=False)
     first = rng.integers(len(few), size=n)
     other = near[first, rng.integers(1, near.shape[1], size=n)]

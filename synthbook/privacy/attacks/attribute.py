@@ -19,7 +19,7 @@ from scipy.stats import norm
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table, unit_codes
 from synthbook.core.types import Array
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.utility import check_target
 from synthbook.generators.tabular.encoding import as_numbers
@@ -72,7 +72,7 @@ def attribute_inference(released: Table, members: Table, others: Table, secret: 
     column = check_target(released.schema, secret)
     known = {name: _with(table, secret) for name, table in (("released", released), ("members", members))}
     known["others"] = _with(others, secret)
-    encode = table_features(known["others"].drop_column(secret))  # a scale that no member has set
+    encode = fit_table_encoder(known["others"].drop_column(secret))  # a scale that no member has set
     rows = encode(known["released"].drop_column(secret))
     told = as_numbers(column, known["released"][secret])
     right = {}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from synthbook.core.types import Array
-from synthbook.evaluation.novelty import Novelty, novelty
+from synthbook.evaluation.novelty import NoveltyResult, novelty
 from synthbook.privacy.attacks.membership import LEAST, knn_distances
 
 NO_VERDICT = "not a privacy verdict"
@@ -31,7 +31,7 @@ class Distances:
     dcr_holdout: tuple[float, float]
     nndr: tuple[float, float]
     nndr_holdout: tuple[float, float]
-    novelty: Novelty
+    novelty: NoveltyResult
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with what it is not."""
@@ -41,7 +41,7 @@ class Distances:
         return (
             f"distance to the closest training row {self.dcr[0]:.3g} (held-out rows {self.dcr_holdout[0]:.3g}), "
             f"ratio to the second {self.nndr[0]:.3g} ({self.nndr_holdout[0]:.3g}), share nearer to training rows "
-            f"{self.novelty.share:.3f} ({self.novelty.low:.3f} to {self.novelty.high:.3f} by chance): {NO_VERDICT}"
+            f"{self.novelty.dcr_share:.3f} ({self.novelty.low:.3f} to {self.novelty.high:.3f} by chance): {NO_VERDICT}"
         )
 
 

@@ -31,7 +31,7 @@ from synthbook.core.table import (
     sample_units,
     split_units,
 )
-from synthbook.evaluation.features import table_features
+from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.fidelity import check_tables
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.privacy.attacks.attribute import AttributeInference, attribute_inference
@@ -191,7 +191,7 @@ def audit_release(
     members, others = (sample_units(table, n, rng) for table in (members, others))
 
     # every scale is the reference's: nothing of the training rows can tell on itself through it
-    encode = table_features(reference)
+    encode = fit_table_encoder(reference)
     looked_at = _rows(released, RELEASED, rng)
     made, x, y, z = (encode(table) for table in (looked_at, members, others, _rows(reference, MOST, rng)))
     attacks: dict[str, Callable[[Any], Any]] = {

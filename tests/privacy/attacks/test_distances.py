@@ -68,8 +68,8 @@ def test_fresh_rows_are_as_near_to_training_as_to_held_out_rows() -> None:
     for seed in range(30):
         train, held, fresh = world(seed, 100)
         found = distances(fresh, train, held, seed=seed)
-        shares.append(found.novelty.share)
-        bands.append(found.novelty.low <= found.novelty.share <= found.novelty.high)
+        shares.append(found.novelty.dcr_share)
+        bands.append(found.novelty.low <= found.novelty.dcr_share <= found.novelty.high)
         naive.append(found.dcr[0] / found.dcr_holdout[0])
     assert np.mean(shares) == pytest.approx(0.5, abs=4 * np.std(shares) / np.sqrt(30))
     assert all(bands) and np.mean(naive) == pytest.approx(1, abs=4 * np.std(naive) / np.sqrt(30))
@@ -79,7 +79,7 @@ def test_many_rows_do_not_narrow_the_band_to_that_of_a_coin() -> None:
     train, held, _ = world(1, 200)
     fresh = np.random.default_rng(9).normal(size=(5_000, 4))
     found = distances(fresh, train, held, seed=0).novelty
-    assert found.low <= found.share <= found.high
+    assert found.low <= found.dcr_share <= found.high
     assert found.sd > 1.3 * np.sqrt(0.25 / 5_000)
 
 
@@ -88,9 +88,9 @@ def test_copies_are_seen_by_all_three() -> None:
     found = distances(train, train, held, seed=0)
     assert found.dcr == (0.0, 0.0) and found.dcr_holdout[0] > 0.3
     assert found.nndr[0] < 1e-6 < found.nndr_holdout[1]
-    assert found.novelty.share == 1 and found.novelty.copies == 300 and found.novelty.suspicious
+    assert found.novelty.dcr_share == 1 and found.novelty.n_copies == 300 and found.novelty.suspicious
     near = distances(train + 0.1 * np.random.default_rng(0).normal(size=train.shape), train, held, seed=0)
-    assert near.novelty.share > 0.95 and near.novelty.copies == 0  # claim C5.3-3: h = 0.1
+    assert near.novelty.dcr_share > 0.95 and near.novelty.n_copies == 0  # claim C5.3-3: h = 0.1
 
 
 # ── far is not safe: claim C5.3-3c ───────────────────────────────────────────────────────────────────────────────────
@@ -110,14 +110,14 @@ def test_rows_that_all_moved_by_one_vector_pass_every_distance_and_are_all_given
         train, held, _ = world(seed)
         made, shift = moved(train, 1.0, seed)
         found = distances(made, train, held, seed=seed)
-        assert abs(found.novelty.share - 0.5) <= 4 * found.novelty.sd
+        assert abs(found.novelty.dcr_share - 0.5) <= 4 * found.novelty.sd
         suspicious += found.novelty.suspicious
         assert found.dcr[0] > 0.8 * found.dcr_holdout[0]
         naive.append(AttackScores(nearest_distance_score(train, made), nearest_distance_score(held, made)).auc)
         informed.append(
             AttackScores(nearest_distance_score(train + shift, made), nearest_distance_score(held + shift, made)).auc
         )
-        shares.append(found.novelty.share)
+        shares.append(found.novelty.dcr_share)
     assert abs(np.mean(naive) - 0.5) <= 0.05 and min(informed) >= 0.99
     assert np.mean(shares) == pytest.approx(0.542, abs=4 * 0.035 / np.sqrt(10)) and suspicious <= 1
 
@@ -147,9 +147,9 @@ def test_ties_are_split_so_that_fresh_categories_read_a_half() -> None:
     for seed in range(20):
         train, held, fresh = (categories(3 * seed + k, 200) for k in range(3))
         found = distances(fresh, train, held, seed=seed)
-        shares.append(found.novelty.share)
+        shares.append(found.novelty.dcr_share)
         counted_as_holdout.append((knn_distances(fresh, train)[:, 0] < knn_distances(fresh, held)[:, 0] - 1e-9).mean())
-        assert found.novelty.low <= found.novelty.share <= found.novelty.high
+        assert found.novelty.low <= found.novelty.dcr_share <= found.novelty.high
         assert found.dcr == found.dcr_holdout == (0.0, 0.0)  # close, and no leak: claim C5.3-3a
         assert found.nndr == found.nndr_holdout and found.nndr[0] == 1  # twins are alike
     assert np.mean(shares) == pytest.approx(0.5, abs=4 * np.std(shares) / np.sqrt(20))
@@ -174,7 +174,7 @@ def test_it_says_that_it_is_no_verdict_on_privacy() -> None:
         found = distances(made, train, held, seed=0)
         assert str(found).endswith(": not a privacy verdict")
         told = json.loads(strict_json(found.to_dict()))
-        assert told["reads"] == "not a privacy verdict" and told["novelty"]["share"] == found.novelty.share
+        assert told["reads"] == "not a privacy verdict" and told["novelty"]["dcr_share"] == found.novelty.dcr_share
         assert told["dcr"] == list(found.dcr)
     other: Distances = replace(found, dcr=(0.1234, 0.0))
     assert "closest training row 0.123 (held-out rows" in str(other)

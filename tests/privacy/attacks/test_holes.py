@@ -39,7 +39,7 @@ def test_what_the_filter_leaves_passes_the_distance_test(seed: int) -> None:
     train, held, _, kept = world(seed)
     assert len(kept) > 0.8 * RELEASED
     found = novelty(kept[:4_000], train, held, seed=seed)
-    assert found.share < 0.5 and found.share < found.high and not found.suspicious and found.copies == 0
+    assert found.dcr_share < 0.5 and found.dcr_share < found.high and not found.suspicious and found.n_copies == 0
 
 
 @pytest.mark.slow
