@@ -40,7 +40,8 @@ class Judge:
         features = fit_table_encoder(self.train)
         few = Table(made.frame.iloc[: self.judged], made.schema)
         new = novelty(features(few), features(self.train), features(self.test.data), seed=0)
-        near = {key: getattr(new, key) for key in ("share", "low", "high", "copies", "copies_limit", "suspicious")}
+        near = {"share": new.dcr_share, "low": new.low, "high": new.high}
+        near |= {"copies": new.n_copies, "copies_limit": new.max_copies, "suspicious": new.suspicious}
         broken = sum(rule.broken(frame) for rule in schema.rules) / len(frame)
         return scores | {"novelty": near, "broken_rules": broken}
 

@@ -142,9 +142,9 @@ def test_bad_tables_are_refused_with_words():
     f = fit_table_encoder(table(20))
     with pytest.raises(HoldoutError, match="standardizing columns"):
         fit_table_encoder(Holdout(table(20)))
-    with pytest.raises(InvalidArgument, match="fit_on = 'DataFrame'"):
+    with pytest.raises(InvalidArgument, match="train = 'DataFrame'"):
         fit_table_encoder(rows(3))
-    with pytest.raises(InvalidArgument, match="fit_on = 'Table with 0 rows'"):
+    with pytest.raises(InvalidArgument, match="train = 'Table with 0 rows'"):
         fit_table_encoder(table(0))
     with pytest.raises(InvalidArgument, match="table = 'Table with 0 rows'"):
         f(table(0))
