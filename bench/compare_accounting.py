@@ -41,7 +41,7 @@ ADD, REPLACE = NeighboringRelation.ADD_OR_REMOVE_ONE, NeighboringRelation.REPLAC
 
 def spent(accountant: RdpAccountant | PLDAccountant, run: SubsampledGaussian, delta: float) -> float:
     """The oracle's epsilon."""
-    step = PoissonSampledDpEvent(run.rate, GaussianDpEvent(run.noise))
+    step = PoissonSampledDpEvent(run.sample_rate, GaussianDpEvent(run.noise_multiplier))
     return float(accountant.compose(SelfComposedDpEvent(step, run.steps)).get_epsilon(delta))
 
 
@@ -54,7 +54,7 @@ ORACLE: dict[str, Callable[[SubsampledGaussian, float], float]] = {
 OURS: dict[str, Callable[[SubsampledGaussian, float], float]] = {
     "rdp": lambda run, delta: rdp_epsilon(run, delta, orders=np.array(WHOLE, dtype=np.float64)),
     "pld": pld_epsilon,
-    "pld-replace": lambda run, delta: pld_epsilon(run, delta, neighbours=REPLACE_ONE),
+    "pld-replace": lambda run, delta: pld_epsilon(run, delta, neighboring_relation=REPLACE_ONE),
     "rdp-fractional": rdp_epsilon,
     "prv": prv_epsilon,
 }

@@ -40,15 +40,20 @@ def epsilon(
     if noise_multiplier is None:
         assert target is not None
         SubsampledGaussian(1.0, sample_rate, steps)  # refuses what makes no sense before anything is searched
-        noise_multiplier = calibrate_noise(target, delta, rate=sample_rate, steps=steps, by=accountant)
+        noise_multiplier = calibrate_noise(target, delta, sample_rate=sample_rate, steps=steps, accountant=accountant)
     run = SubsampledGaussian(noise_multiplier, sample_rate, steps)
     spent = {name: {"neighbours": pair, "epsilon": spends(run, delta)} for name, (pair, spends) in ACCOUNTANTS.items()}
     if as_json:
-        told = {"noise_multiplier": run.noise, "sample_rate": run.rate, "steps": run.steps, "delta": delta}
+        told = {
+            "noise_multiplier": run.noise_multiplier,
+            "sample_rate": run.sample_rate,
+            "steps": run.steps,
+            "delta": delta,
+        }
         echo_json(told | {"unit": "one record", "sampling": "Poisson", "accountants": spent})
         return
-    about = f"noise multiplier {run.noise:g}, sample rate {run.rate:g}, {run.steps:,} steps, delta {delta:g}"
-    echo(f"{about}, unit: one record")
+    about = f"noise multiplier {run.noise_multiplier:g}, sample rate {run.sample_rate:g}, {run.steps:,} steps"
+    echo(f"{about}, delta {delta:g}, unit: one record")
     for name, found in spent.items():
         echo(f"{name:12} epsilon {found['epsilon']:8.3f}   neighbours: {found['neighbours']}")
     echo(SAYS)

@@ -104,7 +104,7 @@ def test_the_golden_budgets(
     assert rdp_epsilon(run, DELTA) == pytest.approx(rdp, abs=0.005)
     assert prv_epsilon(run, DELTA) == pytest.approx(prv, abs=0.005)
     assert pld_epsilon(run, DELTA) == pytest.approx(pld, abs=0.005)
-    assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(replaced, abs=0.005)
+    assert pld_epsilon(run, DELTA, neighboring_relation=REPLACE_ONE) == pytest.approx(replaced, abs=0.005)
 
 
 TABLE = [  # rate, noise, steps: RDP by the old conversion, by the new one, PLD; integer orders
@@ -122,11 +122,11 @@ TABLE = [  # rate, noise, steps: RDP by the old conversion, by the new one, PLD;
 @pytest.mark.parametrize(("rate", "noise", "steps", "old", "new", "pld"), TABLE)
 def test_the_table_of_the_literature(rate: float, noise: float, steps: int, old: float, new: float, pld: float) -> None:
     run, whole = SubsampledGaussian(noise, rate, steps), np.arange(2.0, 257.0)
-    assert rdp_epsilon(run, DELTA, old=True, orders=whole) == pytest.approx(old, abs=0.002)
+    assert rdp_epsilon(run, DELTA, classic_conversion=True, orders=whole) == pytest.approx(old, abs=0.002)
     assert rdp_epsilon(run, DELTA, orders=whole) == pytest.approx(new, abs=0.002)
     found = pld_epsilon(run, DELTA)
     assert found == pytest.approx(pld, abs=0.008)
-    assert found <= rdp_epsilon(run, DELTA) <= rdp_epsilon(run, DELTA, old=True)
+    assert found <= rdp_epsilon(run, DELTA) <= rdp_epsilon(run, DELTA, classic_conversion=True)
 
 
 @pytest.mark.parametrize("order", [2, 3, 7])
@@ -144,7 +144,9 @@ def test_full_batches_are_one_gaussian_with_the_root_of_the_steps() -> None:
     exact = gaussian_epsilon(1.0, DELTA)
     assert pld_epsilon(run, DELTA) == pytest.approx(exact, rel=1e-3)
     assert rdp_epsilon(run, DELTA) > exact
-    assert pld_epsilon(run, DELTA, neighbours=REPLACE_ONE) == pytest.approx(gaussian_epsilon(0.5, DELTA), rel=1e-3)
+    assert pld_epsilon(run, DELTA, neighboring_relation=REPLACE_ONE) == pytest.approx(
+        gaussian_epsilon(0.5, DELTA), rel=1e-3
+    )
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ def test_more_steps_larger_batches_and_less_noise_spend_more_and_the_accountants
 
 def test_a_finer_grid_changes_little_and_never_reports_more() -> None:
     run = SubsampledGaussian(1.0, 0.01, 1_000)
-    coarse, fine = (pld_epsilon(run, DELTA, grid=grid) for grid in (5e-4, 1e-4))
+    coarse, fine = (pld_epsilon(run, DELTA, discretization_interval=grid) for grid in (5e-4, 1e-4))
     assert 0 <= coarse - fine < 0.003
 
 
@@ -191,17 +193,17 @@ def test_broken_accountants_miss_the_golden_budgets(old: str, new: str) -> None:
 @pytest.mark.slow
 def test_noise_is_found_for_a_budget_and_a_little_less_would_not_do() -> None:
     for by in ("rdp", "pld"):
-        noise = calibrate_noise(2.0, DELTA, rate=0.01, steps=1_000, by=by)
-        spends = accounting.accountant(by)
+        noise = calibrate_noise(2.0, DELTA, sample_rate=0.01, steps=1_000, accountant=by)
+        spends = accounting.get_accountant(by)
         assert (
             spends(SubsampledGaussian(noise, 0.01, 1_000), DELTA)
             <= 2.0
             < spends(SubsampledGaussian(noise - 5e-4, 0.01, 1_000), DELTA)
         )
     with pytest.raises(InvalidArgument, match="central limit"):
-        calibrate_noise(2.0, DELTA, rate=0.01, steps=10, by="gdp")
+        calibrate_noise(2.0, DELTA, sample_rate=0.01, steps=10, accountant="gdp")
     with pytest.raises(InvalidArgument, match="rdp, prv"):
-        accounting.accountant("best")
+        accounting.get_accountant("best")
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.1, 1), (math.inf, 0.1, 1), (1, 0, 1), (1, 1.1, 1), (1, 0.1, 0), (1, 0.1, 1.5)])
@@ -209,7 +211,7 @@ def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None
     with pytest.raises(InvalidArgument):
         SubsampledGaussian(*wrong)
     with pytest.raises(InvalidArgument, match="add or remove"):
-        pld_epsilon(SubsampledGaussian(1.0, 0.1, 1), DELTA, neighbours="some")
+        pld_epsilon(SubsampledGaussian(1.0, 0.1, 1), DELTA, neighboring_relation="some")
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

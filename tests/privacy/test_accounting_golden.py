@@ -48,7 +48,7 @@ def test_budgets_are_those_of_the_oracle_and_never_below(golden: dict[str, Any])
     (run, delta), answer = of(golden), golden["answer"]
     assert rdp_epsilon(run, delta, orders=WHOLE) == pytest.approx(answer["rdp"], abs=1e-6)
     for neighbours, expected in ((accounting.ADD_OR_REMOVE_ONE, answer["pld"]), (REPLACE_ONE, answer["pld-replace"])):
-        found = pld_epsilon(run, delta, neighbours=neighbours)
+        found = pld_epsilon(run, delta, neighboring_relation=neighbours)
         assert expected - 1e-5 <= found <= expected + 2e-3
 
 
@@ -89,7 +89,7 @@ def test_broken_renyi_accountants_miss_the_oracle(old: str, new: str) -> None:
 
 def test_other_neighbours_miss_the_oracle() -> None:
     run, delta = of(RUNS[1])
-    assert abs(pld_epsilon(run, delta, neighbours=REPLACE_ONE) - RUNS[1]["answer"]["pld"]) > 1
+    assert abs(pld_epsilon(run, delta, neighboring_relation=REPLACE_ONE) - RUNS[1]["answer"]["pld"]) > 1
 
 
 @pytest.mark.slow

@@ -48,19 +48,19 @@ def test_limits_are_those_of_an_exact_test() -> None:
     ],
 )
 def test_the_published_bounds_of_one_run(m: int, r: int, v: int, delta: float, bound: float) -> None:
-    assert one_run_epsilon(delta, canaries=m, guesses=r, right=v) == pytest.approx(bound, abs=1e-3)
+    assert one_run_epsilon(delta, n_canaries=m, n_guesses=r, n_correct=v) == pytest.approx(bound, abs=1e-3)
 
 
 @pytest.mark.slow
 def test_one_run_claims_too_much_as_seldom_as_it_says() -> None:
     rng = np.random.default_rng(0)
     right = rng.binomial(1_000, 1 / (1 + np.exp(-1)), 500)  # randomized response with epsilon 1
-    bounds = np.array([one_run_epsilon(0.0, canaries=1_000, guesses=1_000, right=int(v)) for v in right])
+    bounds = np.array([one_run_epsilon(0.0, n_canaries=1_000, n_guesses=1_000, n_correct=int(v)) for v in right])
     assert (bounds > 1).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 500)
     assert np.median(bounds) == pytest.approx(0.88, abs=0.05)
     assert (
-        one_run_epsilon(0.0, canaries=100, guesses=100, right=50) == 0
-        and one_run_p_value(0, 0, canaries=1, guesses=1, right=0) == 1
+        one_run_epsilon(0.0, n_canaries=100, n_guesses=100, n_correct=50) == 0
+        and one_run_p_value(0, 0, n_canaries=1, n_guesses=1, n_correct=0) == 1
     )
 
 
@@ -102,8 +102,8 @@ def test_noise_that_is_off_is_caught_by_both_and_an_attack_that_knows_nothing_pr
 def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
     greedy = mutant(
         module,
-        "counts = _counted(count_in, count_out, float(threshold))",
-        "counts = _counted(choose_in, choose_out, float(threshold))",
+        "counts = _count_positives(count_in, count_out, threshold)",
+        "counts = _count_positives(choose_in, choose_out, threshold)",
     )
     wrong, fair = (
         [by.audit_scores(*scores(0.3, 200, k), DELTA, seed=k).mu for k in range(60)] for by in (greedy, module)
@@ -117,6 +117,6 @@ def test_counts_that_are_none_are_refused(wrong: tuple[int, int, int, int]) -> N
     with pytest.raises(InvalidArgument):
         AttackCounts(*wrong)
     with pytest.raises(InvalidArgument):
-        one_run_p_value(1.0, 0.0, canaries=5, guesses=6, right=1)
+        one_run_p_value(1.0, 0.0, n_canaries=5, n_guesses=6, n_correct=1)
     with pytest.raises(InvalidArgument, match="at least 20"):
         audit_scores(np.zeros(5), np.zeros(50), DELTA)

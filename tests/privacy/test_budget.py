@@ -19,7 +19,7 @@ def test_it_grants_what_is_left_and_refuses_the_rest() -> None:
     budget = PrivacyLedger(1.0, 1e-5, "one person")
     budget.spend("bounds", 0.1).spend("training", 0.6, 9e-6, accountant="pld", noise=1.3)
     assert budget.remaining == pytest.approx((0.3, 1e-6))
-    with pytest.raises(BudgetExceeded, match=r"scores asks for epsilon 0\.4.*0\.3 and 1e-06 left"):
+    with pytest.raises(BudgetExceeded, match=r"scores needs epsilon 0\.4.*0\.3 and 1e-06 remain"):
         budget.spend("scores", 0.4)
     with pytest.raises(BudgetExceeded):
         budget.spend("scores", 0.1, 2e-6)
@@ -55,7 +55,7 @@ def test_a_process_that_ended_has_paid(tmp_path: Path) -> None:
     with pytest.raises(BudgetExceeded):
         again.spend("training", 1.0)
     assert json.loads(path.read_text())["composition"] == "basic"
-    with pytest.raises(InvalidArgument, match="was begun with"):
+    with pytest.raises(InvalidArgument, match="those of the ledger"):
         PrivacyLedger(20.0, 1e-5, "one person", path)
     forgetful = mutant(module, "self._read(self.path)", "pass")
     assert forgetful.PrivacyLedger(2.0, 1e-5, "one person", path).remaining[0] == 2.0
@@ -78,7 +78,7 @@ def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path) -> None:
         PrivacyLedger(1.0, 1e-5, "one person", path)
     gift = {"purpose": "gift", "epsilon": -1.0, "delta": 0.0, "details": {}}
     path.write_text(json.dumps({"epsilon": 1.0, "delta": 1e-5, "unit": "one person", "entries": [gift]}))
-    with pytest.raises(DataError, match="changed by hand"):
+    with pytest.raises(DataError, match="edited by hand"):
         PrivacyLedger(1.0, 1e-5, "one person", path)
 
 

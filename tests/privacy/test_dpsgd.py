@@ -14,13 +14,13 @@ from synthbook.privacy import dpsgd
 from synthbook.privacy.dpsgd import (
     DpSgdConfig,
     clipped_sum,
+    dpsgd_step,
     ghost_clipped_sum,
     noisy_mean,
     per_sample_clipped_sum,
     per_sample_grads,
     per_sample_grads_hooks,
-    poisson_batches,
-    step,
+    poisson_sample,
 )
 from tests.mutation import mutant
 
@@ -133,12 +133,12 @@ def test_clipping_the_batch_instead_bounds_nobody() -> None:
 
 def test_noise_has_its_size_is_fresh_and_the_mean_is_over_the_expected_batch() -> None:
     zero, rng = {"w": torch.zeros(200_000)}, np.random.default_rng(0)
-    private = DpSgdConfig(clip=2.0, noise=1.5, batch=10.0)
+    private = DpSgdConfig(max_grad_norm=2.0, noise_multiplier=1.5, expected_batch_size=10.0)
     first, second = (noisy_mean(zero, private, rng)["w"] for _ in range(2))
     assert float(first.std()) == pytest.approx(0.3, rel=0.01) and abs(float((first * second).mean())) < 0.001
     for old, new in (
-        ("private.noise * private.clip *", "0.5 * private.noise * private.clip *"),
-        ("private.noise * private.clip *", "private.noise *"),
+        ("config.noise_multiplier * config.max_grad_norm *", "0.5 * config.noise_multiplier * config.max_grad_norm *"),
+        ("config.noise_multiplier * config.max_grad_norm *", "config.noise_multiplier *"),
     ):
         broken = mutant(dpsgd, old, new)
         assert float(broken.noisy_mean(zero, private, rng)["w"].std()) < 0.2
@@ -147,16 +147,20 @@ def test_noise_has_its_size_is_fresh_and_the_mean_is_over_the_expected_batch() -
     assert abs(float((one * two).mean())) > 0.05
 
 
+def poisson_samples(n: int, rate: float, steps: int, rng: np.random.Generator) -> list[Tensor]:
+    return [poisson_sample(n, rate, rng) for _ in range(steps)]
+
+
 def test_batches_are_poisson_samples() -> None:
     rng = np.random.default_rng(0)
-    sizes = torch.tensor([len(rows) for rows in poisson_batches(200, 0.05, 4_000, rng)], dtype=torch.float64)
+    sizes = torch.tensor([len(rows) for rows in poisson_samples(200, 0.05, 4_000, rng)], dtype=torch.float64)
     assert float(sizes.mean()) == pytest.approx(10, abs=0.2)
     assert float(sizes.var()) == pytest.approx(9.5, rel=0.1)  # batches of one size have none
     counts = torch.zeros(20)
-    for rows in poisson_batches(20, 0.1, 2_000, rng):
+    for rows in poisson_samples(20, 0.1, 2_000, rng):
         counts[rows] += 1
     assert len(rows.unique()) == len(rows) and ((counts / 2_000 - 0.1).abs() < 0.04).all()
-    assert any(not len(rows) for rows in poisson_batches(3, 0.1, 50, rng))
+    assert any(not len(rows) for rows in poisson_samples(3, 0.1, 50, rng))
 
 
 def test_an_empty_batch_is_a_step_of_noise_and_a_private_run_learns() -> None:
@@ -164,7 +168,7 @@ def test_an_empty_batch_is_a_step_of_noise_and_a_private_run_learns() -> None:
     x, y = batch(0)
     before = [p.clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    step(model, loss, x, y, DpSgdConfig(1.0, 1.0, 10.0), optimizer, rng)
+    dpsgd_step(model, per_sample_clipped_sum(model, loss, x, y, 1.0), DpSgdConfig(1.0, 1.0, 10.0), optimizer, rng)
     assert all(not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert (
         largest(ghost_clipped_sum(model, loss, x, y, 1.0), clipped_sum(per_sample_grads(model, loss, x, y), 1.0)) == 0
@@ -173,8 +177,9 @@ def test_an_empty_batch_is_a_step_of_noise_and_a_private_run_learns() -> None:
     labels = (inputs[:, 0] > 0).long()
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     start = loss(model(inputs), labels).mean().item()
-    for rows in poisson_batches(600, 0.1, 40, rng):
-        step(model, loss, inputs[rows], labels[rows], DpSgdConfig(1.0, 0.5, 60.0), optimizer, rng)
+    for rows in poisson_samples(600, 0.1, 40, rng):
+        total = per_sample_clipped_sum(model, loss, inputs[rows], labels[rows], 1.0)
+        dpsgd_step(model, total, DpSgdConfig(1.0, 0.5, 60.0), optimizer, rng)
     assert loss(model(inputs), labels).mean().item() < 0.6 * start
 
 
@@ -186,4 +191,4 @@ def test_what_would_break_the_promise_is_refused() -> None:
         with pytest.raises(InvalidArgument):
             DpSgdConfig(*wrong)
     with pytest.raises(InvalidArgument):
-        poisson_batches(0, 0.1, 1, np.random.default_rng(0))
+        poisson_sample(0, 0.1, np.random.default_rng(0))

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.privacy import histograms
+from synthbook.privacy import mechanisms
+from synthbook.privacy.attacks.membership import attack_histogram
 from synthbook.privacy.attacks.roc import dp_accuracy_bound
-from synthbook.privacy.histograms import attack_histogram, laplace_histogram, multinomial_counts
-from synthbook.privacy.mechanisms import laplace_mechanism
+from synthbook.privacy.mechanisms import laplace_histogram, laplace_mechanism, multinomial_counts
 
 OTHERS = np.full(32, 30.0)
 OTHERS[7] = 0
@@ -46,7 +46,7 @@ def test_drawn_rows_have_the_shares_of_the_counts() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
 def test_the_attack_on_the_worst_case_is_the_best_there_is_and_stays_below_the_bound(epsilon: float) -> None:
-    found = attack_histogram(epsilon, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=4)
+    found = attack_histogram(epsilon, 10_000_000, counts_without_victim=OTHERS, victim_cell=7, n_trials=TRIALS, seed=4)
     se = math.sqrt(0.25 / (2 * TRIALS))
     assert abs(found.accuracy - best(epsilon)) < 4 * se
     assert found.accuracy < dp_accuracy_bound(epsilon)
@@ -54,36 +54,41 @@ def test_the_attack_on_the_worst_case_is_the_best_there_is_and_stays_below_the_b
 
 def test_more_rows_tell_more_of_the_counts_and_no_more_than_the_counts() -> None:
     sizes = (100, 10_000, 1_000_000, 100_000_000)
-    found = [attack_histogram(1.0, m, others=OTHERS, victim=7, trials=TRIALS, seed=5).accuracy for m in sizes]
+    found = [
+        attack_histogram(1.0, m, counts_without_victim=OTHERS, victim_cell=7, n_trials=TRIALS, seed=5).accuracy
+        for m in sizes
+    ]
     se = math.sqrt(0.25 / (2 * TRIALS))
     assert found[0] < found[1] and abs(found[3] - found[2]) < 4 * se * math.sqrt(2)
     assert max(found) < dp_accuracy_bound(1.0)
 
 
 def test_without_noise_the_victim_is_found_and_that_exceeds_the_bound() -> None:
-    found = attack_histogram(np.inf, 1_000_000, others=OTHERS, victim=7, trials=200, seed=6)
+    found = attack_histogram(np.inf, 1_000_000, counts_without_victim=OTHERS, victim_cell=7, n_trials=200, seed=6)
     assert found.accuracy == 1.0 > dp_accuracy_bound(1.0)
 
 
 def test_half_the_noise_is_caught_by_the_attack_on_the_worst_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mutant: noise for twice the budget under the name of epsilon = 1 puts the attack above what 1 allows it."""
     monkeypatch.setattr(
-        histograms, "laplace_mechanism", lambda counts, epsilon, rng: laplace_mechanism(counts, 2 * epsilon, rng)
+        mechanisms, "laplace_mechanism", lambda counts, epsilon, rng: laplace_mechanism(counts, 2 * epsilon, rng)
     )
-    found = attack_histogram(1.0, 10_000_000, others=OTHERS, victim=7, trials=TRIALS, seed=7)
-    assert stats.binom.sf(found.right - 1, 2 * found.trials, dp_accuracy_bound(1.0)) < 1e-6
+    found = attack_histogram(1.0, 10_000_000, counts_without_victim=OTHERS, victim_cell=7, n_trials=TRIALS, seed=7)
+    assert stats.binom.sf(found.n_correct - 1, 2 * found.n_trials, dp_accuracy_bound(1.0)) < 1e-6
 
 
 def test_an_attacker_who_knows_the_others_less_well_finds_less() -> None:
     crowd = np.full(32, 30.0)
-    known = attack_histogram(1.0, 10**6, others=OTHERS, victim=7, trials=TRIALS, seed=8).accuracy
-    unknown = attack_histogram(1.0, 10**6, others=crowd, victim=7, trials=TRIALS, seed=8, worst_case=False).accuracy
+    known = attack_histogram(1.0, 10**6, counts_without_victim=OTHERS, victim_cell=7, n_trials=TRIALS, seed=8).accuracy
+    unknown = attack_histogram(
+        1.0, 10**6, counts_without_victim=crowd, victim_cell=7, n_trials=TRIALS, seed=8, worst_case=False
+    ).accuracy
     assert 0.45 < unknown < known - 0.1
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     for rows, trials, victim in ((0, 1, 0), (1, 0, 0), (1, 1, 32), (1, 1, -1)):
-        with pytest.raises(InvalidArgument, match="rows, trials, victim"):
-            attack_histogram(1.0, rows, others=OTHERS, victim=victim, trials=trials, seed=0)
+        with pytest.raises(InvalidArgument, match="n_rows, n_trials, victim_cell"):
+            attack_histogram(1.0, rows, counts_without_victim=OTHERS, victim_cell=victim, n_trials=trials, seed=0)
     with pytest.raises(InvalidArgument, match="epsilon"):
-        attack_histogram(0.0, 1, others=OTHERS, victim=0, trials=1, seed=0)
+        attack_histogram(0.0, 1, counts_without_victim=OTHERS, victim_cell=0, n_trials=1, seed=0)

@@ -12,6 +12,7 @@ neither candidates nor were learned from: it tells what is common from what was 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.privacy.audit import Scores
+from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_histogram, multinomial_counts
 
 LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite
 Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to a release, or to a model
@@ -117,3 +119,53 @@ def hole_score(candidates: Array, released: Array, *, k: int = AROUND) -> Scores
     """How much a release (M, d) keeps away from each candidate (N,), for how dense it is around it."""
     found = knn_distances(candidates, released, k)
     return np.asarray(np.log(np.maximum(found[:, 0], LEAST)) - np.log(np.maximum(found[:, -1], LEAST)))
+
+
+# ── The attack on a histogram ──
+
+
+@dataclass(frozen=True)
+class MembershipGuesses:
+    """Correct guesses of whether the victim was included, over `n_trials` releases with her and as many without."""
+
+    n_correct: int
+    n_trials: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct guesses; 1/2 for a coin."""
+        return self.n_correct / (2 * self.n_trials)
+
+
+def attack_histogram(
+    epsilon: float,
+    n_rows: int,
+    *,
+    counts_without_victim: Array,
+    victim_cell: int,
+    n_trials: int,
+    seed: int,
+    worst_case: bool = True,
+) -> MembershipGuesses:
+    """Guess from `n_rows` rows, sampled from a Laplace histogram, whether it counted the victim's record.
+
+    `counts_without_victim` (K,) are the counts of everybody else. In the worst case the attacker knows them and
+    compares the share of the victim's cell with its expectation in either case; otherwise she knows only the
+    distribution from which they come, and each release counts other people. Raises `InvalidArgument`.
+    """
+    if epsilon != np.inf:
+        check_epsilon_delta(epsilon, 0.5)
+    if n_rows < 1 or n_trials < 1 or not 0 <= victim_cell < len(counts_without_victim):
+        given = (n_rows, n_trials, victim_cell)
+        raise InvalidArgument("n_rows, n_trials, victim_cell", given, "at least 1 each, and one of the cells")
+    rng, n_correct, n = np.random.default_rng(seed), 0, counts_without_victim.sum()
+    for included in (0, 1):
+        known = np.tile(counts_without_victim, (n_trials, 1))
+        counts = known if worst_case else multinomial_counts(known, int(n), rng)
+        counts = counts.astype(float)
+        counts[:, victim_cell] += included
+        released = multinomial_counts(laplace_histogram(counts, epsilon, rng), n_rows, rng)
+        estimate = released[:, victim_cell] / n_rows * (n + 0.5)
+        guess = estimate > counts_without_victim[victim_cell] + 0.5  # halfway between the two expectations
+        n_correct += int((guess == bool(included)).sum())
+    return MembershipGuesses(n_correct, n_trials)

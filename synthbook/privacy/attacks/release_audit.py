@@ -39,7 +39,7 @@ from synthbook.privacy.attacks.distances import NO_VERDICT, Distances, distances
 from synthbook.privacy.attacks.membership import domias, hole_score, nearest_distance_score
 from synthbook.privacy.attacks.roc import AttackScores, plot_roc
 from synthbook.privacy.audit import one_run_epsilon
-from synthbook.privacy.generators.base import check_delta
+from synthbook.privacy.mechanisms import check_delta
 
 if TYPE_CHECKING:
     pass
@@ -245,13 +245,13 @@ def _copies(released: Table, train: Table, columns: list[str]) -> int:
 
 def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, rng: np.random.Generator) -> float:
     """The epsilon that a fixed share of guesses proves: the highest scores as members, the lowest as others."""
-    scores = np.concatenate([attack.members, attack.others])
+    scores = np.concatenate([attack.members, attack.nonmembers])
     is_member = np.arange(len(scores)) < len(attack.members)
     mixed = rng.permutation(len(scores))  # so that ties are broken by chance
     order = mixed[np.argsort(scores[mixed], kind="stable")]
     half = max(int(len(scores) * GUESSED / 2), 1)
     right = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
-    return one_run_epsilon(delta, canaries=len(scores), guesses=2 * half, right=right, confidence=confidence)
+    return one_run_epsilon(delta, n_canaries=len(scores), n_guesses=2 * half, n_correct=right, confidence=confidence)
 
 
 # ── The page ──

@@ -23,10 +23,10 @@ from synthbook.core.table import Schema, Table, bound_contributions, n_units, re
 from synthbook.core.types import Callback, Seed
 from synthbook.generators.base import check_count
 from synthbook.generators.tabular.base import Layout, TableGenerator, Training, child, sequence
-from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE, calibrate_noise
+from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE
 from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
-from synthbook.privacy.mechanisms import check_epsilon_delta
+from synthbook.privacy.mechanisms import check_delta, check_epsilon_delta
 
 SEEDED_NOISE = "teaching: the noise comes from a seed, and who knows the seed can take it off again"
 DPSGD = "pld: Poisson samples, privacy losses convolved"
@@ -127,12 +127,6 @@ def check_private(table: Table, config: PrivacyConfig, what: str) -> int:
     return n_units(table)
 
 
-def check_delta(delta: float, n: int) -> None:
-    """Raise `InvalidArgument` for a delta that would let one of so many units be published whole."""
-    if n < 2 or delta >= 1 / n:
-        raise InvalidArgument("delta", delta, f"far below 1 / {n:,}, one over the number of units, of at least 2")
-
-
 def check_seed(config: PrivacyConfig, seed: object, checkpoint: object) -> None:
     """Raise `InvalidArgument` for a release whose noise somebody could draw again, and for teaching without a seed."""
     if config.release and not (seed is None and checkpoint is None):
@@ -141,13 +135,6 @@ def check_seed(config: PrivacyConfig, seed: object, checkpoint: object) -> None:
         )
     if not config.release and seed is None:
         raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
-
-
-def noise_multiplier(config: PrivacyConfig, rate: float, steps: int) -> float:
-    """The least noise of DP-SGD that keeps the promise; 0 where none is made."""
-    if config.epsilon == math.inf:
-        return 0.0
-    return calibrate_noise(config.epsilon, config.delta, rate=rate, steps=steps, by="pld")
 
 
 def check_public(schema: Schema, what: str) -> None:

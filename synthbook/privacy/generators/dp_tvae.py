@@ -26,14 +26,14 @@ from synthbook.generators.nets import Mlp
 from synthbook.generators.tabular.base import Training, child
 from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
 from synthbook.generators.vae import kl_from_standard
-from synthbook.privacy.dpsgd import DpSgdConfig, ghost_clipped_sum, noisy_mean, poisson_sample
+from synthbook.privacy.accounting import calibrate_noise
+from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
 from synthbook.privacy.generators.base import (
     DPSGD,
     NOISE,
     PrivacyConfig,
     PrivacyGuarantee,
     PrivateTableGenerator,
-    noise_multiplier,
 )
 from synthbook.privacy.generators.discretize import PublicEncoding
 
@@ -85,7 +85,8 @@ class DpTvae(PrivateTableGenerator, Network):
         if self.config.batch >= n:
             raise InvalidArgument("batch", self.config.batch, f"fewer than the {n:,} units of the table")
         steps = self.config.steps if steps is None else steps
-        self._noise = noise_multiplier(self.config, self.config.batch / n, steps)
+        c = self.config
+        self._noise = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=steps)
 
     def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
         steps = self.config.steps if training.steps is None else training.steps
@@ -117,10 +118,7 @@ class DpTvae(PrivateTableGenerator, Network):
         # each of a unit's k rows may add C / k, so that the unit adds C
         clip = c.clip / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
         total = ghost_clipped_sum(loss, lambda out, _: out, given, given, clip)
-        private = DpSgdConfig(c.clip, self._noise, c.batch)
-        for name, gradient in noisy_mean(total, private, private_rng).items():
-            loss.get_parameter(name).grad = gradient
-        self.optimizers_["all"].step()
+        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._noise, c.batch), self.optimizers_["all"], private_rng)
         return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it
 
     @torch.no_grad()

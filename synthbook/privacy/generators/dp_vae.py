@@ -29,7 +29,8 @@ from synthbook.generators.neural import Data, Learnt, learnt
 from synthbook.generators.tabular.base import child, sequence
 from synthbook.generators.training import Batches, Look
 from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
-from synthbook.privacy.dpsgd import DpSgdConfig, check_model, noisy_mean, per_sample_clipped_sum, poisson_sample
+from synthbook.privacy.accounting import calibrate_noise
+from synthbook.privacy.dpsgd import DpSgdConfig, check_model, dpsgd_step, per_sample_clipped_sum, poisson_sample
 from synthbook.privacy.generators.base import (
     DPSGD,
     NOISE,
@@ -37,11 +38,10 @@ from synthbook.privacy.generators.base import (
     SYSTEM_ENTROPY,
     PrivacyConfig,
     PrivacyGuarantee,
-    check_delta,
     check_seed,
-    noise_multiplier,
 )
 from synthbook.privacy.ledger import PrivacyLedger
+from synthbook.privacy.mechanisms import check_delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class DpVae(VAE):
             raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
         learnt(data)  # refuses what is no image
         total = c.steps if steps is None else check_count("steps", steps)
-        self._sigma = noise_multiplier(c, c.batch / n, total)
+        self._sigma = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=total)
         if budget is not None:
             budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
         root = np.random.SeedSequence() if seed is None else sequence(seed)
@@ -154,9 +154,7 @@ class DpVae(VAE):
         given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
         total = per_sample_clipped_sum(loss, lambda out, _: out, given, given, clip)
-        for name, gradient in noisy_mean(total, DpSgdConfig(c.clip, self._sigma, c.batch), private_rng).items():
-            loss.get_parameter(name).grad = gradient
-        self.optimizers_["all"].step()
+        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._sigma, c.batch), self.optimizers_["all"], private_rng)
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
     def save(self, folder: Path, provenance: Provenance) -> Path:

@@ -233,9 +233,9 @@ def test_what_is_proved_of_epsilon_one_exceeds_it_as_seldom_as_it_says(mechanism
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("right=right, confidence", "right=min(right + half // 4, 2 * half), confidence"),
+        ("n_correct=right, confidence", "n_correct=min(right + half // 4, 2 * half), confidence"),
         ("confidence=confidence)", "confidence=0.5)"),
-        ("guesses=2 * half, right=right", "guesses=4 * half, right=2 * right"),  # each guess counted twice
+        ("n_guesses=2 * half, n_correct=right", "n_guesses=4 * half, n_correct=2 * right"),  # each guess counted twice
         ("is_member = np.arange(len(scores)) < len(attack.members)", "is_member = scores > np.median(scores)"),
     ],
 )
@@ -248,9 +248,9 @@ def test_an_attack_that_is_always_right_proves_what_a_perfect_run_can() -> None:
 
     rng = np.random.default_rng(0)
     perfect = AttackScores(np.ones(500), np.zeros(500))
-    best = one_run_epsilon(0.0, canaries=1_000, guesses=200, right=200)
+    best = one_run_epsilon(0.0, n_canaries=1_000, n_guesses=200, n_correct=200)
     assert one_run_lower_bound(perfect, 0.0, 0.95, rng) == pytest.approx(best) and best > 3
-    assert one_run_lower_bound(AttackScores(perfect.others, perfect.members), 0.0, 0.95, rng) == 0
+    assert one_run_lower_bound(AttackScores(perfect.nonmembers, perfect.members), 0.0, 0.95, rng) == 0
     assert (
         one_run_lower_bound(AttackScores(np.ones(2), np.zeros(2)), 0.0, 0.95, rng) == 0
     )  # two right guesses may be luck
@@ -334,7 +334,7 @@ def test_an_audit_by_persons_scores_persons() -> None:
     found = audit_release(visits(3, 100), train, held, secrets=("label",))
     assert not found.leaks and "65 members and as many others of 100; the unit is person" in found.notes[0]
     for one in found.attacks:
-        assert len(one.attack.members) == len(one.attack.others) == 65
+        assert len(one.attack.members) == len(one.attack.nonmembers) == 65
     # one row of each person is enough to give all of them away
     first = train.frame.drop_duplicates("person")
     leaky = audit_release(Table(first, VISITS), train, held, secrets=(), delta=1e-6)

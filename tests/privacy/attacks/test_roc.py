@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy.attacks import roc as module
-from synthbook.privacy.attacks.roc import FINE, AttackScores, dp_accuracy_bound, dp_tpr_bound, plot_roc
+from synthbook.privacy.attacks.roc import FPR_GRID, AttackScores, dp_accuracy_bound, dp_tpr_bound, plot_roc
 from synthbook.privacy.mechanisms import gaussian_epsilon
 from tests.mutation import mutant
 
@@ -22,8 +22,8 @@ SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)  # few
 
 def sides(attack: AttackScores) -> tuple[np.ndarray, np.ndarray]:
     """Who is a member, and the scores, as scikit-learn takes them."""
-    truth = np.repeat([1, 0], [len(attack.members), len(attack.others)])
-    return truth, np.concatenate([attack.members, attack.others])
+    truth = np.repeat([1, 0], [len(attack.members), len(attack.nonmembers)])
+    return truth, np.concatenate([attack.members, attack.nonmembers])
 
 
 def agrees(attack: AttackScores) -> bool:
@@ -59,8 +59,8 @@ def test_area_and_curve_are_those_of_scikit_learn_without_ties() -> None:
         ("ranks[:m].sum()", "ranks[m:].sum()"),  # of the others
         ("m * (m + 1) / 2) / (m * n)", "m * (m - 1) / 2) / (m * n)"),
         ("rankdata(np", "np.argsort(np"),
-        ("self.others]))\n        return float", "self.others]), 'max')\n        return float"),
-        ("for s in (self.others, self.members)]", "for s in (self.members, self.others)]"),
+        ("self.nonmembers]))\n        return float", "self.nonmembers]), 'max')\n        return float"),
+        ("for s in (self.nonmembers, self.members)]", "for s in (self.members, self.nonmembers)]"),
         ("np.searchsorted(np.sort(s), thresholds)", "np.searchsorted(np.sort(s), thresholds, 'right')"),
         ("np.concatenate([[0.0], rate])", "rate"),
     ],
@@ -89,13 +89,13 @@ HAND_MADE = [
 
 def by_trying(attack: AttackScores, fpr: float) -> float:
     """The most hits of any threshold with no more false alarms."""
-    allowed = [t for t in [*attack.members, *attack.others] if (attack.others >= t).mean() <= fpr + 1e-9]
+    allowed = [t for t in [*attack.members, *attack.nonmembers] if (attack.nonmembers >= t).mean() <= fpr + 1e-9]
     return max((float((attack.members >= t).mean()) for t in allowed), default=0.0)
 
 
-@pytest.mark.parametrize(("members", "others", "fpr", "hits"), HAND_MADE)
-def test_hits_at_few_false_alarms(members: list[float], others: list[float], fpr: float, hits: float) -> None:
-    attack = AttackScores(np.array(members), np.array(others))
+@pytest.mark.parametrize(("members", "nonmembers", "fpr", "hits"), HAND_MADE)
+def test_hits_at_few_false_alarms(members: list[float], nonmembers: list[float], fpr: float, hits: float) -> None:
+    attack = AttackScores(np.array(members), np.array(nonmembers))
     assert attack.tpr_at_fpr(fpr) == hits == by_trying(attack, fpr)
 
 
@@ -110,9 +110,9 @@ def test_no_threshold_finds_more_members(members: list[float], others: list[floa
     ("old", "new"),
     [
         ("self.members > threshold", "self.members >= threshold"),
-        ("np.sort(self.others)[::-1][allowed]", "np.sort(self.others)[allowed]"),
-        ("fpr * len(self.others) + 1e-9", "fpr * len(self.members) + 1e-9"),
-        ("np.sort(self.others)[::-1][allowed]", "np.sort(self.members)[::-1][allowed]"),
+        ("np.sort(self.nonmembers)[::-1][allowed]", "np.sort(self.nonmembers)[allowed]"),
+        ("fpr * len(self.nonmembers) + 1e-9", "fpr * len(self.members) + 1e-9"),
+        ("np.sort(self.nonmembers)[::-1][allowed]", "np.sort(self.members)[::-1][allowed]"),
     ],
 )
 def test_broken_hits_are_found(old: str, new: str) -> None:
@@ -194,10 +194,10 @@ def test_the_curve_of_a_gaussian_mechanism_touches_its_own_bound_from_below(sigm
 
     delta = 1e-3
     epsilon = gaussian_epsilon(sigma, delta)
-    curve = norm.cdf(norm.ppf(FINE) + 1 / sigma)  # the best attack there is
-    gap = dp_tpr_bound(FINE, epsilon, delta) - curve
+    curve = norm.cdf(norm.ppf(FPR_GRID) + 1 / sigma)  # the best attack there is
+    gap = dp_tpr_bound(FPR_GRID, epsilon, delta) - curve
     assert gap.min() > -1e-9 and gap.min() < 2e-3
-    assert (dp_tpr_bound(FINE, 0.8 * epsilon, delta) < curve).any()
+    assert (dp_tpr_bound(FPR_GRID, 0.8 * epsilon, delta) < curve).any()
     rng = np.random.default_rng(5)
     n = 4_000
     fpr, tpr = AttackScores(rng.normal(1 / sigma, 1, n), rng.standard_normal(n)).roc_curve()
@@ -227,10 +227,12 @@ def test_the_figure_is_drawn_on_the_axis_given_with_its_labels() -> None:
     rng = np.random.default_rng(0)
     attack = AttackScores(rng.normal(1, 1, 50), rng.standard_normal(50))
     figure, ax = plt.subplots()
-    assert plot_roc({"distance": attack, "blind": AttackScores(np.zeros(5), np.zeros(5))}, ax, bound=(1.0, 1e-5)) is ax
+    assert (
+        plot_roc({"distance": attack, "blind": AttackScores(np.zeros(5), np.zeros(5))}, ax, dp_bound=(1.0, 1e-5)) is ax
+    )
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names[:3] == ["distance", "blind", "guessing"]
-    assert "false alarms" in ax.get_xlabel() and "hits" in ax.get_ylabel()
+    assert "false positive" in ax.get_xlabel() and "true positive" in ax.get_ylabel()
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert any("ε = 1" in said for said in [*names, *(text.get_text() for text in ax.texts)])
     drawn = ax.get_lines()[0].get_xydata()
@@ -246,16 +248,16 @@ def test_the_figure_is_drawn_on_the_axis_given_with_its_labels() -> None:
 @pytest.mark.parametrize(
     "wrong", [np.zeros(0), np.zeros((3, 1)), np.array([1.0, np.nan]), np.array(1.0)], ids=["none", "2d", "NaN", "one"]
 )
-@pytest.mark.parametrize("side", ["members", "others"])
+@pytest.mark.parametrize("side", ["members", "nonmembers"])
 def test_scores_that_are_none_are_refused(wrong: np.ndarray, side: str) -> None:
-    scores: dict[str, np.ndarray] = {"members": np.zeros(4), "others": np.zeros(4)} | {side: wrong}
+    scores: dict[str, np.ndarray] = {"members": np.zeros(4), "nonmembers": np.zeros(4)} | {side: wrong}
     with pytest.raises(InvalidArgument, match=rf"{side} = .*at least one score, none of them NaN"):
         AttackScores(**scores)
 
 
 @pytest.mark.parametrize("fpr", [-0.1, 1.1, float("nan")])
 def test_a_share_of_false_alarms_that_is_none_is_refused(fpr: float) -> None:
-    with pytest.raises(InvalidArgument, match="a share between 0 and 1"):
+    with pytest.raises(InvalidArgument, match="a rate between 0 and 1"):
         AttackScores(np.zeros(3), np.zeros(3)).tpr_at_fpr(fpr)
 
 

@@ -20,7 +20,7 @@ from synthbook.core.table import Column, Schema, Table
 from synthbook.generators.nets import Mlp, initialise
 from synthbook.privacy import dpsgd
 from synthbook.privacy.accounting import SubsampledGaussian, pld_epsilon
-from synthbook.privacy.dpsgd import clipped_sum, ghost_clipped_sum, per_sample_grads
+from synthbook.privacy.dpsgd import clipped_sum, ghost_clipped_sum, noisy_mean, per_sample_grads
 from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.discretize import PublicEncoding
 from synthbook.privacy.generators.dp_tvae import DpTvae, PerSampleLoss
@@ -75,7 +75,7 @@ def batches(module: ModuleType, patch: pytest.MonkeyPatch, table: Table, steps: 
         return total
 
     patch.setattr(module, "ghost_clipped_sum", spied)
-    patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
+    patch.setattr(module, "calibrate_noise", lambda *given, **named: 1.0)
     module.DpTvae(**PROMISE | TINY | settings).fit(table, seed=0, steps=steps)
     return seen
 
@@ -139,11 +139,11 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
     steps: list[tuple[float, float]] = []
 
     def spied(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
-        mean = dpsgd.noisy_mean(total, private, rng)
+        mean = noisy_mean(total, private, rng)
         steps.append((float(flat(total).norm()), float(flat(mean).std())))
         return mean
 
-    monkeypatch.setattr(dp_tvae, "noisy_mean", spied)
+    monkeypatch.setattr(dpsgd, "noisy_mean", spied)
     seen = batches(dp_tvae, monkeypatch, numbered(300), 12, batch=1, clip=0.5, hidden=64)
     empty = [std for one, (norm, std) in zip(seen, steps, strict=True) if not len(one.given) and norm == 0]
     assert 1 < len(empty) == sum(not len(one.given) for one in seen) < 12
@@ -218,7 +218,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
 
 
 def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
+    monkeypatch.setattr(dp_tvae, "calibrate_noise", lambda *given, **named: 1.0)
     build = DpTvae._build
     for affine in (True, False):
 
@@ -237,21 +237,21 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
-    calibrate_noise = base.calibrate_noise
+    calibrate_noise = dp_tvae.calibrate_noise
 
     def spied(*given: Any, **named: Any) -> float:
         found.append(calibrate_noise(*given, **named))
         return found[-1]
 
-    monkeypatch.setattr(base, "calibrate_noise", spied)
+    monkeypatch.setattr(dp_tvae, "calibrate_noise", spied)
     sizes: list[float] = []
 
     def seen(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
-        mean = dpsgd.noisy_mean(total, private, rng)
+        mean = noisy_mean(total, private, rng)
         sizes.append(float((50 * flat(mean) - flat(total)).std()))
         return mean
 
-    monkeypatch.setattr(dp_tvae, "noisy_mean", seen)
+    monkeypatch.setattr(dpsgd, "noisy_mean", seen)
     model = DpTvae(**PROMISE, hidden=64, latents=4, batch=50, clip=0.5, max_rows_per_entity=2)
     told = model.fit(numbered(400, people=200), seed=0, steps=20).guarantee_
     assert [told.noise_multiplier] == found and (told.steps, told.sample_rate, told.clip) == (20, 0.25, 0.5)
@@ -263,7 +263,7 @@ def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_seed_gives_one_model_and_another_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
+    monkeypatch.setattr(dp_tvae, "calibrate_noise", lambda *given, **named: 1.0)
 
     def weights(seed: int | None, **settings: Any) -> Tensor:
         model = DpTvae(**PROMISE, **TINY, batch=20, **settings).fit(numbered(100), seed=seed, steps=4)

@@ -26,7 +26,7 @@ from synthbook.generators.nets import initialise
 from synthbook.generators.neural import Learnt
 from synthbook.generators.vae import VAE
 from synthbook.privacy import dpsgd
-from synthbook.privacy.dpsgd import clipped_sum, per_sample_grads
+from synthbook.privacy.dpsgd import clipped_sum, noisy_mean, per_sample_grads
 from synthbook.privacy.generators import base, dp_vae
 from synthbook.privacy.generators.base import ReleaseRefused
 from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
@@ -54,7 +54,7 @@ def pictures(n: int, seed: int = 0) -> Images:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise is given: to find it takes seconds."""
-    monkeypatch.setattr(dp_vae, "noise_multiplier", lambda config, rate, steps: 1.0)
+    monkeypatch.setattr(dp_vae, "calibrate_noise", lambda *given, **named: 1.0)
 
 
 # ── gradients ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,7 +139,7 @@ def steps_of(
 
     patch.setattr(dpsgd, "per_sample_grads", gradients)
     patch.setattr(dpsgd, "clipped_sum", spied)
-    patch.setattr(module, "noise_multiplier", lambda config, rate, steps: 1.0)
+    patch.setattr(module, "calibrate_noise", lambda *given, **named: 1.0)
     module.DpVae(**PROMISE | TINY | settings).fit(data, seed=0, steps=steps)
     return seen
 
@@ -171,11 +171,11 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
     sizes: list[float] = []
 
     def spied(total: dict[str, Tensor], private: Any, rng: np.random.Generator) -> dict[str, Tensor]:
-        mean = dpsgd.noisy_mean(total, private, rng)
-        sizes.append(float((flat(mean) * private.batch - flat(total)).std()))
+        mean = noisy_mean(total, private, rng)
+        sizes.append(float((flat(mean) * private.expected_batch_size - flat(total)).std()))
         return mean
 
-    monkeypatch.setattr(dp_vae, "noisy_mean", spied)
+    monkeypatch.setattr(dpsgd, "noisy_mean", spied)
     steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch=1, clip=0.5)
     assert 1 < sum(not len(rows) for rows, _, _ in steps) < 12
     assert all(float(total.norm()) == 0 for rows, _, total in steps if not len(rows))
@@ -185,15 +185,15 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
 def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def calibrate_noise(epsilon: float, delta: float, *, rate: float, steps: int, by: str) -> float:
-        asked.append((epsilon, delta, rate, steps, by))
+    def calibrate_noise(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> float:
+        asked.append((epsilon, delta, sample_rate, steps))
         return 1.25
 
     monkeypatch.setattr(
         base, "calibrate_noise", calibrate_noise
     )  # test_dp_tvae.py holds the real one against the accountant
     told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
-    assert asked == [(2.0, 1e-5, 0.25, 3, "pld")]
+    assert asked == [(2.0, 1e-5, 0.25, 3)]
     assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
     assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", base.DPSGD)
     free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch=20).fit(pictures(80), seed=0, steps=3)
@@ -312,7 +312,7 @@ def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.Mo
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5)
     assert entry.details == {"steps": 2, "batch": 20, "clip": 1.0}
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
-    with pytest.raises(BudgetExceeded, match="1 and 9e-05 left"):
+    with pytest.raises(BudgetExceeded, match="1 and 9e-05 remain"):
         DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
 
 

@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """DP-SGD's noise is given: to find it takes seconds, and test_dp_tvae.py does."""
-    monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
+    monkeypatch.setattr(dp_tvae, "calibrate_noise", lambda *given, **named: 1.0)
 
 
 def fit(files: Path, out: Path, *more: str, data: str = "real.csv", schema: str = "schema.toml") -> int:
@@ -150,7 +150,7 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert fit(files, tmp_path / "third", "--ledger", ledger) == 1
     told = said(capsys)
-    assert "asks for epsilon 2" in told and "for one patient there are 1 and 8e-06 left" in told
+    assert "needs epsilon 2" in told and "for one patient, 1 and 8e-06 remain" in told
     assert not (tmp_path / "third").exists()
     assert run_app(app, ["budget", ledger, "--json"]) == 0
     told_ = json.loads(capsys.readouterr().out)
@@ -255,7 +255,7 @@ def test_a_ledger_is_read_as_it_was_begun_and_a_changed_one_is_refused(tmp_path:
     text = json.loads(path.read_text())
     text["entries"][0]["epsilon"] = -5.0
     path.write_text(json.dumps(text))
-    with pytest.raises(DataError, match="changed by hand"):
+    with pytest.raises(DataError, match="edited by hand"):
         PrivacyLedger.load(path)
     with pytest.raises(DataError, match="no ledger"):
         PrivacyLedger.load(tmp_path / "none.json")

@@ -50,7 +50,7 @@ KEYS |= {"noise", "floating_point", "audit"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """DP-SGD's noise is given: to find it takes seconds, and test_dp_tvae.py does."""
-    monkeypatch.setattr(dp_tvae, "noise_multiplier", lambda config, rate, steps: 1.0)
+    monkeypatch.setattr(dp_tvae, "calibrate_noise", lambda *given, **named: 1.0)
 
 
 def some(n: int, *, visits: int = 0, seed: int = 0, provenance: str = "public") -> Table:
@@ -204,7 +204,7 @@ def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_l
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5) and type(fitted).__name__ in entry.purpose
     assert entry.details["max_rows_per_entity"] == 1 and entry.details["release"] is True
     monkeypatch.setattr(PRIVATE[family], "_learn", lambda *given: pytest.fail("rows were learnt from"))
-    with pytest.raises(BudgetExceeded, match=r"asks for epsilon 2.*1 and 9e-05 left"):
+    with pytest.raises(BudgetExceeded, match=r"needs epsilon 2.*1 and 9e-05 remain"):
         fitted.fit(some(200), seed=None, budget=budget)
     with pytest.raises(InvalidArgument, match="spend"):  # no ledger can pay for a control without privacy
         model(family, epsilon=math.inf).fit(some(200), seed=0, budget=PrivacyLedger(3.0, 1e-4, "one record"))
