@@ -68,7 +68,7 @@ def test_divergences_at_fractional_orders_are_those_of_opacus_where_the_oracle_b
     orders = np.array([1.5, 2.5, 3.7, 6.3, 10.9])
     for golden in RUNS:
         run, _ = of(golden)
-        theirs = compute_rdp(q=run.rate, noise_multiplier=run.noise, steps=run.steps, orders=orders)
+        theirs = compute_rdp(q=run.sample_rate, noise_multiplier=run.noise_multiplier, steps=run.steps, orders=orders)
         np.testing.assert_allclose(run.steps * rdp(run, orders), theirs, rtol=1e-5)
 
 

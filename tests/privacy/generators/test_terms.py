@@ -403,7 +403,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     apart, clip = moved(IndependentMarginals)
     assert apart == [k, k] and clip == pytest.approx(math.sqrt(2) * k)
     unbounded = mutant(units, "cumcount() < rows", "cumcount() >= 0")
-    monkeypatch.setattr(base, "at_most", unbounded.at_most)
+    monkeypatch.setattr(base, "bound_contributions", unbounded.bound_contributions)
     assert moved(Mst)[0] == [40, 40, 40]
 
 
