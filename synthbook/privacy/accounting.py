@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, logsumexp
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.privacy.mechanisms import check_epsilon_delta
 
 ORDERS = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 11)])
@@ -35,7 +35,6 @@ TAIL_MASS = 1e-15  # that may be truncated, and is added to delta
 MAX_GRID_POINTS = 2**24
 CACHE_SIZE = 256  # results: the calibration of noise needs the same ones again
 ADD_OR_REMOVE_ONE, REPLACE_ONE = "add or remove one record", "replace one record"
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_ndtr
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 
 MAX_SEARCHED = 1e6  # upper end of the search for epsilon or sigma
 
@@ -95,9 +95,7 @@ def classical_sigma(epsilon: float, delta: float, *, sensitivity: float = 1.0) -
     return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / epsilon
 
 
-def laplace_mechanism(
-    values: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0
-) -> NDArray[np.float64]:
+def laplace_mechanism(values: Array, epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0) -> Array:
     """Add Laplace noise to values; `sensitivity` is the L1 distance by which one person changes them in total."""
     check_epsilon_delta(epsilon, 0.5)
     check_sigma(1.0, sensitivity)
@@ -105,15 +103,13 @@ def laplace_mechanism(
 
 
 def gaussian_mechanism(
-    values: NDArray[np.float64], epsilon: float, delta: float, rng: np.random.Generator, *, sensitivity: float = 1.0
-) -> NDArray[np.float64]:
+    values: Array, epsilon: float, delta: float, rng: np.random.Generator, *, sensitivity: float = 1.0
+) -> Array:
     """Add Gaussian noise to values; `sensitivity` is the L2 distance by which one person changes them in total."""
     return values + rng.normal(0.0, gaussian_sigma(epsilon, delta, sensitivity=sensitivity), values.shape)
 
 
-def exponential_mechanism(
-    scores: NDArray[np.float64], epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0
-) -> int:
+def exponential_mechanism(scores: Array, epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0) -> int:
     """Sample the index of a high score with the exponential mechanism (McSherry and Talwar 2007).
 
     `sensitivity` is the most that one person changes any score; an infinite epsilon returns the index of the maximum.
@@ -161,11 +157,11 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
 # no count, because true counts are not negative. Rows sampled from the counts reveal no more than the counts do.
 
 
-def laplace_histogram(counts: NDArray[np.float64], epsilon: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def laplace_histogram(counts: Array, epsilon: float, rng: np.random.Generator) -> Array:
     """Counts (..., K) with Laplace noise, clipped at 0; an infinite epsilon adds no noise."""
     return np.maximum(counts if epsilon == np.inf else laplace_mechanism(counts, epsilon, rng), 0.0)
 
 
-def multinomial_counts(counts: NDArray[np.float64], n_rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def multinomial_counts(counts: Array, n_rows: int, rng: np.random.Generator) -> Array:
     """Sample how many of `n_rows` rows fall into each cell (..., K), with probabilities proportional to the counts."""
     return np.asarray(rng.multinomial(n_rows, counts / counts.sum(axis=-1, keepdims=True)), dtype=float)
