@@ -47,20 +47,20 @@ MISSING, UNLISTED = "missing", "not listed"
 class FileCheck:
     """One data file held against the manifest.
 
-    `of` is "content" (decompressed) or "file". `expected` and `found` are SHA-256 in hexadecimal; `found` is "missing"
-    for an absent file, `expected` is "not listed" for one that the manifest does not know. `note` says what is wrong.
+    `hashed` is "content" (decompressed) or "file". `expected` and `actual` are SHA-256 in hexadecimal; `actual` is
+    "missing" for an absent file, `expected` is "not listed" for a file that the manifest does not list.
     """
 
     file: str
-    of: str
+    hashed: str
     expected: str
-    found: str
-    note: str = ""
+    actual: str
+    problem: str = ""
 
     @property
-    def holds(self) -> bool:
+    def ok(self) -> bool:
         """Whether the file is the one in the manifest; content that lies unpacked under a `.gz` name is not."""
-        return self.found == self.expected and not self.note
+        return self.actual == self.expected and not self.problem
 
 
 def data_folder() -> Path:
@@ -99,12 +99,14 @@ def read_data(file: str) -> bytes:
     folder = data_folder()
     entry = read_manifest(folder).get(file)
     if entry is None:
-        raise DataError(f"{folder / MANIFEST} does not list {file}: {remedy(folder, MANIFEST)}")
+        raise DataError(f"{folder / MANIFEST} does not list {file}: {restore_hint(folder, MANIFEST)}")
     content, check = _check(folder, file, entry)
-    if not check.holds:
+    if not check.ok:
+        problem = f" ({check.problem})" if check.problem else ""
         raise DataError(
-            f"{folder / file} is not the file the book was written with{f' ({check.note})' if check.note else ''}.\n"
-            f"expected SHA-256 of its {check.of}: {check.expected}\nfound: {check.found}\n{remedy(folder, file)}"
+            f"{folder / file} is not the file the book was written with{problem}.\n"
+            f"expected SHA-256 of its {check.hashed}: {check.expected}\nfound: {check.actual}\n"
+            + restore_hint(folder, file)
         )
     return content
 
@@ -120,7 +122,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str | int]]:
         problem = MISSING
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
-    raise DataError(f"{folder / MANIFEST} cannot be read ({problem}): {remedy(folder, MANIFEST)}")
+    raise DataError(f"{folder / MANIFEST} cannot be read ({problem}): {restore_hint(folder, MANIFEST)}")
 
 
 @lru_cache(maxsize=1)
@@ -143,9 +145,9 @@ def write_manifest(folder: Path) -> Path:
     folder = Path(folder)
     entries = {}
     for file in data_files(folder):
-        content, note = _content(folder / file)
-        if note:
-            raise DataError(f"{folder / file} cannot enter the manifest ({note}): {remedy(folder, file)}")
+        content, problem = _content(folder / file)
+        if problem:
+            raise DataError(f"{folder / file} cannot enter the manifest ({problem}): {restore_hint(folder, file)}")
         entries[file] = {"of": _of(file), "sha256": sha256(content), "bytes": len(content)}
     return atomic_write(folder / MANIFEST, json.dumps({"files": entries}, indent=1) + "\n")
 
@@ -179,19 +181,19 @@ def _content(path: Path) -> tuple[bytes, str]:
 
 
 def _check(folder: Path, file: str, entry: dict[str, str | int]) -> tuple[bytes, FileCheck]:
-    of, expected = str(entry["of"]), str(entry["sha256"])
+    hashed, expected = str(entry["of"]), str(entry["sha256"])
     try:
-        content, note = _content(folder / file)
+        content, problem = _content(folder / file)
     except OSError as error:
-        note = "" if isinstance(error, FileNotFoundError) else str(error)
-        return b"", FileCheck(file, of, expected, MISSING, note)
-    found = sha256(content)
-    if not note and found != expected:
-        note = f"{len(content):,} bytes, expected {entry['bytes']:,}"
-    return content, FileCheck(file, of, expected, found, note)
+        problem = "" if isinstance(error, FileNotFoundError) else str(error)
+        return b"", FileCheck(file, hashed, expected, MISSING, problem)
+    actual = sha256(content)
+    if not problem and actual != expected:
+        problem = f"{len(content):,} bytes, expected {entry['bytes']:,}"
+    return content, FileCheck(file, hashed, expected, actual, problem)
 
 
-def remedy(folder: Path, file: str) -> str:
+def restore_hint(folder: Path, file: str) -> str:
     """What to do about a file of the data folder that is missing or damaged."""
     if folder.resolve() == _checkout():
         return f"restore it with: git checkout -- data/{file}"

@@ -45,7 +45,7 @@ def course_run(
     """
     from synthbook.course import display, runner
     from synthbook.course.project import find_project
-    from synthbook.course.runner import Settings
+    from synthbook.course.runner import RunConfig
 
     if cell_timeout is not None and not 0 < cell_timeout < math.inf:
         raise InvalidArgument("cell-timeout", cell_timeout, "a finite number of seconds above 0")
@@ -53,12 +53,17 @@ def course_run(
         why = "quick together with --update: everyone compares the committed notebooks with what a quick run shows"
         raise InvalidArgument("profile", profile.value, why)
     project = find_project()
-    settings = Settings(jobs, profile.value, force, update, cell_timeout)
+    config = RunConfig(jobs, profile.value, force, update, cell_timeout)
     screen = console(stderr=as_json)
     sources = project.select(only or ())
     with display.progress(screen) as callback:
-        outcome = runner.make(
-            project, sources, settings, callback=callback, site=not no_site, log=lambda line: display.say(screen, line)
+        outcome = runner.run_course(
+            project,
+            sources,
+            config,
+            callback=callback,
+            site=not no_site,
+            log=lambda line: display.print_line(screen, line),
         )
     if as_json:
         echo_json(outcome.to_dict())
@@ -74,9 +79,9 @@ def course_site(as_json: JsonOption = False) -> None:
     Example: `synthbook course site`
     """
     from synthbook.course.project import find_project
-    from synthbook.course.runner import make_site
+    from synthbook.course.runner import build_site
 
-    index = make_site(find_project())
+    index = build_site(find_project())
     if as_json:
         echo_json({"site": str(index)})
     else:
@@ -119,12 +124,12 @@ def doctor(as_json: JsonOption = False) -> None:
         root = find_project().root
     except InvalidArgument:
         root = None
-    findings = checks.examine(root)
+    findings = checks.run_checks(root)
     works = all(finding.level != "fail" for finding in findings)
     if as_json:
         echo_json({"checks": [asdict(finding) for finding in findings], "ok": works})
     else:
-        display.show_findings(console(), findings)
+        display.show_checks(console(), findings)
     raise typer.Exit(0 if works else 1)
 
 
@@ -145,9 +150,9 @@ def data_verify(
     if update:
         datasets.write_manifest(folder)
     checks = datasets.verify_all(folder)
-    good = all(check.holds for check in checks)
+    good = all(check.ok for check in checks)
     if as_json:
-        echo_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"holds": c.holds} for c in checks]})
+        echo_json({"folder": str(folder), "ok": good, "files": [asdict(c) | {"ok": c.ok} for c in checks]})
     else:
         from synthbook.course import display
 

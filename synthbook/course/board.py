@@ -10,7 +10,7 @@ from typing import Any
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.course import notebook as nb
-from synthbook.course.claims import Claim, Part, check, ledger
+from synthbook.course.claims import Claim, Part, check, load_claims
 from synthbook.course.project import Project
 
 NUMBERS = ("measured", "expected", "tolerance")
@@ -27,23 +27,23 @@ class Board:
     errors: list[str]
 
     @property
-    def shown(self) -> int:
+    def n_demonstrated(self) -> int:
         """Claims of which every part was measured, or one failed."""
         return sum(row["holds"] is not None for row in self.rows)
 
     @property
-    def hold(self) -> int:
+    def n_holding(self) -> int:
         """Claims that are shown and hold."""
         return sum(row["holds"] is True for row in self.rows)
 
     @property
     def ok(self) -> bool:
         """No shown claim fails, none is shown twice, none is unknown."""
-        return self.shown == self.hold and not self.errors
+        return self.n_demonstrated == self.n_holding and not self.errors
 
     def to_dict(self) -> dict[str, Any]:
         """The board for machines."""
-        counts = {"shown": self.shown, "hold": self.hold, "total": len(self.rows)}
+        counts = {"shown": self.n_demonstrated, "hold": self.n_holding, "total": len(self.rows)}
         return {"claims": self.rows, **counts, "errors": self.errors}
 
 
@@ -61,7 +61,7 @@ def committed(project: Project, *, section: str | None = None) -> Board:
 
 def rows_of(notebook: nb.Notebook) -> list[Row]:
     """The rows that a notebook's metadata carries."""
-    return list(nb.measured(notebook).get("claims", []))
+    return list(nb.run_metadata(notebook).get("claims", []))
 
 
 def board(logged: Logged, *, section: str | None = None) -> Board:
@@ -73,9 +73,9 @@ def board(logged: Logged, *, section: str | None = None) -> Board:
     for name, rows in logged.items():
         for row in rows:
             by_claim[row["id"]].setdefault(name, []).append(row)
-    claims = [claim for claim in ledger().values() if _in_section(claim, section)]
+    claims = [claim for claim in load_claims().values() if _in_section(claim, section)]
     if not claims:
-        accepted = sorted({claim.section for claim in ledger().values()})
+        accepted = sorted({claim.section for claim in load_claims().values()})
         raise InvalidArgument("section", section, f"a section of the ledger: {', '.join(accepted)}")
     return Board([_row(claim, by_claim.get(claim.id, {})) for claim in claims], _errors(by_claim))
 
@@ -88,12 +88,12 @@ def _errors(by_claim: Mapping[str, dict[str, list[Row]]]) -> list[str]:
     errors = []
     for id, notebooks in by_claim.items():
         where = ", ".join(notebooks)
-        if id not in ledger():
+        if id not in load_claims():
             errors.append(f"{where} shows {id}, which the ledger does not have: run the notebook again")
             continue
         if len(notebooks) > 1:
             errors.append(f"{id} is shown by {len(notebooks)} notebooks ({where}): keep it in one")
-        declared = {part.id for part in ledger()[id].parts}
+        declared = {part.id for part in load_claims()[id].parts}
         unknown = {row["part"] for rows in notebooks.values() for row in rows} - declared
         errors += [f"{where} shows part {part} of {id}, which the ledger does not declare" for part in sorted(unknown)]
     return errors
@@ -125,7 +125,7 @@ def _part(claim: Claim, part: Part, notebooks: dict[str, list[Row]]) -> Row:
     found = [row for rows in notebooks.values() for row in rows if row["part"] == part.id]
     judged = [(numbers, _holds(claim, part, numbers)) for numbers in map(_numbers, found)]
     numbers, holds = next((pair for pair in judged if not pair[1]), judged[-1] if judged else (None, None))
-    return {"id": part.id, "says": part.says, **(numbers or dict.fromkeys(NUMBERS)), "holds": holds}
+    return {"id": part.id, "description": part.description, **(numbers or dict.fromkeys(NUMBERS)), "holds": holds}
 
 
 def _numbers(row: Row) -> dict[str, float]:

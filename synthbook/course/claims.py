@@ -24,23 +24,24 @@ CLAIMS_LOG_ENV_VAR = "SYNTHBOOK_CLAIMS_LOG"  # a file that the runner names; eac
 
 VERDICTS = ("holds", "if", "too simple", "misattributed", "beyond the chapter")
 TIERS = ("exact", "null", "model")
-RULES = ("near", "at least", "at most")
+COMPARISONS = ("close", "at least", "at most")
 
 
 @dataclass(frozen=True)
 class Part:
     """One measurement that a claim needs.
 
-    `rule` is "near" (|measured - expected| <= tolerance), "at least" or "at most" (expected is the bound).
-    `cap` is the widest tolerance the ledger accepts, relative to |expected|, or absolute where `cap_is_absolute`.
+    `comparison` is "close" (|measured - expected| <= tolerance), "at least" or "at most" (expected is the bound).
+    `max_tolerance` is the widest tolerance that a notebook may ask for, relative to |expected|, or absolute where
+    `max_tolerance_is_absolute`.
     `tier` is set where a part's tier differs from its row's, as for a trained network beside exact parts.
     """
 
     id: str
-    says: str
-    rule: str
-    cap: float
-    cap_is_absolute: bool = False
+    description: str
+    comparison: str
+    max_tolerance: float
+    max_tolerance_is_absolute: bool = False
     tier: str | None = None
 
 
@@ -60,7 +61,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ClaimResult:
     """One part as a notebook measured it; for arrays, the element that came nearest to failing."""
 
     id: str
@@ -74,21 +75,23 @@ class Shown:
 
 
 @cache
-def ledger() -> dict[str, Claim]:
+def load_claims() -> dict[str, Claim]:
     """All claims by id, in the chapter's order."""
     rows = tomllib.loads(files("synthbook.course").joinpath("claims.toml").read_text(encoding="utf-8"))["claim"]
     claims = [Claim(**(row | {"parts": tuple(Part(**part) for part in row["parts"])})) for row in rows]
     return {claim.id: claim for claim in claims}
 
 
-def lookup(id: str, part: str) -> tuple[Claim, Part]:
+def find_part(id: str, part: str) -> tuple[Claim, Part]:
     """The ledger's row and part, or an error that lists what there is."""
-    if id not in ledger():
-        raise InvalidArgument("id", id, f"an id of claims.toml, from {next(iter(ledger()))} to {list(ledger())[-1]}")
-    parts = {p.id: p for p in ledger()[id].parts}
+    if id not in load_claims():
+        raise InvalidArgument(
+            "id", id, f"an id of claims.toml, from {next(iter(load_claims()))} to {list(load_claims())[-1]}"
+        )
+    parts = {p.id: p for p in load_claims()[id].parts}
     if part not in parts:
         raise InvalidArgument("part", part, f"a part that claims.toml declares for {id}: {', '.join(parts)}")
-    return ledger()[id], parts[part]
+    return load_claims()[id], parts[part]
 
 
 def claim(
@@ -106,12 +109,12 @@ def claim(
     A tolerance wider than the ledger's cap is refused, so that a check cannot be made to pass by loosening it.
     `at` says where the elements of an array were measured (generations, sizes); the line names the worst one's.
     """
-    row, spec = lookup(id, part)
-    shown = check(spec, id, measured, expected, tolerance, at)
-    _log(shown)
-    line = sentence(row, spec, shown)
-    if not shown.holds:
-        raw = f"{shown.measured!r}, {spec.rule} {shown.expected!r}, tolerance {shown.tolerance:.6g}"
+    row, spec = find_part(id, part)
+    result = check(spec, id, measured, expected, tolerance, at)
+    _log(result)
+    line = format_result(row, spec, result)
+    if not result.holds:
+        raw = f"{result.measured!r}, {spec.comparison} {result.expected!r}, tolerance {result.tolerance:.6g}"
         raise ClaimFailed(f"{line}\n  {id} ({part}): {raw}")
     print(line)
 
@@ -123,7 +126,7 @@ def check(
     expected: ArrayLike,
     tolerance: ArrayLike,
     at: ArrayLike | None = None,
-) -> Shown:
+) -> ClaimResult:
     """Compare without printing or raising; every element must lie inside its own tolerance."""
     m, e, tol = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in (measured, expected, tolerance)))
     m, e, tol = m.ravel(), e.ravel(), tol.ravel()
@@ -131,22 +134,24 @@ def check(
         raise InvalidArgument("measured", measured, "at least one number: an empty check holds whatever happened")
     if not (np.isfinite(tol).all() and np.isfinite(e).all() and (tol >= 0).all()):
         raise InvalidArgument("tolerance", tolerance, "finite expectations with finite tolerances of at least 0")
-    cap = np.full_like(e, spec.cap) if spec.cap_is_absolute else spec.cap * np.abs(e)
-    if (tol > cap * (1 + 1e-12)).any():
-        worst = int(np.argmax(tol - cap))
+    max_tolerance = (
+        np.full_like(e, spec.max_tolerance) if spec.max_tolerance_is_absolute else spec.max_tolerance * np.abs(e)
+    )
+    if (tol > max_tolerance * (1 + 1e-12)).any():
+        worst = int(np.argmax(tol - max_tolerance))
         raise InvalidArgument(
             "tolerance",
             float(tol[worst]),
-            f"at most {cap[worst]:.4g}, the cap of {id} ({spec.id}); use more replicates",
+            f"at most {max_tolerance[worst]:.4g}, the widest tolerance of {id} ({spec.id}); use more replicates",
         )
-    excess = {"near": np.abs(m - e), "at least": e - m, "at most": m - e}[spec.rule] - tol  # > 0 where it fails
+    excess = {"close": np.abs(m - e), "at least": e - m, "at most": m - e}[spec.comparison] - tol  # > 0 where it fails
     excess = np.where(np.isfinite(m), excess, np.inf)
     finite = np.abs(excess[np.isfinite(excess)])
     scale = np.where(tol > 0, tol, np.where(e != 0, np.abs(e), finite.max(initial=0.0) or 1.0))
     relative = excess / scale
     # in thousandths, or the last bits of exact values would choose; what fails comes first
     worst = int(np.argmax(np.where(excess > 0, 1e9 + relative, np.round(np.clip(relative, -1e6, 1e6), 3))))
-    return Shown(
+    return ClaimResult(
         id=id,
         part=spec.id,
         measured=float(m[worst]),
@@ -158,24 +163,25 @@ def check(
     )
 
 
-def sentence(row: Claim, spec: Part, shown: Shown) -> str:
+def format_result(row: Claim, spec: Part, result: ClaimResult) -> str:
     """The line a reader sees. A model part prints its verdict only: its digits differ from machine to machine."""
-    mark = "✓" if shown.holds else "✗"
-    if (spec.tier or row.tier) == "model" and shown.holds:
-        return f"{mark} {spec.says}"
-    where = f", at {shown.at}" if shown.at else ""
-    worst_of = f" (worst of {shown.elements}{where})" if shown.elements > 1 else ""
-    return f"{mark} {spec.says}: {quantities(spec.rule, shown.measured, shown.expected, shown.tolerance)}{worst_of}"
+    mark = "✓" if result.holds else "✗"
+    if (spec.tier or row.tier) == "model" and result.holds:
+        return f"{mark} {spec.description}"
+    where = f", at {result.at}" if result.at else ""
+    worst_of = f" (worst of {result.elements}{where})" if result.elements > 1 else ""
+    numbers = quantities(spec.comparison, result.measured, result.expected, result.tolerance)
+    return f"{mark} {spec.description}: {numbers}{worst_of}"
 
 
-def quantities(rule: str, measured: float, expected: float, tolerance: float) -> str:
+def quantities(comparison: str, measured: float, expected: float, tolerance: float) -> str:
     """What was measured and expected, with digits down to a tenth of the tolerance and four at most.
 
     A residual far below the last digit prints as 0; without a tolerance three digits of the larger number stand.
 
-    >>> quantities("near", 0.612345, 0.6065, 0.0123)
+    >>> quantities("close", 0.612345, 0.6065, 0.0123)
     '0.612 measured, 0.607 expected, tolerance 0.012'
-    >>> quantities("near", 3.55e-15, 0.0, 1e-9), quantities("at most", 0.00562, 0.0, 0.008)
+    >>> quantities("close", 3.55e-15, 0.0, 1e-9), quantities("at most", 0.00562, 0.0, 0.008)
     ('0 measured, 0 expected, exact to 1e-09', '0.0056 measured, at most 0 expected, tolerance 0.008')
     >>> quantities("at least", 25.0, 25.0, 0.0), quantities("at least", 1.0, 0.99, 0.0)
     ('25 measured, at least 25 expected', '1.00 measured, at least 0.99 expected')
@@ -186,13 +192,17 @@ def quantities(rule: str, measured: float, expected: float, tolerance: float) ->
     else:
         leading = _magnitude(scale or 1.0)
         last = max(leading - 3, _magnitude(tolerance) - 1 if tolerance > 0 else leading - 2)
-    wanted = (digits(expected, last) if expected else "0") if rule == "near" else f"{rule} {expected:.4g}"
+    wanted = (
+        (format_significant(expected, last) if expected else "0")
+        if comparison == "close"
+        else f"{comparison} {expected:.4g}"
+    )
     allowed = "exact to" if tolerance <= 1e-6 * (scale if scale > tolerance else 1.0) else "tolerance"
     slack = f", {allowed} {tolerance:.2g}" if tolerance > 0 else ""
-    return f"{digits(measured, last)} measured, {wanted} expected{slack}"
+    return f"{format_significant(measured, last)} measured, {wanted} expected{slack}"
 
 
-def digits(value: float, last: int) -> str:
+def format_significant(value: float, last: int) -> str:
     """A number down to the digit of 10**last, without an exponent where people would not write one.
 
     >>> digits(0.12163, -3), digits(-17.96, -1), digits(32561.0, 1), digits(2.5e-7, -9), digits(2e-17, -9)
@@ -210,8 +220,8 @@ def _magnitude(value: float) -> int:
     return int(f"{value:.3e}".partition("e")[2])  # of the number as printed: 0.99999 is 1.000
 
 
-def _log(shown: Shown) -> None:
+def _log(result: ClaimResult) -> None:
     path = os.environ.get(CLAIMS_LOG_ENV_VAR)
     if path:
         with Path(path).open("a", encoding="utf-8") as log:
-            log.write(strict_json(asdict(shown)) + "\n")
+            log.write(strict_json(asdict(result)) + "\n")

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from synthbook.course.board import Board
-from synthbook.course.doctor import Finding
-from synthbook.course.runner import Job, Observer, Outcome
+from synthbook.course.doctor import CheckResult
+from synthbook.course.runner import CourseResult, NotebookRun, RunCallback
 from synthbook.datasets import FileCheck
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -36,29 +36,29 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Observer]:
+def progress(console: Console) -> Iterator[RunCallback]:
     """An observer of a run: a live table on a terminal, a line for each event elsewhere."""
     if not console.is_terminal:
         yield lambda job: _plain_line(console, job)
         return
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, NotebookRun] = {}
     with Live(get_renderable=lambda: _job_table(jobs), console=console, refresh_per_second=4):
         yield lambda job: jobs.update({job.name: job})
 
 
-def _plain_line(console: Console, job: Job) -> None:
-    said = {
+def _plain_line(console: Console, job: NotebookRun) -> None:
+    messages = {
         "running": "started",
         "done": f"done in {duration(job.seconds)}, {job.peak_mib} MiB",
         "unchanged": "unchanged",
         "failed": f"FAILED at cell {job.cell} of {job.cells}" if job.cell else "FAILED",
         "interrupted": "interrupted",
     }
-    if job.status in said and not (job.status == "running" and job.cell):  # its start, not each of its cells
-        console.print(f"{job.name}: {said[job.status]}", markup=False, highlight=False, soft_wrap=True)
+    if job.status in messages and not (job.status == "running" and job.cell):  # its start, not each of its cells
+        console.print(f"{job.name}: {messages[job.status]}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _job_table(jobs: dict[str, Job]) -> RenderableType:
+def _job_table(jobs: dict[str, NotebookRun]) -> RenderableType:
     table = Table("notebook", "status", "cell", "time", box=None, pad_edge=False)
     for job in jobs.values():
         running = job.status == "running"
@@ -69,7 +69,7 @@ def _job_table(jobs: dict[str, Job]) -> RenderableType:
     return table
 
 
-def show_outcome(console: Console, outcome: Outcome) -> None:
+def show_outcome(console: Console, outcome: CourseResult) -> None:
     """The board, then what failed, a summary, and as the last line the path of the site."""
     if outcome.board is not None:
         show_board(console, outcome.board)
@@ -77,20 +77,20 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         if job.failure is not None:
             console.print(_failure(job, console.is_terminal), soft_wrap=True)
     for error in outcome.errors:
-        say(console, f"✗ {error}", "red")
+        print_line(console, f"✗ {error}", "red")
     if outcome.interrupted:
-        say(console, "interrupted: notebooks that had ended are kept, the others are untouched", "yellow")
-    say(console, _summary(outcome.jobs))
+        print_line(console, "interrupted: notebooks that had ended are kept, the others are untouched", "yellow")
+    print_line(console, _summary(outcome.jobs))
     if outcome.site is not None:
-        say(console, f"The book: {outcome.site}")
+        print_line(console, f"The book: {outcome.site}")
 
 
-def say(console: Console, line: str, style: str | None = None) -> None:
+def print_line(console: Console, line: str, style: str | None = None) -> None:
     """One line as it is: no markup read into it, not wrapped."""
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _summary(jobs: list[Job]) -> str:
+def _summary(jobs: list[NotebookRun]) -> str:
     names = ("done", "unchanged", "failed", "interrupted")
     counts = {name: sum(job.status == name for job in jobs) for name in names}
     return f"{len(jobs)} notebook{'s' * (len(jobs) != 1)}: " + ", ".join(
@@ -98,10 +98,10 @@ def _summary(jobs: list[Job]) -> str:
     )
 
 
-def _failure(job: Job, colours: bool) -> RenderableType:
+def _failure(job: NotebookRun, colors: bool) -> RenderableType:
     assert job.failure is not None
     where = f"{job.source.name}, cell {job.failure.cell} of {job.cells}" if job.failure.cell else job.source.name
-    if not colours:
+    if not colors:
         lines = [f"── {where} ──", f"✗ {job.failure.reason}", job.failure.source, ANSI.sub("", job.failure.traceback)]
         return Text("\n".join(line for line in lines if line) + "\n")
     return Group(
@@ -124,23 +124,23 @@ def show_board(console: Console, board: Board) -> None:
         table.add_row(row["id"], row["title"], row["verdict"], row["notebook"] or "", MARKS[row["holds"]], style=style)
     console.print(table)
     for error in board.errors:
-        say(console, f"✗ {error}", "red")
-    say(console, f"{board.shown} of {len(board.rows)} claims shown, {board.hold} hold")
+        print_line(console, f"✗ {error}", "red")
+    print_line(console, f"{board.n_demonstrated} of {len(board.rows)} claims shown, {board.n_holding} hold")
 
 
-def show_findings(console: Console, findings: list[Finding]) -> None:
+def show_checks(console: Console, checks: list[CheckResult]) -> None:
     """One line for each check of the doctor, with advice below where something is to be done."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for finding in findings:
-        found = finding.found if finding.level == "ok" or not finding.advice else f"{finding.found}\n→ {finding.advice}"
-        table.add_row(LEVELS[finding.level], finding.name, Text(found))
+    for check in checks:
+        text = check.detail if check.level == "ok" or not check.hint else f"{check.detail}\n→ {check.hint}"
+        table.add_row(LEVELS[check.level], check.name, Text(text))
     console.print(table)
 
 
 def show_files(console: Console, checks: list[FileCheck]) -> None:
     """One line for each data file that is not what the manifest says, then a count."""
-    wrong = [check for check in checks if not check.holds]
+    wrong = [check for check in checks if not check.ok]
     for check in wrong:
-        note = f" ({check.note})" if check.note else ""
-        say(console, f"✗ {check.file}{note}\n  expected {check.expected}\n  found    {check.found}", "red")
-    say(console, f"{len(checks) - len(wrong)} of {len(checks)} data files are as the manifest says")
+        note = f" ({check.problem})" if check.problem else ""
+        print_line(console, f"✗ {check.file}{note}\n  expected {check.expected}\n  found    {check.actual}", "red")
+    print_line(console, f"{len(checks) - len(wrong)} of {len(checks)} data files are as the manifest says")

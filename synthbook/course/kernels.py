@@ -102,7 +102,7 @@ SOCKET_PATH_LIMIT = 80  # the system allows about 104 characters, the sockets' o
 START_TIMEOUT = 120  # seconds; a kernel starts in one or two on an idle machine
 
 
-class OwnInterpreter(KernelSpecManager):
+class CurrentInterpreterSpecManager(KernelSpecManager):
     """Knows one kernel, this interpreter, whatever kernels are installed."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -121,11 +121,11 @@ class Kernel:
     started: float
     output: Path  # what the process itself wrote, outside any cell
     claims_log: Path
-    keeper: Keeper
+    pool: KernelPool
 
     def peak_mib(self) -> int:
         """Peak memory so far, and the end of measuring it."""
-        return self.keeper.memory.remove(self.pid)
+        return self.pool.memory.remove(self.pid)
 
     async def run(self, cell: Any, index: int, number: int) -> None:
         """Execute one cell as In[number]; raises nbclient's errors, and `CancelledError` when the runner is stopped."""
@@ -146,7 +146,7 @@ class Kernel:
         return "\n".join([f"the kernel died: {_exit_reason(code)}", *last])
 
 
-class Keeper:
+class KernelPool:
     """Holds what all kernels of one run share: a temporary folder, the watchdog, the memory watch."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ class Keeper:
         where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
         if len(str(folder)) <= SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
             where |= {"transport": "ipc", "ip": str(folder / "s")}
-        return AsyncKernelManager(kernel_spec_manager=OwnInterpreter(), **where)
+        return AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
 
 
 def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:

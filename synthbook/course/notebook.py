@@ -27,7 +27,7 @@ _TEXT = (str, list)
 _WORDS = {dict: "an object", list: "a list", str: "text", int: "a whole number", _TEXT: "text or a list of lines"}
 
 
-def check(notebook: Any) -> None:
+def validate(notebook: Any) -> None:
     """Raise `ValueError`, saying which cell lacks what, unless all that the package reads has the type it must have.
 
     Fills in what format 4 lets a file leave out or old tools left out: metadata, outputs, the minor version.
@@ -91,7 +91,7 @@ Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
 KEY = "synthbook"  # the package's own corner of notebook and cell metadata
-CARD = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
+MEASURED = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
 
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -102,7 +102,7 @@ def read(path: Path) -> Notebook:
     """Read a notebook; `DataError` names the file when it is missing, unreadable, cut off, or none of format 4."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)  # NaN is not JSON
-        check(notebook)
+        validate(notebook)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
@@ -133,7 +133,7 @@ def code_cells(notebook: Notebook) -> list[Cell]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
 
 
-def is_whole(notebook: Notebook) -> bool:
+def is_fully_executed(notebook: Notebook) -> bool:
     """Whether every code cell was executed, in order from 1, and none ended in an error."""
     cells = code_cells(notebook)
     counts = [cell.get("execution_count") for cell in cells]
@@ -164,7 +164,7 @@ def _claim_id(call: ast.Call) -> str | None:
     return None
 
 
-def measured(notebook: Notebook) -> dict[str, Any]:
+def run_metadata(notebook: Notebook) -> dict[str, Any]:
     """What the runner wrote into the metadata: fingerprint, profile, minutes, peak_mib, claims.
 
     Empty if it has not; a fact of a wrong type, which someone typed, is left out.
@@ -187,7 +187,7 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("part"), str)
 
 
-def normalise(notebook: Notebook) -> Notebook:
+def normalize(notebook: Notebook) -> Notebook:
     """Bring an executed notebook into its committed form, in place, and return it.
 
     Drops timing metadata and widget state, joins neighbouring outputs of one stream, gives every cell an id, and
@@ -208,25 +208,25 @@ def normalise(notebook: Notebook) -> Notebook:
     return notebook
 
 
-def write_card(notebook: Notebook) -> None:
+def update_header(notebook: Notebook) -> None:
     """Put the measured time and memory between the header card's markers, where the first cell has them."""
-    facts, cells = measured(notebook), notebook["cells"]
+    facts, cells = run_metadata(notebook), notebook["cells"]
     if {"minutes", "peak_mib"} <= facts.keys() and cells and cells[0]["cell_type"] == "markdown":
         text = f"{max(facts['minutes'], 0.1):.1f} min, {facts['peak_mib']} MiB"
-        cells[0]["source"] = CARD.sub(rf"\g<1>{text}\g<2>", cells[0]["source"])
+        cells[0]["source"] = MEASURED.sub(rf"\g<1>{text}\g<2>", cells[0]["source"])
 
 
-def refresh(executed: Notebook, source: Notebook) -> Notebook:
+def copy_outputs(executed: Notebook, source: Notebook) -> Notebook:
     """The source's words and metadata with the outputs of an executed copy whose code is the same."""
     fresh: Notebook = json.loads(json.dumps(source))
     for cell, done in zip(code_cells(fresh), code_cells(executed), strict=True):
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
-    fresh["metadata"][KEY] = measured(executed)
-    write_card(fresh)
-    return normalise(fresh)
+    fresh["metadata"][KEY] = run_metadata(executed)
+    update_header(fresh)
+    return normalize(fresh)
 
 
-def exports(notebook: Notebook) -> dict[str, bytes | None]:
+def exported_figures(notebook: Notebook) -> dict[str, bytes | None]:
     """Path to PNG bytes, for every code cell whose metadata asks for export; None where it shows no picture."""
     return {
         cell["metadata"][KEY]["export"]: _picture(cell)

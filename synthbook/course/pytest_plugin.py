@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _minutes(path: Path) -> float:
     """What the runner measured of a notebook; nothing is known of other files."""
     try:
-        return float(nb.measured(nb.read(path)).get("minutes", 0)) if path.suffix == ".ipynb" else 0.0
+        return float(nb.run_metadata(nb.read(path)).get("minutes", 0)) if path.suffix == ".ipynb" else 0.0
     except DataError:
         return 0.0
 

@@ -32,7 +32,7 @@ from synthbook.course.project import Project
 
 
 @contextlib.contextmanager
-def alone(project: Project) -> Iterator[None]:
+def checkout_lock(project: Project) -> Iterator[None]:
     """Refuse to work beside another run of the same checkout, and sweep up after one that was killed."""
     project.copies.mkdir(parents=True, exist_ok=True)
     with file_lock(project.build / ".lock", f"another run is going on in {project.root}"):
@@ -57,10 +57,10 @@ Status = Literal["waiting", "running", "done", "unchanged", "failed", "interrupt
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunConfig:
     """How to run. `cell_timeout` is in seconds; None means 600 in the quick profile and no limit in the full one."""
 
-    jobs: int | None = None
+    n_jobs: int | None = None
     profile: Literal["quick", "full"] = "quick"
     force: bool = False
     update: bool = False
@@ -85,7 +85,7 @@ class Failure:
 
 
 @dataclass
-class Job:
+class NotebookRun:
     """One notebook on its way through a run. Times are in seconds, memory in MiB."""
 
     source: Path
@@ -106,25 +106,27 @@ class Job:
         return self.source.stem
 
 
-Observer = Callable[[Job], None]  # called whenever a job changed
+RunCallback = Callable[[NotebookRun], None]  # called whenever a job changed
 
 
 # ── The runner ──
 
 
-def run(project: Project, sources: list[Path], settings: Settings, callback: Observer = lambda job: None) -> list[Job]:
+def run_notebooks(
+    project: Project, sources: list[Path], config: RunConfig, callback: RunCallback = lambda job: None
+) -> list[NotebookRun]:
     """Run the notebooks that changed and return all jobs in the order given; jobs cut short are "interrupted".
 
     Whoever calls this holds the checkout's lock. Whatever is wrong with one notebook is that job's failure.
     """
-    jobs = [Job(source) for source in sources]
+    jobs = [NotebookRun(source) for source in sources]
     try:
         for job in jobs:
-            _prepare(job, project, settings)
+            _prepare(job, project, config)
             callback(job)
         waiting = [job for job in jobs if job.status == "waiting"]
         if waiting:
-            asyncio.run(_run_all(waiting, project, settings, callback))
+            asyncio.run(_run_all(waiting, project, config, callback))
     except KeyboardInterrupt:
         for job in jobs:
             if job.status in ("waiting", "running"):
@@ -133,41 +135,41 @@ def run(project: Project, sources: list[Path], settings: Settings, callback: Obs
     return jobs
 
 
-def _prepare(job: Job, project: Project, settings: Settings) -> None:
+def _prepare(job: NotebookRun, project: Project, config: RunConfig) -> None:
     """Read the source and decide whether it has to run."""
     try:
         job.read_as = job.source.read_bytes()
         job.notebook = nb.read(job.source)
         job.cells = len(nb.code_cells(job.notebook))
-        job.fingerprint = fingerprint(job.notebook, project, profile=settings.profile)
-        if settings.force:
+        job.fingerprint = fingerprint(job.notebook, project, profile=config.profile)
+        if config.force:
             return
-        if _refresh_committed(job, project) if settings.update else _refresh_copy(job, project):
-            facts = nb.measured(job.notebook)
+        if _refresh_committed(job, project) if config.update else _refresh_copy(job, project):
+            facts = nb.run_metadata(job.notebook)
             job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
     except Exception as error:
         job.status, job.failure = "failed", Failure(format_error(error))
 
 
 def _is_current(notebook: nb.Notebook, expected: str) -> bool:
-    facts = nb.measured(notebook)
+    facts = nb.run_metadata(notebook)
     told = {"minutes", "peak_mib", "claims"} <= facts.keys()
-    return told and facts.get("fingerprint") == expected and nb.is_whole(notebook)
+    return told and facts.get("fingerprint") == expected and nb.is_fully_executed(notebook)
 
 
-def _refresh_committed(job: Job, project: Project) -> bool:
+def _refresh_committed(job: NotebookRun, project: Project) -> bool:
     """Whether the committed notebook is still good; if so, it gets its measured values and normal form back."""
-    exported = all((project.root / path).is_file() for path in nb.exports(job.notebook))
+    exported = all((project.root / path).is_file() for path in nb.exported_figures(job.notebook))
     if not exported or not _is_current(job.notebook, job.fingerprint):
         return False
-    job.notebook = nb.refresh(job.notebook, job.notebook)
+    job.notebook = nb.copy_outputs(job.notebook, job.notebook)
     text = nb.dumps(job.notebook)
     if text.encode() != job.read_as:
         _publish(job, job.notebook, text, project)
     return True
 
 
-def _refresh_copy(job: Job, project: Project) -> bool:
+def _refresh_copy(job: NotebookRun, project: Project) -> bool:
     """Whether the executed copy is still good; if so, it takes over the source's words."""
     path = project.copy_of(job.source)
     try:
@@ -176,41 +178,41 @@ def _refresh_copy(job: Job, project: Project) -> bool:
         return False
     if not _is_current(copy, job.fingerprint):
         return False
-    job.notebook = nb.refresh(copy, job.notebook)
+    job.notebook = nb.copy_outputs(copy, job.notebook)
     text = nb.dumps(job.notebook)
     if text != path.read_text(encoding="utf-8"):
         atomic_write(path, text)
     return True
 
 
-async def _run_all(jobs: list[Job], project: Project, settings: Settings, callback: Observer) -> None:
+async def _run_all(jobs: list[NotebookRun], project: Project, config: RunConfig, callback: RunCallback) -> None:
     from joblib import cpu_count  # knows the limits of a container
 
-    from synthbook.course.kernels import Keeper  # jupyter takes seconds to import
+    from synthbook.course.kernels import KernelPool  # jupyter takes seconds to import
 
-    keeper = await asyncio.to_thread(Keeper)
-    places = asyncio.Semaphore(settings.jobs or cpu_count())
-    longest_first = sorted(jobs, key=lambda job: -nb.measured(job.notebook).get("minutes", 1e9))
+    pool = await asyncio.to_thread(KernelPool)
+    places = asyncio.Semaphore(config.n_jobs or cpu_count())
+    longest_first = sorted(jobs, key=lambda job: -nb.run_metadata(job.notebook).get("minutes", 1e9))
 
-    async def in_turn(job: Job) -> None:
+    async def in_turn(job: NotebookRun) -> None:
         async with places:
-            await _run_one(job, project, settings, keeper, callback)
+            await _run_one(job, project, config, pool, callback)
 
     try:
         async with asyncio.TaskGroup() as group:
             for job in longest_first:
                 group.create_task(in_turn(job))
     finally:
-        keeper.close()
+        pool.close()
 
 
-async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, callback: Observer) -> None:
+async def _run_one(job: NotebookRun, project: Project, config: RunConfig, pool: Any, callback: RunCallback) -> None:
     job.status, job.started = "running", time.monotonic()
     callback(job)
-    executed, rows = await _execute(job, project, settings, keeper, callback)
+    executed, rows = await _execute(job, project, config, pool, callback)
     try:
         if job.failure is None:
-            _write_done(job, executed, rows, project, settings)
+            _write_done(job, executed, rows, project, config)
     except Exception as error:
         job.failure = Failure(format_error(error))
     if job.failure is not None:
@@ -221,7 +223,7 @@ async def _run_one(job: Job, project: Project, settings: Settings, keeper: Any, 
 
 
 async def _execute(
-    job: Job, project: Project, settings: Settings, keeper: Any, callback: Observer
+    job: NotebookRun, project: Project, config: RunConfig, pool: Any, callback: RunCallback
 ) -> tuple[nb.Notebook, list[dict[str, Any]]]:
     """Run all cells in a fresh kernel; the executed notebook and the rows its claims logged."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -231,10 +233,10 @@ async def _execute(
     for cell in executed.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    log, source = keeper.folder / job.name / "claims", ""
+    log, source = pool.folder / job.name / "claims", ""
     try:
-        async with keeper.kernel(
-            executed, name=job.name, cwd=project.notebooks, profile=settings.profile, timeout=settings.seconds_per_cell
+        async with pool.kernel(
+            executed, name=job.name, cwd=project.notebooks, profile=config.profile, timeout=config.seconds_per_cell
         ) as kernel:
             try:
                 for index, cell in enumerate(executed.cells):
@@ -246,7 +248,7 @@ async def _execute(
             except CellExecutionError:
                 job.failure = Failure("an error was raised", job.cell, source, _traceback(executed))
             except CellTimeoutError:
-                reason = f"still running after {settings.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
+                reason = f"still running after {config.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
                 job.failure = Failure(reason, job.cell, source)
             except Exception as error:
                 job.failure = Failure(await kernel.cause_of_death() or format_error(error), job.cell, source)
@@ -254,7 +256,7 @@ async def _execute(
                 job.seconds, job.peak_mib = time.monotonic() - kernel.started, kernel.peak_mib()
     except Exception as error:
         job.failure = job.failure or Failure(f"the kernel did not work: {format_error(error)}", job.cell, source)
-    if job.failure is None and not nb.is_whole(executed):
+    if job.failure is None and not nb.is_fully_executed(executed):
         job.failure = Failure("a cell shows an error that the notebook lets pass (tag raises-exception)")
     return executed, _read_log(log)
 
@@ -275,30 +277,30 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_done(
-    job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project, settings: Settings
+    job: NotebookRun, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project, config: RunConfig
 ) -> None:
     executed["metadata"][nb.KEY] = {
         "fingerprint": job.fingerprint,
-        "profile": settings.profile,
+        "profile": config.profile,
         "minutes": round(job.seconds / 60, 2),
         "peak_mib": job.peak_mib,
         "claims": rows,
     }
-    nb.write_card(executed)
-    text = nb.dumps(nb.normalise(executed))
-    if settings.update:
+    nb.update_header(executed)
+    text = nb.dumps(nb.normalize(executed))
+    if config.update:
         _publish(job, executed, text, project)
     atomic_write(project.copy_of(job.source), text)
     project.failed_copy_of(job.source).unlink(missing_ok=True)
     job.notebook = executed
 
 
-def _publish(job: Job, executed: nb.Notebook, text: str, project: Project) -> None:
+def _publish(job: NotebookRun, executed: nb.Notebook, text: str, project: Project) -> None:
     """Write the pictures the notebook exports, then the notebook itself, unless its author changed it meanwhile."""
     if job.source.read_bytes() != job.read_as:
         raise SynthbookError(f"{job.source.name} was edited while it ran and is left as it is: run it again")
     command = f"synthbook course run --update --only {job.name}"
-    for path, picture in nb.exports(executed).items():
+    for path, picture in nb.exported_figures(executed).items():
         target = (project.root / path).resolve()
         if picture is None or not target.is_relative_to(project.root):
             raise SynthbookError(
@@ -311,11 +313,11 @@ def _publish(job: Job, executed: nb.Notebook, text: str, project: Project) -> No
     atomic_write(job.source, text)
 
 
-def _write_failed(job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project) -> None:
+def _write_failed(job: NotebookRun, executed: nb.Notebook, rows: list[dict[str, Any]], project: Project) -> None:
     """Keep what was executed for looking at; an older success must not hide this failure from the next run."""
     project.copy_of(job.source).unlink(missing_ok=True)
     executed["metadata"][nb.KEY] = {"claims": rows}
-    atomic_write(project.failed_copy_of(job.source), nb.dumps(nb.normalise(executed)))
+    atomic_write(project.failed_copy_of(job.source), nb.dumps(nb.normalize(executed)))
     job.notebook = executed
 
 
@@ -323,10 +325,10 @@ def _write_failed(job: Job, executed: nb.Notebook, rows: list[dict[str, Any]], p
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CourseResult:
     """What a run came to. `site` is the path of the first page; `interrupted` tells whether Ctrl-C ended it."""
 
-    jobs: list[Job]
+    jobs: list[NotebookRun]
     board: Board | None = None
     site: Path | None = None
     errors: list[str] = field(default_factory=list)
@@ -351,35 +353,35 @@ class Outcome:
         }
 
 
-def make(
+def run_course(
     project: Project,
     sources: list[Path],
-    settings: Settings,
+    config: RunConfig,
     *,
-    callback: Observer,
+    callback: RunCallback,
     site: bool = True,
     log: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+) -> CourseResult:
     """Run the notebooks, build the site from what is committed, and write build/claims.json.
 
     A failed notebook does not keep the site from being built: the site shows the committed outputs in any case.
     """
-    with alone(project):
-        outcome = Outcome(run(project, sources, settings, callback))
+    with checkout_lock(project):
+        outcome = CourseResult(run_notebooks(project, sources, config, callback))
         if any(job.status == "interrupted" for job in outcome.jobs):
             return replace(outcome, interrupted=True)
         try:
             if site:
                 log("building the site, if anything in it changed")
-                outcome = _try(outcome, "site", lambda: _build_site(project))
-            return _try(outcome, "board", lambda: _write_board(project, outcome.jobs))
+                outcome = _with_part(outcome, "site", lambda: _build_site(project))
+            return _with_part(outcome, "board", lambda: _write_board(project, outcome.jobs))
         except KeyboardInterrupt:
             return replace(outcome, interrupted=True)
 
 
-def make_site(project: Project) -> Path:
+def build_site(project: Project) -> Path:
     """Build the site from the committed notebooks; the path of its first page."""
-    with alone(project):
+    with checkout_lock(project):
         return _build_site(project)
 
 
@@ -389,7 +391,7 @@ def _build_site(project: Project) -> Path:
     return build(project.root)
 
 
-def _try(outcome: Outcome, part: str, work: Callable[[], Any]) -> Outcome:
+def _with_part(outcome: CourseResult, part: str, work: Callable[[], Any]) -> CourseResult:
     """The outcome with one more part, or with the reason why it is missing: the notebooks that ran are told of."""
     try:
         return replace(outcome, **{part: work()})
@@ -397,7 +399,7 @@ def _try(outcome: Outcome, part: str, work: Callable[[], Any]) -> Outcome:
         return replace(outcome, errors=[*outcome.errors, format_error(error)])
 
 
-def _write_board(project: Project, jobs: list[Job]) -> Board:
+def _write_board(project: Project, jobs: list[NotebookRun]) -> Board:
     """The board of this run: what ran counts as it ran, notebooks that were not asked for as they are committed."""
     ran = {job.source: job.notebook for job in jobs}
     logged, parents, unreadable = {}, {}, []
@@ -418,7 +420,7 @@ def _write_board(project: Project, jobs: list[Job]) -> Board:
     return result
 
 
-def _job_as_json(job: Job) -> dict[str, Any]:
+def _job_as_json(job: NotebookRun) -> dict[str, Any]:
     failure = job.failure
     return {
         "name": job.name,

@@ -24,7 +24,7 @@ from synthbook.core.storage import atomic_write, read_provenance, sha256, sha256
 from synthbook.course import notebook as nb
 from synthbook.course.api import api_page
 from synthbook.course.board import Board, Row, committed
-from synthbook.course.claims import VERDICTS, lookup, quantities
+from synthbook.course.claims import VERDICTS, find_part, quantities
 from synthbook.course.folding import fold
 from synthbook.course.project import Project
 
@@ -49,7 +49,7 @@ _JS_COMMENT = re.compile(r"^[ \t]*(?:/\*.*?\*/|//[^\n]*)", re.DOTALL | re.MULTIL
 _FILE_NAME = re.compile(r"^\S+\.(?:png|jpe?g|svg|gif|webp)$", re.IGNORECASE)
 
 
-def faults(site: Path) -> list[str]:
+def find_problems(site: Path) -> list[str]:
     """What a reader without a network, or without sight, would miss in the pages, styles and scripts under `site`.
 
     One line per fault, each naming the file: an address on another machine, an image without alternative text or with
@@ -199,7 +199,7 @@ the sentence stops being true.
 """
 
 
-def ledger_page(board: Board) -> str:
+def claims_page(board: Board) -> str:
     """The board in MyST Markdown: a table for each section, then the claims that no notebook shows yet.
 
     Each claim is a row with a fold and a target for links.
@@ -232,12 +232,12 @@ def _claim(row: Row) -> list[str]:
 
 
 def _measurement(id: str, part: Row) -> str:
-    says = f"{_CHECKS[part['holds']][0]} {_plain(part['says'])}"
-    claim, spec = lookup(id, part["id"])
+    description = f"{_CHECKS[part['holds']][0]} {_plain(part['description'])}"
+    claim, spec = find_part(id, part["id"])
     differs_between_machines = (spec.tier or claim.tier) == "model" and part["holds"]
     if part["holds"] is None or differs_between_machines:
-        return says
-    return f"{says}: {quantities(spec.rule, part['measured'], part['expected'], part['tolerance'])}"
+        return description
+    return f"{description}: {quantities(spec.comparison, part['measured'], part['expected'], part['tolerance'])}"
 
 
 def _sentence(row: Row) -> list[str]:
@@ -288,11 +288,22 @@ def _plain(text: str) -> str:
 # ── The site's sources ──
 
 
-PATH = ("00", "07a", "06", "01", "02", "03", "04", "05", "07", "08")  # the order of reading; numbers are the chapter's
+READING_ORDER = (
+    "00",
+    "07a",
+    "06",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "07",
+    "08",
+)  # the order of reading; numbers are the chapter's
 ABOUT = ("chapter", "claims", "benchmarks", "api", "generate", "privacy", "classroom", "about")
 
 
-def assemble(root: Path, source: Path) -> None:
+def write_sources(root: Path, source: Path) -> None:
     """Fill the empty folder `source` with everything Sphinx reads; the checkout at `root` is left as it is."""
     project = Project(root)
     shutil.copytree(root / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "_build"))
@@ -302,7 +313,7 @@ def assemble(root: Path, source: Path) -> None:
     board = committed(project)
     for stem, book in books.items():
         (source / "notebooks" / f"{stem}.ipynb").write_text(nb.dumps(fold(with_margin_notes(book))), encoding="utf-8")
-    (source / "claims.md").write_text(ledger_page(board), encoding="utf-8")
+    (source / "claims.md").write_text(claims_page(board), encoding="utf-8")
     (source / "api.md").write_text(api_page(root / "synthbook"), encoding="utf-8")
     (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
     _fill(source / "index.md", {"<!-- reading path -->": reading_path(titles), "<!-- contents -->": contents(titles)})
@@ -341,7 +352,8 @@ def title(notebook: nb.Notebook, stem: str) -> str:
 def in_order(stems: Iterable[str]) -> list[str]:
     """The notebooks in the order of reading; those that the path does not name come last."""
     steps = {
-        stem: next((step for step, prefix in enumerate(PATH) if stem.startswith(prefix)), len(PATH)) for stem in stems
+        stem: next((step for step, prefix in enumerate(READING_ORDER) if stem.startswith(prefix)), len(READING_ORDER))
+        for stem in stems
     }
     return sorted(steps, key=lambda stem: (steps[stem], stem))
 
@@ -391,7 +403,7 @@ def _toctree(caption: str, entries: Iterable[str]) -> str:
 
 
 def _step(stem: str) -> int:
-    return next((step for step, prefix in enumerate(PATH) if stem.startswith(prefix)), len(PATH))
+    return next((step for step, prefix in enumerate(READING_ORDER) if stem.startswith(prefix)), len(READING_ORDER))
 
 
 def _section(stem: str) -> str:
@@ -427,22 +439,22 @@ def build(root: Path, *, force: bool = False) -> Path:
     if not force and first_page.is_file() and stamp.is_file() and stamp.read_text() == inputs:
         return first_page
     folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".site.", suffix=".tmp") as spare:
-        new = Path(spare) / "new"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".site.", suffix=".tmp") as temp_folder:
+        new = Path(temp_folder) / "new"
         _build_into(new, root)
         atomic_write(new / stamp.name, inputs)
         if folder.exists():
-            folder.rename(Path(spare) / "old")
+            folder.rename(Path(temp_folder) / "old")
         new.rename(folder)
     return first_page
 
 
 def _build_into(folder: Path, root: Path) -> None:
     source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
-    assemble(root, source)
+    write_sources(root, source)
     _sphinx(source, html)
     restore_downloads(root, html)
-    found = faults(html)
+    found = find_problems(html)
     if found:
         raise SiteError(f"the site has {len(found)} faults:\n  " + "\n  ".join(found))
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.course.claims import Shown, check, lookup
+from synthbook.course.claims import ClaimResult, check, find_part
 
 N, T, R = 25, 50, 40_000
 # ½ N(-0.8, 0.36) + ½ N(0.8, 0.36) against N(0, 1): by scipy's quad, and as
@@ -20,12 +20,12 @@ N, T, R = 25, 50, 40_000
 KL_OF_THE_BUMPS = 0.0383395
 
 
-def part(id: str, name: str, measured: object, expected: object, tolerance: object = 0.0) -> Shown:
+def part(id: str, name: str, measured: object, expected: object, tolerance: object = 0.0) -> ClaimResult:
     try:
-        return check(lookup(id, name)[1], id, measured, expected, tolerance)  # type: ignore[arg-type]
+        return check(find_part(id, name)[1], id, measured, expected, tolerance)  # type: ignore[arg-type]
     except InvalidArgument as refusal:
         assert refusal.argument == "tolerance"  # four standard errors are wider than the ledger allows: it fails
-        return Shown(id, name, float("nan"), float("nan"), float("nan"), 1, False)
+        return ClaimResult(id, name, float("nan"), float("nan"), float("nan"), 1, False)
 
 
 def se(values: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def kl_from_bumps(mean: float, variance: float) -> float:
     return float(np.trapezoid(np.exp(bumps) * gap, x))
 
 
-def c7_2_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_2_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     fits = refit.refit_gaussian(100, 100, R, seed=1).variance
     t = np.array([10, 50])
     logs = np.log(refit.refit_gaussian(10, 20, 300_000, seed=2).variance[[1, 5, 20]])
@@ -65,7 +65,7 @@ def c7_2_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-def c7_2_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_2_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     fits = refit.refit_gaussian(N, T, R * 3, seed=3, ddof=1).variance
     long = refit.refit_gaussian(N, 500, 2_000, seed=17, ddof=1).variance[-1]
     logs = np.log(fits)
@@ -80,7 +80,7 @@ def c7_2_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-def c7_2_3(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_2_3(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     mle = refit.refit_gaussian(N, T, R * 3, seed=4)
     unbiased = refit.refit_gaussian(N, T, R * 3, seed=5, ddof=1)
     w_mle, w_unbiased = mle.squared_wasserstein(), unbiased.squared_wasserstein()
@@ -95,7 +95,7 @@ def c7_2_3(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-def c7_2_4(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_2_4(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     many = refit.refit_gaussian(10**6, 10, 2_000, seed=6).variance
     bumps = refit.refit_with_infinite_data([0.5, 0.5], [-0.8, 0.8], variance=0.36, generations=10)
     cautious = refit.refit_gaussian(10_000, 20, 1_000, seed=7, temperature=0.9).variance
@@ -116,7 +116,7 @@ def c7_2_4(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     zipf = 1 / np.arange(1, 1001)
     zipf /= zipf.sum()
     t = np.array([1, 2, 5, 10, 30, 60])
@@ -137,7 +137,7 @@ def c7_1_1(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-def c7_1_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[Shown]:
+def c7_1_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> list[ClaimResult]:
     start = np.array([0.5, 0.3, 0.15, 0.05])
     late = categories.refit_categories(start, 30, 400, 3_000, seed=13)[-1]
     winner, time = categories.simulate_absorption(start, 30, 3_000, seed=14, max_generations=2_000)
@@ -151,7 +151,7 @@ def c7_1_2(refit: ModuleType, categories: ModuleType, theory: ModuleType) -> lis
     ]
 
 
-ACCEPTANCE: dict[str, Callable[[ModuleType, ModuleType, ModuleType], list[Shown]]] = {
+ACCEPTANCE: dict[str, Callable[[ModuleType, ModuleType, ModuleType], list[ClaimResult]]] = {
     "C7.1-1": c7_1_1,
     "C7.1-2": c7_1_2,
     "C7.2-1": c7_2_1,

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from synthbook.collapse import categories, refit, theory
-from synthbook.course.claims import ledger
+from synthbook.course.claims import load_claims
 from tests.collapse.acceptance import ACCEPTANCE
 from tests.mutation import mutant
 
@@ -37,7 +37,7 @@ def test_claim_holds(id):
 @pytest.mark.slow
 def test_acceptance_covers_every_part():
     for id in ACCEPTANCE:
-        assert {shown.part for shown in whole(id)} == {part.id for part in ledger()[id].parts}
+        assert {shown.part for shown in whole(id)} == {part.id for part in load_claims()[id].parts}
 
 
 MUTANTS = [
@@ -90,4 +90,4 @@ def test_mutant_fails(id, parts, module, old, new):
 def test_every_part_has_a_mutant():
     for id in ACCEPTANCE:
         named = {part for mutated in MUTANTS if mutated[0] == id for part in mutated[1].split()}
-        assert named == {part.id for part in ledger()[id].parts}
+        assert named == {part.id for part in load_claims()[id].parts}

@@ -11,8 +11,8 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.course.board import Board, board, committed
-from synthbook.course.claims import VERDICTS, Claim, Part, Shown, ledger
-from synthbook.course.site import ledger_page
+from synthbook.course.claims import VERDICTS, Claim, ClaimResult, Part, load_claims
+from synthbook.course.site import claims_page
 from tests.course.conftest import Book
 
 TWO, ONE = "C1.1-1", "C1.1-3"
@@ -26,7 +26,7 @@ LEDGER = {
         "exact",
         "o",
         "r",
-        (Part("p", "says p", "near", 0.1), Part("q", "q", "at least", 0.1)),
+        (Part("p", "says p", "close", 0.1), Part("q", "q", "at least", 0.1)),
     ),
     ONE: Claim(ONE, "2", "B", "b", "if", "model", "o", "r", (Part("only", "o", "at most", 0.5, True),)),
 }
@@ -34,7 +34,7 @@ LEDGER = {
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthbook.course.board.ledger", lambda: LEDGER)
+    monkeypatch.setattr("synthbook.course.board.load_claims", lambda: LEDGER)
 
 
 def row(part: str, measured: Any, id: str = TWO, expected: float = 1.0, tolerance: float = 0.1) -> dict[str, Any]:
@@ -83,13 +83,13 @@ def test_the_rule_decides(small: None) -> None:
 @pytest.mark.usefixtures("small")
 def test_counts_and_parts() -> None:
     result = board({"01": [row("p", 1.05)], "02": [row("only", 3.0, ONE)]})
-    assert (result.shown, result.hold, result.ok) == (1, 0, False)
+    assert (result.n_demonstrated, result.n_holding, result.ok) == (1, 0, False)
     document = result.to_dict()
     assert (document["shown"], document["hold"], document["total"]) == (1, 0, 2)
     first, second = document["claims"]
     assert (first["notebook"], first["verdict"], first["section"], first["title"]) == ("01", "holds", "1.1", "A")
     p, q = first["parts"]
-    assert p == {"id": "p", "says": "says p", "measured": 1.05, "expected": 1.0, "tolerance": 0.1, "holds": True}
+    assert p == {"id": "p", "description": "says p", "measured": 1.05, "expected": 1.0, "tolerance": 0.1, "holds": True}
     assert q["measured"] is None and q["holds"] is None and second["parts"][0]["holds"] is False
     assert board({"01": []}).ok
 
@@ -98,7 +98,7 @@ def test_counts_and_parts() -> None:
 def test_what_is_wrong_with_the_book_as_a_whole() -> None:
     good = [row("p", 1.0), row("q", 5.0)]
     twice = board({"01": good, "02": good})
-    assert "shown by 2 notebooks (01, 02)" in twice.errors[0] and not twice.ok and twice.hold == 1
+    assert "shown by 2 notebooks (01, 02)" in twice.errors[0] and not twice.ok and twice.n_holding == 1
     assert "shows C9-9, which the ledger does not have" in board({"01": [row("p", 1.0, "C9-9")]}).errors[0]
     assert "shows part z of C1.1-1" in board({"01": [*good, row("z", 1.0)]}).errors[0]
 
@@ -115,37 +115,37 @@ def test_one_section() -> None:
 
 
 def test_the_committed_board_reads_metadata(book: Book, shown: Callable[..., Any]) -> None:
-    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    claim = next(claim for claim in load_claims().values() if claim.tier == "exact")
     bounds = [row(part.id, 1.0, claim.id, tolerance=0.0) for part in claim.parts]
     shown(book, "01", bounds)
     book.write("02", "1")
     result = committed(book)
-    assert (result.shown, result.hold, len(result.rows)) == (1, 1, len(ledger()))
+    assert (result.n_demonstrated, result.n_holding, len(result.rows)) == (1, 1, len(load_claims()))
 
 
 def test_an_unreadable_notebook_is_an_error_beside_the_others(book: Book, shown: Callable[..., Any]) -> None:
-    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    claim = next(claim for claim in load_claims().values() if claim.tier == "exact")
     shown(book, "01", [row(part.id, 1.0, claim.id, tolerance=0.0) for part in claim.parts])
     (book.notebooks / "02.ipynb").mkdir()
     result = committed(book)
-    assert result.hold == 1 and not result.ok and "02.ipynb cannot be read: Is a directory" in result.errors[0]
+    assert result.n_holding == 1 and not result.ok and "02.ipynb cannot be read: Is a directory" in result.errors[0]
 
 
 def test_a_claim_that_fails_is_marked_as_failing_whatever_the_notebook_says() -> None:
-    parts = ledger()["C7.2-1"].parts
-    wrong = {"near": 5.0, "at least": -5.0, "at most": 5.0}
-    lying = [row(part.id, wrong[part.rule], "C7.2-1", expected=0.25, tolerance=0.0) for part in parts]
-    page = ledger_page(board({"07a_collapse": lying}))
+    parts = load_claims()["C7.2-1"].parts
+    wrong = {"close": 5.0, "at least": -5.0, "at most": 5.0}
+    lying = [row(part.id, wrong[part.comparison], "C7.2-1", expected=0.25, tolerance=0.0) for part in parts]
+    page = claims_page(board({"07a_collapse": lying}))
     assert "**0** pass, **1** fail, and **72** are" in " ".join(page.split())
     assert "<details open><summary><b>C7.2-1</b>" in page  # what fails lies open
     assert page.count("✗ fails") == 1
-    assert Shown(**lying[0]).holds  # the stored flag said otherwise
+    assert ClaimResult(**lying[0]).holds  # the stored flag said otherwise
 
 
 def test_the_page_counts_the_verdicts_on_the_chapter_apart_from_the_checks() -> None:
     result = board({})
-    page = " ".join(ledger_page(result).split())
-    verdicts = [claim.verdict for claim in ledger().values()]
+    page = " ".join(claims_page(result).split())
+    verdicts = [claim.verdict for claim in load_claims().values()]
     counts = [verdicts.count(verdict) for verdict in VERDICTS]
     assert [int(number) for number in re.findall(r"\((\d+)\)", page.split("## Not yet shown")[0])] == counts
     assert "✓ passes" not in page
@@ -156,7 +156,7 @@ def test_a_part_about_a_trained_network_shows_digits_only_where_it_fails() -> No
     def page(blur: float) -> str:
         bounds = {"id": "C3.1-2", "expected": 0.6, "tolerance": 0.0, "elements": 1, "holds": True}
         parts = {"variance_kept": 0.6, "image_blur": blur}  # exact: near 0.6; model: at most 0.6
-        return ledger_page(board({"03a_vae": [bounds | {"part": part, "measured": m} for part, m in parts.items()]}))
+        return claims_page(board({"03a_vae": [bounds | {"part": part, "measured": m} for part, m in parts.items()]}))
 
     assert "✓ fine detail in VAE images, over that in real ones\n" in page(0.123)
     failing = r"✗ fine detail in VAE images, over that in real ones: 0\.789 measured, at most 0\.60* expected"
@@ -167,4 +167,4 @@ def test_a_part_about_a_trained_network_shows_digits_only_where_it_fails() -> No
 def test_text_of_the_ledger_cannot_become_markup() -> None:
     result = board({})
     result.rows[0]["statement"] = "a*b*c <script> $x$ `d` [e](f)"
-    assert r"a\*b\*c \<script\> \$x\$ \`d\` \[e\](f)" in ledger_page(result)
+    assert r"a\*b\*c \<script\> \$x\$ \`d\` \[e\](f)" in claims_page(result)

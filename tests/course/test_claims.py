@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from synthbook.core.errors import ClaimFailed, InvalidArgument
 from synthbook.course import claims
 from synthbook.course.claims import (
-    RULES,
+    COMPARISONS,
     TIERS,
     VERDICTS,
     Claim,
     Part,
     check,
     claim,
-    ledger,
-    lookup,
+    find_part,
+    format_result,
+    load_claims,
     quantities,
-    sentence,
 )
 
 # id, verdict, tier (+model where some parts are), kept here by hand so that no row can slip out or change sides
@@ -56,7 +56,7 @@ C7.4-1 holds exact
 C8-1 holds model
 """
 ROWS = [tuple(row.split()) for row in re.split(r"[|\n]", INDEX) if row.strip()]
-NEAR = Part("p", "something measured", "near", cap=1e9, cap_is_absolute=True)
+NEAR = Part("p", "something measured", "close", max_tolerance=1e9, max_tolerance_is_absolute=True)
 BLAND = Claim("C0-0", "0", "title", "statement", "holds", "exact", "oracle", "derived here", (NEAR,))
 
 
@@ -74,13 +74,13 @@ def text() -> str:
 
 def test_the_ledger_holds_the_73_rows_in_order() -> None:
     assert len(ROWS) == 73
-    assert list(ledger()) == [id for id, _, _ in ROWS]
-    assert re.findall(r'^id = "(.+)"$', text(), re.MULTILINE) == list(ledger()), "an id occurs twice"
+    assert list(load_claims()) == [id for id, _, _ in ROWS]
+    assert re.findall(r'^id = "(.+)"$', text(), re.MULTILINE) == list(load_claims()), "an id occurs twice"
 
 
 @pytest.mark.parametrize(("id", "verdict", "tier"), ROWS)
 def test_verdict_and_tier_are_those_of_the_index(id: str, verdict: str, tier: str) -> None:
-    row = ledger()[id]
+    row = load_claims()[id]
     main, *mixed = tier.split("+")
     assert (row.verdict, row.tier) == (verdict.replace("-", " "), main)
     if main != "model":
@@ -88,7 +88,7 @@ def test_verdict_and_tier_are_those_of_the_index(id: str, verdict: str, tier: st
         assert ("Model part" in row.oracle) == bool(mixed), "the oracle must say which parts are model parts"
 
 
-@pytest.mark.parametrize("row", ledger().values(), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", load_claims().values(), ids=lambda row: row.id)
 def test_row_is_well_formed(row: Claim) -> None:
     assert row.section == row.id[1:].split("-")[0]
     assert row.verdict in VERDICTS and row.tier in TIERS
@@ -98,22 +98,24 @@ def test_row_is_well_formed(row: Claim) -> None:
     assert row.statement.endswith(".") and ". " not in row.statement, "one sentence"
     for source in row.reference.split("; "):
         assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d{4,}/\S+|(derived|measured) here", source), source
-    ids, phrases = {part.id for part in row.parts}, {part.says for part in row.parts}
+    ids, phrases = {part.id for part in row.parts}, {part.description for part in row.parts}
     assert len(ids) == len(phrases) == len(row.parts) > 0
 
 
-@pytest.mark.parametrize("row", ledger().values(), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", load_claims().values(), ids=lambda row: row.id)
 def test_parts_can_be_read_and_can_fail(row: Claim) -> None:
     for part in row.parts:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", part.id), part.id
-        assert part.says[0].islower() and len(part.says) <= 80 and not part.says.endswith("."), part.says
-        assert part.rule in RULES
+        assert part.description[0].islower() and len(part.description) <= 80 and not part.description.endswith("."), (
+            part.description
+        )
+        assert part.comparison in COMPARISONS
         assert part.tier in (None, *TIERS) and part.tier != row.tier, "a part's tier is written where it differs"
-        assert math.isfinite(part.cap) and part.cap >= 0
-        if part.rule == "near":
-            assert part.cap > 0, "a near check needs room for rounding"
-            assert part.cap_is_absolute or part.cap <= 0.5, "so wide that almost anything is near"
-        missed = -math.inf if part.rule == "at least" else math.inf
+        assert math.isfinite(part.max_tolerance) and part.max_tolerance >= 0
+        if part.comparison == "close":
+            assert part.max_tolerance > 0, "a near check needs room for rounding"
+            assert part.max_tolerance_is_absolute or part.max_tolerance <= 0.5, "so wide that almost anything is near"
+        missed = -math.inf if part.comparison == "at least" else math.inf
         assert not check(part, row.id, missed, 1.0, 0.0).holds
 
 
@@ -123,7 +125,11 @@ def test_the_file_names_no_address_and_no_quotation_of_the_design() -> None:
 
 
 def test_statements_and_titles_are_all_different() -> None:
-    assert len({row.statement for row in ledger().values()}) == len({row.title for row in ledger().values()}) == 73
+    assert (
+        len({row.statement for row in load_claims().values()})
+        == len({row.title for row in load_claims().values()})
+        == 73
+    )
 
 
 def test_the_parts_that_section_7_is_built_on() -> None:
@@ -137,7 +143,7 @@ def test_the_parts_that_section_7_is_built_on() -> None:
         "kde_fixed_bandwidth kde_scott_grows kde_increasing",
     }
     for id, parts in wanted.items():
-        assert set(parts.split()) <= {part.id for part in ledger()[id].parts}
+        assert set(parts.split()) <= {part.id for part in load_claims()[id].parts}
 
 
 # ── comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,24 +174,26 @@ def test_an_array_holds_when_every_element_does_and_reports_the_worst(rows: list
     )
 
 
-@pytest.mark.parametrize("cap_is_absolute", [True, False])
-def test_a_tolerance_beyond_the_cap_is_refused_whatever_was_measured(cap_is_absolute: bool) -> None:
-    part = Part("p", "s", "near", 0.01, cap_is_absolute)
-    cap = 0.01 if cap_is_absolute else 0.02  # expected is 2
+@pytest.mark.parametrize("max_tolerance_is_absolute", [True, False])
+def test_a_tolerance_beyond_the_cap_is_refused_whatever_was_measured(max_tolerance_is_absolute: bool) -> None:
+    part = Part("p", "s", "close", 0.01, max_tolerance_is_absolute)
+    cap = 0.01 if max_tolerance_is_absolute else 0.02  # expected is 2
     assert check(part, "C", 2.0, 2.0, cap).holds
-    with pytest.raises(InvalidArgument, match=r"at most 0\.0[12], the cap of C \(p\); use more replicates"):
+    with pytest.raises(
+        InvalidArgument, match=r"at most 0\.0[12], the widest tolerance of C \(p\); use more replicates"
+    ):
         check(part, "C", 2.0, 2.0, cap * 1.01)
 
 
 def test_one_element_beyond_its_own_cap_is_enough_to_refuse() -> None:
-    part = Part("p", "s", "near", 0.1)
-    with pytest.raises(InvalidArgument, match="cap"):
+    part = Part("p", "s", "close", 0.1)
+    with pytest.raises(InvalidArgument, match="widest tolerance"):
         check(part, "C", [1.0, 10.0], [1.0, 10.0], 0.5)  # caps are 0.1 and 1
-    with pytest.raises(InvalidArgument, match="cap"):
+    with pytest.raises(InvalidArgument, match="widest tolerance"):
         check(part, "C", 0.0, 0.0, 0.001)  # no relative room around zero
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", COMPARISONS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_measured_value_that_is_no_number_never_holds(rule: str, value: float) -> None:
     shown = check(Part("p", "s", rule, 1.0, True), "C", [1.0, value], [1.0, 1.0], 0.5)
@@ -215,20 +223,20 @@ def test_an_empty_check_is_refused() -> None:
 
 def test_a_claim_that_holds_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     claim("C7.1-2", part="time_ratio", measured=2.0413, expected=2.0, tolerance=0.2)
-    says = lookup("C7.1-2", "time_ratio")[1].says
-    assert capsys.readouterr().out == f"✓ {says}: 2.04 measured, 2.00 expected, tolerance 0.2\n"
+    description = find_part("C7.1-2", "time_ratio")[1].description
+    assert capsys.readouterr().out == f"✓ {description}: 2.04 measured, 2.00 expected, tolerance 0.2\n"
 
 
 def test_a_claim_that_fails_raises_with_both_values_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
-        ClaimFailed, match=r"✗ .*: 2\.35 measured, 2\.00 expected, tolerance 0\.2\n.*\(time_ratio\): 2\.35, near 2\.0"
+        ClaimFailed, match=r"✗ .*: 2\.35 measured, 2\.00 expected, tolerance 0\.2\n.*\(time_ratio\): 2\.35, close 2\.0"
     ):
         claim("C7.1-2", part="time_ratio", measured=2.35, expected=2.0, tolerance=0.2)
     assert capsys.readouterr().out == ""
 
 
 def test_a_claim_cannot_be_loosened_until_it_passes() -> None:
-    with pytest.raises(InvalidArgument, match=r"at most 0\.2, the cap of C7\.1-2"):
+    with pytest.raises(InvalidArgument, match=r"at most 0\.2, the widest tolerance of C7\.1-2"):
         claim("C7.1-2", part="time_ratio", measured=2.35, expected=2.0, tolerance=0.4)
 
 
@@ -254,7 +262,7 @@ def test_bounds_say_which_side_they_are_on(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(("id", "part"), [("C2.1-3", "gap"), ("C3.2-3", "stabilised_modes")])
 def test_model_parts_print_their_verdict_only(id: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     claim(id, part=part, measured=4.217, expected=3.0)
-    assert capsys.readouterr().out == f"✓ {lookup(id, part)[1].says}\n"
+    assert capsys.readouterr().out == f"✓ {find_part(id, part)[1].description}\n"
     with pytest.raises(ClaimFailed, match=r"2\.41 measured, .*3"):
         claim(id, part=part, measured=2.413, expected=3.0)
 
@@ -300,7 +308,7 @@ def test_a_line_prints_digits_down_to_a_tenth_of_the_tolerance_and_four_at_most(
     e: float, off: float, tol: float
 ) -> None:
     m = e + off * tol
-    measured, expected, tolerance = numbers(sentence(BLAND, NEAR, check(NEAR, "C", m, e, tol)))
+    measured, expected, tolerance = numbers(format_result(BLAND, NEAR, check(NEAR, "C", m, e, tol)))
     scale = max(abs(m), abs(e))
     rounding = max(tol / 20, scale / 2000)
     assert float(measured) == pytest.approx(m, abs=1.001 * rounding)
@@ -321,7 +329,7 @@ def test_a_line_prints_digits_down_to_a_tenth_of_the_tolerance_and_four_at_most(
     ],
 )
 def test_a_residual_below_the_tolerance_prints_as_nothing(residual: float, tolerance: float, printed: str) -> None:
-    assert sentence(BLAND, NEAR, check(NEAR, "C", residual, 0.0, tolerance)).endswith(f": {printed}")
+    assert format_result(BLAND, NEAR, check(NEAR, "C", residual, 0.0, tolerance)).endswith(f": {printed}")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +344,7 @@ def test_a_residual_below_the_tolerance_prints_as_nothing(residual: float, toler
     ],
 )
 def test_numbers_print_as_people_write_them(m: float, e: float, tol: float, printed: str) -> None:
-    assert quantities("near", m, e, tol) == printed
+    assert quantities("close", m, e, tol) == printed
 
 
 def test_the_last_bits_do_not_choose_the_worst_element() -> None:
@@ -344,7 +352,7 @@ def test_the_last_bits_do_not_choose_the_worst_element() -> None:
         shown = check(NEAR, "C", [1.0 + noise, 1.0 - noise, 1.0], 1.0, 1e-9, at=["a", "b", "c"])
         assert shown.at == "a"
     assert check(NEAR, "C", [1.0, 3.0, 2.0], 1.0, 1.5, at=["a", "b", "c"]).at == "b"  # what fails comes first
-    rising = Part("p", "something measured", "at least", cap=1e9, cap_is_absolute=True)
+    rising = Part("p", "something measured", "at least", max_tolerance=1e9, max_tolerance_is_absolute=True)
     assert check(rising, "C", [0.5, 0.03, 0.2], 0.0, 0.0, at=["a", "b", "c"]).at == "b"  # the nearest to a bound of 0
 
 

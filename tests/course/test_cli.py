@@ -16,11 +16,11 @@ from synthbook.cli.main import main
 from synthbook.core.errors import SynthbookError
 from synthbook.core.storage import read_provenance
 from synthbook.course import doctor
-from synthbook.course.claims import ledger
-from synthbook.course.doctor import Finding
+from synthbook.course.claims import load_claims
+from synthbook.course.doctor import CheckResult
 from tests.course.conftest import Book
 
-CLAIM = next(claim for claim in ledger().values() if claim.tier == "exact")
+CLAIM = next(claim for claim in load_claims().values() if claim.tier == "exact")
 CHECKS = "\n".join(
     f"claim({CLAIM.id!r}, part={part.id!r}, measured=1, expected=1, tolerance=0)" for part in CLAIM.parts
 )
@@ -42,7 +42,7 @@ def test_a_run_for_people_and_for_machines(inside: Book, capsys: pytest.CaptureF
     assert "01_claims: started" in out and "02_fails: FAILED at cell 2 of 2" in out
     assert "02_fails.ipynb, cell 2 of 2" in out and "assert x == [2]" in out and "AssertionError" in out
     assert "\x1b" not in out
-    assert f"1 of {len(ledger())} claims shown, 1 hold" in out and out.endswith("2 notebooks: 1 done, 1 failed\n")
+    assert f"1 of {len(load_claims())} claims shown, 1 hold" in out and out.endswith("2 notebooks: 1 done, 1 failed\n")
 
     path = inside.build / "claims.json"
     written = json.loads(path.read_text())
@@ -59,7 +59,7 @@ def test_a_run_for_people_and_for_machines(inside: Book, capsys: pytest.CaptureF
     assert main(["course", "run", "--no-site", "--only", "01"]) == 0
     assert capsys.readouterr().out.endswith("1 notebook: 1 unchanged\n")
     assert main(["claims"]) == 0  # nothing is committed yet
-    assert f"0 of {len(ledger())} claims shown, 0 hold" in capsys.readouterr().out
+    assert f"0 of {len(load_claims())} claims shown, 0 hold" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_claims_of_committed_notebooks(
     assert f"{CLAIM.id}" in out and "✓" in out and "1 of " in out and "claims shown, 1 hold" in out
     assert main(["claims", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["shown"], document["hold"], document["total"]) == (1, 1, len(ledger()))
+    assert (document["shown"], document["hold"], document["total"]) == (1, 1, len(load_claims()))
     shown(inside, "02", rows)
     assert main(["claims"]) == 1
     assert "is shown by 2 notebooks" in capsys.readouterr().out
@@ -183,12 +183,12 @@ def test_outside_of_a_checkout(
 def test_the_doctor_fails_only_for_what_is_required(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    findings = [Finding("a", "ok", "fine"), Finding("b", "warn", "hm", "do this")]
-    monkeypatch.setattr(doctor, "examine", lambda root: findings)
+    findings = [CheckResult("a", "ok", "fine"), CheckResult("b", "warn", "hm", "do this")]
+    monkeypatch.setattr(doctor, "run_checks", lambda root: findings)
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "✓" in out and "!" in out and "do this" in out
-    findings.append(Finding("c", "fail", "no", "do that"))
+    findings.append(CheckResult("c", "fail", "no", "do that"))
     assert main(["doctor", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False and [check["level"] for check in document["checks"]] == ["ok", "warn", "fail"]
@@ -207,7 +207,7 @@ def test_data_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     (tmp_path / "a.csv").write_text("2")
     assert main(["data", "verify", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
-    assert document["ok"] is False and document["files"][0]["holds"] is False
+    assert document["ok"] is False and document["files"][0]["ok"] is False
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_the_site_and_the_board_survive_an_odd_notebook(
     (inside.notebooks / "02.ipynb").mkdir()
     assert main(["claims"]) == 1
     out = capsys.readouterr().out
-    assert f"1 of {len(ledger())} claims shown, 1 hold" in out and "02.ipynb cannot be read" in out
+    assert f"1 of {len(load_claims())} claims shown, 1 hold" in out and "02.ipynb cannot be read" in out
     assert main(["claims", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["hold"] == 1 and len(document["errors"]) == 1

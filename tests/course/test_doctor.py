@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from synthbook.course import doctor
-from synthbook.course.doctor import GIB, Finding
+from synthbook.course.doctor import GIB, CheckResult
 from synthbook.language import server
 from tests.conftest import require
 
@@ -24,20 +24,20 @@ def test_a_crash_in_compiled_code_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     real = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: real(crash, **kwargs))
     finding = doctor._in_child("PyBullet", None)
-    assert finding.level == "fail" and "exit code -11" in finding.found
+    assert finding.level == "fail" and "exit code -11" in finding.detail
 
 
 def test_an_exception_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(root: Path | None) -> Finding:
+    def broken(root: Path | None) -> CheckResult:
         raise RuntimeError("boom")
 
     monkeypatch.setitem(doctor.CHECKS, "disk", broken)
-    finding = doctor.run_one("disk", None)
-    assert (finding.level, finding.found) == ("fail", "RuntimeError: boom") and finding.advice
+    finding = doctor.run_check("disk", None)
+    assert (finding.level, finding.detail) == ("fail", "RuntimeError: boom") and finding.hint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", doctor.CHILDREN)
+@pytest.mark.parametrize("name", doctor.SUBPROCESS_CHECKS)
 def test_compiled_libraries_work_here(name: str) -> None:
     require(find_spec(name.lower()), f"{name} is not installed")
     finding = doctor._in_child(name, None)
@@ -62,7 +62,7 @@ def test_versions_that_drifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     pins = f"# a comment\nnumpy=={version('numpy')}\nscipy==0.0.1  # why\nnot-installed-at-all==1.0\n"
     (tmp_path / "constraints.txt").write_text(pins)
     finding = doctor.check_packages(tmp_path)
-    assert finding.level == "warn" and "pinned 0.0.1" in finding.found and "numpy" not in finding.found
+    assert finding.level == "warn" and "pinned 0.0.1" in finding.detail and "numpy" not in finding.detail
     (tmp_path / "constraints.txt").write_text(f"numpy=={version('numpy')}+cpu\n")
     assert doctor.check_packages(tmp_path).level == "ok"
     monkeypatch.setattr(doctor, "_missing_requirements", lambda: ["torch"])
@@ -81,13 +81,13 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=int(free * GIB)))
         assert doctor.check_memory(None).level == level
     monkeypatch.setattr(doctor, "_container_room", lambda: [GIB])
-    assert doctor.check_memory(None).found.startswith("1.0 GiB free, less than 2")
+    assert doctor.check_memory(None).detail.startswith("1.0 GiB free, less than 2")
 
 
 def test_little_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=int(0.9 * GIB)))
     finding = doctor.check_disk(tmp_path)
-    assert (finding.level, finding.found) == ("warn", "0.9 GiB free, less than 1 GiB") and finding.advice
+    assert (finding.level, finding.detail) == ("warn", "0.9 GiB free, less than 1 GiB") and finding.hint
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=int(1.1 * GIB)))
     assert doctor.check_disk(tmp_path).level == "ok"
 
@@ -102,11 +102,11 @@ def test_data_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert doctor.check_data(None).level == "ok"
     (tmp_path / "a.csv").write_text("2")
     finding = doctor.check_data(None)
-    assert finding.level == "fail" and "a.csv" in finding.found
-    assert f"copy data/a.csv of a checkout of synthbook to {tmp_path / 'a.csv'}" in finding.advice  # no checkout here
+    assert finding.level == "fail" and "a.csv" in finding.detail
+    assert f"copy data/a.csv of a checkout of synthbook to {tmp_path / 'a.csv'}" in finding.hint  # no checkout here
     (tmp_path / "a.csv").write_text("1")
     (tmp_path / "b.csv").touch()
-    assert "remove b.csv" in doctor.check_data(None).advice
+    assert "remove b.csv" in doctor.check_data(None).hint
 
 
 def test_the_local_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +114,8 @@ def test_the_local_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "synthbook" / "models"
     absent = doctor.check_model(None)
-    assert absent.level == "warn" and "optional, used by section 4" in absent.advice and str(folder) in absent.advice
-    assert "synthbook models fetch smollm2" in absent.advice and "SYNTHBOOK_MODELS" in absent.advice
+    assert absent.level == "warn" and "optional, used by section 4" in absent.hint and str(folder) in absent.hint
+    assert "synthbook models fetch smollm2" in absent.hint and "SYNTHBOOK_MODELS" in absent.hint
     folder.mkdir(parents=True)
     (folder / server.FILE).touch()
     assert doctor.check_model(None).level == "ok"

@@ -52,7 +52,7 @@ from synthbook.course import site
 )
 def test_each_kind_of_fault_is_found(tmp_path: Path, name: str, text: str, says: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    (fault,) = site.faults(tmp_path)
+    (fault,) = site.find_problems(tmp_path)
     assert fault.startswith(f"{name}: ")
     assert says in fault
 
@@ -73,4 +73,4 @@ ALLOWED = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_no_browser_loads_is_no_fault(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(ALLOWED[name], encoding="utf-8")
-    assert site.faults(tmp_path) == []
+    assert site.find_problems(tmp_path) == []

@@ -21,15 +21,15 @@ import pytest
 from synthbook.core.errors import DataError, SynthbookError
 from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.course import notebook as nb
-from synthbook.course.runner import Job, Settings, make, make_site, run
+from synthbook.course.runner import NotebookRun, RunConfig, build_site, run_course, run_notebooks
 from synthbook.datasets import data_folder
 from tests.course.conftest import CARD, Book
 
 CLAIM = "from synthbook.course import claim\nclaim({id!r}, part={part!r}, measured={m}, expected={m}, tolerance=0)"
 
 
-def jobs_of(book: Book, settings: Settings | None = None) -> dict[str, Job]:
-    return {job.name: job for job in run(book, book.sources(), settings or Settings())}
+def jobs_of(book: Book, settings: RunConfig | None = None) -> dict[str, NotebookRun]:
+    return {job.name: job for job in run_notebooks(book, book.sources(), settings or RunConfig())}
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -44,7 +44,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Book, dict[str, Job], dict[str, bytes]]:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Book, dict[str, NotebookRun], dict[str, bytes]]:
     """One run over notebooks that fail in different ways, and two that do not."""
     root = tmp_path_factory.mktemp("mixed")
     (root / "notebooks").mkdir()
@@ -62,17 +62,17 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Book, dict[str, Job
     (book.notebooks / "07_cut_off.ipynb").write_text('{"cells": [{"cell_')
     book.write("08_environment", "import os\nprint(*(os.environ[n] for n in ('OMP_NUM_THREADS', 'SYNTHBOOK_PROFILE')))")
     before = {path.name: path.read_bytes() for path in book.sources()}
-    return book, jobs_of(book, Settings(cell_timeout=2)), before
+    return book, jobs_of(book, RunConfig(cell_timeout=2)), before
 
 
 @pytest.mark.slow
-def test_one_failure_does_not_stop_the_others(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_one_failure_does_not_stop_the_others(mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]]) -> None:
     statuses = {name: job.status for name, job in mixed[1].items()}
     assert statuses.pop("01_good") == statuses.pop("08_environment") == "done"
     assert set(statuses.values()) == {"failed"} and len(statuses) == 6
 
 
-def test_each_failure_says_what_happened(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_each_failure_says_what_happened(mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]]) -> None:
     failures = {name: job.failure for name, job in mixed[1].items() if job.failure}
     raised = failures["02_raises"]
     assert (raised.cell, raised.source) == (2, "b = 1 / a") and "ZeroDivisionError" in raised.traceback
@@ -84,7 +84,7 @@ def test_each_failure_says_what_happened(mixed: tuple[Book, dict[str, Job], dict
     assert "07_cut_off.ipynb is not a notebook" in failures["07_cut_off"].reason
 
 
-def test_only_whole_notebooks_are_written_as_done(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_only_whole_notebooks_are_written_as_done(mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]]) -> None:
     book = mixed[0]
     assert {path.name for path in book.copies.iterdir()} == {
         "01_good.ipynb",
@@ -96,12 +96,16 @@ def test_only_whole_notebooks_are_written_as_done(mixed: tuple[Book, dict[str, J
     assert "fingerprint" not in partial.metadata.synthbook
 
 
-def test_notebooks_are_never_touched_without_update(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_notebooks_are_never_touched_without_update(
+    mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]],
+) -> None:
     book, _, before = mixed
     assert {path.name: path.read_bytes() for path in book.notebooks.iterdir()} == before
 
 
-def test_cells_run_in_this_interpreter_beside_the_sources(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_cells_run_in_this_interpreter_beside_the_sources(
+    mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]],
+) -> None:
     book = mixed[0]
     first, second, blank = book.copy("01_good")["cells"][1:]
     assert first.outputs[0] == {"name": "stdout", "output_type": "stream", "text": "first\nsecond\n"}
@@ -111,7 +115,7 @@ def test_cells_run_in_this_interpreter_beside_the_sources(mixed: tuple[Book, dic
     assert book.copy("08_environment")["cells"][1].outputs[0].text == "1 quick\n"
 
 
-def test_copies_are_valid_and_stable(mixed: tuple[Book, dict[str, Job], dict[str, bytes]]) -> None:
+def test_copies_are_valid_and_stable(mixed: tuple[Book, dict[str, NotebookRun], dict[str, bytes]]) -> None:
     copy = mixed[0].copy("01_good")
     nbformat.validate(copy)
     assert copy["metadata"]["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -134,9 +138,9 @@ def facts(**found: Any) -> Callable[[Path], object]:
     return odd(lambda notebook: notebook["metadata"].update(synthbook=found))
 
 
-def in_place_of(path: Path, make: Callable[[Path], object]) -> None:
+def in_place_of(path: Path, run_course: Callable[[Path], object]) -> None:
     path.unlink()
-    make(path)
+    run_course(path)
 
 
 ODD = {  # what is odd about a notebook, and the reason for its failure; none where it can run all the same
@@ -174,21 +178,21 @@ ODD = {  # what is odd about a notebook, and the reason for its failure; none wh
 
 
 @pytest.fixture(scope="module")
-def odd_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+def odd_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookRun]:
     root = tmp_path_factory.mktemp("odd")
     (root / "notebooks").mkdir()
     (root / "pyproject.toml").touch()
     book = Book(root)
     for name, (spoil, _) in ODD.items():
         spoil(book.write(name, "1"))
-    outcome = make(book, book.sources(), Settings(), callback=unwatched, site=False)
+    outcome = run_course(book, book.sources(), RunConfig(), callback=unwatched, site=False)
     assert outcome.board is not None and not outcome.errors
     return {job.name: job for job in outcome.jobs}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
-def test_one_odd_notebook_does_not_stop_the_others(name: str, odd_ones: dict[str, Job]) -> None:
+def test_one_odd_notebook_does_not_stop_the_others(name: str, odd_ones: dict[str, NotebookRun]) -> None:
     job, reason = odd_ones[name], ODD[name][1]
     if reason:
         assert job.status == "failed" and reason in str(job.failure)
@@ -210,9 +214,9 @@ def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    from synthbook.course.claims import ledger
+    from synthbook.course.claims import load_claims
 
-    claim = next(claim for claim in ledger().values() if claim.tier == "exact")
+    claim = next(claim for claim in load_claims().values() if claim.tier == "exact")
     lines = [
         f"claim({claim.id!r}, part={claim.parts[0].id!r}, measured=float({value!r}), expected=1)"
         for value in ("nan", "-inf")
@@ -220,10 +224,10 @@ def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
     book.write(
         "01", "from synthbook.course import claim", f"try:\n    {lines[0]}\nexcept AssertionError: pass", lines[1]
     )
-    outcome = make(book, book.sources(), Settings(), callback=unwatched, site=False)
+    outcome = run_course(book, book.sources(), RunConfig(), callback=unwatched, site=False)
     for path in (book.copies / "01.failed.ipynb", book.build / "claims.json"):
         json.loads(path.read_text(), parse_constant=refuse)
-    rows = nb.measured(nb.read(book.copies / "01.failed.ipynb"))["claims"]
+    rows = nb.run_metadata(nb.read(book.copies / "01.failed.ipynb"))["claims"]
     assert [row["measured"] for row in rows] == ["NaN", "-Infinity"]
     assert outcome.board is not None
     assert next(row for row in outcome.board.rows if row["id"] == claim.id)["holds"] is False
@@ -232,7 +236,7 @@ def test_numbers_that_are_not_finite_are_still_json(book: Book) -> None:
 @pytest.mark.slow
 def test_an_error_of_the_runner_is_not_called_the_kernels_death(book: Book) -> None:
     book.write("01", "1")
-    job = jobs_of(book, Settings(cell_timeout=float("inf")))["01"]
+    job = jobs_of(book, RunConfig(cell_timeout=float("inf")))["01"]
     assert job.failure and "OverflowError: cannot convert float infinity" in job.failure.reason
     assert "died" not in job.failure.reason
 
@@ -274,19 +278,19 @@ def test_two_jobs_run_side_by_side(book: Book) -> None:
     )
     book.write("01", wait.format(mine="a", other="b"))
     book.write("02", wait.format(mine="b", other="a"))
-    statuses = [job.status for job in jobs_of(book, Settings(jobs=2, cell_timeout=30)).values()]
+    statuses = [job.status for job in jobs_of(book, RunConfig(n_jobs=2, cell_timeout=30)).values()]
     assert statuses == ["done", "done"]
 
 
 @pytest.mark.slow
 def test_one_job_runs_one_after_the_other(book: Book) -> None:
-    alone = (
+    checkout_lock = (
         "import pathlib, time\nlock = pathlib.Path('../lock')\n"
         "lock.touch(exist_ok=False)\ntime.sleep(0.3)\nlock.unlink()"
     )
-    book.write("01", alone)
-    book.write("02", alone)
-    assert [job.status for job in jobs_of(book, Settings(jobs=1)).values()] == ["done", "done"]
+    book.write("01", checkout_lock)
+    book.write("02", checkout_lock)
+    assert [job.status for job in jobs_of(book, RunConfig(n_jobs=1)).values()] == ["done", "done"]
 
 
 @pytest.mark.slow
@@ -303,13 +307,13 @@ def test_what_makes_a_notebook_run_again(book: Book) -> None:
     assert jobs_of(book)["01"].status == "unchanged" and runs() == 1
     copy = book.copy("01")
     assert copy["cells"][0].source == "# Other words" and copy["cells"][1].execution_count == 1
-    assert jobs_of(book, Settings(force=True))["01"].status == "done" and runs() == 2
+    assert jobs_of(book, RunConfig(force=True))["01"].status == "done" and runs() == 2
     book.write("01", count + "\nprint(1)")
     assert jobs_of(book)["01"].status == "done" and runs() == 3
-    assert jobs_of(book, Settings(profile="full"))["01"].status == "done" and runs() == 4
+    assert jobs_of(book, RunConfig(profile="full"))["01"].status == "done" and runs() == 4
     path = book.copies / source.name
     path.write_bytes(path.read_bytes()[:-200])  # cut off by someone else
-    assert jobs_of(book, Settings(profile="full"))["01"].status == "done" and runs() == 5
+    assert jobs_of(book, RunConfig(profile="full"))["01"].status == "done" and runs() == 5
 
 
 @pytest.mark.slow
@@ -317,7 +321,7 @@ def test_a_failure_is_not_hidden_by_an_older_success(book: Book) -> None:
     book.write("01", "import pathlib\nassert not pathlib.Path('../broken').exists()")
     assert jobs_of(book)["01"].status == "done"
     (book.root / "broken").touch()
-    assert jobs_of(book, Settings(force=True))["01"].status == "failed"
+    assert jobs_of(book, RunConfig(force=True))["01"].status == "failed"
     assert jobs_of(book)["01"].status == "failed"
     (book.root / "broken").unlink()
     assert jobs_of(book)["01"].status == "done"
@@ -338,40 +342,40 @@ PNG = base64.b64encode(
 @pytest.mark.slow
 def test_update_writes_back_what_was_executed(book: Book) -> None:
     source = book.write("01", "x = 6 * 7", "x", PIXEL.format(PNG), export="docs/figures/x.png")
-    job = jobs_of(book, Settings(update=True))["01"]
+    job = jobs_of(book, RunConfig(update=True))["01"]
     assert job.status == "done", job.failure
     assert source.read_bytes() == book.copy_of(source).read_bytes()
     committed = nb.read(source)
-    assert nb.is_whole(committed) and committed["cells"][2]["outputs"][0]["data"]["text/plain"] == "42"
+    assert nb.is_fully_executed(committed) and committed["cells"][2]["outputs"][0]["data"]["text/plain"] == "42"
     assert re.search(r"<!-- measured -->0\.1 min, \d+ MiB<!-- /measured -->", committed["cells"][0]["source"])
-    assert set(nb.measured(committed)) == {"fingerprint", "profile", "minutes", "peak_mib", "claims"}
+    assert set(nb.run_metadata(committed)) == {"fingerprint", "profile", "minutes", "peak_mib", "claims"}
     figure = book.root / "docs/figures/x.png"
     assert figure.read_bytes() == base64.b64decode(PNG)
     assert list(read_provenance(figure).parents) == ["notebooks/01.ipynb"]
-    assert jobs_of(book, Settings(update=True))["01"].status == "unchanged"
+    assert jobs_of(book, RunConfig(update=True))["01"].status == "unchanged"
     assert not list(book.root.rglob("*.tmp"))
 
 
 @pytest.mark.slow
 def test_update_runs_what_is_committed_without_being_whole(book: Book) -> None:
     source = book.write("01", "1", "2")
-    jobs_of(book, Settings(update=True))
+    jobs_of(book, RunConfig(update=True))
     notebook = json.loads(source.read_text())
     notebook["cells"][2]["execution_count"] = 5
     source.write_text(json.dumps(notebook))
-    assert jobs_of(book, Settings(update=True))["01"].status == "done"
+    assert jobs_of(book, RunConfig(update=True))["01"].status == "done"
 
 
 @pytest.mark.slow
 def test_update_gives_an_unchanged_notebook_its_measured_values_back(book: Book) -> None:
     code = ["with open('../runs', 'a') as f: f.write('x')", PIXEL.format(PNG)]
     source = book.write("01", *code, export="x.png")
-    jobs_of(book, Settings(update=True))
+    jobs_of(book, RunConfig(update=True))
     notebook = json.loads(source.read_text())
     notebook["cells"][0]["source"] = CARD.replace("A notebook", "Other words")
     source.write_text(json.dumps(notebook))
     (book.root / ".x.png.abc.tmp").touch()
-    assert jobs_of(book, Settings(update=True))["01"].status == "unchanged"
+    assert jobs_of(book, RunConfig(update=True))["01"].status == "unchanged"
     card = nb.read(source)["cells"][0]["source"]
     assert "Other words" in card and re.search(r"<!-- measured -->0\.1 min, \d+ MiB<!-- /measured -->", card)
     assert source.read_text() == nb.dumps(nb.read(source)) and (book.root / "runs").read_text() == "x"
@@ -389,7 +393,7 @@ def test_update_leaves_a_failed_notebook_and_one_without_its_picture(book: Book)
     ]
     book.write("03", PIXEL.format(PNG), export="../x.png")
     before = [path.read_bytes() for path in paths]
-    jobs = jobs_of(book, Settings(update=True))
+    jobs = jobs_of(book, RunConfig(update=True))
     assert [job.status for job in jobs.values()] == ["failed"] * 3
     assert "image/png" in str(jobs["02"].failure) and "inside the project" in str(jobs["03"].failure)
     assert [path.read_bytes() for path in paths] == before and not (book.root.parent / "x.png").exists()
@@ -399,7 +403,7 @@ def test_update_leaves_a_failed_notebook_and_one_without_its_picture(book: Book)
 def test_update_does_not_overwrite_an_author_who_types_meanwhile(book: Book) -> None:
     source = book.write("01", "with open('01.ipynb', 'a') as f: f.write(' ')")
     before = source.read_bytes()
-    job = jobs_of(book, Settings(update=True))["01"]
+    job = jobs_of(book, RunConfig(update=True))["01"]
     assert job.status == "failed" and "edited while it ran" in str(job.failure)
     assert source.read_bytes() == before + b" "
 
@@ -407,9 +411,9 @@ def test_update_does_not_overwrite_an_author_who_types_meanwhile(book: Book) -> 
 @pytest.mark.slow
 def test_claims_land_in_the_metadata(book: Book) -> None:
     book.write("01", CLAIM.format(id="C7.2-1", part="nope", m=1))
-    from synthbook.course.claims import ledger
+    from synthbook.course.claims import load_claims
 
-    part = ledger()["C7.2-1"].parts[0].id
+    part = load_claims()["C7.2-1"].parts[0].id
     book.write("02", CLAIM.format(id="C7.2-1", part=part, m=0.5))
     jobs = jobs_of(book)
     assert jobs["01"].status == "failed" and "InvalidArgument" in jobs["01"].failure.traceback  # type: ignore[union-attr]
@@ -428,11 +432,11 @@ def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book, monkeypa
     monkeypatch.setattr("synthbook.course.site.build", lambda root: root)
     with (book.build / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for work in (lambda: make(book, [], Settings(), callback=print), lambda: make_site(book)):
+        for work in (lambda: run_course(book, [], RunConfig(), callback=print), lambda: build_site(book)):
             with pytest.raises(SynthbookError, match="another run is going on"):
                 work()
         assert all(file.exists() for file in left)
-    assert make_site(book) == book.root
+    assert build_site(book) == book.root
     assert mine.exists() and sorted(book.build.iterdir()) == [book.build / ".lock", book.copies]
     assert not any(file.exists() for file in left)
 
@@ -441,18 +445,18 @@ def test_a_second_runner_is_refused_and_leftovers_are_swept(book: Book, monkeypa
 def test_the_lock_is_held_until_the_board_is_written(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object) -> None:
         with pytest.raises(SynthbookError, match="another run is going on"):
-            make_site(book)
+            build_site(book)
         raise DataError("the second was refused")
 
     book.write("01", "1")
     monkeypatch.setattr("synthbook.course.site.build", refused)
     monkeypatch.setattr("synthbook.course.runner._write_board", refused)
-    outcome = make(book, book.sources(), Settings(), callback=unwatched)
+    outcome = run_course(book, book.sources(), RunConfig(), callback=unwatched)
     assert [job.status for job in outcome.jobs] == ["done"] and outcome.exit_code == 1
     assert outcome.errors == ["the second was refused"] * 2
 
 
-def unwatched(job: Job) -> None:
+def unwatched(job: NotebookRun) -> None:
     pass
 
 
@@ -466,21 +470,21 @@ def test_a_site_that_cannot_be_built_leaves_the_one_before_it(book: Book, monkey
     (book.root / "docs").mkdir()
     (book.root / "docs" / "conf.py").write_text("first")
     monkeypatch.setattr("synthbook.course.site._build_into", build_into)
-    page = make_site(book)
+    page = build_site(book)
     (book.root / "docs" / "conf.py").write_text("second")
     broken = True
     with pytest.raises(AssertionError):
-        make_site(book)
+        build_site(book)
     assert page.read_text() == "first"
     broken = False
-    assert make_site(book) == page and page.read_text() == "second"
+    assert build_site(book) == page and page.read_text() == "second"
     assert not list(book.build.glob("*.tmp"))
 
 
 def test_where_files_cannot_be_locked_the_way_out_is_named(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(SynthbookError, match="on Windows use WSL"):
-        make_site(book)
+        build_site(book)
 
 
 STAY = """import ctypes, os, pathlib, subprocess, sys
@@ -510,7 +514,7 @@ def test_a_stopped_runner_leaves_nothing_behind(book: Book, sign: signal.Signals
     until(lambda: not list(temporary.iterdir()), seconds=30)
     assert {path.name: path.read_bytes() for path in book.notebooks.iterdir()} == before
     assert [path.name for path in book.copies.iterdir()] == ["01_quick.ipynb"]
-    assert nb.is_whole(book.copy("01_quick"))
+    assert nb.is_fully_executed(book.copy("01_quick"))
 
 
 @pytest.mark.slow

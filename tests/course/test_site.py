@@ -20,7 +20,7 @@ from synthbook.course import notebook as nb
 from synthbook.course import site
 from synthbook.course import site as offline
 from synthbook.course import site as pages
-from synthbook.course.claims import ledger
+from synthbook.course.claims import load_claims
 from tests.conftest import require
 
 pytestmark = pytest.mark.slow  # nearly every test builds a site or opens a browser
@@ -65,15 +65,15 @@ def rows(holds: bool = True) -> list[dict[str, Any]]:
     """Every part of the claim, measured at its expected value, or far from it."""
     wrong = {"near": 5.0, "at least": -5.0, "at most": 5.0}
     return [
-        {"id": CLAIM, "part": part.id, "measured": 0.25 + (0 if holds else wrong[part.rule]), "expected": 0.25}
+        {"id": CLAIM, "part": part.id, "measured": 0.25 + (0 if holds else wrong[part.comparison]), "expected": 0.25}
         | {"tolerance": 0.0, "elements": 1, "holds": holds}
-        for part in ledger()[CLAIM].parts
+        for part in load_claims()[CLAIM].parts
     ]
 
 
 def notebook(*cells: dict[str, Any], claims: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     metadata = {"synthbook": {"claims": claims or []}}
-    return nb.normalise({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)})
+    return nb.normalize({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)})
 
 
 def write_book(root: Path, **books: dict[str, Any]) -> Path:
@@ -112,7 +112,7 @@ def html(book: Path) -> Path:
 
 
 def test_no_page_style_or_script_points_at_another_machine(html: Path) -> None:
-    assert offline.faults(html) == []
+    assert offline.find_problems(html) == []
     assert "cdn." not in (html / "_static" / "mathjax" / "tex-svg-full.js").read_text(encoding="utf-8")
     for page in html.rglob("*.html"):  # a second opinion, coarser than the parser's
         text = page.read_text(encoding="utf-8")
@@ -123,10 +123,10 @@ def test_no_page_style_or_script_points_at_another_machine(html: Path) -> None:
 def test_every_claim_has_a_row_that_links_can_reach(html: Path) -> None:
     page = (html / "claims.html").read_text(encoding="utf-8")
     text = flat(page)
-    assert len(ledger()) == 73
-    for claim in ledger().values():
+    assert len(load_claims()) == 73
+    for claim in load_claims().values():
         assert f'id="{claim.id.lower().replace(".", "-")}"' in page
-        for words in (claim.id, claim.title, *(part.says for part in claim.parts)):
+        for words in (claim.id, claim.title, *(part.description for part in claim.parts)):
             assert words in text, words
     assert "Of 73 claims 1 pass, 0 fail, and 72 are not yet shown." in text
     assert re.search(r"0\.25\d* measured", text)
@@ -139,7 +139,7 @@ def test_the_board_shows_first_what_is_shown_and_keeps_two_verdicts_apart(html: 
     headings = [flat(heading).strip() for heading in re.findall(r"<th[ >].*?</th>", shown, re.DOTALL)]
     assert headings == ["Claim", "The chapter's sentence", "The check", "Shown in"]
     cells = re.findall(r"<td>.*?</td>", shown, re.DOTALL)
-    assert [flat(cell).strip() for cell in cells[1:]] == [ledger()[CLAIM].verdict, "✓ passes", "07a"]
+    assert [flat(cell).strip() for cell in cells[1:]] == [load_claims()[CLAIM].verdict, "✓ passes", "07a"]
     assert f"<details><summary><b>{CLAIM}</b>" in cells[0]
     assert "✓" not in waiting
     assert waiting.count("<details>") == 72

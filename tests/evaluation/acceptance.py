@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.special import comb
 
-from synthbook.course.claims import Shown
+from synthbook.course.claims import ClaimResult
 from synthbook.evaluation import frechet, inference, novelty, prdc, two_sample, utility
 from tests.collapse.acceptance import part, se
 from tests.evaluation import acceptance_useful
@@ -36,7 +36,7 @@ def draws(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def c6_1_1(code: SimpleNamespace) -> list[Shown]:
+def c6_1_1(code: SimpleNamespace) -> list[ClaimResult]:
     d2, moments = code.frechet.frechet_distance, code.frechet.frechet_from_moments
     turn, spread, other = np.linalg.qr(draws(1, 40, 40))[0], np.zeros(40), np.zeros(40)
     spread[:5], other[:6] = [4.0, 2.0, 1.0, 0.5, 0.0], [1.0, 3.0, 1.0, 0.1, 0.2, 0.3]  # both of them singular
@@ -96,7 +96,7 @@ def perfect(code: SimpleNamespace, d: int, i: int) -> list[float]:
     return scores(code, real, synthetic)
 
 
-def c6_1_2(code: SimpleNamespace) -> list[Shown]:
+def c6_1_2(code: SimpleNamespace) -> list[ClaimResult]:
     dimensions = (2, 8, 32, 128)
     even = np.array([[perfect(code, d, i) for i in range(8)] for d in dimensions])  # (dimensions, draws, scores)
     uneven = np.array([scores(code, draws(i, 1000, 3), draws(i + 50, 500, 3), k) for k in (5, 3) for i in range(8)])
@@ -117,7 +117,7 @@ def c6_1_2(code: SimpleNamespace) -> list[Shown]:
     ]
 
 
-def c6_1_3(code: SimpleNamespace) -> list[Shown]:
+def c6_1_3(code: SimpleNamespace) -> list[ClaimResult]:
     train, handful = draws(1, 1000, 4), (5, 20, 100)
     picked = {m: [np.random.default_rng(s).choice(1000, m, replace=False) for s in range(20)] for m in handful}
     # every copy is there six times, once more than k
@@ -135,7 +135,7 @@ def c6_1_3(code: SimpleNamespace) -> list[Shown]:
     ]
 
 
-def c6_1_5(code: SimpleNamespace) -> list[Shown]:
+def c6_1_5(code: SimpleNamespace) -> list[ClaimResult]:
     real, noise = draws(1, 2000, 8), draws(2, 2000, 8)
     by_width = np.array([scores(code, real, width * noise) for width in WIDTHS])
     distances = [code.frechet.frechet_distance(real, width * noise) for width in WIDTHS]
@@ -146,7 +146,7 @@ def c6_1_5(code: SimpleNamespace) -> list[Shown]:
     ]
 
 
-ACCEPTANCE: dict[str, Callable[[SimpleNamespace], list[Shown]]] = {
+ACCEPTANCE: dict[str, Callable[[SimpleNamespace], list[ClaimResult]]] = {
     "C6.1-1": c6_1_1,
     "C6.1-2": c6_1_2,
     "C6.1-3": c6_1_3,

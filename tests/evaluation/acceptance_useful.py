@@ -12,7 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
 from synthbook.core.table import Column, Holdout, Schema, Table
-from synthbook.course.claims import Shown
+from synthbook.course.claims import ClaimResult
 from tests.collapse.acceptance import part, se
 
 NEAREST = {"1-NN": KNeighborsClassifier(1)}
@@ -43,7 +43,7 @@ def by_hand(learned: Table, judged: Table, model: object) -> float:
     return model.fit(z[0], learned["y"].astype(str)).score(z[1], judged["y"].astype(str))
 
 
-def c6_1_3_utility(code: SimpleNamespace) -> list[Shown]:
+def c6_1_3_utility(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(1)
     train, test = noisy(1000, rng), noisy(500, rng)
     models = NEAREST | {"naive Bayes": GaussianNB()}
@@ -57,7 +57,7 @@ def c6_1_3_utility(code: SimpleNamespace) -> list[Shown]:
     return [part("C6.1-3", "utility", measured, expected, 1e-12)]
 
 
-def c6_1_4(code: SimpleNamespace) -> list[Shown]:
+def c6_1_4(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(2)
     n, d = 2000, 16
     train, holdout = rng.standard_normal((2, n, d))
@@ -88,7 +88,7 @@ N, D = 600, 20
 PMSE = np.array([D / (4 * 2 * N), D / (8 * 2 * N)])  # (k-1)/(4N) and (k-1)/(8N), N rows in all
 
 
-def c6_1_5_nulls(code: SimpleNamespace) -> list[Shown]:
+def c6_1_5_nulls(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(3)
     one = code.two_sample.pmse(*rng.standard_normal((2, N, D)))
     claimed = [[one.null_independent, one.null_fitted], one.value / np.array([one.ratio_independent, one.ratio_fitted])]
@@ -101,7 +101,7 @@ def c6_1_5_nulls(code: SimpleNamespace) -> list[Shown]:
     ]
 
 
-def c6_1_5_pmse(code: SimpleNamespace) -> list[Shown]:
+def c6_1_5_pmse(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(3)
     values = np.empty((2, 800))
     for i in range(800):
@@ -111,7 +111,7 @@ def c6_1_5_pmse(code: SimpleNamespace) -> list[Shown]:
     return [part("C6.1-5", "pmse", values.mean(axis=1), PMSE, 4 * se(values))]
 
 
-def c6_2_1(code: SimpleNamespace) -> list[Shown]:
+def c6_2_1(code: SimpleNamespace) -> list[ClaimResult]:
     simulate, closed = code.regression.simulate_tstr_regression, code.regression.expected_excess_risk
     runs = 60_000
     small = simulate(40, 60, 5, runs, seed=4)
@@ -135,7 +135,7 @@ def c6_2_1(code: SimpleNamespace) -> list[Shown]:
     ]
 
 
-def c6_2_2(code: SimpleNamespace) -> list[Shown]:
+def c6_2_2(code: SimpleNamespace) -> list[ClaimResult]:
     honest, leaky, flagged = [], [], []
     for seed in range(5):
         rng = np.random.default_rng([6, seed])
@@ -175,7 +175,7 @@ def mode_dropper(code: SimpleNamespace) -> float:
     return score[0] - score[1]
 
 
-def c6_2_3(code: SimpleNamespace) -> list[Shown]:
+def c6_2_3(code: SimpleNamespace) -> list[ClaimResult]:
     ratios, runs = np.array([1, 10, 100]), 100_000
     truth = np.array([2 * PHI.cdf(PHI.inv_cdf(0.975) / np.sqrt(1 + r)) - 1 for r in ratios])
     found = [code.intervals.mean_interval_coverage(1000, 1000 * int(r), runs, seed=int(r)) for r in ratios]

@@ -115,7 +115,7 @@ def test_readme_figure_is_the_notebooks():
     figure = ROOT / "docs/figures/collapse.png"
     assert "docs/figures/collapse.png" in (ROOT / "README.md").read_text()
     assert "notebooks/07a_model_collapse.ipynb" in read_provenance(figure).parents
-    exported = nb.exports(nb.read(ROOT / "notebooks/07a_model_collapse.ipynb"))
+    exported = nb.exported_figures(nb.read(ROOT / "notebooks/07a_model_collapse.ipynb"))
     assert exported["docs/figures/collapse.png"] == figure.read_bytes()
 
 

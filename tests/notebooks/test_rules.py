@@ -9,7 +9,7 @@ import pytest
 
 from synthbook.course import notebook as nb
 from synthbook.course.board import committed
-from synthbook.course.claims import check, ledger, lookup, sentence
+from synthbook.course.claims import check, find_part, format_result, load_claims
 from synthbook.course.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_there_are_notebooks():
 
 @each_notebook
 def test_is_executed_from_first_to_last(path):
-    assert nb.is_whole(nb.read(path)), "run: synthbook course run --only NAME --update --force"
+    assert nb.is_fully_executed(nb.read(path)), "run: synthbook course run --only NAME --update --force"
 
 
 @each_notebook
@@ -91,11 +91,11 @@ def test_figures_are_png_with_a_description(path):
 @each_notebook
 def test_header_card_says_what_was_measured(path):
     notebook = nb.read(path)
-    card, facts = notebook["cells"][0]["source"], nb.measured(notebook)
+    card, facts = notebook["cells"][0]["source"], nb.run_metadata(notebook)
     assert card.startswith("# ")
     assert all(f"| **{row}** |" in card for row in CARD_ROWS)
     before = card
-    nb.write_card(notebook)
+    nb.update_header(notebook)
     assert notebook["cells"][0]["source"] == before, "the card differs from what the runner measured"
     minutes, mib = TIGHTER.get(path.stem, (MINUTES, MIB))
     assert 0 < facts["minutes"] <= minutes and 0 < facts["peak_mib"] <= mib
@@ -103,7 +103,7 @@ def test_header_card_says_what_was_measured(path):
 
 
 def test_the_whole_book_runs_in_25_minutes():
-    assert sum(nb.measured(nb.read(path))["minutes"] for path in NOTEBOOKS) <= 25
+    assert sum(nb.run_metadata(nb.read(path))["minutes"] for path in NOTEBOOKS) <= 25
 
 
 @each_notebook
@@ -151,15 +151,15 @@ def test_one_torch_thread(path):
 @each_notebook
 def test_claims_are_recorded_printed_and_still_hold(path):
     notebook = nb.read(path)
-    rows, printed = nb.measured(notebook)["claims"], "".join(map(text_of, nb.code_cells(notebook)))
+    rows, printed = nb.run_metadata(notebook)["claims"], "".join(map(text_of, nb.code_cells(notebook)))
     assert {row["id"] for row in rows} == claim_ids(nb.code_cells(notebook))
     for row in rows:
-        claim, part = lookup(row["id"], row["part"])
+        claim, part = find_part(row["id"], row["part"])
         again = check(part, row["id"], row["measured"], row["expected"], row["tolerance"])
         assert again.holds and row["holds"]
-        assert part.says in printed
+        assert part.description in printed
         if row["elements"] == 1:
-            assert sentence(claim, part, again) in printed
+            assert format_result(claim, part, again) in printed
 
 
 @each_notebook
@@ -174,4 +174,4 @@ def test_every_claim_is_shown_at_most_once_and_holds():
     board = committed(Project(ROOT))
     assert board.ok, board.errors
     assert {row["id"] for row in board.rows if row["holds"]} >= SHOWN
-    assert [row["id"] for row in board.rows] == list(ledger())
+    assert [row["id"] for row in board.rows] == list(load_claims())

@@ -101,10 +101,10 @@ def test_the_message_shows_both_lines_and_what_can_be_done(report):
 
 def test_an_unexecuted_or_failed_notebook_is_found():
     fresh = nbformat.v4.new_code_cell(SOURCE)
-    assert not nb.is_whole(nbformat.v4.new_notebook(cells=[fresh]))
-    assert nb.is_whole(nbformat.v4.new_notebook(cells=[cell("0.667\n")]))
+    assert not nb.is_fully_executed(nbformat.v4.new_notebook(cells=[fresh]))
+    assert nb.is_fully_executed(nbformat.v4.new_notebook(cells=[cell("0.667\n")]))
     out_of_order = cell("0.667\n") | {"execution_count": 2}
-    assert not nb.is_whole(nbformat.v4.new_notebook(cells=[out_of_order]))
+    assert not nb.is_fully_executed(nbformat.v4.new_notebook(cells=[out_of_order]))
     failed = cell("")
     failed.outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
-    assert not nb.is_whole(nbformat.v4.new_notebook(cells=[failed]))
+    assert not nb.is_fully_executed(nbformat.v4.new_notebook(cells=[failed]))
