@@ -59,9 +59,9 @@ class Plan:
 
     def budget(self, name: str) -> int:
         """Steps of ours, epochs of a peer."""
-        from synthbook.generators.tabular.families import FAMILIES
+        from synthbook.generators import registry
 
-        return self.epochs if is_peer(name) else self.steps or FAMILIES[name]().config.steps
+        return self.epochs if is_peer(name) else self.steps or registry.get(name)().config.steps
 
 
 FULL = Plan(20_000, 5_000, EPOCHS, None, ROOT / "build" / "bench-ctgan", {False: (10, 510), True: (1, 11)})

@@ -40,7 +40,7 @@ class Length(StrEnum):
     full = "full"
 
 
-TRAINABLE = {  # the recipes of `generators.registry.RECIPES`
+TRAINABLE = {  # the recipes of `generators.pretrained.RECIPES`
     "fashion-vae": "a variational autoencoder on Fashion-MNIST",
     "fashion-gan": "a generative adversarial network on Fashion-MNIST",
     "fashion-ddpm": "a diffusion model on Fashion-MNIST",
@@ -60,8 +60,7 @@ def train_command(name: str) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         check_outputs(out, resume=resume, accept="--resume")
-        from synthbook.generators.pretrained import make
-        from synthbook.generators.registry import RECIPES
+        from synthbook.generators.pretrained import RECIPES, make
 
         with loss_bar(f"training {name}", quiet=quiet) as callback:
             log = make(

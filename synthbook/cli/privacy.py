@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def epsilon(
 
 
 class PrivateModel(StrEnum):
-    """The names of `privacy.generators.families.PRIVATE`."""
+    """The names of `generators.registry`."""
 
     mst = "mst"
     private_margins = "private-margins"
@@ -97,9 +97,10 @@ def fit_private(
     from synthbook.core.csv import load_table
     from synthbook.core.storage import Provenance, sha256_file
     from synthbook.core.table import Holdout, Schema
+    from synthbook.generators import registry
     from synthbook.privacy.attacks.release_audit import check_sides
     from synthbook.privacy.generators.base import check_public
-    from synthbook.privacy.generators.families import PRIVATE, audit_generator
+    from synthbook.privacy.generators.families import audit_generator
     from synthbook.privacy.ledger import PrivacyLedger
     from synthbook.privacy.mechanisms import check_epsilon_delta
 
@@ -115,7 +116,7 @@ def fit_private(
         "max_rows_per_entity": max_rows_per_entity,
         "release": release is not None,
     }
-    generator = PRIVATE[model.value](**settings, **({} if target is None else {"target": target}))
+    generator: Any = registry.get(model.value)(**settings, **({} if target is None else {"target": target}))
     declared = Schema.from_toml(schema)
     check_public(declared, f"fitting {model.value}")
     table = load_table(source, declared)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthbook.cli.common import JsonOption, echo_json
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import bar, console, counter, echo
-
-if TYPE_CHECKING:
-    from synthbook.core.storage import Provenance
 
 schema = typer.Typer(help="Draft a schema from a table.")
 
@@ -41,27 +37,16 @@ def schema_draft(
         echo(f"{out}: {len(found.schema.columns)} columns, {len(found.rules)} rules to review")
 
 
-class TableModel(StrEnum):
-    """The names of `models.tabular.families.FAMILIES`."""
-
-    marginals = "marginals"
-    copula = "copula"
-    bootstrap = "bootstrap"
-    cart = "cart"
-    boosted = "boosted"
-    tvae = "tvae"
-    ctgan = "ctgan"
-    diffusion = "diffusion"
-
-
 def fit(
     source: Annotated[Path, typer.Argument(metavar="REAL.CSV", help="A delimited text file with a header.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the model goes.")],
-    model: Annotated[TableModel, typer.Option(help="The family.")] = TableModel.copula,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A generator's name, or FILE.py:CLASS for your own.")
+    ] = "copula",
     schema: Annotated[
         Path | None, typer.Option(metavar="SCHEMA.TOML", help="Without it, FOLDER/schema.toml, drafted from the rows.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training: tvae, ctgan and diffusion.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training: tvae, ctgan and tabddpm.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     as_json: JsonOption = False,
@@ -78,18 +63,23 @@ def fit(
     from synthbook.core.schema_draft import draft_file
     from synthbook.core.storage import Provenance, sha256_file
     from synthbook.core.table import Schema
-    from synthbook.generators.tabular.families import FAMILIES
+    from synthbook.generators import registry
+    from synthbook.generators.tabular.base import TableGenerator
 
     if (out / CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a model: nothing is overwritten")
+    generator = registry.get(model)
+    if not issubclass(generator, TableGenerator) or generator.private:
+        names = ", ".join(info.name for info in registry.available("table", private=False))
+        raise InvalidArgument("model", model, f"a generator of tables: {names}, or FILE.py:CLASS for your own")
     check_files({"source": source} | ({} if schema is None else {"schema": schema}), None)
     chosen = schema or out / "schema.toml"
     if not chosen.exists():
         console(stderr=True).print(draft_file(source, chosen))
     declared = Schema.from_toml(chosen)
     table = load_table(source, declared)
-    with bar(f"fitting {model.value}") as told:
-        fitted = FAMILIES[model.value]().fit(
+    with bar(f"fitting {model}") as told:
+        fitted = generator().fit(
             table,
             seed=seed,
             steps=steps,
@@ -97,15 +87,15 @@ def fit(
             callback=lambda step, steps, values: told(step, steps, next(iter(values.values()))),
         )
     parents = {source.name: sha256_file(source), chosen.name: sha256_file(chosen)}
-    command = f"synthbook fit {source.name} --model {model.value} --schema {chosen.name} --seed {seed} --out {out.name}"
+    command = f"synthbook fit {source.name} --model {model} --schema {chosen.name} --seed {seed} --out {out.name}"
     command += "" if steps is None else f" --steps {steps}"
     fitted.save(out, Provenance(f"the rows of {source.name}", command, parents, 1, 1.0, seed))
     shutil.rmtree(out / "state", ignore_errors=True)
-    facts = {"model": str(out), "family": model.value, "rows": len(table), "schema": str(chosen)}
+    facts = {"model": str(out), "family": model, "rows": len(table), "schema": str(chosen)}
     if as_json:
         echo_json(facts | {"origin": declared.origin})
         return
-    echo(f"{out}: {model.value} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
+    echo(f"{out}: {model} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
     for rule in fitted.layout_.rules_at_risk:
         echo(
             f"rows may break the rule {rule.kind}{rule.columns}: if it is no law, remove it from {chosen}", stderr=True
@@ -178,8 +168,7 @@ def check_files(files: dict[str, Path], out: Path | None) -> None:
 # ── sample ──
 
 
-SUFFIX = {"rows": ".csv", "images": ".npz", "characters": ".txt"}
-ASKED = {"where": "rows", "classes": "images", "prompt": "characters"}  # what each option is for
+CONDITIONS = {"where": "table", "classes": "images", "prompt": "text"}  # the kind of data of each option
 
 
 def sample(
@@ -196,6 +185,9 @@ def sample(
         str | None, typer.Option(help="Only these images, as often each: names or numbers, with commas between.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="FILE.py:CLASS", help="The class of a model that is your own.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -206,35 +198,41 @@ def sample(
     `synthbook sample austen-transformer -n 2000 --prompt "Emma " --out emma.txt`
     """
     from synthbook.core.storage import Provenance
-    from synthbook.generators.registry import draws, folder_of
-    from synthbook.privacy.generators.families import is_private, is_private_vae
+    from synthbook.generators import registry
 
-    folder = folder_of(model)
-    kind = "rows" if is_private(folder) else "images" if is_private_vae(folder) else draws(folder)
+    folder = registry.resolve_model(model)
+    generator_class = registry.read_class(folder, generator=generator)
+    kind, suffix, unit = generator_class.data_kind, generator_class.suffix, generator_class.unit
+    if out.suffix != suffix:
+        raise InvalidArgument("out", str(out), f"a file name that ends in {suffix}")
+    for option, value in {"where": where, "classes": classes, "prompt": prompt}.items():
+        if value is not None and CONDITIONS[option] != kind:
+            accepted = ", ".join(f"--{name} for {kind}" for name, kind in CONDITIONS.items())
+            raise InvalidArgument(option, value, accepted)
     sheet = out.with_suffix(".png") if kind == "images" else None
-    if out.suffix != SUFFIX[kind]:
-        raise InvalidArgument("out", str(out), f"a file name that ends in {SUFFIX[kind]}")
-    for option, given in {"where": where, "classes": classes, "prompt": prompt}.items():
-        if given is not None and ASKED[option] != kind:
-            fitting = ", ".join(f"--{name} for {what}" for name, what in ASKED.items())
-            raise InvalidArgument(option, given, fitting)
-    if not force and (taken := [str(path) for path in (out, sheet) if path is not None and path.exists()]):
-        raise InvalidArgument("out", ", ".join(taken), "a new file, or --force to overwrite")
-    asked = "".join(f" --where {shlex.quote(one)}" for one in where or ())
-    asked += f" --classes {shlex.quote(classes)}" if classes else ""
-    asked += f" --prompt {shlex.quote(prompt)}" if prompt else ""
-    command = f"synthbook sample {folder.name} -n {n} --seed {seed}{asked}"
+    if not force and (existing := [str(path) for path in (out, sheet) if path is not None and path.exists()]):
+        raise InvalidArgument("out", ", ".join(existing), "a new file, or --force to overwrite")
+    fitted = generator_class.load(folder)
+    command = f"synthbook sample {folder.name} -n {n} --seed {seed}"
+    options: dict[str, Any] = {}
+    if where:
+        if unclear := [condition for condition in where if "=" not in condition]:
+            raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")
+        options["where"] = dict(condition.split("=", 1) for condition in where)
+        command += "".join(f" --where {shlex.quote(condition)}" for condition in where)
+    if classes:
+        options["labels"] = _labels(classes, fitted.class_names, n)  # type: ignore[attr-defined]
+        command += f" --classes {shlex.quote(classes)}"
+    if prompt:
+        options["prompt"] = prompt
+        command += f" --prompt {shlex.quote(prompt)}"
     provenance = Provenance(f"samples of {folder.name}", command, _parents(folder), 1, 1.0, seed)
-    if kind == "rows":
-        _sample_rows(folder, out, n, seed, where or [], provenance)
-    elif kind == "characters":
-        _sample_text(folder, out, n, seed, prompt or "", provenance)
-    else:
-        _sample_images(folder, out, n, seed, classes, provenance)
+    with counter("sampling", unit) as callback:
+        fitted.write(out, n, seed=seed, provenance=provenance, callback=callback, **options)
     if as_json:
         echo_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))
     else:
-        echo(f"{out}: {n:,} {kind}" + ("" if sheet is None else f"; look at {sheet}"))
+        echo(f"{out}: {n:,} {unit}" + ("" if sheet is None else f"; look at {sheet}"))
 
 
 def _parents(folder: Path) -> dict[str, str]:
@@ -244,52 +242,8 @@ def _parents(folder: Path) -> dict[str, str]:
     return {f"{folder.name}/{CONFIG_NAME}": sha256_file(folder / CONFIG_NAME)}
 
 
-def _sample_rows(model: Path, out: Path, n: int, seed: int, where: list[str], provenance: Provenance) -> None:
-    from synthbook.generators.tabular.families import load, write_rows
-    from synthbook.privacy.generators import families as private
-    from synthbook.privacy.generators.base import PrivateTableGenerator
-
-    if unclear := [one for one in where if "=" not in one]:
-        raise InvalidArgument("where", unclear[0], "COLUMN=VALUE")
-    asked = dict(one.split("=", 1) for one in where)
-    generator = load(model) if not private.is_private(model) else private.load(model)
-    if isinstance(generator, PrivateTableGenerator):
-        provenance = generator.guarantee_.attach_to(provenance)
-    with counter("drawing", "rows") as callback:
-        write_rows(generator, n, out, provenance, seed=seed, where=asked, callback=callback)
-
-
-def _sample_text(model: Path, out: Path, n: int, seed: int, prompt: str, provenance: Provenance) -> None:
-    from synthbook.generators.pretrained import write_text
-    from synthbook.generators.registry import load_text
-
-    with counter("writing", "characters") as callback:
-        write_text(load_text(model), n, out, provenance, seed=seed, prompt=prompt, callback=callback)
-
-
-def _sample_images(model: Path, out: Path, n: int, seed: int, classes: str | None, provenance: Provenance) -> None:
-    from synthbook.generators.neural import Generator
-    from synthbook.generators.pretrained import write_samples, write_sheet
-    from synthbook.generators.registry import load
-    from synthbook.privacy.generators.dp_vae import DpVae
-    from synthbook.privacy.generators.families import is_private_vae
-
-    if is_private_vae(model):
-        generator: Generator = (private := DpVae.load(model))
-        provenance = private.guarantee_.attach_to(provenance)
-    else:
-        generator = load(model)
-    if not generator.learnt_.is_image:
-        raise InvalidArgument("model", str(model), "a model that was fitted to images")
-    drawn = generator.sample(n, seed=seed, labels=_wanted(classes, generator.learnt_.class_names, n))
-    write_samples(drawn, out, provenance)
-    write_sheet(drawn.take(slice(0, 100)), out.with_suffix(".png"), provenance)
-
-
-def _wanted(classes: str | None, names: tuple[str, ...], n: int) -> list[int] | None:
-    """A label for each image, the classes in turn; None where nobody asked."""
-    if classes is None:
-        return None
+def _labels(classes: str, names: tuple[str, ...], n: int) -> list[int]:
+    """A label for each of `n` images, the classes in turn."""
     numbers = {name.lower(): k for k, name in enumerate(names)} | {str(k): k for k in range(len(names))}
     asked = [name.strip().lower() for name in classes.split(",")]
     if unknown := [name for name in asked if name not in numbers]:

@@ -93,6 +93,17 @@ Seed = int | np.random.SeedSequence
 Callback = Callable[[int, int, Mapping[str, float]], None]  # (step, steps, losses by name), after every step
 
 
+def seed_sequence(seed: Seed) -> np.random.SeedSequence:
+    """The seed as a sequence, from which children can be derived."""
+    return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+
+
+def child_seed(seed: Seed, k: int) -> np.random.SeedSequence:
+    """Child `k` of a seed, a function of the seed and k alone (unlike `SeedSequence.spawn`, which counts its calls)."""
+    root = seed_sequence(seed)
+    return np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, k))
+
+
 def check_arrays(least: int = 1, **named: ArrayLike) -> list[Array]:
     """The named arrays as float64 (N, d), each with at least `least` rows, finite, and all with the same columns.
 

@@ -13,12 +13,12 @@ from synthbook.evaluation.mode_coverage import GRID, RING
 from synthbook.experiments import experiment
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
-from synthbook.generators.neural import Generator
+from synthbook.generators.neural import NeuralGenerator
 from synthbook.generators.vae import VAE
 
 ROWS = 10_000  # points to learn from, and points drawn
 _GAN: Mapping[str, Any] = {"latents": 2, "batch": 256}
-FAMILIES: Mapping[str, tuple[type[Generator], Mapping[str, Any]]] = {  # their steps take about the same time
+FAMILIES: Mapping[str, tuple[type[NeuralGenerator], Mapping[str, Any]]] = {  # their steps take about the same time
     "plain GAN": (GAN, {**_GAN, "steps": 4_000}),
     "R1": (GAN, {**_GAN, "steps": 3_000, "penalty": "r1", "penalty_weight": 0.1, "average": 0.999}),
     "WGAN-GP": (

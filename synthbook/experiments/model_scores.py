@@ -16,7 +16,7 @@ from synthbook.datasets import data_folder, fashion_mnist
 from synthbook.evaluation.features import image_features
 from synthbook.evaluation.frechet import frechet_distance, frechet_infinity
 from synthbook.evaluation.prdc import prdc
-from synthbook.generators.registry import SHIPPED, load
+from synthbook.generators.registry import PRETRAINED_DIR, load
 
 SCORES = "artifacts/models/scores.json"  # of `synthbook dev score-models`
 REAL = "real, not in the test set"
@@ -45,7 +45,7 @@ def score_models(
         row: dict[str, Any] = {"name": name, "n": n}
         if name != REAL:
             row["seconds"] = round(time.perf_counter() - began, 1)
-            log = json.loads((data_folder() / SHIPPED / name / "log.json").read_text())
+            log = json.loads((data_folder() / PRETRAINED_DIR / name / "log.json").read_text())
             row |= {"parameters": log["parameters"], "steps": log["steps"], "sha256": log["sha256"]}
         drawn = image_features(images)
         found = prdc(test, drawn)

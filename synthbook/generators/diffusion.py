@@ -26,7 +26,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.gan import follow
 from synthbook.generators.nets import TimedMlp, UNet
-from synthbook.generators.neural import Config, Generator, Learnt
+from synthbook.generators.neural import Config, Learnt, NeuralGenerator
 from synthbook.generators.training import Batches, normal, set_rate, warm_then_cosine
 
 # ── How diffusion doses its noise: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
@@ -309,11 +309,11 @@ class DiffusionConfig(Config):
             raise InvalidArgument("settings", self, "sampling_steps from 1 to T, average in [0, 1)")
 
 
-class Diffusion(Generator):
+class Diffusion(NeuralGenerator):
     """A network that sees noised data and the step, and the running mean of its weights, from which samples come."""
 
     family = "diffusion"
-    settings = DiffusionConfig
+    config_class = DiffusionConfig
 
     @cached_property
     def schedule(self) -> Schedule:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import ConvDown, ConvUp, Mlp, spectrally_normalised
-from synthbook.generators.neural import Config, Generator, Learnt
+from synthbook.generators.neural import Config, Learnt, NeuralGenerator
 from synthbook.generators.training import Batches, normal
 
 Judge = Callable[[Tensor], Tensor]
@@ -91,11 +91,11 @@ def _slope(judge: Judge, x: Tensor) -> Tensor:
     return norm
 
 
-class GAN(Generator):
+class GAN(NeuralGenerator):
     """Generator and discriminator, trained in turns."""
 
     family = "gan"
-    settings = GanConfig
+    config_class = GanConfig
 
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
         c = self.config

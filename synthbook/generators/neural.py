@@ -9,7 +9,8 @@ chosen. Points are arrays (N, d); they are shifted and scaled to mean 0 and a co
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import io
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,15 +22,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance, sha256
+from synthbook.core.plots import save_image_grid, to_uint8
+from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Callback, Images, Seed
-from synthbook.generators.base import NotFitted, check_count, configured
+from synthbook.generators.base import Generator, Progress, Tensors, check_positive_int
 from synthbook.generators.nets import initialise
-from synthbook.generators.training import Batches, Look, step_rng, train
+from synthbook.generators.training import Batches, EvalCallback, step_rng, train
 
 Data = Images | NDArray[np.float64] | Tensor
 
@@ -152,20 +153,25 @@ class Config:
     learning_rate: float = 1e-3
 
 
-class Generator(ABC):
-    """A family's common part; `family` is its name in checkpoints.
+class NeuralGenerator(Generator):
+    """The common part of networks that generate images or points.
 
-    After `fit` or `load`: `learnt_`, what is known of the data; `modules_`, the networks; `history_`, at most 100 rows
-    of losses by name. `device` is "cpu", "cuda" or "mps"; without it the fastest there is.
+    After `fit` or `load`: `learnt_`, what is known of the data, and `modules_`, the networks; after `fit` also
+    `history_`, at most 100 rows of losses by name. `device` is "cpu", "cuda" or "mps"; by default the fastest there is.
     """
 
-    family: ClassVar[str]
-    settings: ClassVar[type[Config]]
+    config_class: ClassVar[type[Config]]
+    data_kind, suffix = "images", ".npz"
 
     def __init__(self, *, device: str | None = None, **settings: Any):
-        self.config: Any = configured(self.settings, settings)
+        super().__init__(**settings)
         self.device = torch.device(device or fastest())
-        self.history_: list[dict[str, float]] = []
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes of images; none for points."""
+        self._check_fitted()
+        return self.learnt_.class_names
 
     @abstractmethod
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
@@ -192,21 +198,24 @@ class Generator(ABC):
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
-        look: Look | None = None,
+        on_eval: EvalCallback | None = None,
     ) -> Self:
         """Learn from images or points; `steps` overrides the configuration's.
 
         The same seed, machine and number of threads give the same weights, also where `checkpoint` resumes a killed
         run. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
         """
-        x, labels, self.learnt_ = learnt(data)
+        x, labels, spec = learnt(data)
         if len(x) < self.config.batch:
             raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch}, one batch")
         total = self.config.steps if steps is None else steps
-        self._set(self._build(self.learnt_), step_rng(seed, 0))
+        self.learnt_ = spec
+        self._set(self._build(spec), step_rng(seed, 0))
         x = x.to(self.device)
         labels = None if labels is None else labels.to(self.device)
-        about = {"model": self.family, "config": asdict(self.config), "data": sha256(x.cpu().numpy().tobytes())}
+        data_sha256 = sha256(x.cpu().numpy().tobytes())
+        about = {"model": self.family, "config": asdict(self.config), "data": data_sha256}
+        self._describe_fit(seed, steps, data_sha256)
 
         def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
             return self._step(Batches(x, labels, self.config.batch, rng), k, total, rng)
@@ -221,8 +230,8 @@ class Generator(ABC):
             seed=seed,
             described=about,
             checkpoint=checkpoint,
-            callback=callback or (lambda step, steps, losses: None),
-            look=look,
+            callback=callback,
+            on_eval=on_eval,
         )
         return self
 
@@ -231,9 +240,8 @@ class Generator(ABC):
 
         `labels` (n,) are the classes wanted; without them they are drawn with the training data's shares.
         """
-        if not hasattr(self, "learnt_"):
-            raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
-        check_count("n", n)
+        self._check_fitted()
+        check_positive_int("n", n)
         wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
         parts = []
         with torch.no_grad(), _at_rest(self.modules_):
@@ -242,26 +250,36 @@ class Generator(ABC):
                 parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
         return self.learnt_.restored(torch.cat(parts), wanted)
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
-        if not hasattr(self, "learnt_"):
-            raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
+    def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
-        config = {"config": asdict(self.config), "learnt": asdict(self.learnt_)}
-        return checkpoints.save(folder, tensors, config, model_type=self.family, provenance=provenance)
+        return tensors, {"learnt": asdict(self.learnt_)}
 
-    @classmethod
-    def load(cls, folder: Path, *, device: str | None = None) -> Self:
-        """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model_type=cls.family)
-        model = cls(device=device, **card["config"])
-        model.learnt_ = Learnt.from_dict(card["learnt"])
-        model._set(model._build(model.learnt_), step_rng(0, 0))
-        for name, module in model._kept().items():
+    def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
+        self.learnt_ = Learnt.from_dict(card["learnt"])
+        self._set(self._build(self.learnt_), step_rng(0, 0))
+        for name, module in self._kept().items():
             module.load_state_dict(
                 {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
             )
-        return model
+
+    def _write(
+        self, path: Path, n: int, provenance: Provenance, callback: Progress, *, seed: Seed, **options: Any
+    ) -> Path:
+        samples = self.sample(n, seed=seed, **options)
+        arrays = {"points": samples}
+        if isinstance(samples, Images):
+            arrays = {"images": to_uint8(samples.images), "labels": samples.labels.numpy()}
+            save_image_grid(samples.images[:100], path.with_suffix(".png"), provenance)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        callback(n, n)
+        return write_with_provenance(path, buffer.getvalue(), provenance)
+
+    def _data_summary(self) -> str:
+        shape = " x ".join(map(str, self.learnt_.shape))
+        if not self.learnt_.is_image:
+            return f"points with {shape} coordinates"
+        return f"images of {shape} in {self.learnt_.classes} classes"
 
     def _kept(self) -> dict[str, nn.Module]:
         """The networks that sampling needs."""

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import new_axes
+from synthbook.core.plots import save_image_grid
 from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
-from synthbook.core.types import Callback, Images, Seed
+from synthbook.core.types import Callback
 from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
-from synthbook.generators.base import check_count
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
-from synthbook.generators.neural import Generator
-from synthbook.generators.text.ngram import NGram
+from synthbook.generators.neural import NeuralGenerator
+from synthbook.generators.text.base import TextGenerator
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 
@@ -50,7 +45,7 @@ class Recipe:
     data: Callable[[], Any]
     source: str
     files: tuple[str, ...]
-    look: Callable[[Any, Path, Provenance], Path]
+    on_eval: Callable[[Any, Path, Provenance], Path]
 
 
 def make(
@@ -83,7 +78,7 @@ def make(
             steps=steps,
             checkpoint=CheckpointConfig(out / STATE, every_n_steps=500, resume=resume),
             callback=callback,
-            look=lambda step: recipe.look(model, out / LOOKS / f"step-{step:06d}", provenance),
+            on_eval=lambda step: recipe.on_eval(model, out / LOOKS / f"step-{step:06d}", provenance),
         )
         model.save(out, provenance)
         tensors, _ = checkpoints.load(out)
@@ -112,12 +107,12 @@ SOURCE = "the train part of Fashion-MNIST"
 FILES = ("fashion-mnist/train-images-idx3-ubyte.gz", "fashion-mnist/train-labels-idx1-ubyte.gz")
 
 
-def _look_at_images(model: Generator, stem: Path, provenance: Provenance) -> Path:
+def _look_at_images(model: NeuralGenerator, stem: Path, provenance: Provenance) -> Path:
     drawn = model.sample(40, seed=0, labels=np.tile(np.arange(10), 4))
-    return write_sheet(drawn, stem.with_suffix(".png"), provenance)
+    return save_image_grid(drawn.images, stem.with_suffix(".png"), provenance)
 
 
-def _recipe(family: type[Generator], settings: Mapping[str, Any], full: int, quick: int) -> Recipe:
+def _recipe(family: type[NeuralGenerator], settings: Mapping[str, Any], full: int, quick: int) -> Recipe:
     return Recipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
 
 
@@ -132,86 +127,24 @@ GAN_SETTINGS = {
     "momentum": 0.0,
     "average": 0.999,
 }
-RECIPES: Mapping[str, Recipe] = {
+IMAGE_RECIPES: dict[str, Recipe] = {
     "fashion-vae": _recipe(VAE, VAE_SETTINGS, full=20_000, quick=300),
     "fashion-gan": _recipe(GAN, GAN_SETTINGS, full=24_000, quick=300),
     "fashion-ddpm": _recipe(Diffusion, {"width": 32, "learning_rate": 3e-3}, full=15_000, quick=200),
 }
 
 
-def write_samples(images: Images, path: Path, provenance: Provenance) -> Path:
-    """Samples as NPZ with `images` uint8 (N, H, W) or (N, H, W, C), and `labels` int64 (N,)."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=as_bytes(images.images), labels=images.labels.numpy())
-    return write_with_provenance(path, buffer.getvalue(), provenance)
-
-
-def as_bytes(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Images (N, C, H, W) in [-1, 1] as uint8 (N, H, W), or (N, H, W, C) in colour."""
-    channels_last = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last
-
-
-def write_sheet(images: Images, path: Path, provenance: Provenance) -> Path:
-    """A contact sheet as PNG."""
-    ax = plot_images(images.images)
-    buffer = io.BytesIO()
-    figure = cast(Figure, ax.figure)
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    return write_with_provenance(path, buffer.getvalue(), provenance)
-
-
-def plot_images(images: torch.Tensor, *, across: int = 10, ax: Axes | None = None) -> Axes:
-    """Images (N, 1, H, W) in [-1, 1] in rows of `across`, white between them."""
-    tiles = np.pad(as_bytes(images), ((0, -len(images) % across), (1, 1), (1, 1)), constant_values=255)
-    n, high, wide = tiles.shape
-    sheet = tiles.reshape(n // across, across, high, wide).swapaxes(1, 2).reshape(n // across * high, across * wide)
-    ax = new_axes(ax, width=0.6 * across, height=0.6 * (n // across))
-    ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    return ax
-
-
 # ── Austen's novels ──
 
 
-TextModel = NGram | Transformer
-STRETCH = 500  # characters that are drawn together
-LOOK = 600  # characters
+SAMPLE_LENGTH = 600  # characters
 
 
-def write_text(
-    model: TextModel,
-    n: int,
-    path: Path,
-    provenance: Provenance,
-    *,
-    seed: Seed,
-    prompt: str = "",
-    callback: Callable[[int, int], None] = lambda done, n: None,
-) -> Path:
-    """`prompt` and `n` characters after it as UTF-8, with a sidecar; `callback(characters so far, n)`."""
-    check_count("n", n)
-
-    def pieces() -> Iterator[str]:
-        yield prompt
-        before, root = prompt, seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        for first, child in zip(range(0, n, STRETCH), root.spawn(-(-n // STRETCH)), strict=True):
-            before = model.sample(min(STRETCH, n - first), seed=child, prompt=before)  # longer than what it looks at
-            yield before
-            callback(min(first + STRETCH, n), n)
-
-    return write_with_provenance(path, pieces(), provenance)
+def _look_at_text(model: TextGenerator, stem: Path, provenance: Provenance) -> Path:
+    return model.write(stem.with_suffix(".txt"), SAMPLE_LENGTH, seed=0, provenance=provenance)
 
 
-def _look_at_text(model: TextModel, stem: Path, provenance: Provenance) -> Path:
-    return write_text(model, LOOK, stem.with_suffix(".txt"), provenance, seed=0)
-
-
-TEXT_RECIPES: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, Recipe] = IMAGE_RECIPES | {
     "austen-transformer": Recipe(
         Transformer,
         {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
@@ -220,6 +153,6 @@ TEXT_RECIPES: Mapping[str, Recipe] = {
         data=lambda: austen().train,
         source="the first nine tenths of each of Austen's novels",
         files=("austen/austen_six_novels.txt.gz",),
-        look=_look_at_text,
+        on_eval=_look_at_text,
     )
 }

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from synthbook.core.checkpoints import CheckpointConfig, TrainState, restore_train_state, save_train_state
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.core.types import Callback, Seed
+from synthbook.core.types import Callback, Seed, child_seed
 
-Look = Callable[[int], None]
+EvalCallback = Callable[[int], None]
 ROWS = 100  # of the history
 
 
@@ -50,8 +50,8 @@ def train(
     seed: Seed,
     described: Mapping[str, Any],
     checkpoint: CheckpointConfig | None = None,
-    callback: Callback = lambda step, steps, losses: None,
-    look: Look | None = None,
+    callback: Callback | None = None,
+    on_eval: EvalCallback | None = None,
 ) -> list[dict[str, float]]:
     """Call `step(k, rng)` for k = 1, ..., steps; return at most 100 rows, each the means since the row before.
 
@@ -74,22 +74,21 @@ def train(
                     f"{name} is {value} at step {k}: lower the learning rate, or check the data for extreme values"
                 )
         recent.append(losses)
-        callback(k, steps, losses)
+        if callback is not None:
+            callback(k, steps, losses)
         if k % every == 0 or k == steps:
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
         if checkpoint is not None and (k % kept_every == 0 or k == steps):
             save_train_state(parts, checkpoint.folder, described, k, {"history": history})
-        if look is not None and k % max(steps // 10, 1) == 0:
-            look(k)
+        if on_eval is not None and k % max(steps // 10, 1) == 0:
+            on_eval(k)
     return history
 
 
 def step_rng(seed: Seed, k: int) -> torch.Generator:
     """The generator of step k: it depends on nothing but the seed and k."""
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    child = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, k))
-    return torch.Generator().manual_seed(int(child.generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(int(child_seed(seed, k).generate_state(1, np.uint64)[0] >> 1))
 
 
 def normal(shape: tuple[int, ...] | torch.Size, rng: torch.Generator, device: torch.device) -> Tensor:

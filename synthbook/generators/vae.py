@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import ConvDown, ConvUp, Mlp
-from synthbook.generators.neural import Config, Generator, Learnt
+from synthbook.generators.neural import Config, Learnt, NeuralGenerator
 from synthbook.generators.training import Batches, normal, set_rate, warm_then_cosine
 
 KINDS = ("auto", "linear", "mlp", "conv")
@@ -56,11 +56,11 @@ class Noise(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(()))
 
 
-class VAE(Generator):
+class VAE(NeuralGenerator):
     """Encoder, decoder and noise variance, trained together on the ELBO."""
 
     family = "vae"
-    settings: ClassVar[type[Config]] = VaeConfig
+    config_class: ClassVar[type[Config]] = VaeConfig
 
     def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
         c, q = self.config, self.config.latents

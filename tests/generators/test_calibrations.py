@@ -19,7 +19,7 @@ from synthbook.datasets import data_folder
 from synthbook.experiments import boosted_adult, coverage, diffusion_sketch, rare_categories, table_choice, vae_codes
 from synthbook.experiments.model_scores import MODELS, REAL, SCORES, read_scores
 from synthbook.generators.diffusion import GaussianNoise, Schedule, loss_floor
-from synthbook.generators.registry import SHIPPED
+from synthbook.generators.registry import PRETRAINED_DIR
 
 SHORT = {name: (family, {**settings, "steps": 3}) for name, (family, settings) in coverage.FAMILIES.items()}
 FEW = 1_000  # points
@@ -116,7 +116,7 @@ def test_the_shipped_scores_are_those_of_the_shipped_models() -> None:
     assert list(table.index) == [REAL, *MODELS] and (table.n == 10_000).all()
     assert read_provenance(data_folder() / SCORES).command == "synthbook dev score-models -n 10000 --seed 0"
     for name in MODELS:
-        log = json.loads((data_folder() / SHIPPED / name / "log.json").read_text())
+        log = json.loads((data_folder() / PRETRAINED_DIR / name / "log.json").read_text())
         assert table.loc[name, "sha256"] == log["sha256"]
     assert ((table[["precision", "recall", "coverage"]] > 0) & (table[["precision", "recall", "coverage"]] <= 1)).all(
         axis=None

@@ -12,11 +12,10 @@ from synthbook.core.checkpoints import WEIGHTS_NAME
 from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.datasets import data_folder
 from synthbook.evaluation import feature_nets
-from synthbook.generators import pretrained
-from synthbook.generators.pretrained import LOG
-from synthbook.generators.registry import RECIPES, SHIPPED, load
+from synthbook.generators.pretrained import IMAGE_RECIPES, LOG, RECIPES
+from synthbook.generators.registry import PRETRAINED_DIR, load
 
-NAMES = sorted(path.name for path in (data_folder() / SHIPPED).iterdir() if path.is_dir())
+NAMES = sorted(path.name for path in (data_folder() / PRETRAINED_DIR).iterdir() if path.is_dir())
 
 
 def test_there_is_one_of_each_family() -> None:
@@ -25,7 +24,7 @@ def test_there_is_one_of_each_family() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_tells_how_it_was_made(name: str) -> None:
-    folder, recipe = data_folder() / SHIPPED / name, RECIPES[name]
+    folder, recipe = data_folder() / PRETRAINED_DIR / name, RECIPES[name]
     log = json.loads((folder / LOG).read_text())
     assert log["sha256"] == sha256_file(folder / WEIGHTS_NAME)
     assert (folder / WEIGHTS_NAME).stat().st_size < 4_000_000
@@ -38,7 +37,7 @@ def test_the_log_tells_how_it_was_made(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", pretrained.RECIPES)
+@pytest.mark.parametrize("name", IMAGE_RECIPES)
 def test_it_draws_the_classes_it_is_asked_for(name: str) -> None:
     """Judged by the classifier that saw real photographs only, and names 90 % of the real test images rightly."""
     wanted = np.repeat(np.arange(10), 20)

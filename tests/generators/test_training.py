@@ -20,10 +20,10 @@ from synthbook.core.types import Images
 from synthbook.datasets import digits
 from synthbook.evaluation.mode_coverage import GRID
 from synthbook.generators import training
-from synthbook.generators.base import NotFitted
+from synthbook.generators.base import NotFittedError
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
-from synthbook.generators.neural import Generator
+from synthbook.generators.neural import NeuralGenerator
 from synthbook.generators.training import TrainingDiverged
 from synthbook.generators.vae import VAE
 
@@ -31,13 +31,13 @@ ORIGIN = Provenance("a test", "pytest")
 POINTS = GRID.sample(500, seed=0)
 
 
-def tiny(family: type[Generator]) -> Generator:
+def tiny(family: type[NeuralGenerator]) -> NeuralGenerator:
     """A model that trains in no time; the GAN with everything that has a memory."""
     extra = {"spectral_norm": True, "average": 0.9, "penalty": "r1"} if family is GAN else {}
     return family(width=8, batch=16, steps=12, device="cpu", **extra)
 
 
-def weights(model: Generator) -> dict[str, torch.Tensor]:
+def weights(model: NeuralGenerator) -> dict[str, torch.Tensor]:
     return {f"{n}/{k}": v for n, module in model.modules_.items() for k, v in module.state_dict().items()}
 
 
@@ -50,7 +50,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("died_at", [1, 4, 7, 11])
 @pytest.mark.parametrize("kind", ["points", "images"])
 def test_a_resumed_run_ends_with_the_same_bits(
-    family: type[Generator], died_at: int, kind: str, tmp_path: Path
+    family: type[NeuralGenerator], died_at: int, kind: str, tmp_path: Path
 ) -> None:
     data = POINTS if kind == "points" else digits().train
 
@@ -126,9 +126,9 @@ def test_sigkill_at_random_moments_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
-def test_a_look_at_samples_does_not_disturb_training(family: type[Generator]) -> None:
+def test_a_look_at_samples_does_not_disturb_training(family: type[NeuralGenerator]) -> None:
     undisturbed, watched = tiny(family).fit(POINTS, seed=3), tiny(family)
-    watched.fit(POINTS, seed=3, look=lambda step: watched.sample(3, seed=step))
+    watched.fit(POINTS, seed=3, on_eval=lambda step: watched.sample(3, seed=step))
     for name, value in weights(undisturbed).items():
         assert torch.equal(value, weights(watched)[name]), name
 
@@ -159,7 +159,7 @@ def test_another_run_is_not_resumed_and_nothing_is_overwritten(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [VAE, GAN, Diffusion])
-def test_same_seed_same_samples_and_saved_is_as_good(family: type[Generator], tmp_path: Path) -> None:
+def test_same_seed_same_samples_and_saved_is_as_good(family: type[NeuralGenerator], tmp_path: Path) -> None:
     model = tiny(family).fit(digits().train, seed=0)
     again = tiny(family).fit(digits().train, seed=0)
     loaded = family.load(model.save(tmp_path, ORIGIN), device="cpu")
@@ -218,9 +218,9 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         Diffusion(predict="eps", steps=12, device="cpu").fit(POINTS, seed=0)
     with pytest.raises(HoldoutError):
         tiny(VAE).fit(digits().test, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(NotFitted, match="fit it"):
+    with pytest.raises(NotFittedError, match=r"call fit\(\)"):
         tiny(VAE).sample(3, seed=0)
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         tiny(VAE).save(Path("nowhere"), ORIGIN)
 
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         (Diffusion, {"sampling_steps": 2_000}, "from 1 to T"),
     ],
 )
-def test_settings_are_checked(family: type[Generator], settings: dict[str, object], says: str) -> None:
+def test_settings_are_checked(family: type[NeuralGenerator], settings: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         family(**settings)
 

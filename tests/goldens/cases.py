@@ -20,15 +20,13 @@ from synthbook.core.jobs import shard_paths
 from synthbook.core.table import Column, Schema, Table
 from synthbook.core.types import Images
 from synthbook.datasets import adult, austen, digits, real_cube
+from synthbook.generators import registry
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
-from synthbook.generators.registry import load, load_text
-from synthbook.generators.tabular.families import FAMILIES
 from synthbook.generators.text.ngram import NGram
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 from synthbook.privacy.generators.dp_vae import DpVae
-from synthbook.privacy.generators.families import PRIVATE
 from synthbook.privacy.ledger import PrivacyLedger
 from tests.goldens.recorder import golden
 from tests.language.rude import Handler, completion, serving
@@ -104,9 +102,10 @@ def arithmetic(folder: Path) -> Mapping[str, Any]:
 @golden
 def generators_of_tables(folder: Path) -> Mapping[str, Any]:
     table, values = rows("train", 400), {}
-    for name, family in FAMILIES.items():
+    for info in registry.available("table", private=False):
+        name = info.name if info.name != "tabddpm" else "diffusion"
         steps = 5 if name in SMALL_TABLE else None
-        model = family(**SMALL_TABLE.get(name, {})).fit(table, seed=0, steps=steps)
+        model = registry.get(info.name)(**SMALL_TABLE.get(name, {})).fit(table, seed=0, steps=steps)
         values[name] = model.sample(60, seed=1).frame
         if name != "marginals":
             values[f"{name} with income"] = model.sample(20, seed=2, where={"income": ">50K"}).frame
@@ -144,10 +143,11 @@ def generators_of_text(folder: Path) -> Mapping[str, Any]:
 @golden
 def private_generators(folder: Path) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
-    for name, family in PRIVATE.items():
+    for name in ("private-margins", "mst", "dp-tvae"):
         small = {"batch": 100, "hidden": 16, "latents": 4} if name == "dp-tvae" else {}
         steps = 3 if small else None
-        values[name] = family(**PROMISE, **small).fit(people(400), seed=0, steps=steps).sample(60, seed=1).frame
+        model = registry.get(name)(**PROMISE, **small).fit(people(400), seed=0, steps=steps)
+        values[name] = model.sample(60, seed=1).frame
     painter = DpVae(epsilon=8.0, delta=1e-4, batch=50, width=4).fit(pictures(200), seed=0, steps=3)
     values["dp-vae"] = painter.sample(10, seed=1, labels=np.arange(10)).images
     return values
@@ -169,8 +169,8 @@ def people(n: int, seed: int = 0) -> Table:
 @golden
 def shipped_models(folder: Path) -> Mapping[str, Any]:
     names = ("fashion-vae", "fashion-gan", "fashion-ddpm")
-    drawn = {name: load(name, device="cpu").sample(4, seed=1, labels=[0, 3, 5, 9]).images for name in names}
-    return drawn | {"austen-transformer": load_text("austen-transformer").sample(80, seed=1, prompt="She ")}
+    drawn = {name: registry.load(name, device="cpu").sample(4, seed=1, labels=[0, 3, 5, 9]).images for name in names}
+    return drawn | {"austen-transformer": registry.load("austen-transformer").sample(80, seed=1, prompt="She ")}
 
 
 @golden

@@ -7,9 +7,9 @@ model.sample(1_000, seed=1, where={"income": ">50K"})
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
-from synthbook.core.storage import Provenance
+from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.core.table import Column, Constraint, Schema, Table, refuse_holdout
-from synthbook.core.types import Callback, Seed
-from synthbook.generators.base import NotFitted, check_count, configured
+from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
+from synthbook.generators.base import Generator, Progress, Tensors, check_positive_int
 
 # ── What of a table is modelled, and how the rest comes back ──
 # Ids are counted anew from 1. Free text is left empty. A column that a rule fixes, as Adult's education fixes
@@ -173,40 +172,38 @@ def _value(column: Column, given: Any) -> Any:
 # ── The base class ──
 
 
-Tensors = Mapping[str, Any]
 CHUNK = 4_000  # rows at a time
 PATIENCE = 200  # rows drawn for each that is kept, before giving up
 
 
 class TooRare(SynthbookError):
-    """Rows with the values asked for hardly ever come."""
+    """Rejection sampling accepts too few rows."""
 
 
-@dataclass(frozen=True)
-class Plain:
-    """A family without settings."""
+class TableGenerator(Generator):
+    """The common part of generators of tables; after `fit` or `load`: `layout_`, what of the table is modelled.
 
-
-class TableGenerator(ABC):
-    """A family's common part; `family` is its name in checkpoints, `settings` the class of its settings.
-
-    After `fit` or `load`: `layout_`, what of the table is modelled.
+    A subclass implements `_fit`, `_draw`, `_state` and `_set_state`, which see the modelled columns only.
     """
 
-    family: ClassVar[str]
-    settings: ClassVar[type] = Plain
+    data_kind, suffix = "table", ".csv"
     public_only: ClassVar[bool] = False  # whether what is looked up must stand in the schema
 
-    def __init__(self, **settings: Any):
-        self.config: Any = configured(self.settings, settings)
-
     @abstractmethod
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+    def _fit(
+        self,
+        frame: pd.DataFrame,
+        seed: np.random.SeedSequence,
+        *,
+        steps: int | None,
+        checkpoint: CheckpointConfig | None,
+        callback: Callback | None,
+    ) -> None:
         """Learn from the modelled columns, valid and of the schema's types."""
 
     @abstractmethod
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        """At most `n` rows of the modelled columns; a family that can has them as `where` asks."""
+        """At most `n` rows of the modelled columns; `where` is a hint, as rows that differ are rejected later."""
 
     @abstractmethod
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
@@ -214,11 +211,11 @@ class TableGenerator(ABC):
 
     @abstractmethod
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        """Take what `_state` gave."""
+        """Take what `_state` returned."""
 
     def fit(
         self,
-        table: Table,
+        data: Table,
         *,
         seed: Seed,
         steps: int | None = None,
@@ -230,22 +227,23 @@ class TableGenerator(ABC):
         The same seed, machine and number of threads give the same model. Raises `HoldoutError`, `InvalidArgument`,
         `SchemaError`, `TrainingDiverged`.
         """
-        refuse_holdout(table, f"fitting {type(self).__name__}")
-        if not isinstance(table, Table):
-            raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
-        if len(table) < 2:
-            raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
+        refuse_holdout(data, f"fitting {type(self).__name__}")
+        if not isinstance(data, Table):
+            raise InvalidArgument("data", type(data).__name__, "a Table: rows and their schema")
+        if len(data) < 2:
+            raise InvalidArgument("data", f"{len(data)} rows", "at least 2")
         if steps is not None and not hasattr(self.config, "steps"):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
-        self.layout_ = Layout.of(table, public_only=self.public_only)
-        frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
-        self._fit(frame, sequence(seed), Training(steps, checkpoint, callback))
+        self.layout_ = Layout.of(data, public_only=self.public_only)
+        frame = data.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
+        self._describe_fit(seed, steps, "" if self.private else _frame_sha256(data.frame))
+        self._fit(frame, seed_sequence(seed), steps=steps, checkpoint=checkpoint, callback=callback)
         return self
 
     def sample(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Table:
         """`n` rows, all with the values of `where`, such as {"income": ">50K"}.
 
-        Raises `NotFitted`, `InvalidArgument`, and `TooRare` where such rows hardly ever come.
+        Raises `NotFittedError`, `InvalidArgument`, and `TooRare` where such rows hardly ever come.
         """
         parts = list(self.stream(n, seed=seed, where=where))
         frame = pd.concat(parts, ignore_index=True)
@@ -254,22 +252,21 @@ class TableGenerator(ABC):
             if n_broken := rule.count_violations(frame):
                 warnings.warn(f"{n_broken} rows break the rule {rule.kind}{rule.columns}", stacklevel=2)
                 broken.append(rule)
-        kept = tuple(rule for rule in schema.rules if rule not in broken)
-        return Table(frame, replace(schema, rules=kept))
+        satisfied = tuple(rule for rule in schema.rules if rule not in broken)
+        return Table(frame, replace(schema, rules=satisfied))
 
     def stream(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
         """The rows of `sample` as frames of at most 4,000, in bounded memory."""
-        if not hasattr(self, "layout_"):
-            raise NotFitted(f"this {type(self).__name__} has seen no data: fit it, or load one that was fitted")
-        check_count("n", n)
-        return self._stream(int(n), sequence(seed), self.layout_.check_where(where or {}))
+        self._check_fitted()
+        check_positive_int("n", n)
+        return self._stream(int(n), seed_sequence(seed), self.layout_.check_where(where or {}))
 
     def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
         kept = drawn = chunk = 0
         while kept < n:
             # where no row is sent back, as many as are wanted
             size = CHUNK if where or self.layout_.rules_of_rows else min(CHUNK, n - kept)
-            frame = self.layout_.completed(self._draw(size, child(root, chunk), where), kept + 1)
+            frame = self.layout_.completed(self._draw(size, child_seed(root, chunk), where), kept + 1)
             frame = frame[self.layout_.keeps_rules(frame) & self.layout_.matches(frame, where)].iloc[: n - kept]
             kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
             if drawn > PATIENCE * (kept + CHUNK / 10):
@@ -281,37 +278,32 @@ class TableGenerator(ABC):
                         frame[column.name] = np.arange(kept - len(frame) + 1, kept + 1)
                 yield frame.reset_index(drop=True)
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
-        if not hasattr(self, "layout_"):
-            raise NotFitted(f"this {type(self).__name__} has seen no data: there is nothing to save")
+    def _write(
+        self, path: Path, n: int, provenance: Provenance, callback: Progress, *, seed: Seed, **options: Any
+    ) -> Path:
+        frames = self.stream(n, seed=seed, **options)  # refuses bad arguments before the file is opened
+
+        def pieces() -> Iterator[str]:
+            done = 0
+            for frame in frames:
+                yield frame.to_csv(index=False, header=done == 0, lineterminator="\n")
+                done += len(frame)
+                callback(done, n)
+
+        return write_with_provenance(path, pieces(), provenance)
+
+    def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, facts = self._state()
-        card = {"config": asdict(self.config), "layout": self.layout_.to_dict(), "facts": facts}
-        return checkpoints.save(folder, tensors, card, model_type=self.family, provenance=provenance)
+        return tensors, {"layout": self.layout_.to_dict(), "facts": facts}
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model_type=cls.family)
-        model = cls(**card["config"])
-        model.layout_ = Layout.from_dict(card["layout"], Path(folder) / checkpoints.CONFIG_NAME)
-        model._set_state(tensors, card["facts"])
-        return model
+    def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
+        self.layout_ = Layout.from_dict(card["layout"], source)
+        self._set_state(tensors, card["facts"])
+
+    def _data_summary(self) -> str:
+        return f"a table with the columns {', '.join(self.layout_.schema.names)}"
 
 
-@dataclass(frozen=True)
-class Training:
-    """What `fit` was told about the training itself."""
-
-    steps: int | None
-    checkpoint: CheckpointConfig | None
-    callback: Callback | None
-
-
-def sequence(seed: Seed) -> np.random.SeedSequence:
-    return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-
-
-def child(root: np.random.SeedSequence, k: int) -> np.random.SeedSequence:
-    """Child k of a seed: it depends on nothing but the seed and k."""
-    return np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, k))
+def _frame_sha256(frame: pd.DataFrame) -> str:
+    """SHA-256 of the rows, whatever their index; of pandas' row hashes, as writing CSV takes ten times as long."""
+    return sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())

@@ -17,8 +17,15 @@ from scipy.special import ndtr, ndtri
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
-from synthbook.generators.tabular.base import TableGenerator, Tensors, Training
-from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers, margins_state, restored_margins
+from synthbook.generators.base import Tensors
+from synthbook.generators.tabular.base import TableGenerator
+from synthbook.generators.tabular.encoding import (
+    Margin,
+    as_numbers,
+    from_numbers,
+    margins_state,
+    restored_margins,
+)
 
 LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
 
@@ -28,7 +35,7 @@ class Marginals(TableGenerator):
 
     family = "table-marginals"
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
         self.margins_ = [Margin.of(column, frame[column.name]) for column in self.layout_.modelled]
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -55,8 +62,8 @@ class Copula(Marginals):
 
     family = "table-copula"
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
-        super()._fit(frame, seed, training)
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
+        super()._fit(frame, seed, **training)
         orders = nominal_orders(self.margins_, frame)
         self.margins_ = [
             Margin.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.margins_
@@ -146,10 +153,10 @@ class BootstrapConfig:
 class Bootstrap(Marginals):
     """Training rows, shaken; with bandwidth and anew 0 it copies them."""
 
-    family, settings = "table-bootstrap", BootstrapConfig
+    family, config_class = "table-bootstrap", BootstrapConfig
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
-        super()._fit(frame, seed, training)
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
+        super()._fit(frame, seed, **training)
         self.rows_ = np.stack([as_numbers(column, frame[column.name]) for column in self.layout_.modelled], axis=1)
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:

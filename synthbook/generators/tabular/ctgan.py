@@ -23,10 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.generators.base import Tensors
 from synthbook.generators.gan import follow
-from synthbook.generators.tabular.base import Tensors
 from synthbook.generators.tabular.encoding import Span, as_numbers
-from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, gumbel, one_hot_draws, torch_rng
+from synthbook.generators.tabular.networks import (
+    ModeNetwork,
+    NetworkConfig,
+    batch_of,
+    gumbel,
+    one_hot_draws,
+    sample_rng,
+)
 from synthbook.generators.training import set_rate, warm_then_cosine
 
 Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
@@ -164,7 +171,7 @@ class Judge(nn.Module):
 class Ctgan(ModeNetwork):
     """Generator and judge."""
 
-    family, settings = "table-ctgan", CtganConfig
+    family, config_class = "table-ctgan", CtganConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         super()._learn_encoding(frame, rng)
@@ -278,7 +285,7 @@ class Ctgan(ModeNetwork):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, told = torch_rng(seed), None
+        rng, told = sample_rng(seed), None
         if self.conditions_.spans:
             only = self.conditions_.rarest if self.config.rarest else None
             column, state = self.conditions_.draw(n, rng, only=only)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.table import Column
+from synthbook.generators.base import Tensors
 from synthbook.generators.diffusion import Schedule, alpha_bar_at, q_sample
 from synthbook.generators.gan import follow
 from synthbook.generators.nets import TimedMlp
-from synthbook.generators.tabular.base import Tensors
 from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers, margins_state, restored_margins
-from synthbook.generators.tabular.networks import Network, NetworkConfig, batch_of, gumbel, torch_rng
+from synthbook.generators.tabular.networks import Network, NetworkConfig, batch_of, gumbel, sample_rng
 from synthbook.generators.training import set_rate, warm_then_cosine
 
 EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
@@ -45,7 +45,7 @@ class DiffusionConfig(NetworkConfig):
 class TableDiffusion(Network):
     """A network for all columns, and the average of its weights, which draws."""
 
-    family, settings = "table-diffusion", DiffusionConfig
+    family, config_class = "table-diffusion", DiffusionConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         self.margins_ = [Margin.of(column, frame[column.name]) for column in self._numbers()]
@@ -121,7 +121,7 @@ class TableDiffusion(Network):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, schedule, d = torch_rng(seed), self._schedule, len(self._numbers())
+        rng, schedule, d = sample_rng(seed), self._schedule, len(self._numbers())
         x = torch.randn((n, d), generator=rng)
         c = [F.one_hot(torch.randint(k, (n,), generator=rng), k).float() for _, k in self._states()]
         for t in range(schedule.T, 0, -1):

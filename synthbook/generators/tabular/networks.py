@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from synthbook.core.checkpoints import TrainState
+from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
+from synthbook.core.types import Callback, child_seed
+from synthbook.generators.base import Tensors
 from synthbook.generators.nets import initialise
-from synthbook.generators.tabular.base import TableGenerator, Tensors, Training, child
+from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import Encoding, Span
 from synthbook.generators.training import step_rng, train
 
@@ -61,21 +63,29 @@ class Network(TableGenerator):
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         """One step of training on rows x (N, width), from which it draws a batch."""
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
-        self._learn_encoding(frame, np.random.default_rng(child(seed, LEARNING)))
-        x = self._encode(frame, np.random.default_rng(child(seed, WRITING)))
+    def _fit(
+        self,
+        frame: pd.DataFrame,
+        seed: np.random.SeedSequence,
+        *,
+        steps: int | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self._learn_encoding(frame, np.random.default_rng(child_seed(seed, LEARNING)))
+        x = self._encode(frame, np.random.default_rng(child_seed(seed, WRITING)))
         rng = step_rng(seed, 0)
         self.modules_ = {name: initialise(module, rng) for name, module in self._build().items()}
         self.optimizers_ = self._optimizers()
-        steps = self.config.steps if training.steps is None else training.steps
+        total = self.config.steps if steps is None else steps
         self.history_ = train(
             TrainState(self.modules_, self.optimizers_),
-            lambda k, rng: self._step(x, k, steps, rng),
-            steps=steps,
+            lambda k, rng: self._step(x, k, total, rng),
+            steps=total,
             seed=seed,
             described={"model": self.family, "config": asdict(self.config), "data": sha256(x.numpy().tobytes())},
-            checkpoint=training.checkpoint,
-            callback=training.callback or (lambda step, steps, losses: None),
+            checkpoint=checkpoint,
+            callback=callback,
         )
         for module in self.modules_.values():
             module.eval()
@@ -121,7 +131,7 @@ class ModeNetwork(Network):
         """What else must be known before the networks are built."""
 
 
-def torch_rng(seed: np.random.SeedSequence) -> torch.Generator:
+def sample_rng(seed: np.random.SeedSequence) -> torch.Generator:
     """A generator for samples."""
     return step_rng(seed, 0)
 

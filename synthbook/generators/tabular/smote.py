@@ -17,7 +17,7 @@ from synthbook.core.table import Table, refuse_holdout
 from synthbook.core.types import Seed
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.utility import check_target
-from synthbook.generators.base import check_count
+from synthbook.generators.base import check_positive_int
 from synthbook.generators.tabular.base import Layout
 from synthbook.generators.tabular.encoding import as_numbers, from_numbers
 
@@ -33,7 +33,7 @@ def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, ne
     if value not in column.categories:
         raise InvalidArgument("value", value, column.allowed_values)
     for name, number in (("n", n), ("neighbours", neighbours)):
-        check_count(name, number)
+        check_positive_int(name, number)
     frame = table.frame
     few = frame[frame[target] == value].reset_index(drop=True)
     if len(few) < 2:

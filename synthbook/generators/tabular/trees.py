@@ -22,8 +22,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column
-from synthbook.core.types import Array
-from synthbook.generators.tabular.base import TableGenerator, Tensors, Training, child
+from synthbook.core.types import Array, Callback, child_seed
+from synthbook.generators.base import Tensors
+from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import (
     EDGE,
     Margin,
@@ -114,19 +115,21 @@ class Tree(Nodes):
 class Cart(TableGenerator):
     """Sequential trees in the schema's order of columns."""
 
-    family, settings = "table-cart", CartConfig
+    family, config_class = "table-cart", CartConfig
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+    def _fit(
+        self, frame: pd.DataFrame, seed: np.random.SeedSequence, *, callback: Callback | None = None, **training: Any
+    ) -> None:
         columns = self.layout_.modelled
         values = [as_numbers(column, frame[column.name]) for column in columns]
         self.trees_ = []
         seen = np.zeros((len(frame), 1))  # the first column has nothing to go by
         for j, (column, y) in enumerate(zip(columns, values, strict=True)):
-            number = int(child(seed, j).generate_state(1)[0]) % 2**31
+            number = int(child_seed(seed, j).generate_state(1)[0]) % 2**31
             self.trees_.append(Tree.grown(seen, y, column, self.config.leaf, number))
             seen = np.concatenate([seen, _features(column, y)], axis=1)
-            if training.callback is not None:
-                training.callback(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
+            if callback is not None:
+                callback(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 1))
@@ -297,20 +300,22 @@ class Votes(Nodes):
 class Boosted(TableGenerator):
     """Boosted trees in the schema's order of columns."""
 
-    family, settings = "table-boosted", BoostedConfig
+    family, config_class = "table-boosted", BoostedConfig
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
+    def _fit(
+        self, frame: pd.DataFrame, seed: np.random.SeedSequence, *, callback: Callback | None = None, **training: Any
+    ) -> None:
         columns = self.layout_.modelled
         self.margins_ = [Margin.of(column, frame[column.name]) for column in columns]
         self.votes_: list[Votes] = []
         seen, nominal = np.zeros((len(frame), 0)), [is_nominal(column) for column in columns]
         for j, margin in enumerate(self.margins_):
-            rng = np.random.default_rng(child(seed, j))
+            rng = np.random.default_rng(child_seed(seed, j))
             codes = self._codes(margin, frame[margin.column.name], rng)
             self.votes_.append(Votes.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
             seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
-            if training.callback is not None:
-                training.callback(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
+            if callback is not None:
+                callback(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
 
     def _feature(self, j: int, rows: pd.Series[Any]) -> Array:
         """What later trees see of column j (N,): a number, or the place of a category among those that occur."""

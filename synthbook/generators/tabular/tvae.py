@@ -19,11 +19,9 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import SchemaError
 from synthbook.core.table import Table
-from synthbook.core.types import Array, Seed
-from synthbook.generators.base import NotFitted
+from synthbook.core.types import Array, Seed, seed_sequence
 from synthbook.generators.nets import Mlp
-from synthbook.generators.tabular.base import sequence
-from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, torch_rng
+from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, sample_rng
 from synthbook.generators.training import set_rate, warm_then_cosine
 
 LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
@@ -51,7 +49,7 @@ class Spread(nn.Module):
 class Tvae(ModeNetwork):
     """Encoder, decoder and the alphas' spread, trained together."""
 
-    family, settings = "table-tvae", TvaeConfig
+    family, config_class = "table-tvae", TvaeConfig
 
     def _build(self) -> dict[str, nn.Module]:
         width, config = self.encoding_.width, self.config
@@ -85,15 +83,14 @@ class Tvae(ModeNetwork):
     def elbo(self, table: Table, *, seed: Seed, codes: int = 8) -> Array:
         """A lower bound of log p(row) in nats (N,), the mean over `codes` codes for each row: low where a row is odd.
 
-        Densities are those of the encoding's alphas. Raises `NotFitted`, `SchemaError` for other columns.
+        Densities are those of the encoding's alphas. Raises `NotFittedError`, `SchemaError` for other columns.
         """
-        if not hasattr(self, "layout_"):
-            raise NotFitted("this Tvae has seen no data: fit it, or load one that was fitted")
+        self._check_fitted()
         if table.schema.names != self.layout_.schema.names:
             raise SchemaError(f"the rows have the columns {table.schema.names}, not {self.layout_.schema.names}")
-        root = sequence(seed)
+        root = seed_sequence(seed)
         frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
-        rows, rng = self._encode(frame, np.random.default_rng(root)), torch_rng(root)
+        rows, rng = self._encode(frame, np.random.default_rng(root)), sample_rng(root)
         found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(codes))]
         return np.asarray(torch.stack(found).mean(dim=0), dtype=float)
 
@@ -119,7 +116,7 @@ class Tvae(ModeNetwork):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, alphas = torch_rng(seed), self._alphas()
+        rng, alphas = sample_rng(seed), self._alphas()
         out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
         drawn = one_hot_draws(out, self.encoding_.spans, rng)
         drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)

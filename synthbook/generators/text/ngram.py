@@ -12,73 +12,19 @@ Kneser and Ney count in how many different contexts a character was seen, not ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from synthbook.core import checkpoints
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance
-from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Seed, Texts
-from synthbook.generators.base import NotFitted, check_count
-
-Codes = NDArray[np.int64]
-UNKNOWN, BEFORE = "\ufffd", "\n"  # what stands for other characters, and what comes before a text
-
-
-def parts_of(texts: Texts | Iterable[str], for_what: str) -> list[str]:
-    """The texts to learn from; a string is one. Raises `HoldoutError`, and `InvalidArgument` without a character."""
-    refuse_holdout(texts, for_what)
-    parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
-    if not any(parts):
-        raise InvalidArgument("texts", parts[:1], "at least one character")
-    return parts
-
-
-@dataclass(frozen=True)
-class Alphabet:
-    """The characters, in the order of their codes; `UNKNOWN` is the last."""
-
-    characters: str
-
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> Alphabet:
-        """All characters of these texts."""
-        return cls("".join(sorted({c for text in texts for c in text} | {BEFORE} - {UNKNOWN})) + UNKNOWN)
-
-    def __len__(self) -> int:
-        return len(self.characters)
-
-    def codes(self, text: str) -> Codes:
-        """A number (len(text),) for each character."""
-        number = {c: k for k, c in enumerate(self.characters)}
-        return np.array([number.get(c, len(self) - 1) for c in text], dtype=np.int64)
-
-    def text(self, codes: Iterable[int]) -> str:
-        """The characters of codes."""
-        return "".join(self.characters[k] for k in codes)
-
-
-def unigram_entropy(text: str) -> float:
-    """Bits per character if nothing were known of a text but how often each character is: -sum p log2 p.
-
-    >>> unigram_entropy("abab")
-    1.0
-    """
-    if not text:
-        raise InvalidArgument("text", text, "at least one character")
-    _, counts = np.unique(list(text), return_counts=True)
-    p = counts / counts.sum()
-    return float(-(p * np.log2(p)).sum())
-
-
-# ── The n-gram model ──
-
+from synthbook.core.storage import sha256
+from synthbook.core.types import Callback, Seed, Texts
+from synthbook.generators.base import Tensors, check_positive_int
+from synthbook.generators.text.base import BEFORE, Alphabet, Codes, TextGenerator, parts_of
 
 SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
 DISCOUNT = 0.75  # D
@@ -102,24 +48,44 @@ class Counts:
         return cls(grams, often, contexts, np.add.reduceat(often, first), ends - first)
 
 
-class NGram:
+@dataclass(frozen=True)
+class NGramConfig:
+    """The order `n` of the model, from 1 to 8, and its `smoothing`: "add-one", "witten-bell" or "kneser-ney"."""
+
+    n: int = 5
+    smoothing: str = "kneser-ney"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or not 1 <= self.n <= 8:
+            raise InvalidArgument("n", self.n, "a whole number from 1 to 8")
+        if self.smoothing not in SMOOTHINGS:
+            raise InvalidArgument("smoothing", self.smoothing, f"one of {', '.join(SMOOTHINGS)}")
+
+
+class NGram(TextGenerator):
     """A model of characters given the `n` - 1 before. After `fit`: `alphabet_`, `counts_` for k = 1, ..., n."""
 
-    family = "text-ngram"
+    family, config_class = "text-ngram", NGramConfig
 
     def __init__(self, n: int = 5, *, smoothing: str = "kneser-ney"):
-        if not isinstance(n, int) or not 1 <= n <= 8:
-            raise InvalidArgument("n", n, "a whole number from 1 to 8")
-        if smoothing not in SMOOTHINGS:
-            raise InvalidArgument("smoothing", smoothing, f"one of {', '.join(SMOOTHINGS)}")
+        super().__init__(n=n, smoothing=smoothing)
         self.n, self.smoothing = n, smoothing
 
-    def fit(self, texts: Texts | Iterable[str], *, seed: Seed = 0) -> Self:
-        """Count; `seed` is there for whoever fits several kinds of models, and changes nothing.
+    def fit(
+        self,
+        data: Texts | Iterable[str],
+        *,
+        seed: Seed = 0,
+        steps: int | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        callback: Callback | None = None,
+    ) -> Self:
+        """Count. `seed` is ignored, as is what concerns training in steps; they exist for API consistency.
 
         Raises `HoldoutError`, and `InvalidArgument` for texts without a character.
         """
-        parts = parts_of(texts, "fitting an n-gram model")
+        parts = parts_of(data, "fitting an n-gram model")
+        self._describe_fit(seed, None, sha256("\n".join(parts).encode()))
         self.alphabet_ = Alphabet.of(parts)
         v, codes = len(self.alphabet_), [self._padded(part) for part in parts]
         self.counts_: list[Counts] = []
@@ -142,8 +108,7 @@ class NGram:
 
     def probability(self, contexts: Codes, characters: Codes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """p(character | context) (N,) for contexts (N,), n - 1 characters each as a number in base V."""
-        if not hasattr(self, "counts_"):
-            raise NotFitted("this NGram has seen no text: fit it")
+        self._check_fitted()
         v = len(self.alphabet_)
         p = np.full(len(characters), 1 / v)
         for k, counts in enumerate(self.counts_, start=1):
@@ -163,9 +128,8 @@ class NGram:
 
     def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
         """`n` characters that follow `prompt`, one after the other."""
-        check_count("n", n)
-        if not hasattr(self, "counts_"):
-            raise NotFitted("this NGram has seen no text: fit it")
+        check_positive_int("n", n)
+        self._check_fitted()
         rng, v = np.random.default_rng(seed), len(self.alphabet_)
         drawn, every = list(self._padded(prompt)[-(self.n - 1) :] if self.n > 1 else []), np.arange(v)
         before = len(drawn)
@@ -178,23 +142,14 @@ class NGram:
             drawn.append(int(rng.choice(v, p=p / p.sum())))
         return self.alphabet_.text(drawn[before:])
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
-        if not hasattr(self, "counts_"):
-            raise NotFitted("this NGram has seen no text: there is nothing to save")
+    def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
-        card = {"n": self.n, "smoothing": self.smoothing, "alphabet": self.alphabet_.characters}
-        return checkpoints.save(folder, tensors, card, model_type=self.family, provenance=provenance)
+        return tensors, {"alphabet": self.alphabet_.characters}
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model_type=cls.family)
-        model = cls(card["n"], smoothing=card["smoothing"])
-        model.alphabet_ = Alphabet(card["alphabet"])
+    def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
+        self.alphabet_ = Alphabet(card["alphabet"])
         names = list(Counts.__dataclass_fields__)
-        model.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(model.n)]
-        return model
+        self.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
 
     def _padded(self, text: str) -> Codes:
         return self.alphabet_.codes(BEFORE * (self.n - 1) + text)

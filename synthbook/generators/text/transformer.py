@@ -17,15 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig, TrainState
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.storage import Provenance, sha256
+from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, Seed, Texts
-from synthbook.generators.base import NotFitted, check_count, configured
+from synthbook.generators.base import Tensors, check_positive_int
 from synthbook.generators.nets import initialise
-from synthbook.generators.text.ngram import BEFORE, Alphabet, parts_of
-from synthbook.generators.training import Look, set_rate, step_rng, train, warm_then_cosine
+from synthbook.generators.text.base import BEFORE, Alphabet, TextGenerator, parts_of
+from synthbook.generators.training import EvalCallback, set_rate, step_rng, train, warm_then_cosine
 
 
 @dataclass(frozen=True)
@@ -87,29 +86,26 @@ class Net(nn.Module):
         return result
 
 
-class Transformer:
+class Transformer(TextGenerator):
     """After `fit` or `load`: `alphabet_`, `net_`; after `fit` also `history_`, losses in nats."""
 
-    family = "text-transformer"
-
-    def __init__(self, **settings: Any):
-        self.config: TransformerConfig = configured(TransformerConfig, settings)
+    family, config_class = "text-transformer", TransformerConfig
 
     def fit(
         self,
-        texts: Texts | Iterable[str],
+        data: Texts | Iterable[str],
         *,
         seed: Seed,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
-        look: Look | None = None,
+        on_eval: EvalCallback | None = None,
     ) -> Self:
         """Learn from texts. The same seed, machine and number of threads give the same weights, resumed or not.
 
         Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`.
         """
-        parts = parts_of(texts, "training a transformer")
+        parts = parts_of(data, "training a transformer")
         self.alphabet_ = Alphabet.of(parts)
         codes = torch.from_numpy(self.alphabet_.codes(BEFORE.join(["", *parts])))
         length = self.config.context + 1
@@ -131,7 +127,9 @@ class Transformer:
             optimizer.step()
             return {"loss": loss.item()}
 
-        about = {"model": self.family, "config": asdict(self.config), "data": sha256(codes.numpy().tobytes())}
+        data_sha256 = sha256("\n".join(parts).encode())
+        about = {"model": self.family, "config": asdict(self.config), "data": data_sha256}
+        self._describe_fit(seed, steps, data_sha256)
         self.history_ = train(
             TrainState({"net": self.net_}, {"net": optimizer}),
             step,
@@ -139,56 +137,43 @@ class Transformer:
             seed=seed,
             described=about,
             checkpoint=checkpoint,
-            callback=callback or (lambda step, steps, losses: None),
-            look=look,
+            callback=callback,
+            on_eval=on_eval,
         )
         return self
 
     @torch.no_grad()
     def bits_per_character(self, text: str) -> float:
         """Mean of -log2 p over the characters of a text, which see at least half a context but at its start."""
-        net, alphabet = self._fitted()
+        self._check_fitted()
         if not text:
             raise InvalidArgument("text", text, "at least one character")
-        codes, half = torch.from_numpy(alphabet.codes(BEFORE + text)), self.config.context // 2
+        codes, half = torch.from_numpy(self.alphabet_.codes(BEFORE + text)), self.config.context // 2
         total = 0.0
         for first in range(0, len(codes) - 1, half):
             start = max(first - half, 0)
             window = codes[start : first + half + 1]
-            lost = F.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="none")
+            lost = F.cross_entropy(self.net_(window[None, :-1])[0], window[1:], reduction="none")
             total += float(lost[first - start :].sum())
         return total / math.log(2) / len(text)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
         """`n` characters that follow `prompt`, one after the other."""
-        net, alphabet = self._fitted()
-        check_count("n", n)
-        rng, codes = step_rng(seed, 0), torch.from_numpy(alphabet.codes(BEFORE + prompt))
+        self._check_fitted()
+        check_positive_int("n", n)
+        rng, codes = step_rng(seed, 0), torch.from_numpy(self.alphabet_.codes(BEFORE + prompt))
         before = len(codes)
         for _ in range(n):
-            odds = net(codes[None, -self.config.context :])[0, -1].softmax(dim=0)
+            odds = self.net_(codes[None, -self.config.context :])[0, -1].softmax(dim=0)
             odds[-1] = 0  # what stands for characters that were never seen is not written
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
-        return alphabet.text(codes[before:].tolist())
+        return self.alphabet_.text(codes[before:].tolist())
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json` and `model.safetensors`; the same model gives the same bytes."""
-        net, alphabet = self._fitted()
-        config = {"config": asdict(self.config), "alphabet": alphabet.characters}
-        return checkpoints.save(folder, net.state_dict(), config, model_type=self.family, provenance=provenance)
+    def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
+        return self.net_.state_dict(), {"alphabet": self.alphabet_.characters}
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises `DataError` for anything else."""
-        tensors, card = checkpoints.load(folder, model_type=cls.family)
-        model = cls(**card["config"])
-        model.alphabet_ = Alphabet(card["alphabet"])
-        model.net_ = Net(len(model.alphabet_), model.config)
-        model.net_.load_state_dict(tensors)
-        return model
-
-    def _fitted(self) -> tuple[Net, Alphabet]:
-        if not hasattr(self, "net_"):
-            raise NotFitted("this Transformer has seen no text: fit it, or load one that was fitted")
-        return self.net_, self.alphabet_
+    def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
+        self.alphabet_ = Alphabet(card["alphabet"])
+        self.net_ = Net(len(self.alphabet_), self.config)
+        self.net_.load_state_dict(tensors)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.types import Seed
-from synthbook.generators.text.ngram import BEFORE, Alphabet, Codes, NGram
+from synthbook.generators.text.base import BEFORE, Alphabet, Codes
+from synthbook.generators.text.ngram import NGram
 
 DIGITS, PREFIX = "0123456789", "the code: "
 NULL_MEAN = 1 / math.log(2)  # bits, of -log2 of a share that is uniform

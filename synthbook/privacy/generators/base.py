@@ -15,14 +15,13 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
-from synthbook.core.types import Callback, Seed
-from synthbook.generators.base import check_count
-from synthbook.generators.tabular.base import Layout, TableGenerator, Training, child, sequence
+from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
+from synthbook.generators.base import check_positive_int
+from synthbook.generators.tabular.base import Layout, TableGenerator
 from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE
 from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
@@ -161,16 +160,16 @@ BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
 class PrivateTableGenerator(TableGenerator):
     """After `fit` or `load`: `guarantee_`, the promise in full."""
 
-    settings = PrivacyConfig
-    public_only = True
+    config_class = PrivacyConfig
+    public_only = private = True
 
     @abstractmethod
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
         """Learn privately from rows of which no entity has too many; what was promised."""
 
     def fit(
         self,
-        table: Table,
+        data: Table,
         *,
         seed: Seed | None,
         steps: int | None = None,
@@ -185,28 +184,32 @@ class PrivateTableGenerator(TableGenerator):
         that was inferred from the rows.
         """
         what = f"fitting {type(self).__name__}"
-        n = check_private(table, self.config, what)
+        n = check_private(data, self.config, what)
         check_seed(self.config, seed, checkpoint)
         self._check_steps(steps)
-        for column in Layout.of(table, public_only=True).modelled:
+        for column in Layout.of(data, public_only=True).modelled:
             Discretizer.from_column(column)  # refuses what has no public bounds
-        self._check(table, n, steps)
+        self._check(data, n, steps)
         if budget is not None:
             budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
-        root = np.random.SeedSequence() if seed is None else sequence(seed)
-        rows = bound_contributions(table, self.config.max_rows_per_entity, np.random.default_rng(child(root, BOUNDING)))
-        bounded = Table(table.frame.iloc[rows], table.schema)
+        root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
+        rows = bound_contributions(
+            data, self.config.max_rows_per_entity, np.random.default_rng(child_seed(root, BOUNDING))
+        )
+        bounded = Table(data.frame.iloc[rows], data.schema)
         self._unit_of = unit_codes(bounded)  # (N,)
         try:
-            return super().fit(bounded, seed=root, steps=steps, checkpoint=checkpoint, callback=callback)
+            super().fit(bounded, seed=root, steps=steps, checkpoint=checkpoint, callback=callback)
         finally:
             del self._unit_of
+        self._describe_fit(seed, steps, "")
+        return self
 
     def _check_steps(self, steps: int | None) -> None:
         if steps is not None and not hasattr(self.config, "steps"):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
         if steps is not None:
-            check_count("steps", steps)
+            check_positive_int("steps", steps)
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
         """Refuse settings that do not fit this table, before anything is paid."""
@@ -215,8 +218,8 @@ class PrivateTableGenerator(TableGenerator):
         told = asdict(self.config)
         return {name: value for name, value in told.items() if name not in ("epsilon", "delta") and value is not None}
 
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> None:
-        self.guarantee_ = self._learn(frame, seed, training)
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
+        self.guarantee_ = self._learn(frame, seed, **training)
 
     def _guarantee(
         self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float
@@ -235,18 +238,12 @@ class PrivateTableGenerator(TableGenerator):
             noise=SYSTEM_ENTROPY if config.release else SEEDED_NOISE,
         )
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json`, which states the promise, and `model.safetensors`.
-
-        Raises `ReleaseRefused` for a model with `release` whose `guarantee_` say nothing of an audit.
-        """
-        return super().save(
-            folder, self.guarantee_.attach_to(provenance) if hasattr(self, "guarantee_") else provenance
-        )
+    def _attach_guarantee(self, provenance: Provenance) -> Provenance:
+        return self.guarantee_.attach_to(provenance)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: str | Path, **settings: Any) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        model = super().load(folder)
-        model.guarantee_ = PrivacyGuarantee.from_provenance(checkpoints.read_provenance(folder))
+        model = super().load(folder, **settings)
+        model.guarantee_ = PrivacyGuarantee.from_provenance(model.provenance_)
         return model

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
+from synthbook.core.types import child_seed
 from synthbook.generators.nets import Mlp
-from synthbook.generators.tabular.base import Training, child
-from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, torch_rng
+from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, sample_rng
 from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
@@ -79,7 +79,7 @@ class PerSampleLoss(nn.Module):
 class DpTvae(PrivateTableGenerator, Network):
     """A variational autoencoder of a table's public cells."""
 
-    family, settings = "dp-tvae", DpTvaeConfig
+    family, config_class = "dp-tvae", DpTvaeConfig
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
         if self.config.batch >= n:
@@ -88,11 +88,11 @@ class DpTvae(PrivateTableGenerator, Network):
         c = self.config
         self._noise = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=steps)
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
-        steps = self.config.steps if training.steps is None else training.steps
-        self._units, self._root = int(self._unit_of.max()) + 1, child(seed, NOISE)
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
+        steps = self.config.steps if training["steps"] is None else training["steps"]
+        self._units, self._root = int(self._unit_of.max()) + 1, child_seed(seed, NOISE)
         rate = self.config.batch / self._units
-        Network._fit(self, frame, seed, training)
+        Network._fit(self, frame, seed, **training)
         return self._guarantee(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
@@ -111,7 +111,7 @@ class DpTvae(PrivateTableGenerator, Network):
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
         loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
-        private_rng = np.random.default_rng(child(self._root, step))
+        private_rng = np.random.default_rng(child_seed(self._root, step))
         chosen = poisson_sample(self._units, c.batch / self._units, private_rng)
         rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
         given = torch.cat([rows, torch.randn((len(rows), c.latents), generator=rng)], dim=1)
@@ -123,7 +123,7 @@ class DpTvae(PrivateTableGenerator, Network):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng = torch_rng(seed)
+        rng = sample_rng(seed)
         out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
         return self.encoding_.decode(one_hot_draws(out, self.encoding_.spans, rng).numpy(), np.random.default_rng(seed))
 

@@ -11,23 +11,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
-from synthbook.core.types import Callback, Images, Seed
-from synthbook.generators.base import check_count
+from synthbook.core.types import Callback, Images, Seed, child_seed, seed_sequence
+from synthbook.generators.base import check_positive_int
 from synthbook.generators.neural import Data, Learnt, learnt
-from synthbook.generators.tabular.base import child, sequence
-from synthbook.generators.training import Batches, Look
+from synthbook.generators.training import Batches, EvalCallback
 from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, check_model, dpsgd_step, per_sample_clipped_sum, poisson_sample
@@ -86,7 +84,8 @@ class PerSampleLoss(nn.Module):
 class DpVae(VAE):
     """After `fit` or `load`: `guarantee_`, the promise in full."""
 
-    family, settings = "dp-vae", DpVaeConfig
+    family, config_class = "dp-vae", DpVaeConfig
+    private = True
 
     def fit(
         self,
@@ -96,7 +95,7 @@ class DpVae(VAE):
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
-        look: Look | None = None,
+        on_eval: EvalCallback | None = None,
         budget: PrivacyLedger | None = None,
     ) -> Self:
         """Learn from images (N, C, H, W) in [-1, 1] with labels, once `budget` has paid for it.
@@ -113,13 +112,14 @@ class DpVae(VAE):
         if c.batch >= n:
             raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
         learnt(data)  # refuses what is no image
-        total = c.steps if steps is None else check_count("steps", steps)
+        total = c.steps if steps is None else check_positive_int("steps", steps)
         self._sigma = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=total)
         if budget is not None:
             budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
-        root = np.random.SeedSequence() if seed is None else sequence(seed)
-        self._root = child(root, NOISE)
-        super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, look=look)
+        root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
+        self._root = child_seed(root, NOISE)
+        super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, on_eval=on_eval)
+        self._describe_fit(seed, steps, "")
         self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
         self.guarantee_ = PrivacyGuarantee(
             epsilon=c.epsilon,
@@ -148,7 +148,7 @@ class DpVae(VAE):
         c, x, labels = self.config, batches.x, batches.labels
         assert labels is not None
         loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
-        private_rng = np.random.default_rng(child(self._root, step))
+        private_rng = np.random.default_rng(child_seed(self._root, step))
         rows = poisson_sample(len(x), c.batch / len(x), private_rng)
         eps = torch.randn((len(rows), c.latents), generator=rng)
         given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
@@ -157,15 +157,12 @@ class DpVae(VAE):
         dpsgd_step(loss, total, DpSgdConfig(c.clip, self._sigma, c.batch), self.optimizers_["all"], private_rng)
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
-    def save(self, folder: Path, provenance: Provenance) -> Path:
-        """Write `model.json`, which states the promise, and `model.safetensors`; see `PrivateTableGenerator.save`."""
-        return super().save(
-            folder, self.guarantee_.attach_to(provenance) if hasattr(self, "guarantee_") else provenance
-        )
+    def _attach_guarantee(self, provenance: Provenance) -> Provenance:
+        return self.guarantee_.attach_to(provenance)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str | None = None) -> Self:
+    def load(cls, folder: str | Path, **settings: Any) -> Self:
         """Read what `save` wrote. Raises `DataError` for anything else."""
-        model = super().load(folder, device=device)
-        model.guarantee_ = PrivacyGuarantee.from_provenance(checkpoints.read_provenance(folder))
+        model = super().load(folder, **settings)
+        model.guarantee_ = PrivacyGuarantee.from_provenance(model.provenance_)
         return model

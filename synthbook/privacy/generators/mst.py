@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
-from synthbook.core.types import Array
-from synthbook.generators.tabular.base import Layout, Tensors, Training, child
+from synthbook.core.types import Array, child_seed
+from synthbook.generators.base import Tensors
+from synthbook.generators.tabular.base import Layout
 from synthbook.privacy.generators.base import NOISE, PrivacyConfig, PrivacyGuarantee, PrivateTableGenerator
 from synthbook.privacy.generators.discretize import Codes, Discretizer
 from synthbook.privacy.mechanisms import exponential_mechanism, gaussian_sigma, zcdp_rho
@@ -132,8 +133,8 @@ class IndependentMarginals(PrivateTableGenerator):
 
     family = "private-margins"
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
-        rng, k = np.random.default_rng(child(seed, NOISE)), self.config.max_rows_per_entity
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
+        rng, k = np.random.default_rng(child_seed(seed, NOISE)), self.config.max_rows_per_entity
         self._set_cells()
         length = k * math.sqrt(len(self.discretizers_))  # how far an entity moves all counts together
         sigma = 0.0
@@ -202,15 +203,15 @@ class MstNoise:
 class Mst(IndependentMarginals):
     """A tree of measured pairs; with a `target`, triangles with it. After `fit`: `pairs_`, names of those measured."""
 
-    family, settings = "mst", MstConfig
+    family, config_class = "mst", MstConfig
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
         names = [column.name for column in Layout.of(table, public_only=True).modelled]
         if self.config.target not in (None, *names):
             raise InvalidArgument("target", self.config.target, f"one of {', '.join(names)}")
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Training) -> PrivacyGuarantee:
-        rng = np.random.default_rng(child(seed, NOISE))
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
+        rng = np.random.default_rng(child_seed(seed, NOISE))
         self._set_cells()
         names = [cells.column.name for cells in self.discretizers_]
         hub = names.index(self.config.target) if self.config.target in names else None

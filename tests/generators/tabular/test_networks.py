@@ -16,7 +16,7 @@ from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
 from synthbook.experiments import rare_categories
-from synthbook.generators.base import NotFitted
+from synthbook.generators.base import NotFittedError
 from synthbook.generators.diffusion import Schedule
 from synthbook.generators.tabular import diffusion
 from synthbook.generators.tabular import encoding as encode
@@ -240,5 +240,5 @@ def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_r
     assert model.elbo(odd, seed=1).mean() < bound.mean() - 0.2
     with pytest.raises(SchemaError, match="the rows have the columns"):
         model.elbo(TABLE, seed=0)
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         Tvae().elbo(pair(), seed=0)

@@ -12,9 +12,10 @@ from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.datasets import austen
 from synthbook.experiments.text_bits import bits_of_austen, plot_bits
-from synthbook.generators.base import NotFitted
+from synthbook.generators.base import NotFittedError
 from synthbook.generators.text import ngram
-from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, UNKNOWN, NGram, unigram_entropy
+from synthbook.generators.text.base import UNKNOWN, unigram_entropy
+from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, NGram
 from synthbook.generators.text.transformer import Transformer
 from tests.mutation import mutant
 
@@ -117,7 +118,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     for empty in ([], [""], ""):
         with pytest.raises(InvalidArgument, match="at least one character"):
             NGram().fit(empty)
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         NGram().sample(3, seed=0)
     with pytest.raises(InvalidArgument, match="at least one character"):
         NGram(2).fit(TEXTS).bits_per_character("")
@@ -134,7 +135,7 @@ def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     with pytest.raises(DataError, match="text-ngram"):
         Transformer.load(tmp_path / "one")
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         NGram().save(tmp_path / "three", provenance)
 
 

@@ -12,10 +12,10 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.datasets import austen
-from synthbook.generators.base import NotFitted
+from synthbook.generators.base import NotFittedError
 from synthbook.generators.nets import initialise
 from synthbook.generators.text import transformer
-from synthbook.generators.text.ngram import Alphabet, unigram_entropy
+from synthbook.generators.text.base import Alphabet, unigram_entropy
 from synthbook.generators.text.transformer import Net, Transformer, TransformerConfig
 from tests.mutation import mutant
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         Transformer(heads=5)
     with pytest.raises(InvalidArgument, match="some of steps"):
         Transformer(depth=3)
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         Transformer().sample(3, seed=0)
     with pytest.raises(InvalidArgument, match="at least 1"):
         Transformer(**TINY).fit(TEXT, seed=0).sample(0, seed=0)

@@ -20,12 +20,15 @@ from synthbook.core.errors import DataError
 from synthbook.core.storage import Provenance, read_provenance, sha256_file
 from synthbook.core.table import Column, Schema
 from synthbook.core.types import Images
+from synthbook.generators import registry
+from synthbook.generators.registry import load
 from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.dp_vae import DpVae
-from synthbook.privacy.generators.families import PRIVATE, load
 from synthbook.privacy.ledger import PrivacyLedger
 from tests.mutation import mutant
 from tests.privacy.generators.test_terms import some
+
+PRIVATE = {info.name: registry.get(info.name) for info in registry.available("table", private=True)}
 
 ROWS = 1_100
 

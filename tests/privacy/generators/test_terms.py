@@ -29,15 +29,18 @@ from synthbook.core.table import (
     split_units,
     unit_codes,
 )
-from synthbook.generators.base import NotFitted
-from synthbook.generators.tabular.families import write_rows
-from synthbook.privacy.generators import base, dp_tvae, families, mst
+from synthbook.generators import registry
+from synthbook.generators.base import NotFittedError
+from synthbook.generators.registry import load
+from synthbook.privacy.generators import base, dp_tvae, mst
 from synthbook.privacy.generators.base import PrivacyGuarantee, PrivateTableGenerator, ReleaseRefused
 from synthbook.privacy.generators.dp_tvae import DpTvae
-from synthbook.privacy.generators.families import PRIVATE, audit_generator, is_private, load
+from synthbook.privacy.generators.families import audit_generator
 from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
+
+PRIVATE = {info.name: registry.get(info.name) for info in registry.available("table", private=True)}
 
 ORIGIN = Provenance("a test", "pytest", seed=5)
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
@@ -179,11 +182,11 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused, budget = model(family, **settings), PrivacyLedger(100.0, 0.5, "one record")
-    monkeypatch.setattr(type(refused), "_learn", lambda *given: pytest.fail("rows were learnt from"))
+    monkeypatch.setattr(type(refused), "_learn", lambda *given, **named: pytest.fail("rows were learnt from"))
     with pytest.raises(error, match=told):
         refused.fit(table, **{"seed": 0, "budget": budget} | fit)
     assert budget.entries == [] and not hasattr(refused, "guarantee_")
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         refused.sample(3, seed=0)
 
 
@@ -194,16 +197,16 @@ def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_l
     budget = PrivacyLedger(3.0, 1e-4, "one record", tmp_path / "ledger.json").create()
     fitted, learn = model(family, release=True), PRIVATE[family]._learn
 
-    def learns(*given: Any) -> PrivacyGuarantee:
+    def learns(*given: Any, **training: Any) -> PrivacyGuarantee:
         assert len(PrivacyLedger.load(tmp_path / "ledger.json").entries) == 1
-        return learn(*given)
+        return learn(*given, **training)
 
     monkeypatch.setattr(PRIVATE[family], "_learn", learns)
     fitted.fit(some(200), seed=None, budget=budget)
     (entry,) = budget.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5) and type(fitted).__name__ in entry.purpose
     assert entry.details["max_rows_per_entity"] == 1 and entry.details["release"] is True
-    monkeypatch.setattr(PRIVATE[family], "_learn", lambda *given: pytest.fail("rows were learnt from"))
+    monkeypatch.setattr(PRIVATE[family], "_learn", lambda *given, **named: pytest.fail("rows were learnt from"))
     with pytest.raises(BudgetExceeded, match=r"needs epsilon 2.*1 and 9e-05 remain"):
         fitted.fit(some(200), seed=None, budget=budget)
     with pytest.raises(InvalidArgument, match="spend"):  # no ledger can pay for a control without privacy
@@ -214,7 +217,7 @@ def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_l
 def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = model(family)
     with monkeypatch.context() as patch:
-        patch.setattr(type(broken), "_learn", lambda *given: 1 / 0)
+        patch.setattr(type(broken), "_learn", lambda *given, **named: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             broken.fit(some(200), seed=0)
     assert not hasattr(broken, "_unit_of") and not hasattr(broken, "guarantee_")
@@ -234,10 +237,10 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
     assert said["privacy"]["neighbours"] == "add or remove one person" and said["privacy"]["noise"] == base.SEEDED_NOISE
     assert said["privacy"]["unit"] == "one person, with at most 2 rows" and "floating-point" in str(said["privacy"])
     kept = load(folder)
-    assert is_private(folder) and type(kept) is type(fitted) and kept.guarantee_ == fitted.guarantee_
+    assert registry.read_class(folder).private and type(kept) is type(fitted) and kept.guarantee_ == fitted.guarantee_
     pd.testing.assert_frame_equal(kept.sample(300, seed=1).frame, fitted.sample(300, seed=1).frame)
     assert not kept.sample(300, seed=2).frame.equals(kept.sample(300, seed=1).frame)
-    path = write_rows(kept, 50, tmp_path / "made.csv", kept.guarantee_.attach_to(ORIGIN), seed=1)
+    path = kept.write(tmp_path / "made.csv", 50, seed=1, provenance=ORIGIN)
     assert (
         read_provenance(path).privacy == said["privacy"]
         and PrivacyGuarantee.from_provenance(read_provenance(path)) == kept.guarantee_
@@ -252,10 +255,9 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
 def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_nothing(tmp_path: Path) -> None:
     made = model("mst").fit(some(400), seed=0).sample(40, seed=1, where={"size": "M"})
     assert set(made["size"]) == {"M"} and len(made) == 40 and made.schema == some(400).schema
-    assert not is_private(tmp_path)
     with pytest.raises(DataError, match="nothing is promised"):
         PrivacyGuarantee.from_provenance(ORIGIN)
-    with pytest.raises(NotFitted):
+    with pytest.raises(NotFittedError):
         model("mst").save(tmp_path / "model", ORIGIN)
 
 
@@ -301,9 +303,9 @@ def test_a_release_that_keeps_its_seed_is_caught(tmp_path: Path) -> None:
 class Copies(IndependentMarginals):
     """Promises, and hands out the rows themselves."""
 
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, training: Any) -> PrivacyGuarantee:
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
         self._rows = frame
-        return super()._learn(frame, seed, training)
+        return super()._learn(frame, seed, **training)
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Any) -> pd.DataFrame:
         return self._rows.head(n)
@@ -328,9 +330,7 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     from synthbook.generators.tabular.copula import Marginals
 
     folder = Marginals().fit(some(200), seed=0).save(tmp_path / "model", ORIGIN)
-    assert not is_private(folder)
-    with pytest.raises(DataError, match="not a private generator of tables"):
-        families.load(folder)
+    assert not registry.read_class(folder).private
     with pytest.raises(DataError):
         Mst.load(folder)
 
@@ -413,9 +413,9 @@ def test_the_rows_that_a_fit_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         fitted = model(family, max_rows_per_entity=2, **({"batch": 5} if family == "dp-tvae" else {}))
         learn = type(fitted)._learn
 
-        def spied(self: Any, frame: pd.DataFrame, *given: Any, learn: Any = learn) -> PrivacyGuarantee:
+        def spied(self: Any, frame: pd.DataFrame, *given: Any, learn: Any = learn, **training: Any) -> PrivacyGuarantee:
             seen.append((len(frame), np.bincount(self._unit_of).tolist()))
-            return learn(self, frame, *given)
+            return learn(self, frame, *given, **training)
 
         monkeypatch.setattr(type(fitted), "_learn", spied)
         fitted.fit(table, seed=0)
