@@ -98,7 +98,7 @@ class DropsColumn(Jitter):
     family = "drops-column"
 
     def sample(self, n: int, *, seed: Seed, where: Any = None) -> Table:
-        return super().sample(n, seed=seed, where=where).without("age")
+        return super().sample(n, seed=seed, where=where).drop_column("age")
 
 
 class Short(Jitter):
