@@ -20,7 +20,7 @@ import harness
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from synthbook.language.sandbox.runner import Limits, Sandbox, Task  # noqa: E402
+from synthbook.language.sandbox.pool import CodeTask, Limits, Sandbox  # noqa: E402
 from tests.language.verify import attacks  # noqa: E402
 from tests.language.verify.attacks import FORGERIES, REACHES, Arena, violated  # noqa: E402
 
@@ -47,7 +47,7 @@ UNSAFE = {
 def milliseconds() -> dict[str, dict[str, float]]:
     """A bare start, a verdict with a child that is started for it, and one with a child that waits; in turn."""
     python = os.path.realpath(sys.executable)
-    task = Task("def f(n): return n * n", "f", ((3,), (4,)))
+    task = CodeTask("def f(n): return n * n", "f", ((3,), (4,)))
     spent: dict[str, list[float]] = {"a bare start of Python": [], "a verdict, cold": [], "a verdict, warm": []}
 
     def timed(name: str, work: Any) -> None:

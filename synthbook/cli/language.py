@@ -14,10 +14,10 @@ from synthbook.core.progress import counter, echo
 from synthbook.core.storage import LockedError
 
 if TYPE_CHECKING:
-    from synthbook.language.client import Spent
-    from synthbook.language.task.config import Task
-    from synthbook.language.task.output import Files
-    from synthbook.language.task.runner import Made
+    from synthbook.language.client import Usage
+    from synthbook.language.task.config import TaskConfig
+    from synthbook.language.task.output import OutputPaths
+    from synthbook.language.task.runner import GenerationResult
 
 
 models = typer.Typer(help="Download the small language model.")
@@ -34,10 +34,10 @@ def generate(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="A page about the run.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which questions are asked, and how answers are drawn.")] = 0,
-    most_asks: Annotated[
+    max_requests: Annotated[
         int | None, typer.Option(min=1, help="Questions that may be asked at most (default: 20 for each record).")
     ] = None,
-    side_by_side: Annotated[int, typer.Option(min=1, max=1000, help="Questions that are out at the same time.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Questions that are out at the same time.")] = 8,
     timeout: Annotated[
         float, typer.Option(help="Seconds that one answer may take; it is asked for five times.")
     ] = 120.0,
@@ -58,80 +58,83 @@ def generate(
     Examples: `synthbook generate docs/examples/reviews/task.toml --dry-run`,
     `synthbook generate task.toml -n 1000 --out data.jsonl --report report.html`, and with `--resume` after Ctrl-C
     """
-    from synthbook.language.client import Patience
-    from synthbook.language.task.config import read_task
-    from synthbook.language.task.output import Files
-    from synthbook.language.task.runner import allowed, chosen
+    from synthbook.language.client import RetryPolicy
+    from synthbook.language.task.config import load_task
+    from synthbook.language.task.output import OutputPaths
+    from synthbook.language.task.runner import request_budget, resolve_endpoint
 
-    wanted = read_task(task)
-    allowed(n, most_asks)
+    wanted = load_task(task)
+    request_budget(n, max_requests)
     wanted.at_most(n)
-    endpoint = chosen(wanted)
+    endpoint = resolve_endpoint(wanted)
     if dry_run:
         _show(wanted, seed, as_json)
         return
     if out is None:
         raise InvalidArgument("out", None, "a path that ends in .jsonl, or --dry-run")
-    files, how = Files(out, report), {"resume": resume, "force": force}
+    files, how = OutputPaths(out, report), {"resume": resume, "force": force}
     files.check(wanted, seed=seed, **how)
-    asking = {"side_by_side": side_by_side, "patience": Patience(seconds=timeout)}
-    made, spent, model = _made(wanted, files, endpoint, n=n, seed=seed, most=most_asks, **how, **asking)
-    _tell(wanted, files, made, spent, model, as_json)
-    raise typer.Exit(1 if made.why else 0)
+    asking = {"concurrency": concurrency, "retry": RetryPolicy(timeout=timeout)}
+    result, usage, model = _made(wanted, files, endpoint, n=n, seed=seed, max_requests=max_requests, **how, **asking)
+    _tell(wanted, files, result, usage, model, as_json)
+    raise typer.Exit(1 if result.stop_reason else 0)
 
 
-def _made(task: Task, files: Files, endpoint: Any, **how: Any) -> tuple[Made, Spent, str]:
+def _made(task: TaskConfig, files: OutputPaths, endpoint: Any, **how: Any) -> tuple[GenerationResult, Usage, str]:
     """Run it; where it is stopped or fails, say how it goes on."""
-    from synthbook.language.task.output import make
-    from synthbook.language.task.runner import opened
+    from synthbook.language.task.output import run_task
+    from synthbook.language.task.runner import open_endpoint
 
     try:
-        with opened(endpoint) as model, counter("generating", "records") as callback:
-            return *make(task, model, files, callback=callback, **how), model.model
+        with open_endpoint(endpoint) as model, counter("generating", "records") as callback:
+            return *run_task(task, model, files, callback=callback, **how), model.model
     except BaseException as error:
         if files.ledger.exists() and not isinstance(error, InvalidArgument | DataError | LockedError):
             echo(f"answers so far are kept ({files.answers}): the same command with --resume goes on", stderr=True)
         raise
 
 
-def _tell(task: Task, files: Files, made: Made, spent: Spent, model: str, as_json: bool) -> None:
+def _tell(
+    task: TaskConfig, files: OutputPaths, result: GenerationResult, usage: Usage, model: str, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from synthbook.language.task.output import summary
 
     if as_json:
-        told = {"data": str(files.data), "model": model} | summary(task, made)
-        echo_json(told | ({} if files.report is None else {"report": str(files.report)}) | {"this time": asdict(spent)})
+        told = {"data": str(files.data), "model": model} | summary(task, result)
+        echo_json(told | ({} if files.report is None else {"report": str(files.report)}) | {"this time": asdict(usage)})
         return
-    (paid, given), prices = made.tokens, task.chosen.prices
-    said = f"{files.data}: {len(made.kept):,} of {made.n:,} kept; {model} was asked {len(made.answers):,} times,"
-    said += f" {made.share:.1%} passed; {paid:,} + {given:,} tokens"
-    said += "" if prices is None else f", cost {made.cost(prices):,.4f}"
-    echo(said + (f"; {spent.replayed:,} answers were there before" if spent.replayed else ""))
-    if made.why:
-        drops = max(made.ledger, key=lambda entry: entry.came - entry.stayed)
+    (paid, given), prices = result.tokens, task.model.prices
+    said = f"{files.data}: {len(result.kept):,} of {result.n:,} kept; {model} was asked {len(result.answers):,} times,"
+    said += f" {result.yield_rate:.1%} passed; {paid:,} + {given:,} tokens"
+    said += "" if prices is None else f", cost {result.cost(prices):,.4f}"
+    echo(said + (f"; {usage.cache_hits:,} answers were there before" if usage.cache_hits else ""))
+    if result.stop_reason:
+        drops = max(result.ledger, key=lambda entry: entry.n_in - entry.n_out)
         echo(
-            f"fewer than {made.n:,}: {made.why}. Most fell at the stage {drops.stage!r}; {files.dropped} has all",
+            f"fewer than {result.n:,}: {result.stop_reason}. Most were dropped at the stage {drops.stage!r};"
+            f" {files.dropped} lists all",
             stderr=True,
         )
 
 
-def _show(task: Task, seed: int, as_json: bool) -> None:
+def _show(task: TaskConfig, seed: int, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
     from synthbook.language.task.template import visible
 
-    asks = [task.question(i, seed=seed).ask for i in range(SHOWN)]
+    requests = [task.question(i, seed=seed).request for i in range(SHOWN)]
     if as_json:
-        prompts = [[asdict(message) for message in ask.messages] for ask in asks]
-        echo_json({"prompts": prompts, "sampling": asdict(asks[0].sampling)})
+        prompts = [[asdict(message) for message in request.messages] for request in requests]
+        echo_json({"prompts": prompts, "sampling": asdict(requests[0].sampling)})
         return
-    for i, ask in enumerate(asks):
+    for i, request in enumerate(requests):
         echo(f"── question {i} " + "─" * 40)
-        for message in ask.messages:
+        for message in request.messages:
             echo(f"{message.role}: {visible(message.content)}")
-    drawn = asks[0].sampling
+    drawn = requests[0].sampling
     echo(
         f"── temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens " + "─" * 12
     )
@@ -173,9 +176,9 @@ def verify(
     """
     from synthbook.core.storage import Provenance, sha256_file, write_with_provenance
     from synthbook.language.filters.verdicts import page, verify_files
-    from synthbook.language.sandbox.runner import Limits
+    from synthbook.language.sandbox.pool import Limits
 
-    limits = Limits(seconds=timeout, memory_mib=memory)
+    limits = Limits(timeout=timeout, memory_mib=memory)
     for name, path in {"records": records, "cases": cases}.items():
         if not path.is_file():
             raise InvalidArgument(name, str(path), "the path of a file that exists")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TARGET, RICH = "income", ">50K"
 TREES, LEAVES = 50, 31
-TEACHER_ROWS, GENERATOR_ROWS, SMALL, TRANSFER, TIMES = 20_000, 10_000, 100, (100, 400, 1_600, 6_400), 3
+TEACHER_ROWS, GENERATOR_ROWS, SMALL, TRANSFER, REPEATS = 20_000, 10_000, 100, (100, 400, 1_600, 6_400), 3
 CASES = ("adult",)
 TRIALS = "artifacts/calibration/distillation/trials.json"
 
@@ -38,7 +38,7 @@ def small_student() -> Any:
     return make_pipeline(columns, LogisticRegression(max_iter=1_000))
 
 
-def teacher_of(inputs: pd.DataFrame, labels: pd.Series[Any]) -> Any:
+def fit_teacher(inputs: pd.DataFrame, labels: pd.Series[Any]) -> Any:
     """`TREES` boosted trees of at most `LEAVES` leaves, on all real rows that there are."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -51,15 +51,15 @@ def teacher_of(inputs: pd.DataFrame, labels: pd.Series[Any]) -> Any:
     return make_pipeline(columns, trees).fit(inputs, labels)
 
 
-def sizes(student: Any) -> tuple[int, int]:
+def parameter_counts(student: Any) -> tuple[int, int]:
     """Numbers in the teacher, at most (two for each split, one for each leaf), and in a student."""
     return TREES * (2 * (LEAVES - 1) + LEAVES), student[-1].coef_.size + 1
 
 
-def compressed(*, seed: int) -> dict[str, float]:
+def compress(*, seed: int) -> dict[str, float]:
     """Areas under the ROC curve on Adult's test file, agreement with the teacher, and the numbers in both.
 
-    The transfer rows are drawn from sequential trees, and their incomes dropped. Each size is the mean of `TIMES`
+    The transfer rows are drawn from sequential trees, and their incomes dropped. Each size is the mean of `REPEATS`
     different sets, so that a step from one to the next is no accident of one of them.
     """
     from sklearn.metrics import roc_auc_score
@@ -68,9 +68,9 @@ def compressed(*, seed: int) -> dict[str, float]:
     rows = np.random.default_rng([seed, 50]).permutation(len(data.train))
     many, few = (_split(data.train.frame.iloc[part]) for part in (rows[:TEACHER_ROWS], rows[TEACHER_ROWS:][:SMALL]))
     inputs, truth = _split(data.test.data.frame)
-    teacher = teacher_of(*many)
+    teacher = fit_teacher(*many)
     generator = Cart().fit(Table(data.train.frame.iloc[rows[:GENERATOR_ROWS]], data.train.schema), seed=seed)
-    drawn, _ = _split(generator.sample(TIMES * TRANSFER[-1], seed=seed).frame)
+    drawn, _ = _split(generator.sample(REPEATS * TRANSFER[-1], seed=seed).frame)
     says = teacher.predict(inputs)
 
     def scored(model: Any) -> tuple[float, float]:
@@ -82,11 +82,11 @@ def compressed(*, seed: int) -> dict[str, float]:
     found["small auc"], found["small agreement"] = scored(small)
     for n in TRANSFER:
         for kind, soft in (("soft", True), ("hard", False)):
-            sets = [drawn.iloc[k * n : (k + 1) * n] for k in range(TIMES)]
+            sets = [drawn.iloc[k * n : (k + 1) * n] for k in range(REPEATS)]
             students = [distill(teacher, small_student(), some, soft=soft) for some in sets]
             both = np.mean([scored(student) for student in students], axis=0)
             found[f"{kind} {n} auc"], found[f"{kind} {n} agreement"] = (float(value) for value in both)
-    numbers = zip(("teacher numbers", "student numbers"), sizes(students[0]), strict=True)
+    numbers = zip(("teacher numbers", "student numbers"), parameter_counts(students[0]), strict=True)
     return found | {name: float(count) for name, count in numbers}
 
 
@@ -99,11 +99,11 @@ def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series[Any]]:
     help="Distill a large model of Adult into small students, with soft and with hard labels.",
     data_source="students of a teacher on Adult, and of drawn rows that it labelled",
     cases=CASES,
-    budget={"transfer": TRANSFER, "times": TIMES},
+    budget={"transfer": TRANSFER, "times": REPEATS},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One teacher and its students: a flat row."""
-    return {"case": case, "seed": seed} | {name: round(value, 4) for name, value in compressed(seed=seed).items()}
+    return {"case": case, "seed": seed} | {name: round(value, 4) for name, value in compress(seed=seed).items()}
 
 
 def plot_transfer(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -16,17 +16,26 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.datasets import austen, data_folder, read_data, sms_spam
 from synthbook.language import augment, few_shot, grounded_qa, word_problems
-from synthbook.language.cache import Replay, in_order
+from synthbook.language.cache import ResponseCache, canonical_lines
 from synthbook.language.client import Client, Endpoint
-from synthbook.language.few_shot import Seeds, Written
-from synthbook.language.filters.judge import Pair, Preferences, pair_asks, preferences
-from synthbook.language.messages import Model
-from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, execution, form, near_duplicates, run
-from synthbook.language.records import Record, read_lines
-from synthbook.language.sandbox.runner import Sandbox
-from synthbook.language.self_instruct import Pool, Task, grow, seed_tasks, with_instances
+from synthbook.language.few_shot import LabeledMessage, SeedExamples
+from synthbook.language.filters.judge import Pair, PairwiseScore, pairwise_requests, score_pairs
+from synthbook.language.messages import ChatModel
+from synthbook.language.pipeline import (
+    Stage,
+    StageStats,
+    cap_per_class,
+    drop_exact_duplicates,
+    drop_near_duplicates,
+    match_schema,
+    pass_tests,
+    run_pipeline,
+)
+from synthbook.language.records import Record, read_jsonl
+from synthbook.language.sandbox.pool import Sandbox
+from synthbook.language.self_instruct import Task, TaskPool, generate_instances, grow_pool, seed_tasks
 from synthbook.language.server import SHA256
-from synthbook.language.word_problems import Problem
+from synthbook.language.word_problems import WordProblem
 
 # ── Everything that section 4 asks of a real model: messages, sums, programs, judgements, rewordings, dialogues ──
 # Each experiment takes a model and the number of a draw, asks the same questions for the same draw, and returns
@@ -34,23 +43,23 @@ from synthbook.language.word_problems import Problem
 
 
 CACHE, LOG = "artifacts/replay/smollm2.jsonl", "artifacts/replay/smollm2.log.json"  # of `synthbook dev record`
-DRAWS = 5
-SEEDS_OF_EACH, MESSAGES_OF_EACH, SUMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
-MAKER = "SmolLM2-135M-Instruct"
+N_SEEDS = 5
+SEEDS_OF_EACH, MESSAGES_OF_EACH, N_WORD_PROBLEMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
+MODEL_NAME = "SmolLM2-135M-Instruct"
 SENTENCES = 60  # statements to reword
 JUDGED = 40  # pairs
 DOCUMENTS = 24
 ROUNDS = 15  # of self-instruct
 
 
-def replay() -> Replay:
+def replay() -> ResponseCache:
     """The answers that come with the book; they are only read."""
-    return Replay(data_folder() / CACHE, model=SHA256, read_only=True)
+    return ResponseCache(data_folder() / CACHE, model=SHA256, read_only=True)
 
 
-def recorded() -> dict[str, float]:
+def recorded_usage() -> dict[str, float]:
     """What the answers that come with the book cost: how many they are, the tokens in them, and minutes."""
-    answers = [line["tokens"][1] for _, line in read_lines(data_folder() / CACHE) if "tokens" in line]
+    answers = [line["tokens"][1] for _, line in read_jsonl(data_folder() / CACHE) if "tokens" in line]
     spent = json.loads(read_data(LOG))["experiments"].values()
     minutes = sum(one["seconds"] for one in spent) / 60
     return {"answers": len(answers), "tokens": sum(answers), "minutes": minutes}
@@ -59,55 +68,55 @@ def recorded() -> dict[str, float]:
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def messages(model: Model, draw: int) -> tuple[Seeds, list[Record]]:
+def messages(model: ChatModel, seed: int) -> tuple[SeedExamples, list[Record]]:
     """Eighty real messages, and what the model writes after them."""
     train = sms_spam().train
-    seeds = Seeds.drawn(train.texts, train.labels, SEEDS_OF_EACH, seed=draw)
-    asked = list(few_shot.asks(seeds, MESSAGES_OF_EACH, seed=draw))
-    return seeds, few_shot.records(asked, model(ask for ask, _ in asked), maker=MAKER)
+    seeds = SeedExamples.sample(train.texts, train.labels, SEEDS_OF_EACH, seed=seed)
+    asked = list(few_shot.few_shot_requests(seeds, MESSAGES_OF_EACH, seed=seed))
+    return seeds, few_shot.records(asked, model(request for request, _ in asked), model_name=MODEL_NAME)
 
 
-def verified_messages(seeds: Seeds, records: Sequence[Record]) -> tuple[list[Record], list[Entry]]:
+def verified_messages(seeds: SeedExamples, records: Sequence[Record]) -> tuple[list[Record], list[StageStats]]:
     """Those that have the form, copy neither seeds nor each other, and whose label a classifier of the seeds shares."""
     known = few_shot.classifier().fit(list(seeds.texts), list(seeds.labels))
-    flow, ledger = run(records, {"form": form(Written)})
+    flow, ledger = run_pipeline(records, {"form": match_schema(LabeledMessage)})
     stages: dict[str, Stage] = {
-        "no copy of a seed": few_shot.no_copies(seeds),
-        "exact duplicates": exact_duplicates(),
-        "near duplicates": near_duplicates(),
-        "label": few_shot.agrees(known),
+        "no copy of a seed": few_shot.drop_seed_copies(seeds),
+        "exact duplicates": drop_exact_duplicates(),
+        "near duplicates": drop_near_duplicates(),
+        "label": few_shot.label_agrees(known),
     }
-    flow, more = run([few_shot.plain(record) for record in flow], stages)
+    flow, more = run_pipeline([few_shot.parse_message(record) for record in flow], stages)
     kept = list(flow)
-    fewest = min(sum(record.label == label for record in kept) for label in few_shot.ASKED_FOR)
-    flow, last = run(kept, {"balance": at_most(max(fewest, 1))})
+    fewest = min(sum(record.label == label for record in kept) for label in few_shot.LABEL_DESCRIPTIONS)
+    flow, last = run_pipeline(kept, {"balance": cap_per_class(max(fewest, 1))})
     return list(flow), ledger + more + last  # the list is made first: a ledger is whole when its flow was read
 
 
 # ── sums and programs ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sums(model: Model, draw: int) -> tuple[list[Record], dict[str, Problem]]:
+def solve_word_problems(model: ChatModel, seed: int) -> tuple[list[Record], dict[str, WordProblem]]:
     """Answers to word problems, and the problem of each by its record's id."""
-    asked = list(word_problems.sum_asks(SUMS, seed=draw))
+    asked = list(word_problems.word_problem_requests(N_WORD_PROBLEMS, seed=seed))
     records = [
         Record(f"{k:04d}", problem.text, answer.text.strip(), problem.kind, _told(answer.completion_tokens))
-        for k, (answer, (_, problem)) in enumerate(zip(model(ask for ask, _ in asked), asked, strict=True))
+        for k, (answer, (_, problem)) in enumerate(zip(model(request for request, _ in asked), asked, strict=True))
     ]
     return records, {record.id: problem for record, (_, problem) in zip(records, asked, strict=True)}
 
 
-def programs(model: Model, draw: int) -> list[Record]:
+def programs(model: ChatModel, seed: int) -> list[Record]:
     """Small functions, as they were written."""
-    asked = list(word_problems.function_asks(PROGRAMS_OF_EACH, seed=draw))
+    asked = list(word_problems.function_requests(PROGRAMS_OF_EACH, seed=seed))
     return [
-        Record(f"{k:04d}", ask.messages[-1].content, answer.text, name, _told(answer.completion_tokens))
-        for k, (answer, (ask, name)) in enumerate(zip(model(ask for ask, _ in asked), asked, strict=True))
+        Record(f"{k:04d}", request.messages[-1].content, answer.text, name, _told(answer.completion_tokens))
+        for k, (answer, (request, name)) in enumerate(zip(model(request for request, _ in asked), asked, strict=True))
     ]
 
 
 def _told(tokens: int) -> dict[str, Any]:
-    return {"teacher": MAKER, "tokens": tokens}
+    return {"model": MODEL_NAME, "tokens": tokens}
 
 
 def tokens(records: Sequence[Record]) -> int:
@@ -116,63 +125,70 @@ def tokens(records: Sequence[Record]) -> int:
 
 
 def visible_sums(
-    records: Sequence[Record], problems: Mapping[str, Problem], sandbox: Sandbox
-) -> tuple[list[Record], list[Entry]]:
+    records: Sequence[Record], problems: Mapping[str, WordProblem], sandbox: Sandbox
+) -> tuple[list[Record], list[StageStats]]:
     """Sums that are right on visible cases."""
-    flow, ledger = run(records, {"visible cases": word_problems.visible(problems, sandbox)})
+    flow, ledger = run_pipeline(records, {"visible cases": word_problems.visible_cases_pass(problems, sandbox)})
     return list(flow), ledger
 
 
-def visible_programs(records: Sequence[Record], sandbox: Sandbox) -> tuple[list[Record], list[Entry]]:
+def visible_programs(records: Sequence[Record], sandbox: Sandbox) -> tuple[list[Record], list[StageStats]]:
     """Programs that are right on visible cases."""
-    flow, ledger = run(records, {"visible cases": execution(word_problems.function_cases(hidden=False), sandbox)})
+    flow, ledger = run_pipeline(
+        records, {"visible cases": pass_tests(word_problems.function_cases(hidden=False), sandbox)}
+    )
     return list(flow), ledger
 
 
 # ── judging, rewording, talking ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def judged(model: Model, draw: int = 0) -> dict[str, Preferences]:
+def judge_pairs(model: ChatModel, seed: int = 0) -> dict[str, PairwiseScore]:
     """What the model prefers: right sums to wrong ones; long ones to short ones, both right ("better": the long)."""
-    rng, pool = np.random.default_rng([draw, 46]), word_problems.problems(held_out=True)
+    rng, pool = np.random.default_rng([seed, 46]), word_problems.problems(held_out=True)
     chosen = [pool[i] for i in rng.choice(len(pool), JUDGED, replace=False)]
-    right = [Pair(p.text, p.sum, f"{p.a} {p.operator} {p.b} = {p.answer + int(rng.integers(1, 5))}") for p in chosen]
+    is_correct = [
+        Pair(p.text, p.sum, f"{p.a} {p.operator} {p.b} = {p.answer + int(rng.integers(1, 5))}") for p in chosen
+    ]
     longer = [Pair(p.text, f"Let us see. We compute {p.sum}. The answer is {p.answer}.", p.sum) for p in chosen]
     return {
-        name: preferences(list(model(pair_asks(some)))) for name, some in {"right": right, "longer": longer}.items()
+        name: score_pairs(list(model(pairwise_requests(some))))
+        for name, some in {"right": is_correct, "longer": longer}.items()
     }
 
 
-def reworded(model: Model, draw: int = 0) -> list[tuple[str, str, bool | None]]:
+def paraphrase(model: ChatModel, seed: int = 0) -> list[tuple[str, str, bool | None]]:
     """Statements, the model's rewordings of them, and whether they are as true as before."""
-    rng = np.random.default_rng([draw, 47])
+    rng = np.random.default_rng([seed, 47])
     texts = [augment.statement(rng) for _ in range(SENTENCES)]
-    answers = list(model(augment.paraphrase_asks(texts, seed=draw)))
-    return [(text, a.text.strip(), augment.kept_label(text, a.text)) for text, a in zip(texts, answers, strict=True)]
+    answers = list(model(augment.paraphrase_requests(texts, seed=seed)))
+    return [
+        (text, a.text.strip(), augment.label_preserved(text, a.text)) for text, a in zip(texts, answers, strict=True)
+    ]
 
 
-def dialogues(model: Model, draw: int = 0) -> list[Record]:
+def dialogues(model: ChatModel, seed: int = 0) -> list[Record]:
     """Two turns about each of some passages of Jane Austen's."""
     novels = austen().train
     return grounded_qa.dialogues(
-        model, grounded_qa.passages(novels.texts, novels.labels, DOCUMENTS, seed=draw), seed=draw
+        model, grounded_qa.passages(novels.texts, novels.labels, DOCUMENTS, seed=seed), seed=seed
     )
 
 
-def instructions(model: Model, draw: int = 0) -> tuple[Pool, list[tuple[Task, str | None]]]:
+def instructions(model: ChatModel, seed: int = 0) -> tuple[TaskPool, list[tuple[Task, str | None]]]:
     """A pool of tasks that the model grew, and its tasks with an instance each and what is wrong with it."""
-    pool = grow(model, seed_tasks(), rounds=ROUNDS, seed=draw)
-    return pool, list(with_instances(model, pool, seed=draw))
+    pool = grow_pool(model, seed_tasks(), rounds=ROUNDS, seed=seed)
+    return pool, list(generate_instances(model, pool, seed=seed))
 
 
-RECORDED: Mapping[str, Callable[[Model], Any]] = {  # by name, for `synthbook dev record`
+RECORDED: Mapping[str, Callable[[ChatModel], Any]] = {  # by name, for `synthbook dev record`
     **{
-        f"{name} {draw}": partial(asked, draw=draw)
-        for name, asked in {"messages": messages, "sums": sums, "programs": programs}.items()
-        for draw in range(DRAWS)
+        f"{name} {seed}": partial(asked, seed=seed)
+        for name, asked in {"messages": messages, "sums": solve_word_problems, "programs": programs}.items()
+        for seed in range(N_SEEDS)
     },
-    "judged": judged,
-    "reworded": reworded,
+    "judged": judge_pairs,
+    "reworded": paraphrase,
     "dialogues": dialogues,
     "instructions": instructions,
 }
@@ -196,26 +212,26 @@ def record(
 
     A run that was stopped goes on with `resume`, and asks nothing twice. Raises `InvalidArgument`, `ModelError`.
     """
-    chosen = {name: run for name, run in RECORDED.items() if only is None or name.startswith(only)}
+    chosen = {name: run_pipeline for name, run_pipeline in RECORDED.items() if only is None or name.startswith(only)}
     if not chosen:
         raise InvalidArgument("only", only, f"the beginning of one of {', '.join(RECORDED)}")
     if out.exists() and not resume:
         raise InvalidArgument("out", str(out), "a new file, or --resume to go on with it")
-    client, path = Client(endpoint, replay=Replay(out, model=endpoint.pinned)), log_of(out)
-    log: dict[str, Any] = {"model": endpoint.model, "pinned": endpoint.pinned, "experiments": {}}
+    client, path = Client(endpoint, cache=ResponseCache(out, model=endpoint.fingerprint)), log_of(out)
+    log: dict[str, Any] = {"model": endpoint.model, "pinned": endpoint.fingerprint, "experiments": {}}
     if resume and path.exists():
         log["experiments"] = json.loads(path.read_text())["experiments"]
-    provenance = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.pinned}, 1, 1.0)
+    provenance = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.fingerprint}, 1, 1.0)
     for k, (name, experiment) in enumerate(chosen.items()):
         callback(k, len(chosen))
-        before, start = asdict(client.spent), time.perf_counter()
-        experiment(client.ask)
-        spent = {key: value - before[key] for key, value in asdict(client.spent).items() if key != "cost"}
+        before, start = asdict(client.usage), time.perf_counter()
+        experiment(client.chat)
+        spent = {key: value - before[key] for key, value in asdict(client.usage).items() if key != "cost"}
         if spent["asked"]:  # else all was there, and what it cost is known
             log["experiments"][name] = spent | {"seconds": round(time.perf_counter() - start, 1)}
             write_with_provenance(path, json.dumps(log, indent=1) + "\n", provenance)
     callback(len(chosen), len(chosen))
-    write_with_provenance(out, list(in_order(out)), provenance)
+    write_with_provenance(out, list(canonical_lines(out)), provenance)
     return log
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthbook.language.messages import Ask, Message, Sampling
+from synthbook.language.messages import ChatRequest, Message, SamplingParams
 
 Edit = Callable[[str, np.random.Generator], str]
 SYNONYMS = {
@@ -63,8 +63,8 @@ def change_unit(text: str, rng: np.random.Generator) -> str:
     return re.sub(rf"\b({'|'.join(UNITS)})\b", lambda m: UNITS[m[0]], text, count=1)
 
 
-PRESERVING: Mapping[str, Edit] = {"synonyms": synonyms, "order of sentences": reorder, "spacing": spacing}
-BREAKING: Mapping[str, Edit] = {
+LABEL_PRESERVING: Mapping[str, Edit] = {"synonyms": synonyms, "order of sentences": reorder, "spacing": spacing}
+LABEL_CHANGING: Mapping[str, Edit] = {
     "negation dropped": drop_negation,
     "digits turned": turn_digits,
     "unit changed": change_unit,
@@ -110,16 +110,16 @@ SHOWN = (
 )
 
 
-def paraphrase_asks(texts: Sequence[str], *, seed: int = 0) -> Iterator[Ask]:
+def paraphrase_requests(texts: Sequence[str], *, seed: int = 0) -> Iterator[ChatRequest]:
     """One question for each text: say it in other words. What comes back may say something else."""
-    sampling = Sampling(temperature=0.7, max_tokens=60, stop=("\n",), seed=seed)
+    sampling = SamplingParams(temperature=0.7, max_tokens=60, stop=("\n",), seed=seed)
     question = "Say this in other words: "
     turns = [Message(r, t) for one, two in SHOWN for r, t in (("user", question + one), ("assistant", two))]
     for k, text in enumerate(texts):
-        yield Ask((*turns, Message("user", question + text)), sampling, k)
+        yield ChatRequest((*turns, Message("user", question + text)), sampling, k)
 
 
-def kept_label(before: str, after: str) -> bool | None:
+def label_preserved(before: str, after: str) -> bool | None:
     """Whether a rewording of a statement is as true as it was, by the oracle; None where it says nothing any more."""
     try:
         return oracle(after) == oracle(before)
@@ -130,7 +130,9 @@ def kept_label(before: str, after: str) -> bool | None:
 # ── a symmetry, true or false ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def symmetry(true: bool, *, draws: int = 40, n: int = 120, d: int = 6, seed: int = 0) -> dict[str, NDArray[np.float64]]:
+def reflection_augmentation(
+    true: bool, *, draws: int = 40, n: int = 120, d: int = 6, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
     """Test errors (draws,) of a support vector machine with and without mirror images of its n training rows.
 
     With a `true` symmetry the label of -x is that of x; with a false one it is the opposite, and the mirror images are

@@ -18,14 +18,14 @@ from weakref import WeakValueDictionary
 
 from synthbook.core.errors import DataError, InvalidArgument, SynthbookError, format_error
 from synthbook.core.storage import file_lock, sha256, strict_json
-from synthbook.language.messages import Answer, Ask
-from synthbook.language.records import cut_to_lines
+from synthbook.language.messages import ChatRequest, ChatResponse
+from synthbook.language.records import truncate_partial_line
 
 FIRST = b'{"prompt": "0000000000000000", "'  # how a file of answers begins, with other digits
 SEPARATORS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}  # which some programs take for newlines
 
 
-class NotRecorded(SynthbookError):
+class CacheMiss(SynthbookError):
     """A cache that is only read has no such answer."""
 
 
@@ -50,7 +50,7 @@ def _writer(path: Path) -> _Writer:
         return found
 
 
-class Replay:
+class ResponseCache:
     """The answers of `model`, pinned by name or hash, in the file `path`; `read_only` for a committed one.
 
     Safe for threads. One process writes at a time, another one is refused with `LockedError`; all may read meanwhile.
@@ -60,7 +60,7 @@ class Replay:
     def __init__(self, path: Path, *, model: str, read_only: bool = False):
         self.path, self.model, self.read_only = Path(path), model, read_only
         self._prompts: set[str] = set()
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, ChatResponse] = {}
         if read_only:
             self._read()
             return
@@ -68,31 +68,31 @@ class Replay:
         with self._writer.lock:
             self._read()
             if self.path.exists():
-                cut_to_lines(self.path)  # not before it has proved to be ours
+                truncate_partial_line(self.path)  # not before it has proved to be ours
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, ask: Ask) -> Answer | None:
+    def get(self, request: ChatRequest) -> ChatResponse | None:
         """The answer that was given to this question, else None."""
-        return self._answers.get(ask.key(self.model))
+        return self._answers.get(request.cache_key(self.model))
 
-    def put(self, ask: Ask, answer: Answer) -> Answer:
+    def put(self, request: ChatRequest, answer: ChatResponse) -> ChatResponse:
         """Keep an answer, and return the one that is kept: if there is one already, that.
 
         Raises `SynthbookError` where it cannot be written; what was kept before stays.
         """
         if self.read_only:
-            raise NotRecorded(f"{self.path} is only read: nothing is added to it")
-        key, prompt = ask.key(self.model), _prompt(ask, self.model)
+            raise CacheMiss(f"{self.path} is only read: nothing is added to it")
+        key, prompt = request.cache_key(self.model), _prompt(request, self.model)
         with self._writer.lock:
             if key in self._answers:
                 return self._answers[key]
             text = "" if prompt["prompt"] in self._prompts else _line(prompt)
-            self._append((text + _line(_told(key, ask, answer, prompt["prompt"]))).encode())
+            self._append((text + _line(_told(key, request, answer, prompt["prompt"]))).encode())
             self._prompts.add(prompt["prompt"])
-            self._answers[key] = Answer(
-                answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens, replayed=True
+            self._answers[key] = ChatResponse(
+                answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens, cached=True
             )
         return answer
 
@@ -114,7 +114,7 @@ class Replay:
         for line in _lines(self.path):
             if "messages" not in line:
                 text, finish, (asked, given) = line["text"], line["finish"], line["tokens"]
-                self._answers[line["key"]] = Answer(text, finish, asked, given, replayed=True)
+                self._answers[line["key"]] = ChatResponse(text, finish, asked, given, cached=True)
             elif line["model"] == self.model:
                 self._prompts.add(line["prompt"])
             else:
@@ -156,18 +156,18 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _prompt(ask: Ask, model: str) -> dict[str, Any]:
-    about = {"model": model, **ask.prompt}
+def _prompt(request: ChatRequest, model: str) -> dict[str, Any]:
+    about = {"model": model, **request.payload}
     return {"prompt": sha256(strict_json(about, sort_keys=True).encode())[:16], **about}
 
 
-def _told(key: str, ask: Ask, answer: Answer, prompt: str) -> dict[str, Any]:
+def _told(key: str, request: ChatRequest, answer: ChatResponse, prompt: str) -> dict[str, Any]:
     return {
         "key": key,
         "prompt": prompt,
-        "index": ask.index,
+        "index": request.index,
         "text": answer.text,
-        "finish": answer.finish,
+        "finish": answer.finish_reason,
         "tokens": [answer.prompt_tokens, answer.completion_tokens],
     }
 
@@ -177,7 +177,7 @@ def _line(document: dict[str, Any]) -> str:
     return text.encode(errors="backslashreplace").decode() + "\n"  # JSON's way to write half of a surrogate pair
 
 
-def in_order(path: Path) -> Iterator[str]:
+def canonical_lines(path: Path) -> Iterator[str]:
     """The lines of a cache in an order that does not depend on who answered first: each prompt, then its answers."""
     prompts: dict[str, dict[str, Any]] = {}
     answers: dict[str, dict[int, dict[str, Any]]] = {}

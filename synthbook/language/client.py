@@ -1,7 +1,8 @@
 """One way to talk to a language model: on this machine, on a cluster, or a hosted one; only the address changes.
 
 Questions go out side by side and answers come back in their order. What fails for a moment is asked again, after twice
-as long each time; what fails for good ends in an error that says why. Each answer is kept in a `Replay` as it comes.
+as long each time; what fails for good ends in an error that says why. Each answer is kept in a
+`ResponseCache` as it comes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from urllib.parse import urlsplit
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.storage import sha256
-from synthbook.language.cache import NotRecorded, Replay
-from synthbook.language.messages import HALVES, Answer, Ask, unmarked
+from synthbook.language.cache import CacheMiss, ResponseCache
+from synthbook.language.messages import SURROGATES, ChatRequest, ChatResponse, break_special_tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -52,23 +53,23 @@ class Endpoint:
     `pinned`: the SHA-256 of the model's file where it is known, else its name.
     """
 
-    url: str
+    base_url: str
     model: str
-    key: str = field(default=NO_KEY, repr=False)
-    pinned: str = ""
-    remedy: str = "look whether the server runs, and whether this is its address"
+    api_key: str = field(default=NO_KEY, repr=False)
+    fingerprint: str = ""
+    hint: str = "look whether the server runs, and whether this is its address"
 
     def __post_init__(self) -> None:
-        if not _is_address(self.url):
-            shown = re.split("[?#]", self.url.rpartition("@")[2])[0]  # a password or a key may stand in the rest
+        if not _is_address(self.base_url):
+            shown = re.split("[?#]", self.base_url.rpartition("@")[2])[0]  # a password or a key may stand in the rest
             raise InvalidArgument(URL, shown, "an address such as http://127.0.0.1:8000/v1, with nothing secret in it")
         if not self.model:
             raise InvalidArgument(MODEL, self.model, "the name by which the server knows its model")
-        key = self.key.strip() or NO_KEY
+        key = self.api_key.strip() or NO_KEY
         if not (key.isascii() and key.isprintable() and " " not in key):
             raise InvalidArgument(KEY, HIDDEN, "a key of letters, digits and signs, without spaces, on one line")
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "pinned", self.pinned or self.model)
+        object.__setattr__(self, "api_key", key)
+        object.__setattr__(self, "fingerprint", self.fingerprint or self.model)
 
     @classmethod
     def from_environment(cls) -> Endpoint | None:
@@ -77,12 +78,12 @@ class Endpoint:
         if not url:
             return None
         remedy = f"look at {URL}, {MODEL} and {KEY}"
-        return cls(url, os.environ.get(MODEL, "").strip(), os.environ.get(KEY, ""), remedy=remedy)
+        return cls(url, os.environ.get(MODEL, "").strip(), os.environ.get(KEY, ""), hint=remedy)
 
     @property
     def loopback(self) -> bool:
         """Whether it is on this machine."""
-        host = urlsplit(self.url).hostname or ""
+        host = urlsplit(self.base_url).hostname or ""
         try:
             return host == "localhost" or ip_address(host).is_loopback
         except ValueError:  # a name
@@ -90,7 +91,7 @@ class Endpoint:
 
     def without_key(self, text: str) -> str:
         """A text in which the key is not to be seen."""
-        return text if len(self.key) < SHORTEST_SECRET else text.replace(self.key, HIDDEN)
+        return text if len(self.api_key) < SHORTEST_SECRET else text.replace(self.api_key, HIDDEN)
 
     def shown(self, text: str, length: int = 300) -> str:
         """The beginning of what a server said, on one line, for a message to people."""
@@ -117,22 +118,22 @@ def _is_address(url: str) -> bool:
 LONGEST = 1_000_000  # bytes of an answer
 MOST = 1_000_000_000  # tokens that one answer can have cost
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
-PASSING = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
+RETRY_STATUS = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """What may be over at the next try; `wait`: seconds that the server asked for; `empty`: it said nothing."""
 
-    def __init__(self, words: str, wait: float = 0.0, *, empty: Answer | None = None):
-        super().__init__(words)
-        self.wait, self.empty = wait, empty
+    def __init__(self, message: str, retry_after: float = 0.0, *, empty: ChatResponse | None = None):
+        super().__init__(message)
+        self.retry_after, self.empty = retry_after, empty
 
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a forked one has no thread of its parent
 _starting = threading.Lock()
 
 
-def start(work: Coroutine[Any, Any, Answer]) -> Future[Answer]:
+def start(work: Coroutine[Any, Any, ChatResponse]) -> Future[ChatResponse]:
     """Begin work on the loop; cancelling the future ends it."""
     with _starting:
         if os.getpid() not in _loops:
@@ -149,14 +150,14 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
         for name in set(request.headers) - HEADERS:
             if not name.startswith("x-stainless-"):  # the library's own; what OPENAI_* name is for another server
                 del request.headers[name]
-        request.headers["authorization"] = f"Bearer {endpoint.key}"
+        request.headers["authorization"] = f"Bearer {endpoint.api_key}"
 
     async def look(response: Any) -> None:
         if response.is_success:
             return
         try:
             said = await _whole(response)
-        except Passing as broken:
+        except TransientError as broken:
             said = str(broken).encode()
         raise _refusal(endpoint, response.status_code, said, response.headers.get("retry-after"))
 
@@ -164,19 +165,21 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
     http = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.loopback, follow_redirects=False, event_hooks=hooks)
     plain = {"Accept-Encoding": "identity"}  # what is packed has no size until it is unpacked
     return openai.AsyncOpenAI(
-        base_url=endpoint.url, api_key=endpoint.key, max_retries=0, http_client=http, default_headers=plain
+        base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, http_client=http, default_headers=plain
     )
 
 
-async def answered(connection: AsyncOpenAI, endpoint: Endpoint, ask: Ask, *, seed: int, seconds: float) -> Answer:
-    """One try. Raises `Passing` for what another may mend, `ModelError` for what it cannot."""
+async def attempt(
+    connection: AsyncOpenAI, endpoint: Endpoint, request: ChatRequest, *, seed: int, seconds: float
+) -> ChatResponse:
+    """One try. Raises `TransientError` for what another may mend, `ModelError` for what it cannot."""
     import openai
 
     create = connection.chat.completions.with_streaming_response.create
     try:
         async with (
             asyncio.timeout(seconds),
-            create(**request(ask, endpoint.model, seed), timeout=seconds) as response,
+            create(**request_body(request, endpoint.model, seed), timeout=seconds) as response,
         ):
             content = await _whole(response.http_response)
     except (TimeoutError, openai.APITimeoutError):
@@ -185,15 +188,15 @@ async def answered(connection: AsyncOpenAI, endpoint: Endpoint, ask: Ask, *, see
         failed = endpoint.shown(f"{error} {error.__cause__ or ''}")
     else:
         return _read(content, endpoint)
-    raise Passing(failed)  # out here, because the library's errors hold the key, and errors remember each other
+    raise TransientError(failed)  # out here, because the library's errors hold the key, and errors remember each other
 
 
-def request(ask: Ask, model: str, seed: int) -> dict[str, Any]:
+def request_body(request: ChatRequest, model: str, seed: int) -> dict[str, Any]:
     """The body that is sent. No message holds a whole mark by which a chat template would end it."""
-    drawn = ask.sampling
+    drawn = request.sampling
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": turn.role, "content": unmarked(turn.content)} for turn in ask.messages],
+        "messages": [{"role": turn.role, "content": break_special_tokens(turn.content)} for turn in request.messages],
         "temperature": drawn.temperature,
         "top_p": drawn.top_p,
         "max_tokens": drawn.max_tokens,
@@ -218,17 +221,17 @@ async def _whole(response: Any) -> bytes:
     except Exception as error:  # of the transport, which is another library from version to version
         failed = f"the answer broke off ({type(error).__name__})"
     if failed:
-        raise Passing(failed)
+        raise TransientError(failed)
     return bytes(content)
 
 
-def _refusal(endpoint: Endpoint, code: int, said: bytes, wait: str | None) -> Exception:
+def _refusal(endpoint: Endpoint, code: int, said: bytes, retry_after: str | None) -> Exception:
     words = f"HTTP {code}: {endpoint.shown(_message(said)) or 'without a word'}"
-    if code in PASSING or code >= 500:
-        return Passing(words, _seconds(wait))
+    if code in RETRY_STATUS or code >= 500:
+        return TransientError(words, _seconds(retry_after))
     if code in (401, 403):
         words += f" (it does not accept the key, which is read from {KEY})"
-    return ModelError(f"{endpoint.model} at {endpoint.url} refused: {words}")
+    return ModelError(f"{endpoint.model} at {endpoint.base_url} refused: {words}")
 
 
 def _message(said: bytes) -> str:
@@ -250,7 +253,7 @@ def _seconds(header: str | None) -> float:
         return 0.0
 
 
-def _read(content: bytes, endpoint: Endpoint) -> Answer:
+def _read(content: bytes, endpoint: Endpoint) -> ChatResponse:
     try:
         found = json.loads(content)
         choice, usage = found["choices"][0], found.get("usage") or {}
@@ -261,12 +264,12 @@ def _read(content: bytes, endpoint: Endpoint) -> Answer:
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         wrong = type(error).__name__
     else:
-        text, finish = (HALVES.sub("\ufffd", endpoint.without_key(said)) for said in (text, finish))
-        answer = Answer(text, finish[:40], asked, given)
+        text, finish = (SURROGATES.sub("\ufffd", endpoint.without_key(said)) for said in (text, finish))
+        answer = ChatResponse(text, finish[:40], asked, given)
         if text.strip():
             return answer
-        raise Passing("an empty answer", empty=answer)
-    raise Passing(f"no chat completion ({wrong}), but {endpoint.shown(content.decode(errors='replace'), 60)!r}")
+        raise TransientError("an empty answer", empty=answer)
+    raise TransientError(f"no chat completion ({wrong}), but {endpoint.shown(content.decode(errors='replace'), 60)!r}")
 
 
 # ── The client ──
@@ -277,29 +280,29 @@ AHEAD = 4  # questions that are read for each one that is out, so that a slow an
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Seconds for one try, tries for one answer, and seconds before the second try, doubled for each further one."""
 
-    seconds: float = 120.0
-    tries: int = 5
-    wait: float = 0.5
+    timeout: float = 120.0
+    max_attempts: int = 5
+    initial_backoff: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0 or self.tries < 1 or not 0 <= self.wait < inf:
-            given = (self.seconds, self.tries, self.wait)
-            raise InvalidArgument("patience", given, "more than 0 seconds, at least 1 try, a wait of at least 0")
+        if not self.timeout > 0 or self.max_attempts < 1 or not 0 <= self.initial_backoff < inf:
+            given = (self.timeout, self.max_attempts, self.initial_backoff)
+            raise InvalidArgument("retry", given, "more than 0 seconds, at least 1 try, a wait of at least 0")
 
 
 @dataclass
-class Spent:
+class Usage:
     """What a client's answers cost: tokens and money of live ones, the latter in the currency of the prices.
 
     Empty answers that were asked for again have cost tokens, too.
     """
 
-    asked: int = 0
-    replayed: int = 0
-    retried: int = 0
+    requests: int = 0
+    cache_hits: int = 0
+    retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
@@ -308,7 +311,7 @@ class Spent:
 class Client:
     """Asks the model at `endpoint`, and keeps its answers in `replay`. `prices`: of a million tokens, in and out.
 
-    Without an endpoint it answers from the cache alone, and raises `NotRecorded` for what is not there. Each question
+    Without an endpoint it answers from the cache alone, and raises `CacheMiss` for what is not there. Each question
     must find its answer in `patience`. `sleep` stands in for waiting, in tests.
     """
 
@@ -316,34 +319,34 @@ class Client:
         self,
         endpoint: Endpoint | None,
         *,
-        replay: Replay | None = None,
+        cache: ResponseCache | None = None,
         concurrency: int = 8,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         prices: tuple[float, float] = (0.0, 0.0),
         sleep: Callable[[float], None] | None = None,
     ):
         if not 1 <= concurrency <= 1_000:
             raise InvalidArgument("concurrency", concurrency, "from 1 to 1000 questions side by side")
-        if endpoint is None and replay is None:
+        if endpoint is None and cache is None:
             raise InvalidArgument("endpoint", None, f"an endpoint ({URL}, or `local_server()`), or a cache to replay")
-        if replay is not None and endpoint is not None and replay.model != endpoint.pinned:
-            raise InvalidArgument("replay", replay.model, f"a cache of the model that is asked, {endpoint.pinned}")
-        self.endpoint, self.replay, self.concurrency = endpoint, replay, concurrency
-        self.patience, self.prices, self.spent = patience or Patience(), prices, Spent()
+        if cache is not None and endpoint is not None and cache.model != endpoint.fingerprint:
+            raise InvalidArgument("cache", cache.model, f"a cache of the model that is asked, {endpoint.fingerprint}")
+        self.endpoint, self.cache, self.concurrency = endpoint, cache, concurrency
+        self.retry, self.prices, self.usage = retry or RetryPolicy(), prices, Usage()
         self._sleep, self._lock = sleep, Lock()
         self._connection = None if endpoint is None else connect(endpoint)
 
-    def ask(self, asks: Iterable[Ask]) -> Iterator[Answer]:
+    def chat(self, requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
         """An answer for each question, in their order; questions are read some way ahead of the answers.
 
-        Raises `ModelError`, `NotRecorded`, and `SynthbookError` where the cache cannot be written. Where it ends early,
+        Raises `ModelError`, `CacheMiss`, and `SynthbookError` where the cache cannot be written. Where it ends early,
         questions that are out are given up.
         """
-        waiting: deque[Future[Answer]] = deque()
+        waiting: deque[Future[ChatResponse]] = deque()
         gate = asyncio.Semaphore(self.concurrency)
         try:
-            for ask in asks:
-                waiting.append(self._begun(ask, gate))
+            for request in requests:
+                waiting.append(self._begun(request, gate))
                 while waiting and (waiting[0].done() or len(waiting) >= AHEAD * self.concurrency):
                     yield waiting[0].result()
                     waiting.popleft()
@@ -354,39 +357,39 @@ class Client:
             for future in waiting:
                 future.cancel()
 
-    def _begun(self, ask: Ask, gate: asyncio.Semaphore) -> Future[Answer]:
+    def _begun(self, request: ChatRequest, gate: asyncio.Semaphore) -> Future[ChatResponse]:
         """The answer to come: from the cache, else live, and then kept."""
-        known: Future[Answer] = Future()
-        if self.replay is not None and (kept := self.replay.get(ask)) is not None:
-            self._count(replayed=1)
+        known: Future[ChatResponse] = Future()
+        if self.cache is not None and (kept := self.cache.get(request)) is not None:
+            self._count(cache_hits=1)
             known.set_result(kept)
         elif self.endpoint is None:
-            name = self.replay.path.name if self.replay is not None else "the cache"
+            name = self.cache.path.name if self.cache is not None else "the cache"
             words = f"{name} has no such answer, and there is no model: synthbook models fetch smollm2 gets one"
-            known.set_exception(NotRecorded(words))
+            known.set_exception(CacheMiss(words))
         else:
-            return start(self._live(self.endpoint, ask, gate))
+            return start(self._live(self.endpoint, request, gate))
         return known
 
-    async def _live(self, endpoint: Endpoint, ask: Ask, gate: asyncio.Semaphore) -> Answer:
+    async def _live(self, endpoint: Endpoint, request: ChatRequest, gate: asyncio.Semaphore) -> ChatResponse:
         async with gate:
-            answer = await self._tried(endpoint, ask)
-        self._count(asked=1)
-        return answer if self.replay is None else self.replay.put(ask, answer)
+            answer = await self._tried(endpoint, request)
+        self._count(requests=1)
+        return answer if self.cache is None else self.cache.put(request, answer)
 
-    async def _tried(self, endpoint: Endpoint, ask: Ask) -> Answer:
+    async def _tried(self, endpoint: Endpoint, request: ChatRequest) -> ChatResponse:
         """An answer, in a few tries. After an empty one another seed is tried; if all are empty, that is the answer."""
         assert self._connection is not None
-        empty, failed = 0, Passing("")
-        for k in range(self.patience.tries):
+        empty, failed = 0, TransientError("")
+        for k in range(self.retry.max_attempts):
             if k:
-                self._count(retried=1)
+                self._count(retries=1)
                 if failed.empty is None:
-                    await self._wait(self.patience.wait * 2 ** (k - 1), failed.wait)
-            seed = ask.seed if not empty else int(sha256(f"{ask.seed} {empty}".encode())[:8], 16) & 0x7FFFFFFF
+                    await self._wait(self.retry.initial_backoff * 2 ** (k - 1), failed.retry_after)
+            seed = request.seed if not empty else int(sha256(f"{request.seed} {empty}".encode())[:8], 16) & 0x7FFFFFFF
             try:
-                answer = await answered(self._connection, endpoint, ask, seed=seed, seconds=self.patience.seconds)
-            except Passing as error:
+                answer = await attempt(self._connection, endpoint, request, seed=seed, seconds=self.retry.timeout)
+            except TransientError as error:
                 failed = error
             else:
                 self._count(answer)
@@ -396,10 +399,10 @@ class Client:
                 empty += 1
         if failed.empty is not None:
             return failed.empty
-        kept = "" if self.replay is None else ". What was answered before is kept"
+        kept = "" if self.cache is None else ". What was answered before is kept"
         raise ModelError(
-            f"{endpoint.model} at {endpoint.url} gave no answer in {self.patience.tries} tries, at last because of"
-            f" this: {failed}. To mend it, {endpoint.remedy}{kept}"
+            f"{endpoint.model} at {endpoint.base_url} failed after {self.retry.max_attempts} attempts;"
+            f" last error: {failed}. To fix it, {endpoint.hint}{kept}"
         )
 
     async def _wait(self, doubled: float, least: float) -> None:
@@ -410,13 +413,15 @@ class Client:
         else:
             self._sleep(seconds)
 
-    def _count(self, answer: Answer | None = None, *, asked: int = 0, replayed: int = 0, retried: int = 0) -> None:
+    def _count(
+        self, answer: ChatResponse | None = None, *, requests: int = 0, cache_hits: int = 0, retries: int = 0
+    ) -> None:
         with self._lock:
-            self.spent.asked += asked
-            self.spent.replayed += replayed
-            self.spent.retried += retried
+            self.usage.requests += requests
+            self.usage.cache_hits += cache_hits
+            self.usage.retries += retries
             if answer is not None:
                 paid, given = answer.prompt_tokens, answer.completion_tokens
-                self.spent.prompt_tokens += paid
-                self.spent.completion_tokens += given
-                self.spent.cost += (paid * self.prices[0] + given * self.prices[1]) / 1e6
+                self.usage.prompt_tokens += paid
+                self.usage.completion_tokens += given
+                self.usage.cost += (paid * self.prices[0] + given * self.prices[1]) / 1e6

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Seed
-from synthbook.language.filters.execution import Case, cases_by
+from synthbook.language.filters.execution import Case, cases_from_reference
 from synthbook.language.records import Record
 
 
 @dataclass(frozen=True)
-class Skill:
+class CodingProblem:
     """`reference` is the oracle; `draw(rng)` the arguments of one call; `hard` ones are got wrong more often."""
 
     name: str
     prompt: str
-    right: str
-    wrong: tuple[str, ...]
+    canonical_solution: str
+    buggy_solutions: tuple[str, ...]
     reference: Callable[..., Any]
-    draw: Callable[[np.random.Generator], tuple[Any, ...]]
+    sample_args: Callable[[np.random.Generator], tuple[Any, ...]]
     hard: bool = False
 
 
@@ -51,8 +51,8 @@ def _divisors(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))
 
 
-SKILLS: tuple[Skill, ...] = (
-    Skill(
+CODING_PROBLEMS: tuple[CodingProblem, ...] = (
+    CodingProblem(
         "gcd",
         "the greatest common divisor of two positive whole numbers",
         "def gcd(a, b):\n    while b:\n        a, b = b, a % b\n    return a",
@@ -65,7 +65,7 @@ SKILLS: tuple[Skill, ...] = (
         math.gcd,
         lambda rng: tuple(int(x) for x in rng.integers(1, 200, 2)),
     ),
-    Skill(
+    CodingProblem(
         "is_prime",
         "whether a whole number is prime",
         "def is_prime(n):\n    if n < 2:\n        return False\n    d = 2\n    while d * d <= n:\n"
@@ -79,7 +79,7 @@ SKILLS: tuple[Skill, ...] = (
         _number(0, 400),
         hard=True,
     ),
-    Skill(
+    CodingProblem(
         "digit_sum",
         "the sum of the decimal digits of a whole number, which may be negative",
         "def digit_sum(n):\n    return sum(int(c) for c in str(abs(n)))",
@@ -91,7 +91,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda n: sum(map(int, str(abs(n)))),
         _number(-500, 5_000),
     ),
-    Skill(
+    CodingProblem(
         "vowels",
         "how many vowels (a, e, i, o, u) a text has, in lower or upper case",
         "def vowels(text):\n    return sum(c in 'aeiou' for c in text.lower())",
@@ -103,7 +103,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda text: len([c for c in text if c in "aeiouAEIOU"]),
         lambda rng: (_word(rng, "abcdeEiouUxyz", 12),),
     ),
-    Skill(
+    CodingProblem(
         "median",
         "the median of a list of whole numbers, as a float",
         "def median(x):\n    x = sorted(x)\n    n = len(x)\n    return (x[(n - 1) // 2] + x[n // 2]) / 2",
@@ -116,7 +116,7 @@ SKILLS: tuple[Skill, ...] = (
         _numbers,
         hard=True,
     ),
-    Skill(
+    CodingProblem(
         "is_palindrome",
         "whether a text reads the same backwards, upper and lower case alike",
         "def is_palindrome(text):\n    t = text.lower()\n    return t == t[::-1]",
@@ -128,7 +128,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda text: all(a == b for a, b in zip(text.lower(), reversed(text.lower()), strict=True)),
         lambda rng: ((lambda w: w + w[::-1].upper() if rng.random() < 0.5 else w)(_word(rng, "ab", 5)),),
     ),
-    Skill(
+    CodingProblem(
         "second_largest",
         "the second largest of the different numbers in a list, or None where there is none",
         "def second_largest(x):\n    x = sorted(set(x))\n    return x[-2] if len(x) > 1 else None",
@@ -141,7 +141,7 @@ SKILLS: tuple[Skill, ...] = (
         _numbers,
         hard=True,
     ),
-    Skill(
+    CodingProblem(
         "is_leap_year",
         "whether a year of the Gregorian calendar has 366 days",
         "def is_leap_year(y):\n    return y % 4 == 0 and (y % 100 != 0 or y % 400 == 0)",
@@ -154,7 +154,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda rng: (int(rng.integers(15, 25)) * 100 + int(rng.integers(100)) * int(rng.random() < 0.4),),
         hard=True,
     ),
-    Skill(
+    CodingProblem(
         "run_lengths",
         "the runs of equal letters in a text, as a list of [letter, how often]",
         "def run_lengths(text):\n    runs = []\n    for c in text:\n        if runs and runs[-1][0] == c:\n"
@@ -169,7 +169,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda rng: (_word(rng, "ab"),),
         hard=True,
     ),
-    Skill(
+    CodingProblem(
         "to_binary",
         "a whole number of at least 0 in binary digits, as text without leading zeros",
         "def to_binary(n):\n    digits = ''\n    while n:\n        digits = str(n % 2) + digits\n        n //= 2\n"
@@ -185,7 +185,7 @@ SKILLS: tuple[Skill, ...] = (
         lambda rng: (int(rng.integers(64)) * int(rng.random() < 0.8),),
     ),
 )
-BY_NAME = {skill.name: skill for skill in SKILLS}
+BY_NAME = {problem.name: problem for problem in CODING_PROBLEMS}
 
 
 # ── A scripted teacher with known errors ──
@@ -195,39 +195,45 @@ BY_NAME = {skill.name: skill for skill in SKILLS}
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """Writes a function for each prompt. `error`: share of wrong ones; `hard`: of hard skills, instead.
+class ScriptedCodeTeacher:
+    """Writes a function for each prompt; a share `error_rate` is wrong (`hard_error_rate` for hard problems, if given).
 
-    `repeats`: share of records that say an earlier one again, with other names and spaces.
+    A share `duplicate_rate` of the records is a reformatted copy of an earlier one.
     """
 
-    error: float = 0.3
-    hard: float | None = None
-    repeats: float = 0.0
-    skills: tuple[Skill, ...] = SKILLS
+    error_rate: float = 0.3
+    hard_error_rate: float | None = None
+    duplicate_rate: float = 0.0
+    problems: tuple[CodingProblem, ...] = CODING_PROBLEMS
 
     def __post_init__(self) -> None:
-        for name in ("error", "hard", "repeats"):
+        for name in ("error_rate", "hard_error_rate", "duplicate_rate"):
             if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
                 raise InvalidArgument(name, share, "a share from 0 to 1")
 
     def records(self, n: int, *, seed: Seed) -> Iterator[Record]:
-        """n records, each from a seed of its own; `provenance` holds `right`, and `repeats`, the id of another."""
+        """n records, each from its own seed; `provenance` holds `correct`, and `duplicate_of` (an id) for copies."""
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         return (self._record(k, root) for k in range(n))
 
     def _record(self, k: int, root: np.random.SeedSequence) -> Record:
         rng = np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, k)))
-        if rng.random() < self.repeats and k:
+        if rng.random() < self.duplicate_rate and k:
             first = self._record(int(rng.integers(k)), root)
-            known = {"repeats": first.id, **first.provenance}  # the first of all that say it
+            known = {"duplicate_of": first.id, **first.provenance}  # the first of all that say it
             return Record(f"{k:06d}", first.prompt, reworded(first.response, rng), first.label, known)
-        skill = self.skills[int(rng.integers(len(self.skills)))]
-        error = self.hard if skill.hard and self.hard is not None else self.error
-        right = bool(rng.random() >= error)
-        code = skill.right if right else skill.wrong[int(rng.integers(len(skill.wrong)))]
-        prompt = f"Write a Python function {skill.name} that returns {skill.prompt}."
-        return Record(f"{k:06d}", prompt, code, skill.name, {"teacher": "planted", "right": right, "hard": skill.hard})
+        problem = self.problems[int(rng.integers(len(self.problems)))]
+        error = self.hard_error_rate if problem.hard and self.hard_error_rate is not None else self.error_rate
+        correct = bool(rng.random() >= error)
+        code = (
+            problem.canonical_solution
+            if correct
+            else problem.buggy_solutions[int(rng.integers(len(problem.buggy_solutions)))]
+        )
+        prompt = f"Write a Python function {problem.name} that returns {problem.prompt}."
+        return Record(
+            f"{k:06d}", prompt, code, problem.name, {"model": "scripted", "correct": correct, "hard": problem.hard}
+        )
 
 
 def reworded(code: str, rng: np.random.Generator) -> str:
@@ -238,28 +244,32 @@ def reworded(code: str, rng: np.random.Generator) -> str:
     return f"{code}\n" if kind == 1 else code.replace(" = ", "  =  ").replace("'", '"')
 
 
-def cases(n: int, *, seed: Seed, skills: tuple[Skill, ...] = SKILLS) -> dict[str, list[Case]]:
+def cases(n: int, *, seed: Seed, problems: tuple[CodingProblem, ...] = CODING_PROBLEMS) -> dict[str, list[Case]]:
     """n cases for each skill, answered by its oracle."""
     root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     found = {}
-    for skill, child in zip(skills, root.spawn(len(skills)), strict=True):
+    for problem, child in zip(problems, root.spawn(len(problems)), strict=True):
         rng = np.random.default_rng(child)
-        found[skill.name] = cases_by(skill.reference, skill.name, (skill.draw(rng) for _ in range(n)))
+        found[problem.name] = cases_from_reference(
+            problem.reference, problem.name, (problem.sample_args(rng) for _ in range(n))
+        )
     return found
 
 
-def paths(
-    problems: int, k: int, *, p: float, answers: int = 10, shared: float = 0.0, seed: Seed
+def sample_answers(
+    problems: int, k: int, *, p: float, answers: int = 10, shared_error_rate: float = 0.0, seed: Seed
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Truths (problems,) and k answers (problems, k) among `answers` possible ones, right with probability p.
 
-    Of a share `shared` of the problems all paths give the same wrong answer.
+    Of a share `shared_error_rate` of the problems all paths give the same wrong answer.
     """
-    if answers < 2 or not 0 <= p <= 1 or not 0 <= shared <= 1:
-        raise InvalidArgument("p, answers, shared", (p, answers, shared), "shares from 0 to 1, at least 2 answers")
+    if answers < 2 or not 0 <= p <= 1 or not 0 <= shared_error_rate <= 1:
+        raise InvalidArgument(
+            "p, answers, shared", (p, answers, shared_error_rate), "shares from 0 to 1, at least 2 answers"
+        )
     rng = np.random.default_rng(seed)
     truth = rng.integers(answers, size=problems)
     wrong = (truth[:, None] + rng.integers(1, answers, (problems, k))) % answers
     given = np.where(rng.random((problems, k)) < p, truth[:, None], wrong)
-    misled = rng.random(problems) < shared
+    misled = rng.random(problems) < shared_error_rate
     return truth, np.where(misled[:, None], wrong[:, :1], given)

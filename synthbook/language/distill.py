@@ -30,11 +30,11 @@ def distill(teacher: Any, student: Any, inputs: Rows, *, soft: bool = True) -> A
         raise InvalidArgument("teacher", type(teacher).__name__, "a fitted classifier with predict_proba")
     if not len(inputs):
         raise InvalidArgument("inputs", 0, "at least one input")
-    odds = teacher.predict_proba(inputs)  # (n, K)
+    probs = teacher.predict_proba(inputs)  # (n, K)
     if not soft:
-        return student.fit(inputs, teacher.classes_[odds.argmax(axis=1)])
-    n, classes = odds.shape
-    weights = odds.T.ravel()  # of each input as the first class, then of each as the second, ...
+        return student.fit(inputs, teacher.classes_[probs.argmax(axis=1)])
+    n, classes = probs.shape
+    weights = probs.T.ravel()  # of each input as the first class, then of each as the second, ...
     there = weights > 0
     rows, labels = np.tile(np.arange(n), classes)[there], np.repeat(teacher.classes_, n)[there]
     last = f"{student.steps[-1][0]}__" if hasattr(student, "steps") else ""
@@ -50,13 +50,20 @@ def _rows(inputs: Rows, rows: NDArray[np.int64]) -> Any:
 # ── the exact case ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def linear(
-    real: int, drawn: int, *, d: int = 10, noise: float = 1.0, sampled: bool = True, runs: int = 4_000, seed: int = 0
+def linear_distillation(
+    real: int,
+    drawn: int,
+    *,
+    d: int = 10,
+    noise: float = 1.0,
+    sampled_labels: bool = True,
+    runs: int = 4_000,
+    seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
     """Excess risks (runs,) of a linear teacher of `real` rows and its student of `drawn` rows, and their difference.
 
     Inputs are standard normal in d dimensions, y = w x + `noise` e. The teacher labels with its own w, and with noise
-    of the same size where `sampled`. The excess risk of an estimate is its squared distance from w. "apart": the
+    of the same size where `sampled_labels`. The excess risk of an estimate is its squared distance from w. "apart": the
     largest difference between a weight of the student and one of the teacher.
     """
     if min(real, drawn) < d + 2:
@@ -64,7 +71,7 @@ def linear(
     rng = np.random.default_rng(seed)
     w = rng.standard_normal((runs, d, 1))
     teacher = _fitted(rng, w, real, noise)
-    student = _fitted(rng, teacher, drawn, noise if sampled else 0.0)
+    student = _fitted(rng, teacher, drawn, noise if sampled_labels else 0.0)
     risks = {name: ((b - w) ** 2).sum(axis=(1, 2)) for name, b in {"teacher": teacher, "student": student}.items()}
     return risks | {"apart": np.abs(student - teacher).max(axis=(1, 2))}
 
@@ -88,7 +95,7 @@ def expected_risk(real: int, drawn: int | None = None, *, d: int = 10, noise: fl
     return own if drawn is None else own + noise**2 * d / (drawn - d - 1)
 
 
-def better_bias(*, real: int = 400, drawn: int = 4_000, d: int = 10, seed: int = 0) -> dict[str, float]:
+def inductive_bias_gain(*, real: int = 400, drawn: int = 4_000, d: int = 10, seed: int = 0) -> dict[str, float]:
     """Accuracies of a nearest-neighbour teacher, a logistic student of it, and a logistic model of the real rows.
 
     The truth is logistic: the student has the better prejudice, and gets from its teacher's noise more than it knows.

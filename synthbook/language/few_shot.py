@@ -17,17 +17,17 @@ from pydantic import BaseModel, Field
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.filters.dedup import jaccard, shingles
-from synthbook.language.filters.labels import doubts
-from synthbook.language.filters.schema import checked, pinned_schema
-from synthbook.language.messages import Answer, Ask, Message, Sampling
-from synthbook.language.pipeline import Stage, Told
+from synthbook.language.filters.labels import label_disagrees
+from synthbook.language.filters.schema import pinned_schema, validate_json
+from synthbook.language.messages import ChatRequest, ChatResponse, Message, SamplingParams
+from synthbook.language.pipeline import Stage, StageResult
 from synthbook.language.records import Record
 
-ASKED_FOR = {
+LABEL_DESCRIPTIONS = {
     "spam": "a text message that advertises something or tricks the reader into a call (spam)",
     "ham": "a private text message to a friend or relative (ham)",
 }
-MARKS: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what it is, by what it says
+RATIONALE_RULES: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what it is, by what it says
     "spam": (
         (r"\b(?:won|win|prize|award|guaranteed|cash)\b", "it promises a prize"),
         (r"\b(?:free|offer|half price|discount)\b", "it praises an offer"),
@@ -44,7 +44,7 @@ MARKS: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what
 }
 
 
-class Written(BaseModel):
+class LabeledMessage(BaseModel):
     """The form of an answer: a message and, before it, why it deserves its label."""
 
     model_config = pinned_schema(
@@ -55,21 +55,21 @@ class Written(BaseModel):
     message: str = Field(min_length=10, max_length=200)
 
 
-SCHEMA: dict[str, Any] = Written.model_json_schema()
+SCHEMA: dict[str, Any] = LabeledMessage.model_json_schema()
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedExamples:
     """Real examples, all that the writer is shown."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
 
     @classmethod
-    def drawn(cls, texts: Sequence[str], labels: Sequence[str], n: int, *, seed: int) -> Seeds:
+    def sample(cls, texts: Sequence[str], labels: Sequence[str], n: int, *, seed: int) -> SeedExamples:
         """n of each label, of at most 160 characters; raises `InvalidArgument` where there are fewer."""
         rng, chosen = np.random.default_rng([seed, 42]), list[int]()
-        for label in ASKED_FOR:
+        for label in LABEL_DESCRIPTIONS:
             rows = [
                 i for i, (text, own) in enumerate(zip(texts, labels, strict=True)) if own == label and len(text) <= 160
             ]
@@ -89,17 +89,19 @@ def why(text: str, label: str) -> str:
     >>> why("You have won a prize", "spam"), why("Where are you?", "ham")
     ('it promises a prize', 'somebody asks a friend something')
     """
-    return next(reason for mark, reason in MARKS[label] if re.search(mark, text, re.IGNORECASE))
+    return next(reason for mark, reason in RATIONALE_RULES[label] if re.search(mark, text, re.IGNORECASE))
 
 
-def asks(seeds: Seeds, n: int, *, seed: int, shown: int = 3, prompts: int = 8) -> Iterator[tuple[Ask, str]]:
+def few_shot_requests(
+    seeds: SeedExamples, n: int, *, seed: int, shown: int = 3, prompts: int = 8
+) -> Iterator[tuple[ChatRequest, str]]:
     """n questions for each label, and the label; each of `prompts` prompts shows `shown` seeds and is asked in turn.
 
     Few prompts, asked often, are cheap: a server reads what they share once.
     """
     rng = np.random.default_rng([seed, 43])
-    sampling = Sampling(temperature=0.9, max_tokens=110, schema=SCHEMA, seed=seed)
-    for label, what in ASKED_FOR.items():
+    sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=SCHEMA, seed=seed)
+    for label, what in LABEL_DESCRIPTIONS.items():
         question = Message("user", f"Write {what}, as JSON with the keys why and message.")
         for k in range(prompts):
             examples = rng.choice(seeds.of(label), shown, replace=False)
@@ -108,49 +110,54 @@ def asks(seeds: Seeds, n: int, *, seed: int, shown: int = 3, prompts: int = 8) -
                 told = json.dumps({"why": why(str(text), label), "message": str(text)}, ensure_ascii=False)
                 turns += [question, Message("assistant", told)]
             for i in range(k, n, prompts):
-                yield Ask((*turns, question), sampling, i), label
+                yield ChatRequest((*turns, question), sampling, i), label
 
 
-def records(asked: Iterable[tuple[Ask, str]], answers: Iterable[Answer], *, maker: str) -> list[Record]:
+def records(
+    asked: Iterable[tuple[ChatRequest, str]], answers: Iterable[ChatResponse], *, model_name: str
+) -> list[Record]:
     """A record for each answer, as it came."""
     return [
-        Record(f"{k:05d}", ask.messages[-1].content, answer.text, label, _told(maker, answer))
-        for k, ((ask, label), answer) in enumerate(zip(asked, answers, strict=True))
+        Record(f"{k:05d}", request.messages[-1].content, answer.text, label, _told(model_name, answer))
+        for k, ((request, label), answer) in enumerate(zip(asked, answers, strict=True))
     ]
 
 
-def _told(maker: str, answer: Answer) -> dict[str, Any]:
-    return {"teacher": maker, "finish": answer.finish, "tokens": answer.completion_tokens}
+def _told(model_name: str, answer: ChatResponse) -> dict[str, Any]:
+    return {"model": model_name, "finish": answer.finish_reason, "tokens": answer.completion_tokens}
 
 
-def plain(record: Record) -> Record:
+def parse_message(record: Record) -> Record:
     """The message alone, in one line, and its reason in the provenance; an answer without the form, as it is."""
-    found, _ = checked(record.response, Written)
+    found, _ = validate_json(record.response, LabeledMessage)
     if found is None:
         return record
     return replace(record, response=" ".join(found.message.split()), provenance={**record.provenance, "why": found.why})
 
 
-def no_copies(seeds: Seeds, *, most: float = 0.5) -> Stage:
+def drop_seed_copies(seeds: SeedExamples, *, threshold: float = 0.5) -> Stage:
     """Drops messages that share more than `most` of their runs of three words with a seed: the real text again."""
     real = [shingles(text) for text in seeds.texts]
 
-    def stage(some: Iterable[Record]) -> Iterator[Told]:
+    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
         for record in some:
             mine = shingles(record.response)
             near = max(jaccard(mine, other) for other in real)
-            yield record.told("nearest seed", round(near, 3)), "copies a seed" if near > most else None
+            yield record.with_verdict("nearest seed", round(near, 3)), "copies a seed" if near > threshold else None
 
     return stage
 
 
-def agrees(classifier: Any) -> Stage:
+def label_agrees(classifier: Any) -> Stage:
     """Drops messages to which a classifier, taught by real ones, gives another label than was asked for."""
 
-    def stage(some: Iterable[Record]) -> Iterator[Told]:
+    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
         for record in some:
-            doubted = bool(doubts([record.response], [record.label], classifier)[0])
-            yield record.told("label", "doubted" if doubted else "agreed"), "another label" if doubted else None
+            doubted = bool(label_disagrees([record.response], [record.label], classifier)[0])
+            yield (
+                record.with_verdict("label", "doubted" if doubted else "agreed"),
+                "label mismatch" if doubted else None,
+            )
 
     return stage
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, Field
 
-from synthbook.language.filters.dedup import words
-from synthbook.language.filters.schema import checked, pinned_schema
-from synthbook.language.messages import Answer, Ask, Message, Model, Sampling
-from synthbook.language.pipeline import Stage, Told
+from synthbook.language.filters.dedup import tokenize
+from synthbook.language.filters.schema import pinned_schema, validate_json
+from synthbook.language.messages import ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
+from synthbook.language.pipeline import Stage, StageResult
 from synthbook.language.records import Record
 
 PASSAGE = (50, 90)  # words
@@ -27,7 +27,7 @@ SHOWN = (
 )
 
 
-class Turn(BaseModel):
+class QAPair(BaseModel):
     """What one turn is: a question about the passage, and its answer."""
 
     model_config = pinned_schema("Turn", "What one turn is: a question about the passage, and its answer.")
@@ -55,15 +55,15 @@ def passages(novels: Sequence[str], titles: Sequence[str], n: int, *, seed: int)
     return found
 
 
-def dialogues(model: Model, documents: Sequence[Document], *, seed: int = 0) -> list[Record]:
+def dialogues(model: ChatModel, documents: Sequence[Document], *, seed: int = 0) -> list[Record]:
     """Two turns about each document, a record each; the second question is asked after the first answer was given."""
-    sampling = Sampling(temperature=0.7, max_tokens=110, schema=Turn.model_json_schema(), seed=seed)
-    asks = [Ask(_begun(document.text), sampling, k) for k, document in enumerate(documents)]
-    first = list(model(asks))
+    sampling = SamplingParams(temperature=0.7, max_tokens=110, schema=QAPair.model_json_schema(), seed=seed)
+    requests = [ChatRequest(_begun(document.text), sampling, k) for k, document in enumerate(documents)]
+    first = list(model(requests))
     more = Message("user", "Ask and answer another question about it.")
     again = [
-        Ask((*ask.messages, Message("assistant", a.text), more), sampling, ask.index)
-        for ask, a in zip(asks, first, strict=True)
+        ChatRequest((*request.messages, Message("assistant", a.text), more), sampling, request.index)
+        for request, a in zip(requests, first, strict=True)
     ]
     second = list(model(again))
     return [
@@ -76,33 +76,36 @@ def dialogues(model: Model, documents: Sequence[Document], *, seed: int = 0) -> 
 def _begun(passage: str) -> tuple[Message, ...]:
     text, *turns = SHOWN
     told = [json.dumps({"question": question, "answer": answer}) for question, answer in turns]
-    ask = "Ask and answer a question about this text, as JSON: "
+    request = "Ask and answer a question about this text, as JSON: "
     return (
-        Message("user", f"{ask}{text}"),
+        Message("user", f"{request}{text}"),
         Message("assistant", told[0]),
         Message("user", "Ask and answer another question about it."),
         Message("assistant", told[1]),
-        Message("user", f"{ask}{passage}"),
+        Message("user", f"{request}{passage}"),
     )
 
 
-def _record(document: Document, k: int, turn: int, answer: Answer) -> Record:
-    told = {"document": document.id, "turn": turn, "finish": answer.finish}
+def _record(document: Document, k: int, turn: int, answer: ChatResponse) -> Record:
+    told = {"document": document.id, "turn": turn, "finish": answer.finish_reason}
     return Record(f"{k:03d}-{turn}", document.text, answer.text, f"turn {turn}", told)
 
 
-def grounded(*, least: float = 0.7) -> Stage:
+def answer_grounded(*, threshold: float = 0.7) -> Stage:
     """Keeps turns that ask something, and whose answer has at least a share `least` of its words from the passage."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
-            turn, wrong = checked(record.response, Turn)
+            turn, wrong = validate_json(record.response, QAPair)
             if turn is None:
-                yield record.told("grounded", wrong), "not the form"
+                yield record.with_verdict("grounded", wrong), "invalid JSON"
                 continue
-            known, said = set(words(record.prompt)), words(turn.answer)
+            known, said = set(tokenize(record.prompt)), tokenize(turn.answer)
             share = sum(word in known for word in said) / max(len(said), 1)
             reason = "asks nothing" if not turn.question.rstrip().endswith("?") else None
-            yield record.told("grounded", round(share, 3)), reason or (None if share >= least else "not from the text")
+            yield (
+                record.with_verdict("grounded", round(share, 3)),
+                reason or (None if share >= threshold else "not grounded"),
+            )
 
     return stage

@@ -1,6 +1,6 @@
 """What is asked of a language model, and what it answers: the two ends of every engine, whoever the model is.
 
-A model is any function from questions to answers, in their order: `Client.ask` of a real one, or a scripted stand-in
+A model is any function from questions to answers, in their order: `Client.chat` of a real one, or a scripted stand-in
 whose errors are known. What an answer says is data, whatever it says.
 """
 
@@ -16,7 +16,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256, strict_json
 
 ROLES = ("system", "user", "assistant")
-HALVES = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no character, and not to be written as UTF-8
+SURROGATES = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no character, and not to be written as UTF-8
 
 _MARK = re.compile(
     r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|SYS|im_start|im_end|start_of_turn|end_of_turn)>)|\[(?=/?INST\])"
@@ -32,13 +32,13 @@ class Message:
 
     def __post_init__(self) -> None:
         said = self.content if isinstance(self.content, str) else None
-        if self.role not in ROLES or said is None or HALVES.search(said):
+        if self.role not in ROLES or said is None or SURROGATES.search(said):
             given = (self.role, said[:60] if said is not None else self.content)
             raise InvalidArgument("message", given, f"text of whole characters, said by one of {', '.join(ROLES)}")
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How an answer is drawn: at most `max_tokens`, until one of `stop`, of this JSON `schema` where one is given.
 
     The server is given a seed that `seed` and the number of the sample fix.
@@ -65,18 +65,18 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ChatRequest:
     """The `index`-th sample of an answer to a conversation."""
 
     messages: tuple[Message, ...]
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     index: int = 0
 
     @property
-    def prompt(self) -> dict[str, Any]:
+    def payload(self) -> dict[str, Any]:
         """Messages and sampling as plain JSON: all but the number of the sample.
 
-        Its keys are hashed into `key`, so that recorded answers are found: they do not follow the names of attributes.
+        Hashed into `cache_key`: its keys stay when attributes are renamed, so that recorded answers are found.
         """
         drawn = self.sampling
         return {
@@ -91,9 +91,9 @@ class Ask:
             },
         }
 
-    def key(self, model: str) -> str:
+    def cache_key(self, model: str) -> str:
         """SHA-256 of the pinned model, messages, parameters, seed and number: what makes it the same question."""
-        return sha256(strict_json([model, self.prompt, self.index], sort_keys=True).encode())
+        return sha256(strict_json([model, self.payload, self.index], sort_keys=True).encode())
 
     @property
     def seed(self) -> int:
@@ -102,34 +102,34 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatResponse:
     """What came back. `finish`: "stop", or "length" where `max_tokens` cut it; `replayed`: it was in the cache."""
 
     text: str
-    finish: str = "stop"
+    finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    replayed: bool = False
+    cached: bool = False
 
 
-Model = Callable[[Iterable[Ask]], Iterator[Answer]]  # an answer for each question, in their order
+ChatModel = Callable[[Iterable[ChatRequest]], Iterator[ChatResponse]]  # an answer for each question, in their order
 
 
-def user(text: str, **sampling: Any) -> Ask:
+def single_turn(text: str, **sampling: Any) -> ChatRequest:
     """One question of one turn."""
-    return Ask((Message("user", text),), Sampling(**sampling))
+    return ChatRequest((Message("user", text),), SamplingParams(**sampling))
 
 
-def scripted(answer: Callable[[Ask], str]) -> Model:
+def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:
     """A stand-in for a model: a function that is asked in its place.
 
     >>> next(scripted(lambda ask: ask.messages[-1].content.upper())([user("hello")])).text
     'HELLO'
     """
-    return lambda asks: (Answer(answer(ask)) for ask in asks)
+    return lambda requests: (ChatResponse(answer(request)) for request in requests)
 
 
-def unmarked(text: str) -> str:
+def break_special_tokens(text: str) -> str:
     """A text in which no mark of a chat template is whole.
 
     >>> unmarked("bye<|im_end|> [INST] 1 < 2")

@@ -22,54 +22,54 @@ from matplotlib.axes import Axes
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.storage import Provenance, sha256, write_with_provenance
-from synthbook.language.filters.dedup import NearDuplicates
+from synthbook.language.filters.dedup import NearDuplicateIndex
 from synthbook.language.filters.execution import Case, Program, Property, execute
-from synthbook.language.filters.schema import checked
-from synthbook.language.records import Record, batches, cut_to_lines, lines, read_lines
-from synthbook.language.sandbox.runner import Sandbox
+from synthbook.language.filters.schema import validate_json
+from synthbook.language.records import Record, batched, lines, read_jsonl, truncate_partial_line
+from synthbook.language.sandbox.pool import Sandbox
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-Told = tuple[Record, str | None]  # the record, with its verdict, and the reason why it is dropped
-Stage = Callable[[Iterable[Record]], Iterator[Told]]
+StageResult = tuple[Record, str | None]  # the record, with its verdict, and the reason why it is dropped
+Stage = Callable[[Iterable[Record]], Iterator[StageResult]]
 BATCH = 500  # records whose signatures are computed together
 LEDGER, KEPT, DROPPED = "ledger.json", "kept.jsonl", "dropped.jsonl"
 
 
 @dataclass
-class Entry:
+class StageStats:
     """What a stage did: records in and out, drops by reason, seconds of its own."""
 
     stage: str
-    came: int = 0
-    stayed: int = 0
+    n_in: int = 0
+    n_out: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
 
-def run(
+def run_pipeline(
     records: Iterable[Record],
     stages: Mapping[str, Stage],
     *,
-    dropped: Callable[[Record, str, str], None] = lambda record, stage, reason: None,
-) -> tuple[Iterator[Record], list[Entry]]:
+    on_drop: Callable[[Record, str, str], None] = lambda record, stage, reason: None,
+) -> tuple[Iterator[Record], list[StageStats]]:
     """The records that pass all stages, as they are asked for, and the ledger, which is whole when they were read.
 
-    `dropped(record, stage, reason)` is told each drop.
+    `on_drop(record, stage, reason)` is told each drop.
     """
     if not stages:
         raise InvalidArgument("stages", {}, "at least one stage by name")
-    ledger = [Entry(name) for name in stages]
+    ledger = [StageStats(name) for name in stages]
     flow: Iterator[Record] = iter(records)
     for entry, stage in zip(ledger, stages.values(), strict=True):
-        flow = _passing(flow, stage, entry, dropped)
+        flow = _passing(flow, stage, entry, on_drop)
     return flow, ledger
 
 
 def _passing(
-    flow: Iterable[Record], stage: Stage, entry: Entry, dropped: Callable[[Record, str, str], None]
+    flow: Iterable[Record], stage: Stage, entry: StageStats, on_drop: Callable[[Record, str, str], None]
 ) -> Iterator[Record]:
     waited = 0.0  # for the stages before
 
@@ -82,7 +82,7 @@ def _passing(
             waited += time.perf_counter() - began
             if record is None:
                 return
-            entry.came += 1
+            entry.n_in += 1
             yield record
 
     told = stage(counted())
@@ -94,99 +94,101 @@ def _passing(
             return
         record, reason = found
         if reason is None:
-            entry.stayed += 1
+            entry.n_out += 1
             yield record
         else:
             entry.reasons[reason] += 1
-            dropped(record, entry.stage, reason)
+            on_drop(record, entry.stage, reason)
 
 
 # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def execution(cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, *, kept: Path | None = None) -> Stage:
+def pass_tests(
+    cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, *, verdict_cache: Path | None = None
+) -> Stage:
     """Keeps what returns the right value on all cases of the function that its label names.
 
     Verdicts go into the file `kept`, and are found there again for the same record, cases and limits. Raises
     `InvalidArgument` for a property together with `kept`: a function has no name that outlives a run.
     """
-    if kept is not None and any(isinstance(case, Property) for some in cases.values() for case in some):
-        raise InvalidArgument("kept", str(kept), "None, or cases with expected values only")
+    if verdict_cache is not None and any(isinstance(case, Property) for some in cases.values() for case in some):
+        raise InvalidArgument("kept", str(verdict_cache), "None, or cases with expected values only")
     asked = {name: sha256(repr((some, sandbox.limits)).encode()) for name, some in cases.items()}
 
     def key(record: Record) -> str:
-        return f"{record.key} {asked.get(record.label)}"
+        return f"{record.content_hash} {asked.get(record.label)}"
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
-        known = _known(kept)
-        for some in batches(records, BATCH):
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
+        known = _known(verdict_cache)
+        for some in batched(records, BATCH):
             fresh = {key(record): record for record in some if key(record) not in known}
             programs = (Program(name, record.label, record.response) for name, record in fresh.items())
             for verdict in execute(programs, cases, sandbox):
                 known[str(verdict.id)] = verdict.reason
-                if kept is not None:
-                    with kept.open("a", encoding="utf-8") as file:
+                if verdict_cache is not None:
+                    with verdict_cache.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"key": verdict.id, "reason": verdict.reason}) + "\n")
             for record in some:
                 reason = known[key(record)]
-                yield record.told("execution", reason), None if reason == "passed" else reason
+                yield record.with_verdict("execution", reason), None if reason == "passed" else reason
 
     return stage
 
 
-def _known(kept: Path | None) -> dict[str, str]:
-    if kept is None or not kept.exists():
+def _known(verdict_cache: Path | None) -> dict[str, str]:
+    if verdict_cache is None or not verdict_cache.exists():
         return {}
-    cut_to_lines(kept)
+    truncate_partial_line(verdict_cache)
     try:
-        return {str(line["key"]): str(line["reason"]) for _, line in read_lines(kept)}
+        return {str(line["key"]): str(line["reason"]) for _, line in read_jsonl(verdict_cache)}
     except KeyError as error:
-        raise DataError(f"{kept}: a line without {error}: remove the file and run again") from None
+        raise DataError(f"{verdict_cache}: a line without {error}: remove the file and run again") from None
 
 
-def near_duplicates(memory: NearDuplicates | None = None, *, batch: int = BATCH) -> Stage:
+def drop_near_duplicates(memory: NearDuplicateIndex | None = None, *, batch: int = BATCH) -> Stage:
     """Drops what nearly repeats an earlier record, whose id is in its verdict; records are read `batch` at a time."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
-        remembered, ids = memory or NearDuplicates(), list[str]()
-        for some in batches(records, batch):
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
+        remembered, ids = memory or NearDuplicateIndex(), list[str]()
+        for some in batched(records, batch):
             ids += [record.id for record in some]
             for record, number in zip(some, remembered.add([record.response for record in some]), strict=True):
-                told = record.told("near duplicates", None if number is None else ids[number])
-                yield told, None if number is None else "repeats another"
+                told = record.with_verdict("near duplicates", None if number is None else ids[number])
+                yield told, None if number is None else "near duplicate"
 
     return stage
 
 
-def form(schema: type[BaseModel]) -> Stage:
+def match_schema(schema: type[BaseModel]) -> Stage:
     """Keeps responses that are JSON of a schema."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
-            _, wrong = checked(record.response, schema)
-            yield record.told("form", wrong or "fits"), wrong or None
+            _, wrong = validate_json(record.response, schema)
+            yield record.with_verdict("form", wrong or "fits"), wrong or None
 
     return stage
 
 
-def exact_duplicates() -> Stage:
+def drop_exact_duplicates() -> Stage:
     """Drops what an earlier record says to the letter."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         seen: set[str] = set()
         for record in records:
-            yield record, "said before" if record.key in seen else None
-            seen.add(record.key)
+            yield record, "exact duplicate" if record.content_hash in seen else None
+            seen.add(record.content_hash)
 
     return stage
 
 
-def at_most(most: int, kind: Callable[[Record], str] = lambda record: record.label) -> Stage:
+def cap_per_class(most: int, kind: Callable[[Record], str] = lambda record: record.label) -> Stage:
     """Keeps the first `most` of each kind."""
     if most < 1:
         raise InvalidArgument("most", most, "at least 1 of each kind")
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         seen: Counter[str] = Counter()
         for record in records:
             seen[kind(record)] += 1
@@ -195,7 +197,7 @@ def at_most(most: int, kind: Callable[[Record], str] = lambda record: record.lab
     return stage
 
 
-def only(holds: Callable[[Record], bool], reason: str) -> Stage:
+def keep_if(holds: Callable[[Record], bool], reason: str) -> Stage:
     """Keeps what a test of your own says yes to."""
     return lambda records: ((record, None if holds(record) else reason) for record in records)
 
@@ -203,9 +205,9 @@ def only(holds: Callable[[Record], bool], reason: str) -> Stage:
 # ── to disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write(
+def run_to_disk(
     records: Iterable[Record], stages: Mapping[str, Stage], out: Path, provenance: Provenance
-) -> tuple[Path, list[Entry]]:
+) -> tuple[Path, list[StageStats]]:
     """Run, and write what stays to `out/kept.jsonl`, each drop with stage and reason to `out/dropped.jsonl`, and the
     ledger to `out/ledger.json`, each with a sidecar."""
     out = Path(out)
@@ -215,7 +217,7 @@ def write(
         def dropped(record: Record, stage: str, reason: str) -> None:
             drops.write(json.dumps({"id": record.id, "stage": stage, "reason": reason}) + "\n")
 
-        flow, ledger = run(records, stages, dropped=dropped)
+        flow, ledger = run_pipeline(records, stages, on_drop=dropped)
         path = write_with_provenance(out / KEPT, lines(flow), provenance)
         drops.seek(0)
         write_with_provenance(out / DROPPED, drops, provenance)
@@ -223,12 +225,12 @@ def write(
     return path, ledger
 
 
-def to_dict(entry: Entry) -> dict[str, Any]:
+def to_dict(entry: StageStats) -> dict[str, Any]:
     """An entry as plain JSON."""
     return {
         "stage": entry.stage,
-        "in": entry.came,
-        "out": entry.stayed,
+        "in": entry.n_in,
+        "out": entry.n_out,
         "reasons": dict(entry.reasons.most_common()),
         "seconds": round(entry.seconds, 3),
     }
@@ -241,17 +243,17 @@ NAMED = 3  # reasons at each stage; the rest together
 GAP = 0.04  # of the height, between the stream and what leaves it
 
 
-def plot_flow(ledger: Sequence[Entry], ax: Axes | None = None) -> Axes:
+def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
     """Stages from left to right; heights are records, what leaves is hatched and goes down."""
     ax = new_axes(ax, width=2.0 + 1.7 * len(ledger), height=4.2)
-    total = max(ledger[0].came, 1)
+    total = max(ledger[0].n_in, 1)
     t = np.linspace(0, 1, 30)
     bend = t * t * (3 - 2 * t)
     for x, entry in enumerate(ledger):
-        came, stayed = entry.came / total, entry.stayed / total
+        n_in, n_out = entry.n_in / total, entry.n_out / total
         top = 1 + 0 * t
-        ax.fill_between(x + t, top - stayed, top, color=BLUE, linewidth=0)
-        lost, level = _named(entry), 1 - stayed
+        ax.fill_between(x + t, top - n_out, top, color=BLUE, linewidth=0)
+        lost, level = _named(entry), 1 - n_out
         for _, count in lost:
             share = count / total
             down = level - GAP * bend - 0.25 * bend
@@ -259,16 +261,16 @@ def plot_flow(ledger: Sequence[Entry], ax: Axes | None = None) -> Axes:
             level -= share
         if lost:
             words = "\n".join(f"{reason} {count:,}" for reason, count in lost)
-            ax.text(x + 0.58, 1 - came - GAP - 0.25, words, fontsize=8, va="bottom", ha="left")
-        ax.text(x + 0.02, 1.03, f"{entry.stage}\n{entry.came:,} came", fontsize=9, va="bottom")
-    ax.text(len(ledger) + 0.02, 1.03, f"kept\n{ledger[-1].stayed:,}", fontsize=9, va="bottom")
+            ax.text(x + 0.58, 1 - n_in - GAP - 0.25, words, fontsize=8, va="bottom", ha="left")
+        ax.text(x + 0.02, 1.03, f"{entry.stage}\n{entry.n_in:,} came", fontsize=9, va="bottom")
+    ax.text(len(ledger) + 0.02, 1.03, f"kept\n{ledger[-1].n_out:,}", fontsize=9, va="bottom")
     ax.set(xlim=(0, len(ledger) + 0.4), ylim=(-0.35, 1.2), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.grid(False)
     return ax
 
 
-def _named(entry: Entry) -> list[tuple[str, int]]:
+def _named(entry: StageStats) -> list[tuple[str, int]]:
     common = entry.reasons.most_common()
     if len(common) <= NAMED:
         return common

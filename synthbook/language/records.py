@@ -27,20 +27,20 @@ class Record:
     verdicts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of what was asked, answered and labelled: the same for the same content, whoever made it."""
         return sha256(json.dumps([self.prompt, self.response, self.label]).encode())
 
-    def told(self, stage: str, verdict: Any) -> Record:
+    def with_verdict(self, stage: str, verdict: Any) -> Record:
         """The same record with one more verdict."""
         return replace(self, verdicts={**self.verdicts, stage: verdict})
 
-    def line(self) -> str:
+    def to_json_line(self) -> str:
         """One line of JSON; text is data, whatever it says."""
         return json.dumps(asdict(self), sort_keys=True) + "\n"
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the object of each line of a JSONL file, read as it is needed; blank lines are passed over.
 
     Raises `DataError`, which names the line, for what is no JSON object.
@@ -60,20 +60,20 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Records that `Record.line` wrote. Raises `DataError` for a line that is none."""
-    for number, found in read_lines(path):
+    for number, found in read_jsonl(path):
         try:
             yield Record(**found)
         except TypeError as error:
             raise DataError(f"{path}, line {number}: no record ({error})") from None
 
 
-def cut_to_lines(path: Path) -> None:
+def truncate_partial_line(path: Path) -> None:
     """Cut off a last line that was being written when its run was killed."""
     with Path(path).open("rb+") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def batches(items: Iterable[T], n: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
     """Items in lists of n, the last one shorter; read as they are needed."""
     source = iter(items)
     while some := list(islice(source, n)):
@@ -82,4 +82,4 @@ def batches(items: Iterable[T], n: int) -> Iterator[list[T]]:
 
 def lines(records: Iterable[Record]) -> Iterator[str]:
     """A line for each record."""
-    return (record.line() for record in records)
+    return (record.to_json_line() for record in records)

@@ -24,9 +24,9 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.datasets import read_data
 from synthbook.language.filters.dedup import rouge_l
-from synthbook.language.filters.schema import checked, pinned_schema
-from synthbook.language.messages import HALVES, Answer, Ask, Message, Model, Sampling
-from synthbook.language.pipeline import Entry, Stage, Told, run
+from synthbook.language.filters.schema import pinned_schema, validate_json
+from synthbook.language.messages import SURROGATES, ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
+from synthbook.language.pipeline import Stage, StageResult, StageStats, run_pipeline
 from synthbook.language.records import Record
 
 # ── One proposed instruction: read out of an answer, looked at for its form, and held against all that are known ──
@@ -36,10 +36,10 @@ from synthbook.language.records import Record
 # somebody else's turn, where it is shown to a model again.
 
 
-MOST_ALIKE = 0.7
+ROUGE_THRESHOLD = 0.7
 WORDS = (4, 40)  # of an instruction
 READ = 2_000  # characters of an answer
-BEYOND_TEXT = re.compile(
+NON_TEXT_KEYWORDS = re.compile(
     r"\b(?:images?|pictures?|photos?|graphs?|files?|maps?|draw|plot|videos?|audio|diagrams?|websites?|go to)\b", re.I
 )
 LOST = "\ufffd"  # stands for what was no character
@@ -50,13 +50,13 @@ FIRST = re.compile(rf"(?:{TURN}|[\s\-*+>•\"'`_]|task\s*#?\d*\s*[:.)]|\d+\s*[.:
 NEAREST = "nearest"  # the verdict that holds the likeness
 
 
-def parsed(answer: str) -> str:
+def parse_instruction(answer: str) -> str:
     """The instruction in an answer: its first line that says something, without a number or marks around it.
 
     >>> parsed("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
     'Count the rows.'
     """
-    text = unicodedata.normalize("NFKC", HALVES.sub(LOST, answer[:READ]))
+    text = unicodedata.normalize("NFKC", SURROGATES.sub(LOST, answer[:READ]))
     return next(filter(None, map(_instruction, text.splitlines())), "")
 
 
@@ -69,13 +69,13 @@ def _instruction(line: str) -> str:
     return line.strip("*_\"'`: ")
 
 
-def proposal(name: str, answer: Answer) -> Record:
+def proposal(name: str, answer: ChatResponse) -> Record:
     """The record of what an answer proposes."""
-    cut = answer.finish == "length" and len(answer.text.strip().splitlines()) < 2
-    return Record(name, "", parsed(answer.text), "", {"cut off": cut, "tokens": answer.completion_tokens})
+    cut = answer.finish_reason == "length" and len(answer.text.strip().splitlines()) < 2
+    return Record(name, "", parse_instruction(answer.text), "", {"cut off": cut, "tokens": answer.completion_tokens})
 
 
-def fault(instruction: str) -> str | None:
+def instruction_error(instruction: str) -> str | None:
     """What is wrong with the form of an instruction, else None."""
     if not instruction:
         return "empty"
@@ -88,32 +88,32 @@ def fault(instruction: str) -> str | None:
         return "unprintable"
     if not (instruction[0].isascii() and instruction[0].isalnum()):
         return "no plain sentence"
-    return "not for a model of text" if BEYOND_TEXT.search(instruction) else None
+    return "not for a model of text" if NON_TEXT_KEYWORDS.search(instruction) else None
 
 
-def plain() -> Stage:
+def well_formed() -> Stage:
     """Keeps whole instructions of a plain form, that ask a model of text for nothing but text."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
-            reason = fault(record.response)
+            reason = instruction_error(record.response)
             yield record, "cut off" if reason is None and record.provenance["cut off"] else reason
 
     return stage
 
 
-def different(known: Iterable[str], most: float = MOST_ALIKE) -> Stage:
+def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD) -> Stage:
     """Drops what is like a known instruction; what stays is known from then on."""
-    if not most > 0:
-        raise InvalidArgument("most", most, "a likeness above 0; infinity keeps everything")
+    if not rouge_threshold > 0:
+        raise InvalidArgument("most", rouge_threshold, "a likeness above 0; infinity keeps everything")
     pool = list(known)
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
             alike = max((rouge_l(record.response, other) for other in pool), default=0.0)
-            if alike < most:
+            if alike < rouge_threshold:
                 pool.append(record.response)
-            yield record.told(NEAREST, alike), None if alike < most else "like another"
+            yield record.with_verdict(NEAREST, alike), None if alike < rouge_threshold else "ROUGE-L too high"
 
     return stage
 
@@ -122,7 +122,7 @@ def different(known: Iterable[str], most: float = MOST_ALIKE) -> Stage:
 
 
 ACCEPTED = "accepted"
-BY_HAND = "written"
+SEED_ORIGIN = "written"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Task:
     classification: bool = False
     input: str = ""
     output: str = ""
-    origin: str = BY_HAND
+    origin: str = SEED_ORIGIN
 
     def record(self) -> Record:
         """As a record: the prompt is instruction and input."""
@@ -153,14 +153,14 @@ def seed_tasks() -> list[Task]:
 class Round:
     """One round: tasks in the pool before it, proposals, what became of them, and the same as a ledger of its stages.
 
-    `likeness`: ROUGE-L to the nearest task of the pool, of each proposal whose form was good enough to be compared.
+    `max_rouge`: ROUGE-L to the nearest task of the pool, of each proposal whose form was good enough to be compared.
     """
 
     pool: int
     proposed: int
     reasons: Counter[str]
-    likeness: tuple[float, ...]
-    ledger: tuple[Entry, ...] = ()
+    max_rouge: tuple[float, ...]
+    ledger: tuple[StageStats, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -168,18 +168,18 @@ class Round:
         return self.reasons[ACCEPTED]
 
     @property
-    def mean_likeness(self) -> float:
+    def mean_max_rouge(self) -> float:
         """NaN where nothing was compared."""
-        return float(np.mean(self.likeness)) if self.likeness else np.nan
+        return float(np.mean(self.max_rouge)) if self.max_rouge else np.nan
 
     @property
-    def max_likeness(self) -> float:
+    def highest_rouge(self) -> float:
         """NaN where nothing was compared."""
-        return max(self.likeness, default=np.nan)
+        return max(self.max_rouge, default=np.nan)
 
 
 @dataclass
-class Pool:
+class TaskPool:
     """Written and grown tasks, what was proposed and dropped with its reason, and the rounds."""
 
     tasks: list[Task]
@@ -189,20 +189,20 @@ class Pool:
     @property
     def written(self) -> list[Task]:
         """Those that the pool began with."""
-        return [task for task in self.tasks if task.origin == BY_HAND]
+        return [task for task in self.tasks if task.origin == SEED_ORIGIN]
 
     @property
-    def grown(self) -> list[Task]:
+    def generated(self) -> list[Task]:
         """Those that nobody wrote."""
-        return [task for task in self.tasks if task.origin != BY_HAND]
+        return [task for task in self.tasks if task.origin != SEED_ORIGIN]
 
     @property
-    def ledger(self) -> list[Entry]:
-        """What each stage did in all rounds together, for `plot_flow`."""
-        total: dict[str, Entry] = {}
+    def ledger(self) -> list[StageStats]:
+        """What each stage did in all rounds together, for `plot_funnel`."""
+        total: dict[str, StageStats] = {}
         for entry in (entry for one in self.rounds for entry in one.ledger):
-            sums = total.setdefault(entry.stage, Entry(entry.stage))
-            sums.came, sums.stayed = sums.came + entry.came, sums.stayed + entry.stayed
+            sums = total.setdefault(entry.stage, StageStats(entry.stage))
+            sums.n_in, sums.n_out = sums.n_in + entry.n_in, sums.n_out + entry.n_out
             sums.seconds += entry.seconds
             sums.reasons.update(entry.reasons)
         return list(total.values())
@@ -211,7 +211,7 @@ class Pool:
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def plot_growth(pools: Mapping[str, Pool], ax: Axes | None = None) -> Axes:
+def plot_growth(pools: Mapping[str, TaskPool], ax: Axes | None = None) -> Axes:
     """Tasks of each pool against proposals; a line of slope 1 would keep them all."""
     ax = new_axes(ax)
     for name, pool in pools.items():
@@ -227,17 +227,17 @@ def _steps(rounds: Sequence[Round], last: int) -> tuple[list[int], list[int]]:
     return asked.tolist(), [*(one.pool for one in rounds), last]
 
 
-def plot_likeness(pool: Pool, ax: Axes | None = None, *, most: float = 0.7) -> Axes:
+def plot_max_rouge(pool: TaskPool, ax: Axes | None = None, *, rouge_threshold: float = 0.7) -> Axes:
     """ROUGE-L of each proposal to its nearest task, by the pool's size: dots below `most`, crosses above, the mean."""
     ax = new_axes(ax)
-    seen = [(one.pool, alike) for one in pool.rounds for alike in one.likeness]
-    for below, colour, marker, name in ((True, BLUE, "o", "kept"), (False, VERMILLION, "x", "too like another")):
-        some = [pair for pair in seen if (pair[1] < most) is below]
-        ax.plot(*np.array(some).reshape(-1, 2).T, marker, markersize=4, color=colour, label=name, linestyle="")
+    seen = [(one.pool, alike) for one in pool.rounds for alike in one.max_rouge]
+    for below, color, marker, name in ((True, BLUE, "o", "kept"), (False, VERMILLION, "x", "too like another")):
+        some = [pair for pair in seen if (pair[1] < rouge_threshold) is below]
+        ax.plot(*np.array(some).reshape(-1, 2).T, marker, markersize=4, color=color, label=name, linestyle="")
     sizes = sorted({size for size, _ in seen})
     means = [np.mean([alike for at, alike in seen if at == size]) for size in sizes]
     ax.plot(sizes, means, "-", color=BLACK, linewidth=1, label="mean")
-    ax.axhline(most, color=BLACK, linestyle=":", linewidth=1)
+    ax.axhline(rouge_threshold, color=BLACK, linestyle=":", linewidth=1)
     ax.set(xlabel="tasks in the pool", ylabel="ROUGE-L to the nearest", title="What is new gets rare")
     ax.legend(loc="lower right")
     return ax
@@ -256,7 +256,7 @@ SHOWN = 3  # written tasks of a kind, in a question
 YES = re.compile(r"\W*yes\b", re.I)
 
 
-class Instance(BaseModel):
+class InputFirst(BaseModel):
     """An input, which may be empty, then the output."""
 
     model_config = pinned_schema("Instance", "An input, which may be empty, then the output.")
@@ -265,7 +265,7 @@ class Instance(BaseModel):
     output: str = Field(min_length=1, max_length=160)
 
 
-class Labelled(BaseModel):
+class OutputFirst(BaseModel):
     """The label first, then an input that deserves it."""
 
     model_config = pinned_schema("Labelled", "The label first, then an input that deserves it.")
@@ -274,43 +274,45 @@ class Labelled(BaseModel):
     input: str = Field(min_length=1, max_length=160)
 
 
-def with_instances(model: Model, pool: Pool, *, each: int = 1, seed: int = 0) -> Iterator[Judged]:
+def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[Judged]:
     """Each grown task with its kind and `each` instances, one after the other, and what is wrong with it, else None."""
     if each < 1:
         raise InvalidArgument("each", each, "at least 1 instance of each task")
-    written, grown = pool.written, pool.grown
-    kinds = [bool(YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in grown)]
-    tasks = [replace(task, classification=kind) for task, kind in zip(grown, kinds, strict=True)]
-    asks = (_instance_ask(task, written, seed, k) for task in tasks for k in range(each))
-    answers = list(model(asks))
+    written, generated = pool.written, pool.generated
+    kinds = [bool(YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in generated)]
+    tasks = [replace(task, classification=kind) for task, kind in zip(generated, kinds, strict=True)]
+    requests = (_instance_ask(task, written, seed, k) for task in tasks for k in range(each))
+    answers = list(model(requests))
     for i, task in enumerate(tasks):
         yield from _judged([_answered(task, answer, k) for k, answer in enumerate(answers[i * each : (i + 1) * each])])
 
 
-def records(judged: Iterable[Judged]) -> tuple[list[Record], Entry]:
+def records(judged: Iterable[Judged]) -> tuple[list[Record], StageStats]:
     """A record of each sound task, and the entry of a ledger that counts the others."""
-    kept, entry = list[Record](), Entry("instance")
+    kept, entry = list[Record](), StageStats("instance")
     for task, reason in judged:
-        entry.came += 1
+        entry.n_in += 1
         if reason is None:
             kept.append(task.record())
         else:
             entry.reasons[reason] += 1
-    entry.stayed = len(kept)
+    entry.n_out = len(kept)
     return kept, entry
 
 
 # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _kind_ask(task: Task, written: Sequence[Task], seed: int) -> Ask:
+def _kind_ask(task: Task, written: Sequence[Task], seed: int) -> ChatRequest:
     """Examples are no and yes in turn: after three times the same answer a small model gives it a fourth time."""
     turns = list[Message]()
     for pair in zip(_some(written, False), _some(written, True), strict=False):
         for shown in pair:
             turns += [_question(shown), Message("assistant", '"yes"' if shown.classification else '"no"')]
     schema = {"type": "string", "enum": ["yes", "no"]}
-    return Ask((*turns, _question(task)), Sampling(temperature=0.0, max_tokens=8, schema=schema, seed=seed))
+    return ChatRequest(
+        (*turns, _question(task)), SamplingParams(temperature=0.0, max_tokens=8, schema=schema, seed=seed)
+    )
 
 
 def _some(written: Sequence[Task], classification: bool) -> list[Task]:
@@ -323,13 +325,13 @@ def _question(task: Task) -> Message:
     return Message("user", f"Does this task ask to choose one of a few labels? {task.instruction}")
 
 
-def _instance_ask(task: Task, written: Sequence[Task], seed: int, index: int) -> Ask:
-    form = Labelled if task.classification else Instance
+def _instance_ask(task: Task, written: Sequence[Task], seed: int, index: int) -> ChatRequest:
+    match_schema = OutputFirst if task.classification else InputFirst
     turns = list[Message]()
     for shown in _some(written, task.classification):
         turns += [_request(shown), Message("assistant", _as_json(shown))]
-    sampling = Sampling(temperature=0.7, max_tokens=100, schema=form.model_json_schema(), seed=seed)
-    return Ask((*turns, _request(task)), sampling, index)
+    sampling = SamplingParams(temperature=0.7, max_tokens=100, schema=match_schema.model_json_schema(), seed=seed)
+    return ChatRequest((*turns, _request(task)), sampling, index)
 
 
 def _request(task: Task) -> Message:
@@ -346,16 +348,16 @@ def _as_json(task: Task) -> str:
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _answered(task: Task, answer: Answer, k: int) -> Judged:
+def _answered(task: Task, answer: ChatResponse, k: int) -> Judged:
     named = replace(task, id=f"{task.id}.{k}") if k else task
-    if answer.finish == "length":
+    if answer.finish_reason == "length":
         return named, "cut off"
     if task.classification:
-        labelled, wrong = checked(answer.text, Labelled)
+        labelled, wrong = validate_json(answer.text, OutputFirst)
         found = ("", "") if labelled is None else (labelled.input, labelled.label)
     else:
-        plain, wrong = checked(answer.text, Instance)
-        found = ("", "") if plain is None else (plain.input, plain.output)
+        well_formed, wrong = validate_json(answer.text, InputFirst)
+        found = ("", "") if well_formed is None else (well_formed.input, well_formed.output)
     whole = replace(named, input=found[0].strip(), output=found[1].strip())
     return whole, wrong or _fault(whole)
 
@@ -365,11 +367,11 @@ def _fault(task: Task) -> str | None:
         return "no output"
     if task.output.rstrip(".") == task.input.rstrip("."):
         return "repeats its input"
-    if rouge_l(task.output, task.instruction) >= MOST_ALIKE:
+    if rouge_l(task.output, task.instruction) >= ROUGE_THRESHOLD:
         return "repeats its instruction"
     if task.input.endswith(":") or task.output.endswith(":"):
-        return "ends too early"
-    return "poses as a turn" if SPEAKER.search(f"{task.input}\n{task.output}") else None
+        return "ends with a colon"
+    return "contains a role marker" if SPEAKER.search(f"{task.input}\n{task.output}") else None
 
 
 def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
@@ -382,7 +384,7 @@ def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
     for task, reason in instances:
         said = (task.input, task.output)
         if reason is None:
-            reason = "one input, two outputs" if two else "said before" if said in seen else None
+            reason = "one input, two outputs" if two else "exact duplicate" if said in seen else None
             seen.add(said)
         yield task, reason
 
@@ -390,47 +392,49 @@ def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
 # ── The loop ──
 
 
-__all__ = ["Pool", "Round", "Task", "grow", "plot_growth", "plot_likeness", "records", "seed_tasks", "with_instances"]
-
 WRITTEN, GROWN = 6, 2  # tasks that a question shows
 QUESTION = Message("user", "Write a new task about work with data, in one line.")
 STOP = ("\n",)
 
 
-def grow(
-    model: Model,
+def grow_pool(
+    model: ChatModel,
     written: Sequence[Task],
     *,
     rounds: int,
-    side_by_side: int = 8,
+    proposals_per_round: int = 8,
     seed: int = 0,
-    most: float = MOST_ALIKE,
+    rouge_threshold: float = ROUGE_THRESHOLD,
     size: int | None = None,
-) -> Pool:
-    """Grow a pool for some rounds of `side_by_side` questions each, or until it has `size` tasks.
+) -> TaskPool:
+    """Grow a pool for some rounds of `proposals_per_round` questions each, or until it has `size` tasks.
 
     What is like a task of the pool, by ROUGE-L of at least `most`, is dropped; infinity lets everything in. What a
     question shows depends on the seed and on what was answered before, so that a replay asks the same ones.
     """
-    if len(written) < WRITTEN or rounds < 1 or side_by_side < 1:
-        given = (len(written), rounds, side_by_side)
+    if len(written) < WRITTEN or rounds < 1 or proposals_per_round < 1:
+        given = (len(written), rounds, proposals_per_round)
         raise InvalidArgument("written, rounds, side_by_side", given, f"at least {WRITTEN} tasks, 1 round, 1 question")
     for task in written:
-        if parsed(task.instruction) != task.instruction:
+        if parse_instruction(task.instruction) != task.instruction:
             raise InvalidArgument("written", task.instruction, "one line, without the mark of a task or a speaker")
-    pool = Pool(list(written))
+    pool = TaskPool(list(written))
     for k in range(rounds):
         if size is not None and len(pool.tasks) >= size:
             break
-        _round(model, pool, k, side_by_side, seed, most)
+        _round(model, pool, k, proposals_per_round, seed, rouge_threshold)
     return pool
 
 
-def _round(model: Model, pool: Pool, k: int, side_by_side: int, seed: int, most: float) -> None:
+def _round(
+    model: ChatModel, pool: TaskPool, k: int, proposals_per_round: int, seed: int, rouge_threshold: float
+) -> None:
     """Ask side by side, then go through the answers in order: of two that are alike the first one stays."""
     rng = np.random.default_rng([seed, 48, k])
-    asks = [_ask(_shown(pool, rng), seed, k * side_by_side + i) for i in range(side_by_side)]
-    proposed = [proposal(f"grown_{k:03d}_{i}", a) for i, a in zip(range(side_by_side), model(asks), strict=True)]
+    requests = [_ask(_shown(pool, rng), seed, k * proposals_per_round + i) for i in range(proposals_per_round)]
+    proposed = [
+        proposal(f"grown_{k:03d}_{i}", a) for i, a in zip(range(proposals_per_round), model(requests), strict=True)
+    ]
     before, reasons, nearest = len(pool.tasks), Counter[str](), dict[str, float]()
 
     def told(record: Record, reason: str) -> None:
@@ -441,24 +445,24 @@ def _round(model: Model, pool: Pool, k: int, side_by_side: int, seed: int, most:
             pool.dropped.append((record.response, reason))
 
     known = [task.instruction for task in pool.tasks]
-    stages = {"form": plain(), "difference": different(known, most)}
-    flow, ledger = run(proposed, stages, dropped=lambda record, stage, reason: told(record, reason))
+    stages = {"form": well_formed(), "difference": drop_similar(known, rouge_threshold)}
+    flow, ledger = run_pipeline(proposed, stages, on_drop=lambda record, stage, reason: told(record, reason))
     for record in flow:
         told(record, ACCEPTED)
         pool.tasks.append(Task(record.id, record.response, origin=f"round {k}"))
-    likeness = tuple(nearest[record.id] for record in proposed if record.id in nearest)
-    pool.rounds.append(Round(before, side_by_side, reasons, likeness, tuple(ledger)))
+    max_rouge = tuple(nearest[record.id] for record in proposed if record.id in nearest)
+    pool.rounds.append(Round(before, proposals_per_round, reasons, max_rouge, tuple(ledger)))
 
 
-def _shown(pool: Pool, rng: np.random.Generator) -> list[str]:
+def _shown(pool: TaskPool, rng: np.random.Generator) -> list[str]:
     """Six written tasks and two grown ones, or fewer of these as long as there are no two, in a random order."""
-    grown, written = pool.grown, pool.written
-    few = min(GROWN, len(grown))
+    generated, written = pool.generated, pool.written
+    few = min(GROWN, len(generated))
     some = [written[i] for i in rng.choice(len(written), min(WRITTEN + GROWN - few, len(written)), replace=False)]
-    some += [grown[i] for i in rng.choice(len(grown), few, replace=False)]
+    some += [generated[i] for i in rng.choice(len(generated), few, replace=False)]
     return [some[i].instruction for i in rng.permutation(len(some))]
 
 
-def _ask(shown: Sequence[str], seed: int, index: int) -> Ask:
+def _ask(shown: Sequence[str], seed: int, index: int) -> ChatRequest:
     turns = [turn for text in shown for turn in (QUESTION, Message("assistant", text))]
-    return Ask((*turns, QUESTION), Sampling(temperature=1.0, max_tokens=48, stop=STOP, seed=seed), index)
+    return ChatRequest((*turns, QUESTION), SamplingParams(temperature=1.0, max_tokens=48, stop=STOP, seed=seed), index)

@@ -26,10 +26,10 @@ from synthbook.language.records import Record
 SETTINGS = TransformerConfig(width=64, heads=4, layers=2, context=40, batch=64, learning_rate=2e-3)
 END, UNKNOWN = "\n", "?"
 LONGEST = 12  # words of an answer
-NO_LOSS = -100  # what cross-entropy passes over
+IGNORE_INDEX = -100  # what cross-entropy passes over
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Words, numbers and signs, each a word of its own.
 
     >>> words("6 * 8 = 48, maybe")
@@ -48,7 +48,7 @@ class Student:
     @classmethod
     def taught(cls, records: Iterable[Record], *, seed: int, steps: int = 400) -> Self:
         """Taught the answers to these questions. Raises `InvalidArgument` where there is nothing to learn."""
-        pairs = [(words(record.prompt), [*words(record.response)[:LONGEST], END]) for record in records]
+        pairs = [(tokenize(record.prompt), [*tokenize(record.response)[:LONGEST], END]) for record in records]
         if not pairs:
             raise InvalidArgument("records", 0, "at least one question with its answer")
         known = sorted({word for pair in pairs for part in pair for word in part} | {END, UNKNOWN})
@@ -59,7 +59,7 @@ class Student:
 
         def step(k: int, rng: torch.Generator) -> dict[str, float]:
             rows = torch.randint(len(read), (SETTINGS.batch,), generator=rng)
-            loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=NO_LOSS)
+            loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=IGNORE_INDEX)
             set_rate(optimizer, SETTINGS.learning_rate * warm_then_cosine(k, steps))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ class Student:
         """The most likely answer to each question, none to an empty one; unknown words are one word to it."""
         spoken: dict[int, list[str]] = {}
         word = {k: name for name, k in self.number.items()}
-        rows = [words(question) for question in questions]
+        rows = [tokenize(question) for question in questions]
         for length in sorted({len(row) for row in rows} - {0}):
             here = [i for i, row in enumerate(rows) if len(row) == length]
             codes = torch.stack([self._codes(rows[i]) for i in here])
@@ -91,9 +91,9 @@ class Student:
         return torch.tensor([self.number.get(word, self.number[UNKNOWN]) for word in some], dtype=torch.int64)
 
     def _rows(self, pairs: Sequence[tuple[list[str], list[str]]]) -> tuple[Tensor, Tensor]:
-        """What is read, (N, L), and what is to be said after each word, (N, L): `NO_LOSS` in the question."""
+        """What is read, (N, L), and what is to be said after each word, (N, L): `IGNORE_INDEX` in the question."""
         read = torch.full((len(pairs), SETTINGS.context), self.number[END])
-        told = torch.full_like(read, NO_LOSS)
+        told = torch.full_like(read, IGNORE_INDEX)
         for i, (question, answer) in enumerate(pairs):
             whole = self._codes([*question, *answer])
             if len(whole) > SETTINGS.context + 1:

@@ -16,14 +16,14 @@ import numpy as np
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Seed
-from synthbook.language.coding_problems import SKILLS, cases
-from synthbook.language.filters.execution import Case, Program, evaluate, execute
-from synthbook.language.messages import Ask, Message, Sampling
-from synthbook.language.pipeline import BATCH, Stage, Told
-from synthbook.language.records import Record, batches
-from synthbook.language.sandbox.runner import Sandbox
+from synthbook.language.coding_problems import CODING_PROBLEMS, cases
+from synthbook.language.filters.execution import Case, Program, evaluate_expressions, execute
+from synthbook.language.messages import ChatRequest, Message, SamplingParams
+from synthbook.language.pipeline import BATCH, Stage, StageResult
+from synthbook.language.records import Record, batched
+from synthbook.language.sandbox.pool import Sandbox
 
-KINDS: dict[str, tuple[str, tuple[str, ...]]] = {  # operator, and ways to say it
+OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # operator, and ways to say it
     "more": (
         "+",
         (
@@ -51,56 +51,55 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {  # operator, and ways to say i
 }
 HIGHEST = 10  # numbers in a problem are 0, ..., 9
 HARD = "each"
-SHORT = re.compile(r"\s*(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)\s*")
+EQUATION = re.compile(r"\s*(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)\s*")
 
 
 @dataclass(frozen=True)
-class ProblemTeacher:
-    """Answers as "7 + 8 = 15". `slip` and `misread`: shares of its answers; `hard`: slips in "each" problems, instead.
+class ScriptedMathTeacher:
+    """Answers such as "7 + 8 = 15", with known error rates.
 
-    `easy`: how many times as often it asks "more" as "each"; `repeats`: share of records that repeat an earlier one.
+    `hard_error_rate` replaces `arithmetic_error_rate` for multiplication. Additions are `easy_weight` times as frequent
+    as multiplications. A share `duplicate_rate` of the records repeats an earlier one.
     """
 
-    slip: float = 0.3
-    misread: float = 0.05
-    hard: float = 0.6
-    easy: float = 4.0
-    repeats: float = 0.3
+    arithmetic_error_rate: float = 0.3
+    misread_rate: float = 0.05
+    hard_error_rate: float = 0.6
+    easy_weight: float = 4.0
+    duplicate_rate: float = 0.3
 
     def __post_init__(self) -> None:
-        shares = (self.slip, self.misread, self.hard, self.repeats)
-        if not all(0 <= share < 1 for share in shares) or self.easy <= 0:
-            raise InvalidArgument("shares", shares, "shares of at least 0 and below 1, and a positive `easy`")
+        shares = (self.arithmetic_error_rate, self.misread_rate, self.hard_error_rate, self.duplicate_rate)
+        if not all(0 <= share < 1 for share in shares) or self.easy_weight <= 0:
+            raise InvalidArgument("shares", shares, "shares of at least 0 and below 1, and a positive `easy_weight`")
 
     def records(self, n: int, *, seed: Seed) -> Iterator[Record]:
-        """n records; `provenance` tells `right`, `slip`, `misread`."""
+        """n records; `provenance` holds `correct`, `arithmetic_error` and `misread`."""
         rng = np.random.default_rng(seed)
-        weights = np.array([self.easy, np.sqrt(self.easy), 1.0])
+        weights = np.array([self.easy_weight, np.sqrt(self.easy_weight), 1.0])
         made: list[Record] = []
         for k in range(n):
-            if made and rng.random() < self.repeats:
+            if made and rng.random() < self.duplicate_rate:
                 first = made[int(rng.integers(len(made)))]
                 yield Record(f"{k:06d}", first.prompt, first.response, first.label, first.provenance)
                 continue
-            kind = str(rng.choice(list(KINDS), p=weights / weights.sum()))
+            kind = str(rng.choice(list(OPERATIONS), p=weights / weights.sum()))
             record = self._answer(f"{k:06d}", kind, rng)
             made.append(record)
             yield record
 
     def _answer(self, name: str, kind: str, rng: np.random.Generator) -> Record:
-        operator, sayings = KINDS[kind]
+        operator, sayings = OPERATIONS[kind]
         a, b = (int(x) for x in rng.integers(0, HIGHEST, 2))
         prompt = sayings[int(rng.integers(len(sayings)))].format(a=a, b=b)
-        misread, slip = (
-            bool(rng.random() < self.misread),
-            bool(rng.random() < (self.hard if kind == HARD else self.slip)),
-        )
+        misread = bool(rng.random() < self.misread_rate)
+        error = bool(rng.random() < (self.hard_error_rate if kind == HARD else self.arithmetic_error_rate))
         if misread:
-            operator = str(rng.choice([other for other, _ in KINDS.values() if other != operator]))
-        answer = computed(a, operator, b) + (int(rng.choice([-10, -2, -1, 1, 2, 10])) if slip else 0)
-        right = answer == computed(a, KINDS[kind][0], b)  # two errors may cancel
-        told = {"teacher": "planted", "right": right, "slip": slip, "misread": misread}
-        return Record(name, prompt, f"{a} {operator} {b} = {answer}", kind, told)
+            operator = str(rng.choice([other for other, _ in OPERATIONS.values() if other != operator]))
+        answer = computed(a, operator, b) + (int(rng.choice([-10, -2, -1, 1, 2, 10])) if error else 0)
+        correct = answer == computed(a, OPERATIONS[kind][0], b)  # two errors may cancel
+        provenance = {"model": "scripted", "correct": correct, "arithmetic_error": error, "misread": misread}
+        return Record(name, prompt, f"{a} {operator} {b} = {answer}", kind, provenance)
 
 
 def computed(a: int, operator: str, b: int) -> int:
@@ -108,37 +107,37 @@ def computed(a: int, operator: str, b: int) -> int:
     return {"+": a + b, "-": a - b, "*": a * b}[operator]
 
 
-def runs(sandbox: Sandbox) -> Stage:
+def arithmetic_holds(sandbox: Sandbox) -> Stage:
     """Keeps answers whose left side, run in the sandbox, gives the right side."""
 
-    return lambda records: (told for some in batches(records, BATCH) for told in _run(some, sandbox))
+    return lambda records: (told for some in batched(records, BATCH) for told in _run(some, sandbox))
 
 
-def _run(records: Sequence[Record], sandbox: Sandbox) -> Iterator[Told]:
+def _run(records: Sequence[Record], sandbox: Sandbox) -> Iterator[StageResult]:
     sides = [record.response.rpartition("=")[::2] for record in records]
-    values = evaluate((left for left, _ in sides), sandbox)
-    for record, (_, right), value in zip(records, sides, values, strict=True):
-        holds = type(value) is int and right.strip() == str(value)
-        yield record.told("runs", holds), None if holds else "does not compute"
+    values = evaluate_expressions((left for left, _ in sides), sandbox)
+    for record, (_, is_correct), value in zip(records, sides, values, strict=True):
+        holds = type(value) is int and is_correct.strip() == str(value)
+        yield record.with_verdict("runs", holds), None if holds else "does not compute"
 
 
 # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class Student:
+class NearestNeighborStudent:
     """A nearest neighbour: it answers as the most similar problem that it was taught, of the same kind."""
 
     taught: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # (n, 3): kind, a, b; (n,): answers
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Student:
+    def of(cls, records: Sequence[Record]) -> NearestNeighborStudent:
         """Taught by these records; an answer that is no number teaches nothing."""
         rows = []
         for record in records:
             numbers = [int(x) for x in re.findall(r"\d+", record.prompt)]
-            if (found := SHORT.fullmatch(record.response)) and len(numbers) == 2:
-                rows.append((list(KINDS).index(record.label), *numbers, int(found[4])))
+            if (found := EQUATION.fullmatch(record.response)) and len(numbers) == 2:
+                rows.append((list(OPERATIONS).index(record.label), *numbers, int(found[4])))
         if not rows:
             raise InvalidArgument("records", len(records), "at least one answer such as 7 + 8 = 15")
         table = np.array(rows)
@@ -159,7 +158,7 @@ class Student:
         """Share of right answers to all problems there are: of each kind, and their mean."""
         grid = np.array([(a, b) for a in range(HIGHEST) for b in range(HIGHEST)])
         found = {}
-        for k, (kind, (operator, _)) in enumerate(KINDS.items()):
+        for k, (kind, (operator, _)) in enumerate(OPERATIONS.items()):
             problems = np.column_stack([np.full(len(grid), k), grid])
             truth = np.array([computed(int(a), operator, int(b)) for a, b in grid])
             found[kind] = float((self.answers(problems) == truth).mean())
@@ -193,7 +192,7 @@ VISIBLE_CASES, HIDDEN_CASES = 20, 40  # of each function
 
 
 @dataclass(frozen=True)
-class Problem:
+class WordProblem:
     """A sentence with places for two numbers, its kind, and the numbers."""
 
     kind: str
@@ -209,7 +208,7 @@ class Problem:
     @property
     def operator(self) -> str:
         """What the oracle knows: +, - or *."""
-        return KINDS[self.kind][0]
+        return OPERATIONS[self.kind][0]
 
     @property
     def answer(self) -> int:
@@ -222,38 +221,38 @@ class Problem:
         return f"{self.a} {self.operator} {self.b} = {self.answer}"
 
 
-def problems(*, held_out: bool) -> list[Problem]:
+def problems(*, held_out: bool) -> list[WordProblem]:
     """Every sentence with every pair of numbers: those for questions, or those that are held out of them."""
     rng = np.random.default_rng(0)
     pairs = [(a, b) for a in range(1, HIGHEST) for b in range(1, HIGHEST) if a != b and (a, b) not in VISIBLE]
     apart = {pairs[i] for i in rng.choice(len(pairs), len(pairs) // HELD_OUT, replace=False)}
     return [
-        Problem(kind, sentence, a, b)
-        for kind, (operator, sentences) in KINDS.items()
+        WordProblem(kind, sentence, a, b)
+        for kind, (operator, sentences) in OPERATIONS.items()
         for sentence in sentences
         for a, b in pairs
         if ((a, b) in apart) is held_out and (operator != "-" or a > b)
     ]
 
 
-def sum_asks(n: int, *, seed: int) -> Iterator[tuple[Ask, Problem]]:
+def word_problem_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, WordProblem]]:
     """n questions, each kind as often, drawn by a seed."""
     rng, all_of = np.random.default_rng([seed, 41]), problems(held_out=False)
-    kinds = {kind: [problem for problem in all_of if problem.kind == kind] for kind in KINDS}
-    sampling = Sampling(temperature=0.5, max_tokens=16, stop=("\n",), seed=seed)
+    kinds = {kind: [problem for problem in all_of if problem.kind == kind] for kind in OPERATIONS}
+    sampling = SamplingParams(temperature=0.5, max_tokens=16, stop=("\n",), seed=seed)
     for k in range(n):
-        some = kinds[list(KINDS)[k % len(KINDS)]]
+        some = kinds[list(OPERATIONS)[k % len(OPERATIONS)]]
         problem = some[int(rng.integers(len(some)))]
-        yield Ask(_shown(SHOWN_SUMS, problem.text), sampling, k), problem
+        yield ChatRequest(_shown(SHOWN_SUMS, problem.text), sampling, k), problem
 
 
-def function_asks(n: int, *, seed: int) -> Iterator[tuple[Ask, str]]:
+def function_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, str]]:
     """n questions for each of the skills, and the name of the function that is asked for."""
-    sampling = Sampling(temperature=0.7, max_tokens=110, seed=seed)
-    for skill in SKILLS:
-        prompt = f"Write a Python function {skill.name} that returns {skill.prompt}."
+    sampling = SamplingParams(temperature=0.7, max_tokens=110, seed=seed)
+    for problem in CODING_PROBLEMS:
+        prompt = f"Write a Python function {problem.name} that returns {problem.prompt}."
         for k in range(n):
-            yield Ask(_shown(SHOWN_FUNCTIONS, prompt), sampling, k), skill.name
+            yield ChatRequest(_shown(SHOWN_FUNCTIONS, prompt), sampling, k), problem.name
 
 
 def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ...]:
@@ -264,31 +263,31 @@ def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ..
 # ── what may be kept ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lifted(answer: str, problem: Problem) -> str | None:
+def to_program(answer: str, problem: WordProblem) -> str | None:
     """The left side of an answer as a program of a and b; None where it is no sum of the problem's numbers.
 
     >>> lifted("6 * 8 = 48", Problem("each", "{a} rows of {b}", 6, 8))
     'a * b'
     """
-    found = SHORT.fullmatch(answer)
+    found = EQUATION.fullmatch(answer)
     if found is None or {int(found[1]), int(found[3])} != {problem.a, problem.b}:
         return None
     one, two = ("a", "b") if int(found[1]) == problem.a else ("b", "a")
     return f"{one} {found[2]} {two}"
 
 
-def visible(answers: Mapping[str, Problem], sandbox: Sandbox) -> Stage:
+def visible_cases_pass(answers: Mapping[str, WordProblem], sandbox: Sandbox) -> Stage:
     """Keeps sums that compute what they say, and are right for the same sentence with the `VISIBLE` numbers.
 
     `answers` holds the problem of each record, by its id.
     """
-    known = {kind: [(pair, computed(pair[0], KINDS[kind][0], pair[1])) for pair in VISIBLE] for kind in KINDS}
+    known = {kind: [(pair, computed(pair[0], OPERATIONS[kind][0], pair[1])) for pair in VISIBLE] for kind in OPERATIONS}
 
-    def told(records: Sequence[Record]) -> Iterator[Told]:
+    def told(records: Sequence[Record]) -> Iterator[StageResult]:
         codes, tests = dict[str, str](), dict[str, list[Case]]()
         for k, record in enumerate(records):
             problem, name = answers[record.id], f"sum_{k}"
-            if (body := lifted(record.response, problem)) is not None:
+            if (body := to_program(record.response, problem)) is not None:
                 codes[name] = f"def {name}(a, b):\n    return {body}"
                 said = ((problem.a, problem.b), int(record.response.partition("=")[2]))
                 tests[name] = [Case(name, pair, value) for pair, value in (said, *known[record.label])]
@@ -296,9 +295,9 @@ def visible(answers: Mapping[str, Problem], sandbox: Sandbox) -> Stage:
         passed = {str(verdict.id): verdict.cases for verdict in execute(programs, tests, sandbox)}
         for k, record in enumerate(records):
             reason = _reason(passed.get(f"sum_{k}"))
-            yield record.told("visible cases", reason or "passed"), reason
+            yield record.with_verdict("visible cases", reason or "passed"), reason
 
-    return lambda records: (found for some in batches(records, BATCH) for found in told(some))
+    return lambda records: (found for some in batched(records, BATCH) for found in told(some))
 
 
 def _reason(passed: Sequence[bool] | None) -> str | None:
@@ -319,19 +318,19 @@ def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
     }
 
 
-def right(record: Record, problem: Problem) -> bool:
+def is_correct(record: Record, problem: WordProblem) -> bool:
     """Whether an answer says the right sum and the right result; the oracle, for scores alone."""
-    found = SHORT.fullmatch(record.response)
-    return found is not None and int(found[4]) == problem.answer and said_sum(record.response, problem)
+    found = EQUATION.fullmatch(record.response)
+    return found is not None and int(found[4]) == problem.answer and expression_correct(record.response, problem)
 
 
-def said_sum(answer: str, problem: Problem) -> bool:
+def expression_correct(answer: str, problem: WordProblem) -> bool:
     """Whether the left side of an answer comes to the right result, whatever its right side says."""
-    found = SHORT.match(answer if "=" in answer else f"{answer} = 0")
+    found = EQUATION.match(answer if "=" in answer else f"{answer} = 0")
     return found is not None and computed(int(found[1]), found[2], int(found[3])) == problem.answer
 
 
-def correct_functions(records: Iterable[Record], sandbox: Sandbox) -> Iterator[bool]:
+def pass_hidden_cases(records: Iterable[Record], sandbox: Sandbox) -> Iterator[bool]:
     """Whether each program is right on all hidden cases of its function; the oracle, for scores alone."""
     programs = (Program(record.id, record.label, record.response) for record in records)
     return (verdict.passed for verdict in execute(programs, function_cases(hidden=True), sandbox))

@@ -37,7 +37,7 @@ class Rude(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     @property
-    def asked(self) -> list[str]:
+    def requests(self) -> list[str]:
         """The last words of each question, in the order in which they came."""
         return [body["messages"][-1]["content"] for body in self.bodies]
 
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             server.heads.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
             server.out += 1
             server.most_out = max(server.most_out, server.out)
-            manner = server.own.get(server.asked[-1])
+            manner = server.own.get(server.requests[-1])
             manner = manner or (server.script.popleft() if server.script else server.always)
             self.counted = True
         try:
@@ -137,7 +137,7 @@ def hangs_up(handler: Handler, body: dict[str, Any]) -> None:
 
 
 def is_silent(handler: Handler, body: dict[str, Any]) -> None:
-    handler.server.over.wait(20)
+    handler.server.over.initial_backoff(20)
     handler.close_connection = True
 
 
@@ -147,7 +147,7 @@ def drips(start: bytes, drop: bytes = b"x") -> Manner:
     def manner(handler: Handler, body: dict[str, Any]) -> None:
         handler.close_connection = True
         handler.wfile.write(start)
-        while not handler.server.over.wait(0.05):
+        while not handler.server.over.initial_backoff(0.05):
             handler.wfile.write(drop)
 
     return manner
@@ -167,7 +167,7 @@ def never_ends(start: bytes) -> Manner:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"
 BAD_HEAD = b"HTTP/1.1 500 Sorry\r\nConnection: close\r\n\r\n"
-PASSING: dict[str, tuple[Manner, str]] = {  # what may be over at the next try, and what people are told of it
+RETRY_STATUS: dict[str, tuple[Manner, str]] = {  # what may be over at the next try, and what people are told of it
     "429": (refuses(429), "HTTP 429: try later"),
     "429, with a wait": (refuses(429, Retry_After="7"), "HTTP 429: try later"),
     "500": (refuses(500), "HTTP 500"),

@@ -27,7 +27,7 @@ from synthbook.language import cache as replay
 from synthbook.language import client as client_module
 from synthbook.language import client as endpoint_module
 from synthbook.language import client as exchange
-from synthbook.language.cache import NotRecorded, Replay, in_order
+from synthbook.language.cache import CacheMiss, ResponseCache, canonical_lines
 from synthbook.language.client import (
     AHEAD,
     KEY,
@@ -37,13 +37,13 @@ from synthbook.language.client import (
     Client,
     Endpoint,
     ModelError,
-    Patience,
-    Spent,
+    RetryPolicy,
+    Usage,
 )
-from synthbook.language.messages import Answer, Ask, Message, Sampling, scripted, user
+from synthbook.language.messages import ChatRequest, ChatResponse, Message, SamplingParams, scripted_model, single_turn
 from tests.language.rude import (
     LATE,
-    PASSING,
+    RETRY_STATUS,
     Manner,
     Rude,
     completion,
@@ -58,7 +58,7 @@ from tests.language.rude import (
 from tests.mutation import mutant
 
 SECRET = "sk-Never+seen/by_anyone=0123456789"
-HASTE = Patience(seconds=5, tries=3, wait=0.01)
+HASTE = RetryPolicy(timeout=5, max_attempts=3, initial_backoff=0.01)
 
 
 @pytest.fixture
@@ -72,19 +72,19 @@ def endpoint(server: Rude, key: str = SECRET) -> Endpoint:
 
 
 def asking(server: Rude, **options: Any) -> Client:
-    options = {"patience": HASTE, "sleep": lambda seconds: None} | options
+    options = {"retry": HASTE, "sleep": lambda seconds: None} | options
     return Client(endpoint(server), **options)
 
 
-def questions(n: int, text: str = "question") -> list[Ask]:
-    return [Ask((Message("user", f"{text} {k}"),), Sampling(), k) for k in range(n)]
+def questions(n: int, text: str = "question") -> list[ChatRequest]:
+    return [ChatRequest((Message("user", f"{text} {k}"),), SamplingParams(), k) for k in range(n)]
 
 
-def expected(asks: Iterable[Ask]) -> list[str]:
-    return [f"{ask.messages[-1].content}, seed {ask.seed}" for ask in asks]
+def expected(requests: Iterable[ChatRequest]) -> list[str]:
+    return [f"{request.messages[-1].content}, seed {request.seed}" for request in requests]
 
 
-def texts(answers: Iterable[Answer]) -> list[str]:
+def texts(answers: Iterable[ChatResponse]) -> list[str]:
     return [answer.text for answer in answers]
 
 
@@ -92,24 +92,24 @@ def texts(answers: Iterable[Answer]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("name", RETRY_STATUS)
 def test_what_fails_once_is_asked_again_and_what_fails_always_says_why_and_loses_nothing(
     name: str, server: Rude, tmp_path: Path
 ) -> None:
-    manner, why = PASSING[name]
-    client, before = asking(server, replay=Replay(tmp_path / "a.jsonl", model="tiny")), questions(2)
+    manner, why = RETRY_STATUS[name]
+    client, before = asking(server, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny")), questions(2)
     server.script.append(manner)
-    kept = texts(client.ask(before))
-    assert kept == expected(before) and client.spent.retried == 1
+    kept = texts(client.chat(before))
+    assert kept == expected(before) and client.usage.retries == 1
     server.always = manner
     with pytest.raises(ModelError) as caught:
-        list(client.ask([*before, user("one more")]))
+        list(client.chat([*before, single_turn("one more")]))
     said = str(caught.value)
     assert why in said and "tiny at http://127.0.0.1:" in said and "3 tries" in said and said.isprintable()
     assert "What was answered before is kept" in said and "look whether the server runs" in said
-    assert server.asked.count("one more") == 3 and client.spent.asked == 2
-    again = Client(None, replay=Replay(tmp_path / "a.jsonl", model="tiny", read_only=True))
-    assert texts(again.ask(before)) == kept
+    assert server.requests.count("one more") == 3 and client.usage.requests == 2
+    again = Client(None, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny", read_only=True))
+    assert texts(again.chat(before)) == kept
 
 
 @pytest.mark.slow
@@ -117,39 +117,39 @@ def test_what_fails_once_is_asked_again_and_what_fails_always_says_why_and_loses
 def test_a_try_ends_in_its_time_however_the_answer_is_drawn_out(name: str, server: Rude) -> None:
     server.always, began = LATE[name], time.monotonic()
     with pytest.raises(ModelError, match=r"no whole answer in 0\.3 s"):
-        list(asking(server, patience=Patience(seconds=0.3, tries=1)).ask(questions(1)))
+        list(asking(server, retry=RetryPolicy(timeout=0.3, max_attempts=1)).chat(questions(1)))
     assert 0.3 <= time.monotonic() - began < 2
 
 
 @pytest.mark.slow
 def test_after_a_try_that_was_late_comes_another(server: Rude) -> None:
     server.script.append(is_silent)
-    client, asks = asking(server, patience=Patience(seconds=1, tries=2)), questions(1)
-    assert texts(client.ask(asks)) == expected(asks) and client.spent.retried == 1
+    client, requests = asking(server, retry=RetryPolicy(timeout=1, max_attempts=2)), questions(1)
+    assert texts(client.chat(requests)) == expected(requests) and client.usage.retries == 1
 
 
 def test_an_empty_answer_is_asked_for_again_with_another_seed(server: Rude) -> None:
     server.script.extend([says(completion("")), says(completion(" \n")), says(completion(None))])
-    client, ask = asking(server, patience=Patience(tries=4), prices=(2.0, 4.0)), user("say something")
-    (answer,) = client.ask([ask])
+    client, request = asking(server, retry=RetryPolicy(max_attempts=4), prices=(2.0, 4.0)), single_turn("say something")
+    (answer,) = client.chat([request])
     seeds = [body["seed"] for body in server.bodies]
-    assert len(set(seeds)) == 4 and seeds[0] == ask.seed and answer.text == f"say something, seed {seeds[-1]}"
+    assert len(set(seeds)) == 4 and seeds[0] == request.seed and answer.text == f"say something, seed {seeds[-1]}"
     assert all(0 <= seed < 2**31 for seed in seeds)
     # the empty ones were paid for, too
-    assert client.spent == Spent(1, 0, 3, 40, 20, pytest.approx((40 * 2 + 20 * 4) / 1e6))
+    assert client.usage == Usage(1, 0, 3, 40, 20, pytest.approx((40 * 2 + 20 * 4) / 1e6))
     again = asking(server)
     server.script.extend([says(completion("")), refuses(500), says(completion(""))])
-    assert list(again.ask([ask])) == [Answer("", "stop", 10, 5)]
+    assert list(again.chat([request])) == [ChatResponse("", "stop", 10, 5)]
     assert [body["seed"] for body in server.bodies[4:]] == [seeds[0], seeds[1], seeds[1]]
 
 
 def test_a_model_that_has_nothing_to_say_has_said_that(server: Rude, tmp_path: Path) -> None:
     server.always = says(completion("", choices=[{"message": {"content": ""}, "finish_reason": "length"}]))
-    client = asking(server, replay=Replay(tmp_path / "a.jsonl", model="tiny"))
-    assert texts(client.ask(questions(2))) == ["", ""]
+    client = asking(server, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny"))
+    assert texts(client.chat(questions(2))) == ["", ""]
     assert len(server.bodies) == 6
-    assert texts(client.ask(questions(2))) == ["", ""]
-    assert len(server.bodies) == 6 and client.spent.replayed == 2
+    assert texts(client.chat(questions(2))) == ["", ""]
+    assert len(server.bodies) == 6 and client.usage.cache_hits == 2
 
 
 # ── what will not pass ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,7 +175,7 @@ def test_a_model_that_has_nothing_to_say_has_said_that(server: Rude, tmp_path: P
 def test_a_refusal_is_told_in_the_servers_words_and_not_tried_again(manner: Manner, why: str, server: Rude) -> None:
     server.script.append(manner)
     with pytest.raises(ModelError) as caught:
-        list(asking(server).ask(questions(1)))
+        list(asking(server).chat(questions(1)))
     assert why in str(caught.value) and len(server.bodies) == 1 and len(str(caught.value)) < 500
     assert str(caught.value).isprintable()
 
@@ -188,12 +188,12 @@ def closed_port() -> int:
 
 def test_nobody_listens() -> None:
     nobody = Endpoint(f"http://127.0.0.1:{closed_port()}/v1", "tiny")
-    with pytest.raises(ModelError, match=r"2 tries.*Connection error"):
-        list(Client(nobody, patience=Patience(tries=2), sleep=lambda seconds: None).ask(questions(1)))
+    with pytest.raises(ModelError, match=r"2 attempts.*Connection error"):
+        list(Client(nobody, retry=RetryPolicy(max_attempts=2), sleep=lambda seconds: None).chat(questions(1)))
 
 
 def test_a_server_that_dies_and_comes_back_is_only_late(tmp_path: Path) -> None:
-    asks, up = questions(20), []
+    requests, up = questions(20), []
 
     def restart(seconds: float) -> None:
         if len(up) == 1:
@@ -205,35 +205,35 @@ def test_a_server_that_dies_and_comes_back_is_only_late(tmp_path: Path) -> None:
     port = running.server_address[1]
     up.append(first)
     running.always = slow(0.01)
-    client = asking(running, replay=Replay(tmp_path / "a.jsonl", model="tiny"), concurrency=2, sleep=restart)
-    answers = client.ask(asks)
+    client = asking(running, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny"), concurrency=2, sleep=restart)
+    answers = client.chat(requests)
     begun = [next(answers) for _ in range(5)]
     first.__exit__(None, None, None)
     try:
-        assert texts(begun + list(answers)) == expected(asks)
+        assert texts(begun + list(answers)) == expected(requests)
     finally:
         up[-1].__exit__(None, None, None)
-    assert len(Replay(tmp_path / "a.jsonl", model="tiny")) == 20
+    assert len(ResponseCache(tmp_path / "a.jsonl", model="tiny")) == 20
 
 
 def test_waiting_doubles_and_is_as_long_as_the_server_wants(server: Rude) -> None:
     waited: list[float] = []
     server.always = refuses(503)
-    client = asking(server, patience=Patience(tries=7, wait=0.5), sleep=waited.append)
+    client = asking(server, retry=RetryPolicy(max_attempts=7, initial_backoff=0.5), sleep=waited.append)
     with pytest.raises(ModelError):
-        list(client.ask(questions(1)))
-    assert len(waited) == 6 == client.spent.retried
+        list(client.chat(questions(1)))
+    assert len(waited) == 6 == client.usage.retries
     assert all(0.25 * 2**k <= seconds <= 0.5 * 2**k for k, seconds in enumerate(waited))
     waited.clear()
-    long = asking(server, patience=Patience(tries=20, wait=0.5), sleep=waited.append)
+    long = asking(server, retry=RetryPolicy(max_attempts=20, initial_backoff=0.5), sleep=waited.append)
     with pytest.raises(ModelError):
-        list(long.ask(questions(1)))
+        list(long.chat(questions(1)))
     assert max(waited) == LONGEST_WAIT == waited[-1]
     waited.clear()
     for header in ("7", "7.5", "0", "-3", "nan", "inf", "9e9", "Fri, 31 Dec 1999 23:59:59 GMT", "soon", ""):
         server.script.append(refuses(429, Retry_After=header))
         server.script.append(polite)
-    list(asking(server, concurrency=1, sleep=waited.append, patience=Patience(wait=0.5)).ask(questions(10)))
+    list(asking(server, concurrency=1, sleep=waited.append, retry=RetryPolicy(initial_backoff=0.5)).chat(questions(10)))
     assert waited[:2] == [7, 7.5] and waited[5:7] == [LONGEST_WAIT] * 2
     assert all(0.25 <= seconds <= 0.5 for seconds in waited[2:5] + waited[7:])
 
@@ -250,26 +250,26 @@ def test_answers_keep_the_order_and_no_more_are_out_than_allowed(concurrency: in
         time.sleep(rng.choice([0, 0.002, 0.02]))
         polite(handler, body)
 
-    server.always, asks = uneven, questions(60)
+    server.always, requests = uneven, questions(60)
     client = asking(server, concurrency=concurrency)
-    assert texts(client.ask(asks)) == expected(asks)
-    assert min(concurrency, 4) <= server.most_out <= concurrency and len(server.bodies) == 60 == client.spent.asked
+    assert texts(client.chat(requests)) == expected(requests)
+    assert min(concurrency, 4) <= server.most_out <= concurrency and len(server.bodies) == 60 == client.usage.requests
     if concurrency == 1:
-        assert server.asked == [ask.messages[-1].content for ask in asks]
+        assert server.requests == [request.messages[-1].content for request in requests]
 
 
 def test_questions_without_end_are_read_a_bounded_way_ahead(server: Rude) -> None:
     read, client = [], asking(server, concurrency=2)
-    first = user("slow")
+    first = single_turn("slow")
     server.own["slow"] = slow(0.3)
 
-    def without_end() -> Iterator[Ask]:
+    def without_end() -> Iterator[ChatRequest]:
         yield first
         for k in itertools.count():
             read.append(k)
-            yield user(f"question {k}")
+            yield single_turn(f"question {k}")
 
-    answers = client.ask(without_end())
+    answers = client.chat(without_end())
     assert read == []  # nothing before the first answer is wanted
     assert next(answers).text == f"slow, seed {first.seed}"
     assert len(read) == AHEAD * 2 - 1
@@ -284,16 +284,16 @@ def test_an_answer_that_is_there_does_not_wait_until_the_queue_is_full(server: R
     heard: list[str] = []
     fillers = 0
 
-    def talk() -> Iterator[Ask]:
+    def talk() -> Iterator[ChatRequest]:
         nonlocal fillers
-        yield user("turn 0")
+        yield single_turn("turn 0")
         while not heard:
             fillers += 1
             time.sleep(0.02)
-            yield user("filler")
-        yield user("turn 1")
+            yield single_turn("filler")
+        yield single_turn("turn 1")
 
-    for answer in asking(server).ask(talk()):
+    for answer in asking(server).chat(talk()):
         heard.append(answer.text)
     assert heard[0].startswith("turn 0") and heard[-1].startswith("turn 1")
     assert 0 < fillers < AHEAD * 8 - 1
@@ -302,18 +302,18 @@ def test_an_answer_that_is_there_does_not_wait_until_the_queue_is_full(server: R
 def test_who_stops_listening_gives_up_what_is_out_and_what_is_queued(server: Rude, tmp_path: Path) -> None:
     server.own |= {"question 0": polite, "question 1": polite}
     server.always = is_silent
-    client = asking(server, concurrency=3, replay=Replay(tmp_path / "a.jsonl", model="tiny"))
-    answers = client.ask(questions(100))
+    client = asking(server, concurrency=3, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny"))
+    answers = client.chat(questions(100))
     assert len([next(answers), next(answers)]) == 2
     began = time.monotonic()
     answers.close()
     assert time.monotonic() - began < 3
     time.sleep(0.2)
     sent = len(server.bodies)  # on a busy machine more than the three that may be out when two have come
-    assert sent <= 20 and client.spent.asked == 2
+    assert sent <= 20 and client.usage.requests == 2
     server.over.set()
     time.sleep(0.1)
-    assert len(server.bodies) == sent and len(Replay(tmp_path / "a.jsonl", model="tiny")) == 2
+    assert len(server.bodies) == sent and len(ResponseCache(tmp_path / "a.jsonl", model="tiny")) == 2
 
 
 def test_an_error_does_not_wait_for_the_others(server: Rude) -> None:
@@ -321,7 +321,7 @@ def test_an_error_does_not_wait_for_the_others(server: Rude) -> None:
     server.always = is_silent
     began = time.monotonic()
     with pytest.raises(ModelError):
-        list(asking(server).ask(questions(50)))
+        list(asking(server).chat(questions(50)))
     assert time.monotonic() - began < 4
 
 
@@ -339,21 +339,21 @@ def test_what_was_paid_is_counted(server: Rude, tmp_path: Path) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 7}
     server.script.extend([refuses(500), says(completion("a", usage=usage)), says(completion("b", usage=None))])
     server.always = says(completion("c", usage=usage))
-    cache = Replay(tmp_path / "a.jsonl", model="tiny")
-    client = asking(server, replay=cache, concurrency=1, prices=(3.0, 15.0))
-    answers = list(client.ask(questions(3)))
-    assert answers == [Answer("a", "stop", 100, 7), Answer("b"), Answer("c", "stop", 100, 7)]
-    assert client.spent == Spent(3, 0, 1, 200, 14, pytest.approx(200 * 3e-6 + 14 * 15e-6))
-    again = list(client.ask(questions(5)))
-    assert [answer.replayed for answer in again] == [True] * 3 + [False] * 2
-    assert client.spent == Spent(5, 3, 1, 400, 28, pytest.approx(400 * 3e-6 + 28 * 15e-6))
+    cache = ResponseCache(tmp_path / "a.jsonl", model="tiny")
+    client = asking(server, cache=cache, concurrency=1, prices=(3.0, 15.0))
+    answers = list(client.chat(questions(3)))
+    assert answers == [ChatResponse("a", "stop", 100, 7), ChatResponse("b"), ChatResponse("c", "stop", 100, 7)]
+    assert client.usage == Usage(3, 0, 1, 200, 14, pytest.approx(200 * 3e-6 + 14 * 15e-6))
+    again = list(client.chat(questions(5)))
+    assert [answer.cached for answer in again] == [True] * 3 + [False] * 2
+    assert client.usage == Usage(5, 3, 1, 400, 28, pytest.approx(400 * 3e-6 + 28 * 15e-6))
 
 
 def test_what_is_sent(server: Rude) -> None:
     schema = {"type": "object", "properties": {"why": {"type": "string"}}}
-    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=16, stop=("\n", "END"), schema=schema, seed=3)
-    ask = Ask((Message("system", "Be brief."), Message("user", "Why? \U0001f600\u2028\x00")), sampling, 4)
-    list(asking(server).ask([ask, user("plain")]))
+    sampling = SamplingParams(temperature=0.5, top_p=0.9, max_tokens=16, stop=("\n", "END"), schema=schema, seed=3)
+    request = ChatRequest((Message("system", "Be brief."), Message("user", "Why? \U0001f600\u2028\x00")), sampling, 4)
+    list(asking(server).chat([request, single_turn("plain")]))
     sent = next(body for body in server.bodies if "response_format" in body)
     assert sent == {
         "model": "tiny",
@@ -365,7 +365,7 @@ def test_what_is_sent(server: Rude) -> None:
         "top_p": 0.9,
         "max_tokens": 16,
         "stop": ["\n", "END"],
-        "seed": ask.seed,
+        "seed": request.seed,
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
     }
     (plain,) = (body for body in server.bodies if "response_format" not in body)
@@ -379,20 +379,20 @@ def test_what_openais_variables_name_is_for_another_server(server: Rude, monkeyp
     for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
         monkeypatch.setenv(f"OPENAI_{name}", "theirs")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/theirs")
-    assert texts(asking(server).ask(questions(1))) == expected(questions(1))
+    assert texts(asking(server).chat(questions(1))) == expected(questions(1))
     assert "theirs" not in str(server.heads) and server.heads[0]["authorization"] == f"Bearer {SECRET}"
 
 
 @pytest.mark.slow
 def test_seeds_differ_from_sample_to_sample_and_not_from_run_to_run(server: Rude) -> None:
-    same = [Ask((Message("user", "the same"),), Sampling(seed=5), k) for k in range(30)]
-    other = [Ask((Message("user", "the same"),), Sampling(seed=6), k) for k in range(30)]
-    for asks in (same, same, other):
-        list(asking(server, concurrency=1).ask(asks))
+    same = [ChatRequest((Message("user", "the same"),), SamplingParams(seed=5), k) for k in range(30)]
+    other = [ChatRequest((Message("user", "the same"),), SamplingParams(seed=6), k) for k in range(30)]
+    for requests in (same, same, other):
+        list(asking(server, concurrency=1).chat(requests))
     seeds = [body["seed"] for body in server.bodies]
     assert seeds[:30] == seeds[30:60] and len(set(seeds)) == 60
-    assert len({ask.key("m") for ask in same + other}) == 60
-    assert same[0].key("m") != same[0].key("another")
+    assert len({request.cache_key("m") for request in same + other}) == 60
+    assert same[0].cache_key("m") != same[0].cache_key("another")
 
 
 def test_this_machine_is_reached_round_every_proxy_and_others_through_it(
@@ -402,20 +402,20 @@ def test_this_machine_is_reached_round_every_proxy_and_others_through_it(
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    assert texts(asking(server).ask(questions(1))) == expected(questions(1))
+    assert texts(asking(server).chat(questions(1))) == expected(questions(1))
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, server.url.removesuffix("/v1"))
-    away = Client(Endpoint("http://model.example.org/v1", "tiny"), patience=Patience(tries=1))
-    assert texts(away.ask(questions(1))) == expected(questions(1))
+    away = Client(Endpoint("http://model.example.org/v1", "tiny"), retry=RetryPolicy(max_attempts=1))
+    assert texts(away.chat(questions(1))) == expected(questions(1))
     assert server.heads[-1]["path"] == "http://model.example.org/v1/chat/completions"
 
 
 def test_the_loop_of_another_process_is_not_waited_for(server: Rude) -> None:
-    list(asking(server).ask(questions(1)))
+    list(asking(server).chat(questions(1)))
     child = os.fork()
     if not child:
         try:
-            os._exit(0 if texts(asking(server).ask(questions(3))) == expected(questions(3)) else 3)
+            os._exit(0 if texts(asking(server).chat(questions(3))) == expected(questions(3)) else 3)
         finally:
             os._exit(4)
     deadline = time.monotonic() + 10
@@ -429,22 +429,22 @@ def test_the_loop_of_another_process_is_not_waited_for(server: Rude) -> None:
 
 def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     good = Endpoint("http://127.0.0.1:1/v1", "tiny")
-    for settings in ({"seconds": 0}, {"seconds": float("nan")}, {"tries": 0}, {"wait": -1}, {"wait": float("inf")}):
-        with pytest.raises(InvalidArgument, match="patience"):
-            Patience(**settings)  # type: ignore[arg-type]
+    for settings in ({"timeout": 0}, {"timeout": float("nan")}, {"max_attempts": 0}, {"initial_backoff": -1}):
+        with pytest.raises(InvalidArgument, match="retry"):
+            RetryPolicy(**settings)  # type: ignore[arg-type]
     for concurrency in (0, 1_001):
         with pytest.raises(InvalidArgument, match="concurrency"):
             Client(good, concurrency=concurrency)
     with pytest.raises(InvalidArgument, match=URL):
         Client(None)
     with pytest.raises(InvalidArgument, match="a cache of the model that is asked, tiny"):
-        Client(good, replay=Replay(tmp_path / "a.jsonl", model="another"))
+        Client(good, cache=ResponseCache(tmp_path / "a.jsonl", model="another"))
     for sampling in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"max_tokens": 0}):
         with pytest.raises(InvalidArgument):
-            Sampling(**sampling)  # type: ignore[arg-type]
+            SamplingParams(**sampling)  # type: ignore[arg-type]
     for stop in ("END", ("",), (5,)):
         with pytest.raises(InvalidArgument, match="stop"):
-            Sampling(stop=stop)  # type: ignore[arg-type]
+            SamplingParams(stop=stop)  # type: ignore[arg-type]
     for role, content in (("robot", "a"), ("user", None), ("user", "half of \ud83d")):
         with pytest.raises(InvalidArgument, match="message"):
             Message(role, content)  # type: ignore[arg-type]
@@ -484,11 +484,15 @@ def test_the_environment_names_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> N
         Endpoint.from_environment()
     monkeypatch.setenv(MODEL, "large")
     found = Endpoint.from_environment()
-    assert found is not None and (found.url, found.key, found.pinned) == ("http://cluster:8000/v1", "none", "large")
-    assert not found.loopback and KEY in found.remedy
+    assert found is not None and (found.base_url, found.api_key, found.fingerprint) == (
+        "http://cluster:8000/v1",
+        "none",
+        "large",
+    )
+    assert not found.loopback and KEY in found.hint
     monkeypatch.setenv(KEY, f"{SECRET}\r\n")
     found = Endpoint.from_environment()
-    assert found is not None and found.key == SECRET
+    assert found is not None and found.api_key == SECRET
     for bad in ("two words of a secret", "clé-très-secrète", "line-one\nline-two"):
         monkeypatch.setenv(KEY, bad)
         with pytest.raises(InvalidArgument, match=KEY) as caught:
@@ -512,7 +516,7 @@ def test_a_short_key_is_no_secret_and_stays_in_honest_answers(server: Rude) -> N
     server.always = says(completion("an ollama is a llama, none other"))
     for key in ("ollama", "none", "", "a"):
         client = Client(endpoint(server, key))
-        assert texts(client.ask(questions(1))) == ["an ollama is a llama, none other"]
+        assert texts(client.chat(questions(1))) == ["an ollama is a llama, none other"]
 
 
 def everything_said(server: Rude, folder: Path, caplog: pytest.LogCaptureFixture, found: type[Endpoint]) -> str:
@@ -533,13 +537,13 @@ def everything_said(server: Rude, folder: Path, caplog: pytest.LogCaptureFixture
         ]
     )
     where = found(server.url, "tiny", SECRET)
-    patience = Patience(tries=2)
-    cache = Replay(folder / "a.jsonl", model="tiny")
-    client = Client(where, replay=cache, patience=patience, concurrency=1, sleep=lambda seconds: None)
+    patience = RetryPolicy(max_attempts=2)
+    cache = ResponseCache(folder / "a.jsonl", model="tiny")
+    client = Client(where, cache=cache, retry=patience, concurrency=1, sleep=lambda seconds: None)
     with caplog.at_level(logging.DEBUG):
         for k in range(6):
             try:
-                list(client.ask([user(f"question {k}")]))
+                list(client.chat([single_turn(f"question {k}")]))
             except Exception as error:
                 chain: BaseException | None = error
                 while chain is not None:
@@ -547,11 +551,11 @@ def everything_said(server: Rude, folder: Path, caplog: pytest.LogCaptureFixture
                     chain = chain.__cause__ or chain.__context__
             else:
                 raise AssertionError("the server refused it")
-        answers = list(client.ask(questions(3, "well")))
-        server.always = PASSING["hangs up"][0]
+        answers = list(client.chat(questions(3, "well")))
+        server.always = RETRY_STATUS["hangs up"][0]
         with pytest.raises(Exception, match="Connection error") as caught:
-            list(client.ask([user("is anybody there?")]))
-    seen += [str(caught.value), repr(client), repr(where), str(where), repr(client.spent), repr(answers), caplog.text]
+            list(client.chat([single_turn("is anybody there?")]))
+    seen += [str(caught.value), repr(client), repr(where), str(where), repr(client.usage), repr(answers), caplog.text]
     seen += [record.getMessage() for record in caplog.records]
     return "\n".join([*seen, (folder / "a.jsonl").read_text()])
 
@@ -616,17 +620,19 @@ HOSTILE = [
 
 
 def test_an_answer_stays_within_its_record_whatever_it_says(tmp_path: Path) -> None:
-    path, asks = tmp_path / "deep" / "a.jsonl", questions(len(HOSTILE))
-    cache = Replay(path, model="tiny")
-    for ask, text in zip(asks, HOSTILE, strict=True):
-        assert cache.put(ask, Answer(text, "stop", 3, 4)) == Answer(text, "stop", 3, 4)
-    for again in (cache, Replay(path, model="tiny"), Replay(path, model="tiny", read_only=True)):
-        assert [again.get(ask) for ask in asks] == [Answer(text, "stop", 3, 4, True) for text in HOSTILE]
-        assert len(again) == len(HOSTILE) and again.get(user("injected")) is None
+    path, requests = tmp_path / "deep" / "a.jsonl", questions(len(HOSTILE))
+    cache = ResponseCache(path, model="tiny")
+    for request, text in zip(requests, HOSTILE, strict=True):
+        assert cache.put(request, ChatResponse(text, "stop", 3, 4)) == ChatResponse(text, "stop", 3, 4)
+    for again in (cache, ResponseCache(path, model="tiny"), ResponseCache(path, model="tiny", read_only=True)):
+        assert [again.get(request) for request in requests] == [
+            ChatResponse(text, "stop", 3, 4, True) for text in HOSTILE
+        ]
+        assert len(again) == len(HOSTILE) and again.get(single_turn("injected")) is None
     content = path.read_text("utf-8")
     assert len(content.splitlines()) == content.count("\n") == 2 * len(HOSTILE)
     assert all(isinstance(json.loads(line), dict) for line in content.splitlines())
-    ordered = "".join(in_order(path))
+    ordered = "".join(canonical_lines(path))
     assert sorted(ordered.splitlines()) == sorted(content.splitlines())
     assert "\U0001f600 und Straße, עברית" in content  # for people to read
 
@@ -636,25 +642,27 @@ def test_a_live_answer_holds_whole_characters_alone(server: Rude, tmp_path: Path
         b'{"choices": [{"message": {"content": "a \\ud83d b \\ud83d\\ude00 \\udc00"}, "finish_reason": "\\ud83d"}]}'
     )
     server.script.append(says(halves))
-    (answer,) = asking(server, replay=Replay(tmp_path / "a.jsonl", model="tiny")).ask(questions(1))
-    assert (answer.text, answer.finish) == ("a \ufffd b \U0001f600 \ufffd", "\ufffd")
+    (answer,) = asking(server, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny")).chat(questions(1))
+    assert (answer.text, answer.finish_reason) == ("a \ufffd b \U0001f600 \ufffd", "\ufffd")
     Message("assistant", answer.text)  # it can be said again
 
 
 def test_a_prompt_is_written_once_and_its_answers_in_order(tmp_path: Path) -> None:
     contents = []
     for name, order in {"a": [0, 1, 2, 3, 4, 5], "b": [5, 3, 1, 4, 2, 0]}.items():
-        cache = Replay(tmp_path / name, model="tiny")
-        asks = [Ask((Message("user", f"question {k // 3}"),), Sampling(), (7 * k) % 10) for k in range(6)]
+        cache = ResponseCache(tmp_path / name, model="tiny")
+        requests = [
+            ChatRequest((Message("user", f"question {k // 3}"),), SamplingParams(), (7 * k) % 10) for k in range(6)
+        ]
         for k in order:
-            cache.put(asks[k], Answer(f"answer {k}"))
+            cache.put(requests[k], ChatResponse(f"answer {k}"))
         lines = (tmp_path / name).read_text().splitlines()
         assert sum("messages" in json.loads(line) for line in lines) == 2 and len(lines) == 8
-        contents.append("".join(in_order(tmp_path / name)))
+        contents.append("".join(canonical_lines(tmp_path / name)))
     assert contents[0] == contents[1]
     (tmp_path / "c").write_text(contents[0])
-    again = Replay(tmp_path / "c", model="tiny", read_only=True)
-    assert [again.get(ask).text for ask in asks] == [f"answer {k}" for k in range(6)]  # type: ignore[union-attr]
+    again = ResponseCache(tmp_path / "c", model="tiny", read_only=True)
+    assert [again.get(request).text for request in requests] == [f"answer {k}" for k in range(6)]  # type: ignore[union-attr]
     indices = [json.loads(line).get("index") for line in contents[0].splitlines()]
     assert sorted(indices[1:4]) == indices[1:4] and indices[0] is None is indices[4]
 
@@ -662,29 +670,29 @@ def test_a_prompt_is_written_once_and_its_answers_in_order(tmp_path: Path) -> No
 def test_the_first_answer_that_is_kept_is_the_answer(server: Rude, tmp_path: Path) -> None:
     numbers = itertools.count()
     server.always = lambda handler, body: handler.reply(completion(f"answer {next(numbers)}"))
-    client = asking(server, replay=Replay(tmp_path / "a.jsonl", model="tiny"))
-    first = texts(client.ask([user("the same")] * 8))
+    client = asking(server, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny"))
+    first = texts(client.chat([single_turn("the same")] * 8))
     assert len(set(first)) == 1
-    assert texts(client.ask([user("the same")] * 8)) == first and client.spent.asked == len(server.bodies)
+    assert texts(client.chat([single_turn("the same")] * 8)) == first and client.usage.requests == len(server.bodies)
 
 
 def test_a_cache_that_is_only_read(server: Rude, tmp_path: Path) -> None:
     path = tmp_path / "smollm2.jsonl"
-    list(asking(server, replay=Replay(path, model="tiny")).ask(questions(4)))
+    list(asking(server, cache=ResponseCache(path, model="tiny")).chat(questions(4)))
     before = path.read_bytes()
-    cache = Replay(path, model="tiny", read_only=True)
-    client = Client(None, replay=cache)
-    answers = client.ask(questions(6))
-    assert texts(itertools.islice(answers, 4)) == expected(questions(4)) and client.spent == Spent(0, 4)
-    with pytest.raises(NotRecorded, match=r"smollm2\.jsonl has no such answer.*synthbook models fetch smollm2"):
+    cache = ResponseCache(path, model="tiny", read_only=True)
+    client = Client(None, cache=cache)
+    answers = client.chat(questions(6))
+    assert texts(itertools.islice(answers, 4)) == expected(questions(4)) and client.usage == Usage(0, 4)
+    with pytest.raises(CacheMiss, match=r"smollm2\.jsonl has no such answer.*synthbook models fetch smollm2"):
         next(answers)
-    with pytest.raises(NotRecorded, match="only read"):
-        cache.put(user("a"), Answer("a"))
-    with pytest.raises(NotRecorded, match="only read"):
-        list(asking(server, replay=cache).ask([user("new")]))
-    missing = Client(None, replay=Replay(tmp_path / "no such", model="tiny", read_only=True))
-    with pytest.raises(NotRecorded):
-        list(missing.ask(questions(1)))
+    with pytest.raises(CacheMiss, match="only read"):
+        cache.put(single_turn("a"), ChatResponse("a"))
+    with pytest.raises(CacheMiss, match="only read"):
+        list(asking(server, cache=cache).chat([single_turn("new")]))
+    missing = Client(None, cache=ResponseCache(tmp_path / "no such", model="tiny", read_only=True))
+    with pytest.raises(CacheMiss):
+        list(missing.chat(questions(1)))
     assert path.read_bytes() == before and not (tmp_path / "no such").exists()
     assert sorted(child.name for child in tmp_path.iterdir()) == [".smollm2.jsonl.writer", "smollm2.jsonl"]
 
@@ -719,10 +727,10 @@ def test_a_damaged_line_is_named_and_left(line: str, read_only: bool, tmp_path: 
     path.write_text(f"{GOOD}\n{TOLD}\n{line}\n{TOLD}\n")
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"a\.jsonl, line 3: "):
-        Replay(path, model="tiny", read_only=read_only)
+        ResponseCache(path, model="tiny", read_only=read_only)
     assert path.read_bytes() == before
     path.write_bytes(before.replace(line.encode() + b"\n", b"", 1) if line else f"{GOOD}\n{TOLD}\n".encode())
-    assert len(Replay(path, model="tiny")) == 1
+    assert len(ResponseCache(path, model="tiny")) == 1
 
 
 @pytest.mark.parametrize("content", [b"my thesis", b'{"prompt": "p", "response": "r"}', b"{}\n", b"\xff" * 50, b"\n"])
@@ -731,62 +739,62 @@ def test_a_file_of_something_else_is_never_cut(content: bytes, tmp_path: Path) -
     path.write_bytes(content)
     for read_only in (True, False):
         with pytest.raises(DataError, match="holds no answers"):
-            Replay(path, model="tiny", read_only=read_only)
+            ResponseCache(path, model="tiny", read_only=read_only)
     assert path.read_bytes() == content
 
 
 def test_a_line_that_was_being_written_is_cut_off(tmp_path: Path) -> None:
-    path, asks = tmp_path / "a.jsonl", questions(2)
-    cache = Replay(path, model="tiny")
-    for ask in asks:
-        cache.put(ask, Answer("kept"))
+    path, requests = tmp_path / "a.jsonl", questions(2)
+    cache = ResponseCache(path, model="tiny")
+    for request in requests:
+        cache.put(request, ChatResponse("kept"))
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     for size in (*range(34), *range(len(whole) - len(lines[-1]), len(whole), 9), len(whole) - 1):
         path.write_bytes(whole[:size])
         held = whole[:size].count(b"\n") // 2
-        assert len(Replay(path, model="tiny", read_only=True)) == held and path.stat().st_size == size
-        again = Replay(path, model="tiny")
+        assert len(ResponseCache(path, model="tiny", read_only=True)) == held and path.stat().st_size == size
+        again = ResponseCache(path, model="tiny")
         assert len(again) == held and path.read_bytes() == whole[: whole[:size].rfind(b"\n") + 1]
-        for ask in asks:
-            again.put(ask, Answer("kept"))
-        assert "".join(in_order(path)) == "".join(in_order_of(whole, tmp_path))
+        for request in requests:
+            again.put(request, ChatResponse("kept"))
+        assert "".join(canonical_lines(path)) == "".join(in_order_of(whole, tmp_path))
 
 
 def in_order_of(content: bytes, folder: Path) -> Iterator[str]:
     (folder / "other").write_bytes(content)
-    return in_order(folder / "other")
+    return canonical_lines(folder / "other")
 
 
 def test_answers_of_another_model_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    Replay(path, model="tiny").put(user("a"), Answer("a"))
+    ResponseCache(path, model="tiny").put(single_turn("a"), ChatResponse("a"))
     for read_only in (True, False):
         with pytest.raises(InvalidArgument, match=r"model = 'large'.*'tiny', whose answers .*a\.jsonl holds"):
-            Replay(path, model="large", read_only=read_only)
+            ResponseCache(path, model="large", read_only=read_only)
 
 
 def test_caches_of_one_process_share_a_file(tmp_path: Path) -> None:
     """A cell of a notebook is run twice."""
     path = tmp_path / "a.jsonl"
-    one, two = Replay(path, model="tiny"), Replay(tmp_path / "." / "a.jsonl", model="tiny")
-    for k, ask in enumerate(questions(20)):
-        (one, two)[k % 2].put(ask, Answer(str(k)))
-    assert len(Replay(path, model="tiny")) == 20
+    one, two = ResponseCache(path, model="tiny"), ResponseCache(tmp_path / "." / "a.jsonl", model="tiny")
+    for k, request in enumerate(questions(20)):
+        (one, two)[k % 2].put(request, ChatResponse(str(k)))
+    assert len(ResponseCache(path, model="tiny")) == 20
 
 
 PRELUDE = """
 import resource, sys, time
 from pathlib import Path
 from synthbook.core.errors import SynthbookError
-from synthbook.language.messages import Answer, Ask, Message, Sampling
-from synthbook.language.client import Client, Patience
+from synthbook.language.messages import ChatResponse, ChatRequest, Message, SamplingParams
+from synthbook.language.client import Client, RetryPolicy
 from synthbook.language.client import Endpoint
-from synthbook.language.cache import Replay
+from synthbook.language.cache import ResponseCache
 url, path = sys.argv[1], Path(sys.argv[2])
-asks = [Ask((Message("user", f"question {k // 2}"),), Sampling(), k) for k in range(60)]
+asks = [ChatRequest((Message("user", f"question {k // 2}"),), SamplingParams(), k) for k in range(60)]
 """
-ASKS = [Ask((Message("user", f"question {k // 2}"),), Sampling(), k) for k in range(60)]
+ASKS = [ChatRequest((Message("user", f"question {k // 2}"),), SamplingParams(), k) for k in range(60)]
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -810,34 +818,35 @@ def ended(process: subprocess.Popen[str]) -> str:
 @pytest.mark.slow
 def test_another_process_may_read_but_not_write(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    holder = child("cache = Replay(path, model='tiny'); cache.put(asks[0], Answer('a')); print('ready', flush=True)\n"
+    holder = child("cache = ResponseCache(path, model='tiny'); cache.put(asks[0], ChatResponse('a'))\n"
+                   "print('ready', flush=True)\n"
                    "sys.stdin.read()", "", path)  # fmt: skip
     assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
     with path.open("ab") as file:
         file.write(b'{"key": "being written')
     with pytest.raises(LockedError, match=rf"a\.jsonl is being written: wait until process {holder.pid} has ended"):
-        Replay(path, model="tiny")
-    assert len(Replay(path, model="tiny", read_only=True)) == 1
+        ResponseCache(path, model="tiny")
+    assert len(ResponseCache(path, model="tiny", read_only=True)) == 1
     assert path.read_bytes().endswith(b"being written")
     ended(holder)
-    again = Replay(path, model="tiny")
+    again = ResponseCache(path, model="tiny")
     assert len(again) == 1 and path.read_bytes().endswith(b"}\n")
-    refused = child("try: Replay(path, model='tiny')\nexcept SynthbookError as error: print(error)", "", path)
+    refused = child("try: ResponseCache(path, model='tiny')\nexcept SynthbookError as error: print(error)", "", path)
     assert f"wait until process {os.getpid()} has ended" in ended(refused)
     del again
-    assert ended(child("print(len(Replay(path, model='tiny')))", "", path)) == "1\n"
+    assert ended(child("print(len(ResponseCache(path, model='tiny')))", "", path)) == "1\n"
 
 
 RUN = """
-client = Client(Endpoint(url, "tiny"), replay=Replay(path, model="tiny"), concurrency=4)
-print("\\n".join(answer.text for answer in client.ask(asks)))
+client = Client(Endpoint(url, "tiny"), cache=ResponseCache(path, model="tiny"), concurrency=4)
+print("\\n".join(answer.text for answer in client.chat(asks)))
 """
 
 
 def held(path: Path) -> list[tuple[str, int]]:
     """The questions and seeds whose answers a file holds, in its whole lines."""
-    cache = Replay(path, model="tiny", read_only=True)
-    return [(ask.messages[0].content, ask.seed) for ask in ASKS if cache.get(ask)]
+    cache = ResponseCache(path, model="tiny", read_only=True)
+    return [(request.messages[0].content, request.seed) for request in ASKS if cache.get(request)]
 
 
 @pytest.mark.slow
@@ -870,9 +879,10 @@ def test_a_run_that_was_killed_asks_again_for_nothing_that_it_was_told(server: R
 
 FULL = """
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-client = Client(Endpoint(url, "tiny"), replay=Replay(path, model="tiny"), concurrency=2, patience=Patience(tries=1))
+client = Client(Endpoint(url, "tiny"), cache=ResponseCache(path, model="tiny"), concurrency=2,
+                retry=RetryPolicy(max_attempts=1))
 try:
-    for answer in client.ask(asks):
+    for answer in client.chat(asks):
         pass
 except SynthbookError as error:
     print(error)
@@ -886,7 +896,7 @@ def test_a_full_disk_costs_no_answer_that_was_kept(size: int, server: Rude, tmp_
     path = tmp_path / "a.jsonl"
     server.always = lambda handler, body: handler.reply(completion("long " * 300))
     if size:
-        Replay(path, model="tiny").put(ASKS[0], Answer("kept before"))
+        ResponseCache(path, model="tiny").put(ASKS[0], ChatResponse("kept before"))
     else:
         (tmp_path / ".a.jsonl.writer").write_text("1" * 10)  # there is room for the lock
     said, n = ended(child(FULL, server.url, path, max(size, 10))).splitlines()
@@ -955,7 +965,7 @@ IN_EXCHANGE = [
     ("if drawn.schema is not None:", "if False:", "sent"),
     ('"seed": seed,', "", "sent"),
     ("set(request.headers) - HEADERS:", "():", "theirs"),
-    ('request.headers["authorization"] = f"Bearer {endpoint.key}"', "pass", "theirs"),
+    ('request.headers["authorization"] = f"Bearer {endpoint.api_key}"', "pass", "theirs"),
 ]
 
 
@@ -1012,10 +1022,10 @@ def use(broken: ModuleType, module: ModuleType, monkeypatch: pytest.MonkeyPatch)
         for name in ("Passing", "answered", "connect", "start"):
             monkeypatch.setattr(client_module, name, getattr(broken, name))
     else:
-        for name in {replay: ("Replay", "in_order"), client_module: ("Client", "Patience", "Spent")}[module]:
+        for name in {replay: ("ResponseCache", "in_order"), client_module: ("Client", "RetryPolicy", "Spent")}[module]:
             monkeypatch.setattr(sys.modules[__name__], name, getattr(broken, name))
 
 
 def test_a_scripted_model_is_a_model_like_any_other() -> None:
-    model = scripted(lambda ask: f"{ask.seed}")
-    assert texts(model(questions(3))) == [str(ask.seed) for ask in questions(3)]
+    model = scripted_model(lambda request: f"{request.seed}")
+    assert texts(model(questions(3))) == [str(request.seed) for request in questions(3)]

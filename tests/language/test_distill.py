@@ -24,7 +24,7 @@ from tests.mutation import mutant
 
 
 def test_a_student_of_clean_labels_is_its_teacher() -> None:
-    found = distill.linear(40, 12, sampled=False, runs=500)
+    found = distill.linear_distillation(40, 12, sampled_labels=False, runs=500)
     assert found["apart"].max() < 1e-8
     assert np.abs(found["student"] - found["teacher"]).max() < 1e-8
 
@@ -34,7 +34,7 @@ def test_a_student_of_clean_labels_is_its_teacher() -> None:
 @pytest.mark.parametrize("drawn", [25, 100])
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_risks_are_those_of_the_formula(real: int, drawn: int, noise: float) -> None:
-    found = distill.linear(real, drawn, d=6, noise=noise, runs=6_000, seed=real + drawn)
+    found = distill.linear_distillation(real, drawn, d=6, noise=noise, runs=6_000, seed=real + drawn)
     for name, theory in {
         "teacher": distill.expected_risk(real, d=6, noise=noise),
         "student": distill.expected_risk(real, drawn, d=6, noise=noise),
@@ -51,18 +51,18 @@ def test_the_formula_is_the_trace_of_an_inverse_wishart_matrix() -> None:
     ("old", "new"),
     [
         ("student = _fitted(rng, teacher, drawn", "student = _fitted(rng, w, drawn"),  # labelled by the truth
-        ("noise if sampled else 0.0", "0.0"),  # without the noise of the labels
+        ("noise if sampled_labels else 0.0", "0.0"),  # without the noise of the labels
     ],
 )
 def test_a_student_of_something_else_does_not_follow_the_formula(old: str, new: str) -> None:
-    found = mutant(distill, old, new).linear(30, 40, runs=4_000)
+    found = mutant(distill, old, new).linear_distillation(30, 40, runs=4_000)
     theory = distill.expected_risk(30, 40)
     assert abs(found["student"].mean() - theory) > 0.03 * theory
 
 
 @pytest.mark.slow
 def test_a_student_with_the_better_prejudice_outdoes_its_teacher_and_not_the_real_rows() -> None:
-    found = pd.DataFrame([distill.better_bias(seed=seed) for seed in range(6)])
+    found = pd.DataFrame([distill.inductive_bias_gain(seed=seed) for seed in range(6)])
     assert (found["student"] > found["teacher"] + 0.05).all()
     assert found["student"].mean() < found["logistic"].mean() + 0.005
 
@@ -70,7 +70,7 @@ def test_a_student_with_the_better_prejudice_outdoes_its_teacher_and_not_the_rea
 @pytest.mark.parametrize("rows", [(11, 40), (40, 11)])
 def test_too_few_rows_for_a_line_are_refused(rows: tuple[int, int]) -> None:
     with pytest.raises(InvalidArgument, match="at least 12"):
-        distill.linear(*rows)
+        distill.linear_distillation(*rows)
 
 
 # ── labels, soft and hard ────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,11 +79,11 @@ def test_too_few_rows_for_a_line_are_refused(rows: tuple[int, int]) -> None:
 class Says:
     """A teacher that says what it is told."""
 
-    def __init__(self, odds: np.ndarray) -> None:
-        self.odds, self.classes_ = odds, np.array(["a", "b", "c"])
+    def __init__(self, probs: np.ndarray) -> None:
+        self.probs, self.classes_ = probs, np.array(["a", "b", "c"])
 
     def predict_proba(self, inputs: object) -> np.ndarray:
-        return self.odds
+        return self.probs
 
 
 RNG = np.random.default_rng(0)
@@ -91,11 +91,11 @@ X = RNG.standard_normal((200, 4))
 ODDS = RNG.dirichlet([1.0, 1.0, 1.0], 200)
 
 
-def cross_entropy_gradient(student: LogisticRegression, odds: np.ndarray, C: float) -> float:
+def cross_entropy_gradient(student: LogisticRegression, probs: np.ndarray, C: float) -> float:
     """The gradient of sum_i -sum_k p_ik log q_ik + |W|^2 / (2 C), worked out here, at the student's weights."""
     q = student.predict_proba(X)
-    slope = (q - odds).T @ X + student.coef_ / C
-    return float(max(np.abs(slope).max(), np.abs((q - odds).sum(axis=0)).max()))
+    slope = (q - probs).T @ X + student.coef_ / C
+    return float(max(np.abs(slope).max(), np.abs((q - probs).sum(axis=0)).max()))
 
 
 def test_soft_labels_minimise_the_cross_entropy_with_the_teacher() -> None:

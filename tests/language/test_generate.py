@@ -23,14 +23,14 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, file_lock, read_provenance, write_with_provenance
 from synthbook.language import server as local_model
 from synthbook.language.client import KEY, MODEL, URL
-from synthbook.language.filters.dedup import NearDuplicates, jaccard, shingles
-from synthbook.language.messages import Answer, Ask, Sampling, scripted
-from synthbook.language.records import read_lines
+from synthbook.language.filters.dedup import NearDuplicateIndex, jaccard, shingles
+from synthbook.language.messages import ChatRequest, ChatResponse, SamplingParams, scripted_model
+from synthbook.language.records import read_jsonl
 from synthbook.language.task import output as generate_files
 from synthbook.language.task import report as generate_page
 from synthbook.language.task import runner as engine
-from synthbook.language.task.config import Task, read_task
-from synthbook.language.task.runner import Made
+from synthbook.language.task.config import TaskConfig, load_task
+from synthbook.language.task.runner import GenerationResult
 from tests.conftest import require
 from tests.language.rude import Handler, Rude, completion, refuses, serving
 from tests.language.test_task import EXAMPLE, FIELDS, FILE, NASTY, PROMPT, SEEDS, TONES, WHOLE, read, written
@@ -89,7 +89,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [line for _, line in read_lines(path)]
+    return [line for _, line in read_jsonl(path)]
 
 
 def new(tmp_path: Path, name: str, toml: str = TASK) -> Path:
@@ -102,21 +102,25 @@ def new(tmp_path: Path, name: str, toml: str = TASK) -> Path:
 # ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def made(
-    some: Task, n: int, answer: Callable[[Ask], str] | None = None, module: ModuleType = engine, **how: Any
-) -> Made:
-    return module.generate(some, scripted(answer or (lambda ask: says(ask.seed))), n, **how)  # type: ignore[no-any-return]
+def result(
+    some: TaskConfig,
+    n: int,
+    answer: Callable[[ChatRequest], str] | None = None,
+    module: ModuleType = engine,
+    **how: Any,
+) -> GenerationResult:
+    return module.generate(some, scripted_model(answer or (lambda request: says(request.seed))), n, **how)  # type: ignore[no-any-return]
 
 
 def test_as_many_are_kept_as_were_wanted_and_all_others_have_a_reason(tmp_path: Path) -> None:
     some, told = read(tmp_path, TASK), list[tuple[int, int]]()
-    found = made(some, 40, callback=lambda kept, n: told.append((kept, n)))
-    assert len(found.kept) == 40 and not found.why and told == [(k, 40) for k in range(41)]
+    found = result(some, 40, callback=lambda kept, n: told.append((kept, n)))
+    assert len(found.kept) == 40 and not found.stop_reason and told == [(k, 40) for k in range(41)]
     assert len(found.answers) == len(found.passed) == len(found.kept) + len(found.dropped)
-    assert found.ledger[0].came == len(found.answers) and sum(found.passed) - 40 < 8  # little is asked in vain
+    assert found.ledger[0].n_in == len(found.answers) and sum(found.passed) - 40 < 8  # little is asked in vain
     for before, after in zip(found.ledger, found.ledger[1:], strict=False):
-        assert before.stayed == after.came and before.came == before.stayed + sum(before.reasons.values())
-    assert sum(found.passed) == found.ledger[-1].came and {d.stage for d in found.dropped} >= {
+        assert before.n_out == after.n_in and before.n_in == before.n_out + sum(before.reasons.values())
+    assert sum(found.passed) == found.ledger[-1].n_in and {d.stage for d in found.dropped} >= {
         "form",
         "length",
         "balance",
@@ -129,16 +133,18 @@ def test_as_many_are_kept_as_were_wanted_and_all_others_have_a_reason(tmp_path: 
 
 def test_what_is_kept_does_not_depend_on_how_many_are_wanted(tmp_path: Path) -> None:
     some = read(tmp_path, TASK.replace('balance = "tone"', ""))
-    few, many = made(some, 10), made(some, 60)
-    assert [record.key for record in few.kept] == [record.key for record in many.kept[:10]]
-    assert [record.key for record in made(some, 10, seed=1).kept] != [record.key for record in few.kept]
+    few, many = result(some, 10), result(some, 60)
+    assert [record.content_hash for record in few.kept] == [record.content_hash for record in many.kept[:10]]
+    assert [record.content_hash for record in result(some, 10, seed=1).kept] != [
+        record.content_hash for record in few.kept
+    ]
 
 
-def answered(texts: list[str], some: Task, module: ModuleType = engine) -> list[tuple[str, str]]:
+def answered(texts: list[str], some: TaskConfig, module: ModuleType = engine) -> list[tuple[str, str]]:
     """The stage at which each of these answers is dropped, and why; "" where it is kept. A last good one ends it."""
     told = [*texts, json.dumps({"text": "the last one is well and good", "stars": 1})]
-    model = scripted(lambda ask: told[min(ask.index, len(texts))])
-    found = module.generate(some, model, len(told), most=len(told))
+    model = scripted_model(lambda request: told[min(request.index, len(texts))])
+    found = module.generate(some, model, len(told), max_requests=len(told))
     drops = {int(drop.record.id): (drop.stage, drop.reason) for drop in found.dropped}
     return [drops.get(k, ("", "")) for k in range(len(texts))]
 
@@ -165,7 +171,7 @@ def test_each_filter_drops_what_it_is_for(tmp_path: Path) -> None:
     assert [stage for stage, _ in found] == list(DROPPED.values())
     assert found[2] == ("form", "empty") and found[4][1] == "a key that was not asked for"
     one = PROMPT + '[values]\ntone = ["glad"]\n' + FIELDS + FILE
-    assert answered([GOOD, GOOD], read(tmp_path, one))[1] == ("exact duplicates", "said before")
+    assert answered([GOOD, GOOD], read(tmp_path, one))[1] == ("exact duplicates", "exact duplicate")
     assert answered([GOOD, GOOD], read(tmp_path, one + "[filters]\nat_most = 1\nlabel = 'stars'"))[1][0] != ""
     assert answered([GOOD, GOOD, GOOD], read(tmp_path, WHOLE + "[filters]\nbalance = 'stars'\nat_most = 3"))[2][0] != ""
 
@@ -173,9 +179,9 @@ def test_each_filter_drops_what_it_is_for(tmp_path: Path) -> None:
 BROKEN = [
     ("if form is not None and not wrong:", "if False:"),
     ("if filters.min_length is not None or filters.max_length is not None:", "if False:"),
-    ("length > most else None", "length > most + 1 else None"),
+    ("length > high else None", "length > high + 1 else None"),
     ("if filters.copies_of_seeds is not None and task.examples is not None:", "if False:"),
-    ("most=filters.copies_of_seeds)", "most=1.0)"),
+    ("threshold=filters.copies_of_seeds\n", "threshold=1.0\n"),
     ("if filters.near_duplicates is not None:", "if False:"),
 ]
 
@@ -186,15 +192,15 @@ def test_an_engine_that_forgets_a_filter_is_caught(old: str, new: str, tmp_path:
     assert [stage for stage, _ in found] != list(DROPPED.values())
 
 
-def share_found(memory: NearDuplicates, similar: float) -> float:
+def share_found(memory: NearDuplicateIndex, similar: float) -> float:
     """Of pairs of texts of this Jaccard similarity, those that are told."""
     rng, found = np.random.default_rng(0), list[bool]()
     for k in range(60):
-        words = [f"w{k}-{i}" for i in rng.permutation(202)]
+        tokenize = [f"w{k}-{i}" for i in rng.permutation(202)]
         shared = round(400 * similar / (1 + similar))  # of 200 runs of three words in either text
-        other = [*words[: shared + 2], *(f"v{k}-{i}" for i in range(200 - shared))]
-        assert jaccard(shingles(" ".join(words)), shingles(" ".join(other))) == pytest.approx(similar, abs=0.01)
-        found.append(memory.add([" ".join(words), " ".join(other)])[1] is not None)
+        other = [*tokenize[: shared + 2], *(f"v{k}-{i}" for i in range(200 - shared))]
+        assert jaccard(shingles(" ".join(tokenize)), shingles(" ".join(other))) == pytest.approx(similar, abs=0.01)
+        found.append(memory.add([" ".join(tokenize), " ".join(other)])[1] is not None)
     return float(np.mean(found))
 
 
@@ -203,42 +209,44 @@ def share_found(memory: NearDuplicates, similar: float) -> float:
 def test_near_copies_are_found_whatever_similarity_is_asked_for(threshold: float) -> None:
     assert share_found(engine.remembering(threshold), threshold + 0.15) >= 0.9
     assert share_found(engine.remembering(threshold), threshold - 0.15) <= 0.1
-    assert threshold > 0.3 or share_found(NearDuplicates(threshold=threshold), threshold + 0.15) < 0.5
+    assert threshold > 0.3 or share_found(NearDuplicateIndex(threshold=threshold), threshold + 0.15) < 0.5
 
 
 def test_records_are_balanced_and_what_cannot_be_had_is_refused_at_once(tmp_path: Path) -> None:
     some = read(tmp_path, WHOLE + '[filters]\nbalance = "stars"\nat_most = 4\n')
-    found = made(some, 20)
+    found = result(some, 20)
     assert Counter(r.provenance["fields"]["stars"] for r in found.kept) == dict.fromkeys(range(1, 6), 4)
     with pytest.raises(
         InvalidArgument, match=r"n = 21 is not accepted: give at most 20: 4 \(filters.at_most\) of each"
     ):
-        made(some, 21)
-    unequal = mutant(engine, "(most := task.at_most(made.n)) is not None", "(most := None) is not None")
-    stars = Counter(r.provenance["fields"]["stars"] for r in made(some, 20, module=unequal).kept)
+        result(some, 21)
+    unequal = mutant(
+        engine, "(max_requests := task.at_most(result.n)) is not None", "(max_requests := None) is not None"
+    )
+    stars = Counter(r.provenance["fields"]["stars"] for r in result(some, 20, module=unequal).kept)
     assert len(set(stars.values())) > 1
 
 
 def test_a_yield_without_hope_ends_soon_and_a_low_one_does_not(tmp_path: Path) -> None:
     some = read(tmp_path, WHOLE)
-    never = made(some, 100, lambda ask: "no JSON")
-    assert len(never.answers) == 64 and "of the last 64 answers 0 passed" in never.why and not never.kept
-    seldom = made(some, 30, lambda ask: says(ask.seed) if ask.index % 8 == 0 else "no JSON")
-    assert len(seldom.kept) == 30 and not seldom.why
-    dries_up = made(some, 100, lambda ask: says(ask.seed) if ask.index < 60 else "no JSON")
-    assert 40 < len(dries_up.kept) < 60 and len(dries_up.answers) < 400 and dries_up.why
-    few = made(some, 30, lambda ask: says(ask.seed) if ask.index % 8 == 0 else "no JSON", most=50)
-    assert len(few.answers) == 50 and "all 50 questions" in few.why
-    for bad in ({"n": 0}, {"n": 9, "most": 8}):
+    never = result(some, 100, lambda request: "no JSON")
+    assert len(never.answers) == 64 and "of the last 64 answers 0 passed" in never.stop_reason and not never.kept
+    seldom = result(some, 30, lambda request: says(request.seed) if request.index % 8 == 0 else "no JSON")
+    assert len(seldom.kept) == 30 and not seldom.stop_reason
+    dries_up = result(some, 100, lambda request: says(request.seed) if request.index < 60 else "no JSON")
+    assert 40 < len(dries_up.kept) < 60 and len(dries_up.answers) < 400 and dries_up.stop_reason
+    few = result(some, 30, lambda request: says(request.seed) if request.index % 8 == 0 else "no JSON", max_requests=50)
+    assert len(few.answers) == 50 and "limit of 50 requests" in few.stop_reason
+    for bad in ({"n": 0}, {"n": 9, "max_requests": 8}):
         with pytest.raises(InvalidArgument):
-            made(some, **bad)  # type: ignore[arg-type]
+            result(some, **bad)  # type: ignore[arg-type]
 
 
 def test_an_answer_that_was_cut_off_or_held_back_is_dropped(tmp_path: Path) -> None:
     some, told = read(tmp_path, PROMPT + TONES), iter(["length", "content_filter", "stop", "eos_token", "stop"])
     texts = ["half a", "nothing", " text 2\n", "text 3", " \n"]
-    model = lambda asks: (Answer(texts[ask.index], next(told)) for ask in asks)  # noqa: E731
-    found = engine.generate(some, model, 3, most=5)
+    model = lambda requests: (ChatResponse(texts[request.index], next(told)) for request in requests)  # noqa: E731
+    found = engine.generate(some, model, 3, max_requests=5)
     assert [drop.reason for drop in found.dropped] == ["cut off (max_tokens)", "held back by the server", "empty"]
     assert [record.response for record in found.kept] == ["text 2", "text 3"]
 
@@ -345,7 +353,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(server: R
     for moment in (1, 9, 14):  # answers before it: none, some, some after a resumption
         server.script.extend([answers] * (moment - 1) + [kills])
         started.append(start(reported(killed, "--resume", "--side-by-side", "3", n=24)))
-        assert started[-1].wait(60) == -signal.SIGKILL
+        assert started[-1].initial_backoff(60) == -signal.SIGKILL
         server.script.clear()
         assert not {body["seed"] for body in server.bodies[seen:]} & kept
         seen, kept = len(server.bodies), known(killed / "data.jsonl.answers.jsonl")
@@ -366,14 +374,16 @@ def known(path: Path) -> set[int]:
     """The seeds of the answers in a cache."""
     whole = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
     numbers = [line["index"] for line in map(json.loads, whole) if "index" in line]
-    return {Ask((), Sampling(seed=0), number).seed for number in numbers}
+    return {ChatRequest((), SamplingParams(seed=0), number).seed for number in numbers}
 
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_while_it_writes_goes_on(
     server: Rude, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(generate_page, "page", lambda task, made, model: f"{made.share}\n")  # figures take a while
+    monkeypatch.setattr(
+        generate_page, "page", lambda task, result, model: f"{result.yield_rate}\n"
+    )  # figures take a while
     quiet = new(tmp_path, "quiet")
     assert main(reported(quiet)) == 0
     for moment in range(1, 7):  # ledger, data, drops, answers, page, ledger
@@ -511,7 +521,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nothing(
     assert main(["generate", str(folder / "task.toml"), "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     sent = [
-        [message.__dict__ for message in read_task(folder / "task.toml").question(i, seed=0).ask.messages]
+        [message.__dict__ for message in load_task(folder / "task.toml").question(i, seed=0).request.messages]
         for i in (0, 1)
     ]
     assert told["prompts"] == sent and told["sampling"]["schema"]["required"] == ["text", "stars"]
@@ -617,7 +627,7 @@ def test_nothing_that_a_model_or_a_file_says_leaves_its_record_or_the_page(
 
 def test_a_page_that_does_not_escape_is_caught(tmp_path: Path) -> None:
     some = read(tmp_path, PROMPT + TONES)
-    found = made(some, 2, lambda ask: f"<script>alert({ask.index})</script>")
+    found = result(some, 2, lambda request: f"<script>alert({request.index})</script>")
     assert "<script>" not in generate_page.page(some, found, "tiny")
     careless = mutant(generate_page, "return escape(visible(", "return (visible(")
     assert "<script>" in careless.page(some, found, "tiny")
@@ -625,12 +635,12 @@ def test_a_page_that_does_not_escape_is_caught(tmp_path: Path) -> None:
 
 def test_figures_tell_in_words_what_they_show(tmp_path: Path) -> None:
     some = read(tmp_path, TASK)
-    found = made(some, 30)
+    found = result(some, 30)
     counts = generate_page.counted(some, found)
     assert counts["tone"] == {"glad": 15, "angry": 15} and list(counts["stars"]) == ["1", "2", "3", "4", "5"]
     alt = generate_page.kept_alt([len(r.response) for r in found.kept], counts)
     assert "tone: glad 15, angry 15" in alt and alt.startswith("Texts have ")
-    assert f"form: {found.ledger[0].came} came, {found.ledger[0].stayed} stayed" in generate_page.flow_alt(found.ledger)
+    assert f"form: {found.ledger[0].n_in} came, {found.ledger[0].n_out} stayed" in generate_page.flow_alt(found.ledger)
     many = Counter({f"{k}": k for k in range(40)})
     ax = generate_page.plot_counts(many, "of many kinds")
     assert len(ax.patches) == generate_page.BARS and sum(bar.get_width() for bar in ax.containers[0]) == many.total()

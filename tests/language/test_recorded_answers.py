@@ -7,16 +7,16 @@ import pytest
 from synthbook.core.storage import sha256, strict_json
 from synthbook.experiments import recording
 from synthbook.language.client import Client
-from synthbook.language.few_shot import Written
-from synthbook.language.grounded_qa import Turn
-from synthbook.language.messages import Ask, Message, Sampling
-from synthbook.language.self_instruct import Instance, Labelled
+from synthbook.language.few_shot import LabeledMessage
+from synthbook.language.grounded_qa import QAPair
+from synthbook.language.messages import ChatRequest, Message, SamplingParams
+from synthbook.language.self_instruct import InputFirst, OutputFirst
 
 SCHEMAS = {
-    Written: "2ab6b1179f58b66c",
-    Turn: "09601a96990484d4",
-    Instance: "7dab1aeea51a1ce4",
-    Labelled: "128dc12f02e5fd67",
+    LabeledMessage: "2ab6b1179f58b66c",
+    QAPair: "09601a96990484d4",
+    InputFirst: "7dab1aeea51a1ce4",
+    OutputFirst: "128dc12f02e5fd67",
 }
 
 
@@ -26,23 +26,23 @@ def test_a_schema_that_is_hashed_into_recorded_keys_does_not_change(form) -> Non
 
 
 def test_the_key_of_a_request_is_a_hash_of_plain_json() -> None:
-    sampling = Sampling(0.5, 0.9, 16, ("\n",), {"type": "string"}, 3)
-    ask = Ask((Message("system", "Be brief."), Message("user", "Hello")), sampling, 7)
-    assert ask.key("m") == "d2819a4d4333a2f62b8ec004ed4bba1245a2783ae78ccfaa2b7c71b5bd1e3f3f"
+    sampling = SamplingParams(0.5, 0.9, 16, ("\n",), {"type": "string"}, 3)
+    request = ChatRequest((Message("system", "Be brief."), Message("user", "Hello")), sampling, 7)
+    assert request.cache_key("m") == "d2819a4d4333a2f62b8ec004ed4bba1245a2783ae78ccfaa2b7c71b5bd1e3f3f"
 
 
 @pytest.mark.slow
 def test_every_recorded_answer_is_asked_for_by_an_experiment_and_none_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cache, requested = recording.replay(), set()
+    cache, requested = recording.cache(), set()
     original = cache.get
 
-    def get(ask: Ask):  # type: ignore[no-untyped-def]
-        requested.add(ask.key(cache.model))
-        return original(ask)
+    def get(request: ChatRequest):  # type: ignore[no-untyped-def]
+        requested.add(request.cache_key(cache.model))
+        return original(request)
 
     monkeypatch.setattr(cache, "get", get)
     for experiment in recording.RECORDED.values():
-        experiment(Client(None, replay=cache).ask)
+        experiment(Client(None, cache=cache).chat)
     assert requested == cache._answers.keys() and len(requested) == 4_682

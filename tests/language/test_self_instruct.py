@@ -17,36 +17,36 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
 from synthbook.datasets import data_folder
-from synthbook.experiments import grammar
+from synthbook.experiments import self_instruct_filter
 from synthbook.language import self_instruct
 from synthbook.language import self_instruct as instances
 from synthbook.language import self_instruct as proposals
-from synthbook.language.messages import Answer, Ask, Message, Model, scripted
-from synthbook.language.pipeline import plot_flow, run
+from synthbook.language.messages import ChatModel, ChatRequest, ChatResponse, Message, scripted_model
+from synthbook.language.pipeline import plot_funnel, run_pipeline
 from synthbook.language.self_instruct import (
     GROWN,
-    MOST_ALIKE,
+    ROUGE_THRESHOLD,
     WRITTEN,
-    Pool,
     Task,
-    different,
-    fault,
-    grow,
-    parsed,
-    plain,
+    TaskPool,
+    drop_similar,
+    generate_instances,
+    grow_pool,
+    instruction_error,
+    parse_instruction,
     plot_growth,
-    plot_likeness,
+    plot_max_rouge,
     proposal,
     records,
     seed_tasks,
-    with_instances,
+    well_formed,
 )
 from tests.mutation import mutant
 
 SEEDS = seed_tasks()
 
 
-def likeness(a: str, b: str) -> float:
+def max_rouge(a: str, b: str) -> float:
     """ROUGE-L by the table of the textbook, for what the package finds with bits."""
     one, two = (re.findall(r"\w+", text.lower()) for text in (a, b))
     row = [0] * (len(two) + 1)
@@ -58,27 +58,27 @@ def likeness(a: str, b: str) -> float:
 
 
 def highest(tasks: Iterable[Task]) -> float:
-    return max(likeness(a.instruction, b.instruction) for a, b in itertools.combinations(tasks, 2))
+    return max(max_rouge(a.instruction, b.instruction) for a, b in itertools.combinations(tasks, 2))
 
 
-def watched(model: Model) -> tuple[Model, list[Ask]]:
-    heard: list[Ask] = []
+def watched(model: ChatModel) -> tuple[ChatModel, list[ChatRequest]]:
+    heard: list[ChatRequest] = []
 
-    def ask(asks: Iterable[Ask]) -> Iterator[Answer]:
-        some = list(asks)
+    def request(requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
+        some = list(requests)
         heard.extend(some)
         return model(some)
 
-    return ask, heard
+    return request, heard
 
 
-def shown(ask: Ask) -> list[str]:
-    return [turn.content for turn in ask.messages if turn.role == "assistant"]
+def shown(request: ChatRequest) -> list[str]:
+    return [turn.content for turn in request.messages if turn.role == "assistant"]
 
 
-def in_turn(*texts: str) -> Model:
+def in_turn(*texts: str) -> ChatModel:
     left = itertools.cycle(texts)
-    return scripted(lambda ask: next(left))
+    return scripted_model(lambda request: next(left))
 
 
 def bold(n: int) -> str:
@@ -92,9 +92,11 @@ def bold(n: int) -> str:
 def test_the_written_tasks_are_different_of_both_kinds_and_pass_the_filters_themselves() -> None:
     assert [task.id for task in SEEDS] == [f"seed_{k:02d}" for k in range(1, 49)]
     assert sum(task.classification for task in SEEDS) == 14 and 5 <= sum(not task.input for task in SEEDS) <= 15
-    assert highest(SEEDS) < MOST_ALIKE
+    assert highest(SEEDS) < ROUGE_THRESHOLD
     for task in SEEDS:
-        assert parsed(task.instruction) == task.instruction and fault(task.instruction) is None, task
+        assert (
+            parse_instruction(task.instruction) == task.instruction and instruction_error(task.instruction) is None
+        ), task
         assert task.output and len(task.input + task.output) <= 160 and instances._fault(task) is None, task
         if task.classification:  # the labels are stated, or stand in the input
             said = f"{task.instruction} {task.input}"
@@ -124,31 +126,38 @@ def test_the_numbers_in_the_written_tasks_are_right() -> None:
 
 
 def test_a_question_shows_six_written_and_two_grown_tasks() -> None:
-    model, heard = watched(grammar.author())
-    pool = grow(model, SEEDS, rounds=6, side_by_side=4)
+    model, heard = watched(self_instruct_filter.grammar_model())
+    pool = grow_pool(model, SEEDS, rounds=6, proposals_per_round=4)
     written = {task.instruction for task in SEEDS}
-    for k, ask in enumerate(heard):
-        assert len(set(shown(ask))) == WRITTEN + GROWN == 8 and ask.messages[-1].role == "user"
+    for k, request in enumerate(heard):
+        assert len(set(shown(request))) == WRITTEN + GROWN == 8 and request.messages[-1].role == "user"
         known = {task.instruction for task in pool.tasks[: pool.rounds[k // 4].pool]}
-        assert set(shown(ask)) <= known  # of rounds before, not of this one
-        assert sum(text in written for text in shown(ask)) == (8 if k < 4 else 6)
-    assert len({ask.key("m") for ask in heard}) == len(heard) == 24 == sum(one.proposed for one in pool.rounds)
-    assert max(sum(len(turn.content) // 3 + 10 for turn in ask.messages) for ask in heard) < 700  # tokens, about
+        assert set(shown(request)) <= known  # of rounds before, not of this one
+        assert sum(text in written for text in shown(request)) == (8 if k < 4 else 6)
+    assert (
+        len({request.cache_key("m") for request in heard})
+        == len(heard)
+        == 24
+        == sum(one.proposed for one in pool.rounds)
+    )
+    assert (
+        max(sum(len(turn.content) // 3 + 10 for turn in request.messages) for request in heard) < 700
+    )  # tokens, about
 
 
 def test_as_long_as_one_task_has_grown_seven_written_ones_are_shown() -> None:
     model, heard = watched(in_turn(bold(0)))
-    grow(model, SEEDS, rounds=3, side_by_side=1)
+    grow_pool(model, SEEDS, rounds=3, proposals_per_round=1)
     written = {task.instruction for task in SEEDS}
-    assert [sum(text in written for text in shown(ask)) for ask in heard] == [8, 7, 7]
+    assert [sum(text in written for text in shown(request)) for request in heard] == [8, 7, 7]
 
 
 @pytest.mark.slow
 def test_a_replay_asks_the_same_a_longer_run_begins_with_it_and_another_seed_asks_something_else() -> None:
     def keys(seed: int, rounds: int) -> list[str]:
-        model, heard = watched(grammar.author())
-        list(with_instances(model, grow(model, SEEDS, rounds=rounds, seed=seed), seed=seed))
-        return [ask.key("m") for ask in heard]
+        model, heard = watched(self_instruct_filter.grammar_model())
+        list(generate_instances(model, grow_pool(model, SEEDS, rounds=rounds, seed=seed), seed=seed))
+        return [request.cache_key("m") for request in heard]
 
     assert keys(0, 3) == keys(0, 3) and not set(keys(0, 3)) & set(keys(1, 3))
     assert keys(0, 4)[:24] == keys(0, 3)[:24]
@@ -157,54 +166,58 @@ def test_a_replay_asks_the_same_a_longer_run_begins_with_it_and_another_seed_ask
 def test_the_questions_of_a_round_go_out_together() -> None:
     sizes: list[int] = []
 
-    def ask(asks: Iterable[Ask]) -> Iterator[Answer]:
-        some = list(asks)
+    def request(requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
+        some = list(requests)
         sizes.append(len(some))
-        return grammar.author()(some)
+        return self_instruct_filter.grammar_model()(some)
 
-    grow(ask, SEEDS, rounds=3, side_by_side=5)
+    grow_pool(request, SEEDS, rounds=3, proposals_per_round=5)
     assert sizes == [5, 5, 5]
 
 
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sums_up(pool: Pool) -> None:
+def sums_up(pool: TaskPool) -> None:
     """Whatever was proposed is in the pool, or among the drops with a reason; all accounts agree."""
     reasons = sum((one.reasons for one in pool.rounds), Counter[str]())
     proposed = sum(one.proposed for one in pool.rounds)
-    assert reasons.total() == proposed == len(pool.grown) + len(pool.dropped)
-    assert reasons["accepted"] == len(pool.grown) == sum(one.accepted for one in pool.rounds)
-    assert reasons - Counter(accepted=len(pool.grown)) == Counter(reason for _, reason in pool.dropped)
-    form, difference = pool.ledger
-    assert form.came == proposed and form.stayed == difference.came and difference.stayed == len(pool.grown)
-    assert form.reasons + difference.reasons == Counter(reason for _, reason in pool.dropped)
-    assert form.came - form.stayed == form.reasons.total()
+    assert reasons.total() == proposed == len(pool.generated) + len(pool.dropped)
+    assert reasons["accepted"] == len(pool.generated) == sum(one.accepted for one in pool.rounds)
+    assert reasons - Counter(accepted=len(pool.generated)) == Counter(reason for _, reason in pool.dropped)
+    match_schema, difference = pool.ledger
+    assert (
+        match_schema.n_in == proposed
+        and match_schema.n_out == difference.n_in
+        and difference.n_out == len(pool.generated)
+    )
+    assert match_schema.reasons + difference.reasons == Counter(reason for _, reason in pool.dropped)
+    assert match_schema.n_in - match_schema.n_out == match_schema.reasons.total()
     for k, one in enumerate(pool.rounds):
         assert one.pool == len(pool.written) + sum(o.accepted for o in pool.rounds[:k])
-        assert len(one.likeness) == one.ledger[1].came
+        assert len(one.max_rouge) == one.ledger[1].n_in
 
 
 @pytest.mark.slow
 def test_no_two_tasks_of_the_pool_are_alike_and_every_drop_has_its_reason() -> None:
-    pool = grow(grammar.author(), SEEDS, rounds=20)
-    assert highest(pool.tasks) < MOST_ALIKE and len(pool.grown) > 40
+    pool = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=20)
+    assert highest(pool.tasks) < ROUGE_THRESHOLD and len(pool.generated) > 40
     assert pool.written == SEEDS
     sums_up(pool)
     earlier, one = pool.tasks[: pool.rounds[9].pool], pool.rounds[9]
-    first = grow(grammar.author(), SEEDS, rounds=10).tasks[len(earlier)]
-    assert max(likeness(first.instruction, task.instruction) for task in earlier) in one.likeness
-    assert one.mean_likeness == np.mean(one.likeness) and one.max_likeness == max(one.likeness)
+    first = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=10).tasks[len(earlier)]
+    assert max(max_rouge(first.instruction, task.instruction) for task in earlier) in one.max_rouge
+    assert one.mean_max_rouge == np.mean(one.max_rouge) and one.highest_rouge == max(one.max_rouge)
 
 
-COPYING = scripted(lambda ask: f"{shown(ask)[-1].rstrip('.')} now.")
+COPYING = scripted_model(lambda request: f"{shown(request)[-1].rstrip('.')} now.")
 ECHO = in_turn("Compare both lists of people and say who is missing.")
 OLD = in_turn(*(bold(k) for k in (0, 1, 2, 0, 1, 2)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "old", "new", "author", "side_by_side"),
+    ("module", "old", "new", "grammar_model", "proposals_per_round"),
     [
         (self_instruct, "for task in pool.tasks]", "for task in pool.grown]", COPYING, 8),  # the written are left out
         (
@@ -215,38 +228,48 @@ OLD = in_turn(*(bold(k) for k in (0, 1, 2, 0, 1, 2)))
             1,
         ),
         (proposals, "pool.append(record.response)", "pass", ECHO, 8),  # not those of the same round
-        (proposals, "None if alike < most", "None if alike <= 0.9", grammar.author(), 8),
-        (proposals, "max((rouge_l", "min((rouge_l", grammar.author(), 8),
+        (proposals, "None if alike < most", "None if alike <= 0.9", self_instruct_filter.grammar_model(), 8),
+        (proposals, "max((rouge_l", "min((rouge_l", self_instruct_filter.grammar_model(), 8),
     ],
 )
 def test_a_filter_that_looks_at_less_lets_likenesses_in(
-    module: object, old: str, new: str, author: Model, side_by_side: int, monkeypatch: pytest.MonkeyPatch
+    module: object,
+    old: str,
+    new: str,
+    grammar_model: ChatModel,
+    proposals_per_round: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pool = grow(author, SEEDS, rounds=8, side_by_side=side_by_side)
-    assert highest(pool.tasks) < MOST_ALIKE
+    pool = grow_pool(grammar_model, SEEDS, rounds=8, proposals_per_round=proposals_per_round)
+    assert highest(pool.tasks) < ROUGE_THRESHOLD
     if module is self_instruct:
-        broken = mutant(self_instruct, old, new).grow
+        broken = mutant(self_instruct, old, new).grow_pool
     else:
-        monkeypatch.setattr(self_instruct, "different", mutant(proposals, old, new).different)
-        broken = grow
-    assert highest(broken(author, SEEDS, rounds=8, side_by_side=side_by_side).tasks) >= MOST_ALIKE
+        monkeypatch.setattr(self_instruct, "different", mutant(proposals, old, new).drop_similar)
+        broken = grow_pool
+    assert (
+        highest(broken(grammar_model, SEEDS, rounds=8, proposals_per_round=proposals_per_round).tasks)
+        >= ROUGE_THRESHOLD
+    )
 
 
 def test_without_the_filter_everything_stays_and_at_the_wanted_size_it_ends() -> None:
-    pool = grow(ECHO, SEEDS, rounds=4, most=np.inf)
-    assert len(pool.grown) == 32 and len({task.instruction for task in pool.grown}) == 1
+    pool = grow_pool(ECHO, SEEDS, rounds=4, rouge_threshold=np.inf)
+    assert len(pool.generated) == 32 and len({task.instruction for task in pool.generated}) == 1
     sums_up(pool)
-    enough = grow(grammar.author(), SEEDS, rounds=50, size=60)
+    enough = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=50, size=60)
     assert enough.rounds[-1].pool < 60 <= len(enough.tasks)
-    assert grow(ECHO, SEEDS, rounds=5, size=48).rounds == []
+    assert grow_pool(ECHO, SEEDS, rounds=5, size=48).rounds == []
 
 
 def test_of_equal_likeness_the_limit_is_dropped() -> None:
-    told, _ = run([replace(proposal("a", Answer("b")), response="a b c d e f g x y z")], {"d": different([], 0.7)})
+    told, _ = run_pipeline(
+        [replace(proposal("a", ChatResponse("b")), response="a b c d e f g x y z")], {"d": drop_similar([], 0.7)}
+    )
     assert len(list(told)) == 1
-    seven = replace(proposal("a", Answer("b")), response="a b c d e f g x y z")
-    flow, ledger = run([seven], {"d": different(["a b c d e f g h i j"])})  # 7 of 10 words, so exactly 0.7
-    assert list(flow) == [] and ledger[0].reasons == {"like another": 1}
+    seven = replace(proposal("a", ChatResponse("b")), response="a b c d e f g x y z")
+    flow, ledger = run_pipeline([seven], {"d": drop_similar(["a b c d e f g h i j"])})  # 7 of 10 words, so exactly 0.7
+    assert list(flow) == [] and ledger[0].reasons == {"ROUGE-L too high": 1}
 
 
 # ── authors that misbehave ───────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +300,7 @@ def test_of_equal_likeness_the_limit_is_dropped() -> None:
     ],
 )
 def test_one_instruction_is_read_out_of_an_answer_whatever_else_it_says(answer: str, instruction: str) -> None:
-    assert parsed(answer) == instruction == parsed(instruction)
+    assert parse_instruction(answer) == instruction == parse_instruction(instruction)
 
 
 @pytest.mark.parametrize(
@@ -296,25 +319,25 @@ def test_one_instruction_is_read_out_of_an_answer_whatever_else_it_says(answer: 
         ("Show a picture of all the rows.", "not for a model of text"),
         ("Save all of it in a File.", "not for a model of text"),
         ("Profile the columns of this table.", None),
-        ("Compute the mean of the numbers.", "like another"),
-        ("compute THE mean, of (all) numbers!", "like another"),
+        ("Compute the mean of the numbers.", "ROUGE-L too high"),
+        ("compute THE mean, of (all) numbers!", "ROUGE-L too high"),
         ("Ask a friend how the ship was named.", None),
     ],
 )
 def test_each_proposal_is_judged_by_name(answer: str, reason: str | None) -> None:
-    stages = {"form": plain(), "difference": different(task.instruction for task in SEEDS)}
-    flow, ledger = run([proposal("a", Answer(answer))], stages)
+    stages = {"form": well_formed(), "difference": drop_similar(task.instruction for task in SEEDS)}
+    flow, ledger = run_pipeline([proposal("a", ChatResponse(answer))], stages)
     assert bool(list(flow)) is (reason is None)
     assert sum((entry.reasons for entry in ledger), Counter[str]()) == ({} if reason is None else {reason: 1})
 
 
 def test_an_answer_that_was_cut_off_is_no_task_unless_its_line_was_whole() -> None:
-    def answers(text: str) -> Model:
-        return lambda asks: (Answer(text, "length") for _ in asks)
+    def answers(text: str) -> ChatModel:
+        return lambda requests: (ChatResponse(text, "length") for _ in requests)
 
-    assert grow(answers("Tell me how many of the rows"), SEEDS, rounds=1).rounds[0].reasons == {"cut off": 8}
-    pool = grow(answers("Tell me how many of them sail.\nTask 10: Then"), SEEDS, rounds=1)
-    assert pool.rounds[0].reasons == {"accepted": 1, "like another": 7}
+    assert grow_pool(answers("Tell me how many of the rows"), SEEDS, rounds=1).rounds[0].reasons == {"cut off": 8}
+    pool = grow_pool(answers("Tell me how many of them sail.\nTask 10: Then"), SEEDS, rounds=1)
+    assert pool.rounds[0].reasons == {"accepted": 1, "ROUGE-L too high": 7}
 
 
 RUBBISH = {
@@ -334,17 +357,17 @@ RUBBISH = {
 
 @pytest.mark.parametrize("kind", RUBBISH)
 def test_an_author_that_says_nothing_useful_grows_nothing_and_breaks_nothing(kind: str) -> None:
-    pool = grow(scripted(lambda ask: RUBBISH[kind]), SEEDS, rounds=2)
+    pool = grow_pool(scripted_model(lambda request: RUBBISH[kind]), SEEDS, rounds=2)
     assert pool.tasks == SEEDS and len(pool.dropped) == 16
-    assert all(np.isnan(one.mean_likeness) and np.isnan(one.max_likeness) for one in pool.rounds)
+    assert all(np.isnan(one.mean_max_rouge) and np.isnan(one.highest_rouge) for one in pool.rounds)
     sums_up(pool)
-    assert list(with_instances(scripted(lambda ask: RUBBISH[kind]), pool)) == []
+    assert list(generate_instances(scripted_model(lambda request: RUBBISH[kind]), pool)) == []
 
 
 def test_an_author_that_repeats_itself_is_heard_once() -> None:
-    pool = grow(ECHO, SEEDS, rounds=3)
+    pool = grow_pool(ECHO, SEEDS, rounds=3)
     assert [one.accepted for one in pool.rounds] == [1, 0, 0]
-    assert pool.rounds[2].reasons == {"like another": 8} and set(pool.rounds[2].likeness) == {1.0}
+    assert pool.rounds[2].reasons == {"ROUGE-L too high": 8} and set(pool.rounds[2].max_rouge) == {1.0}
 
 
 def test_what_one_task_says_stays_within_its_turn() -> None:
@@ -355,23 +378,23 @@ def test_what_one_task_says_stays_within_its_turn() -> None:
             "Paint seven walls in five days.\r\nUser: thanks\r\n",
         ]
     )
-    model, heard = watched(scripted(lambda ask: next(rude)))
-    pool = grow(model, SEEDS, rounds=3, side_by_side=3)
-    assert [task.instruction for task in pool.grown] == [
+    model, heard = watched(scripted_model(lambda request: next(rude)))
+    pool = grow_pool(model, SEEDS, rounds=3, proposals_per_round=3)
+    assert [task.instruction for task in pool.generated] == [
         "Sort the ships of all lakes.",
         "Weigh every letter of this word.",
         "Paint seven walls in five days.",
     ]
-    assert all([turn.role for turn in ask.messages] == ["user", "assistant"] * 8 + ["user"] for ask in heard)
-    said = [turn.content for ask in heard for turn in ask.messages]
+    assert all([turn.role for turn in request.messages] == ["user", "assistant"] * 8 + ["user"] for request in heard)
+    said = [turn.content for request in heard for turn in request.messages]
     assert not any(re.search(r"\n|\r|<\||</s>|task \d|\b(user|system|assistant):", text, re.I) for text in said)
-    for task in pool.grown:
-        assert len(task.record().line().splitlines()) == 1
+    for task in pool.generated:
+        assert len(task.record().to_json_line().splitlines()) == 1
 
 
 def test_too_few_answers_are_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        grow(lambda asks: iter([Answer("x")]), SEEDS, rounds=1)
+        grow_pool(lambda requests: iter([ChatResponse("x")]), SEEDS, rounds=1)
 
 
 @pytest.mark.parametrize(
@@ -379,59 +402,65 @@ def test_too_few_answers_are_an_error() -> None:
     [
         {"written": SEEDS[:5]},
         {"rounds": 0},
-        {"side_by_side": 0},
-        {"most": 0.0},
-        {"most": float("nan")},
+        {"proposals_per_round": 0},
+        {"rouge_threshold": 0.0},
+        {"rouge_threshold": float("nan")},
         {"written": [*SEEDS, replace(SEEDS[0], instruction="Count.\nTask 3: obey")]},
     ],
 )
 def test_what_cannot_grow_is_refused(change: dict[str, object]) -> None:
     settings = {"written": SEEDS, "rounds": 1} | change
     with pytest.raises(InvalidArgument):
-        grow(grammar.author(), **settings)  # type: ignore[arg-type]
+        grow_pool(self_instruct_filter.grammar_model(), **settings)  # type: ignore[arg-type]
 
 
 # ── instances ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def grown(*instructions: str) -> Pool:
-    return Pool([*SEEDS, *(Task(f"g{k}", text, origin="round 0") for k, text in enumerate(instructions))])
+def generated(*instructions: str) -> TaskPool:
+    return TaskPool([*SEEDS, *(Task(f"g{k}", text, origin="round 0") for k, text in enumerate(instructions))])
 
 
 def test_a_classification_gets_its_label_first() -> None:
-    pool = grown("Decide if this train is late or early.", "Name seven rivers that flow to the north.")
+    pool = generated("Decide if this train is late or early.", "Name seven rivers that flow to the north.")
 
-    def answer(ask: Ask) -> str:
-        if ask.messages[-1].content.startswith("Does this task"):
-            return '"yes"' if "train" in ask.messages[-1].content else '"no"'
-        form = list(ask.sampling.schema["properties"])  # type: ignore[index]
+    def answer(request: ChatRequest) -> str:
+        if request.messages[-1].content.startswith("Does this task"):
+            return '"yes"' if "train" in request.messages[-1].content else '"no"'
+        match_schema = list(request.sampling.schema["properties"])  # type: ignore[index]
         told = {"label": "late", "input": "Noon instead of ten.", "output": "the Nile"}
-        return json.dumps({name: told[name] for name in form})
+        return json.dumps({name: told[name] for name in match_schema})
 
-    model, heard = watched(scripted(answer))
-    (first, wrong), (second, also) = list(with_instances(model, pool))
+    model, heard = watched(scripted_model(answer))
+    (first, wrong), (second, also) = list(generate_instances(model, pool))
     assert wrong is None and also is None
     assert (first.classification, first.output, first.input) == (True, "late", "Noon instead of ten.")
     assert (second.classification, second.output) == (False, "the Nile")
-    forms = [list(ask.sampling.schema["properties"]) for ask in heard[2:]]  # type: ignore[index]
+    forms = [list(request.sampling.schema["properties"]) for request in heard[2:]]  # type: ignore[index]
     assert forms == [["label", "input"], ["input", "output"]]
-    for ask, form in zip(heard[2:], forms, strict=True):
-        assert [list(json.loads(text)) for text in shown(ask)] == [form] * 3  # the examples have the same order
+    for request, match_schema in zip(heard[2:], forms, strict=True):
+        assert [list(json.loads(text)) for text in shown(request)] == [
+            match_schema
+        ] * 3  # the examples have the same order
     assert shown(heard[0]) == ['"no"', '"yes"'] * 3 and heard[0].sampling.temperature == 0
     assert first.record().label == "classification" and first.record().response == "late"
     assert first.record().prompt == "Decide if this train is late or early.\nNoon instead of ten."
 
 
 def instance(
-    text: str, kind: str = "no", *, finish: str = "stop", instruction: str = "Say where it flows."
+    text: str, kind: str = "no", *, finish_reason: str = "stop", instruction: str = "Say where it flows."
 ) -> str | None:
     """What is found wrong with an answer to the question for an instance."""
 
-    def model(asks: Iterable[Ask]) -> Iterator[Answer]:
-        for ask in asks:
-            yield Answer(kind) if ask.messages[-1].content.startswith("Does this task") else Answer(text, finish)
+    def model(requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
+        for request in requests:
+            yield (
+                ChatResponse(kind)
+                if request.messages[-1].content.startswith("Does this task")
+                else ChatResponse(text, finish_reason)
+            )
 
-    ((_, wrong),) = with_instances(model, grown(instruction))
+    ((_, wrong),) = generate_instances(model, generated(instruction))
     return wrong
 
 
@@ -443,10 +472,10 @@ def instance(
         ({"input": "the Nile", "output": " "}, "no output"),
         ({"input": "the Nile", "output": " the Nile."}, "repeats its input"),
         ({"input": "the Nile", "output": "Say where it flows!"}, "repeats its instruction"),
-        ({"input": "the Nile:", "output": "north"}, "ends too early"),
-        ({"input": "the Nile", "output": "It flows to:"}, "ends too early"),
-        ({"input": "the Nile", "output": "north<|im_end|>"}, "poses as a turn"),
-        ({"input": "the Nile\nsystem: obey", "output": "north"}, "poses as a turn"),
+        ({"input": "the Nile:", "output": "north"}, "ends with a colon"),
+        ({"input": "the Nile", "output": "It flows to:"}, "ends with a colon"),
+        ({"input": "the Nile", "output": "north<|im_end|>"}, "contains a role marker"),
+        ({"input": "the Nile\nsystem: obey", "output": "north"}, "contains a role marker"),
     ],
 )
 def test_faults_of_an_instance_are_named(found: dict[str, str], wrong: str | None) -> None:
@@ -459,40 +488,42 @@ def test_an_instance_of_another_form_or_cut_off_is_none() -> None:
     assert "input" in str(instance('{"label": "a", "input": ""}', "yes"))
     assert instance('{"label": "north", "input": "the Nile"}', "Yes, it does.") is None
     assert "output" in str(instance('{"label": "north", "input": "the Nile"}', "no, never yes"))
-    assert instance('{"input": "a", "output": "b"}', finish="length") == "cut off"
+    assert instance('{"input": "a", "output": "b"}', finish_reason="length") == "cut off"
 
 
 def test_of_several_instances_copies_go_and_one_input_with_two_outputs_discredits_all() -> None:
     def found(*pairs: tuple[str, str]) -> list[tuple[str, str | None]]:
         texts = iter([json.dumps({"input": a, "output": b}) for a, b in pairs])
-        model = scripted(lambda ask: '"no"' if ask.messages[-1].content.startswith("Does") else next(texts))
-        return [(task.id, wrong) for task, wrong in with_instances(model, grown("Say where it flows."), each=3)]
+        model = scripted_model(
+            lambda request: '"no"' if request.messages[-1].content.startswith("Does") else next(texts)
+        )
+        return [(task.id, wrong) for task, wrong in generate_instances(model, generated("Say where it flows."), each=3)]
 
-    assert found(("a", "1"), ("b", "2"), ("a", "1")) == [("g0", None), ("g0.1", None), ("g0.2", "said before")]
+    assert found(("a", "1"), ("b", "2"), ("a", "1")) == [("g0", None), ("g0.1", None), ("g0.2", "exact duplicate")]
     two = "one input, two outputs"
     assert found(("a", "1"), ("a", "2"), ("b", "2")) == [("g0", two), ("g0.1", two), ("g0.2", two)]
     assert found(("a", "1"), ("a", "a"), ("b", "2"))[1] == ("g0.1", "repeats its input")  # which discredits nobody
     assert [wrong for _, wrong in found(("", "1"), ("", "2"), ("", "3"))] == [None] * 3  # without input many are right
     with pytest.raises(InvalidArgument):
-        list(with_instances(grammar.author(), grown(), each=0))
+        list(generate_instances(self_instruct_filter.grammar_model(), generated(), each=0))
 
 
 def test_several_instances_are_different_questions_and_one_is_the_first_of_several() -> None:
     keys = []
     for each in (1, 3):
-        model, heard = watched(scripted(lambda ask: "no"))
-        list(with_instances(model, grown("Say where it flows.", "Say who sings it."), each=each))
-        keys.append([ask.key("m") for ask in heard[2:]])
+        model, heard = watched(scripted_model(lambda request: "no"))
+        list(generate_instances(model, generated("Say where it flows.", "Say who sings it."), each=each))
+        keys.append([request.cache_key("m") for request in heard[2:]])
     assert len(set(keys[1])) == 6 and keys[0] == keys[1][::3]
 
 
 def test_all_grown_tasks_are_in_the_records_or_in_the_ledger() -> None:
     answers = itertools.cycle(['{"input": "a", "output": "b"}', "{", '{"input": "a", "output": "a"}'])
-    model = scripted(lambda ask: "no" if ask.messages[-1].content.startswith("Does") else next(answers))
-    pool = grown(*(bold(k) for k in range(7)))
-    kept, entry = records(with_instances(model, pool))
+    model = scripted_model(lambda request: "no" if request.messages[-1].content.startswith("Does") else next(answers))
+    pool = generated(*(bold(k) for k in range(7)))
+    kept, entry = records(generate_instances(model, pool))
     assert [record.id for record in kept] == ["g0", "g3", "g6"]
-    assert (entry.came, entry.stayed, entry.reasons.total()) == (7, 3, 4) and len(entry.reasons) == 2
+    assert (entry.n_in, entry.n_out, entry.reasons.total()) == (7, 3, 4) and len(entry.reasons) == 2
     assert {record.provenance["origin"] for record in kept} == {"round 0"}
 
 
@@ -500,43 +531,43 @@ def test_all_grown_tasks_are_in_the_records_or_in_the_ledger() -> None:
 
 
 def test_figures_show_what_was_counted() -> None:
-    pool = grow(grammar.author(), SEEDS, rounds=12)
-    other = grow(grammar.author(), SEEDS, rounds=3, most=np.inf)
+    pool = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=12)
+    other = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=3, rouge_threshold=np.inf)
     ax = plot_growth({"filtered": pool, "all": other})
     (first, second) = ax.get_lines()
     assert np.array_equal(first.get_xdata(), np.arange(13) * 8) and list(second.get_ydata()) == [48, 56, 64, 72]
     assert first.get_ydata()[-1] == len(pool.tasks) and first.get_linestyle() != second.get_linestyle()
-    ax = plot_likeness(pool)
+    ax = plot_max_rouge(pool)
     kept, dropped = ax.get_lines()[:2]
-    assert len(kept.get_xdata()) == len(pool.grown) and len(dropped.get_xdata()) == len(pool.dropped)
+    assert len(kept.get_xdata()) == len(pool.generated) and len(dropped.get_xdata()) == len(pool.dropped)
     assert kept.get_marker() != dropped.get_marker()
-    assert len(plot_flow(pool.ledger).texts) >= 3
-    plot_likeness(grow(scripted(lambda ask: ""), SEEDS, rounds=1))  # nothing to draw
+    assert len(plot_funnel(pool.ledger).texts) >= 3
+    plot_max_rouge(grow_pool(scripted_model(lambda request: ""), SEEDS, rounds=1))  # nothing to draw
     plt.close("all")
 
 
 def trial_holds(row: Mapping[Any, Any]) -> bool:
-    return row["pairwise"] < MOST_ALIKE and row["acceptance"] <= -0.9 and row["duplicates"] >= 0.3
+    return row["pairwise"] < ROUGE_THRESHOLD and row["acceptance"] <= -0.9 and row["duplicates"] >= 0.3
 
 
 @pytest.mark.slow
 def test_five_seeds_bear_the_claim_and_the_first_is_what_runs_now() -> None:
-    trials = read_trials(data_folder() / grammar.TRIALS)
+    trials = read_trials(data_folder() / self_instruct_filter.TRIALS)
     assert len(trials) == 5
     assert all(trial_holds(row) for row in trials.to_dict("records"))
-    assert grammar.trial("grammar", seed=0) == trials.iloc[0].to_dict()
+    assert self_instruct_filter.trial("grammar", seed=0) == trials.iloc[0].to_dict()
 
 
 @pytest.mark.slow
 def test_the_experiment_compares_pools_of_the_same_size() -> None:
-    filtered, unfiltered = grammar.grow_pools(seed=7)
+    filtered, unfiltered = self_instruct_filter.grow_pools(seed=7)
     assert len(filtered.tasks) == len(unfiltered.tasks) > 100
-    assert highest(filtered.tasks) == grammar.highest_overlap(filtered.tasks) < MOST_ALIKE
+    assert highest(filtered.tasks) == self_instruct_filter.max_pairwise_rouge(filtered.tasks) < ROUGE_THRESHOLD
     texts = [task.instruction for task in unfiltered.tasks]
-    again = [any(likeness(text, other) >= MOST_ALIKE for other in texts[:i]) for i, text in enumerate(texts)]
-    assert grammar.duplicates(unfiltered.tasks) == np.mean(again) > 0.3
-    sizes, shares = grammar.acceptance(filtered)
-    assert len(sizes) == grammar.BINS and (np.diff(sizes) > 0).all() and (np.diff(shares) < 0).all()
+    again = [any(max_rouge(text, other) >= ROUGE_THRESHOLD for other in texts[:i]) for i, text in enumerate(texts)]
+    assert self_instruct_filter.near_duplicate_rate(unfiltered.tasks) == np.mean(again) > 0.3
+    sizes, shares = self_instruct_filter.acceptance_rate(filtered)
+    assert len(sizes) == self_instruct_filter.BINS and (np.diff(sizes) > 0).all() and (np.diff(shares) < 0).all()
     assert shares[0] > 0.5 > 0.1 > shares[-1]
 
 
@@ -551,17 +582,22 @@ def test_the_experiment_compares_pools_of_the_same_size() -> None:
 )
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_a_trial_can_fail(old: str, new: str) -> None:
-    assert not trial_holds(mutant(grammar, old, new).trial("grammar", seed=0))
+    assert not trial_holds(mutant(self_instruct_filter, old, new).trial("grammar", seed=0))
 
 
 def test_the_author_can_say_what_it_is_said_to() -> None:
-    parts = (grammar.VERBS, grammar.THINGS, grammar.ENDS, grammar.REASONS)
+    parts = (
+        self_instruct_filter.VERBS,
+        self_instruct_filter.THINGS,
+        self_instruct_filter.ENDS,
+        self_instruct_filter.REASONS,
+    )
     assert np.prod([len(part) for part in parts]) == 26_880 and all(len(set(part)) == len(part) for part in parts)
-    asks = [Ask((Message("user", "x"),), index=k) for k in range(400)]
-    said, again = ([answer.text for answer in grammar.author()(asks)] for _ in range(2))
+    requests = [ChatRequest((Message("user", "x"),), index=k) for k in range(400)]
+    said, again = ([answer.text for answer in self_instruct_filter.grammar_model()(requests)] for _ in range(2))
     assert said == again
-    assert all(fault(parsed(text)) is None for text in said)
-    verbs = Counter(next(verb for verb in grammar.VERBS if text.startswith(verb)) for text in said)
+    assert all(instruction_error(parse_instruction(text)) is None for text in said)
+    verbs = Counter(next(verb for verb in self_instruct_filter.VERBS if text.startswith(verb)) for text in said)
     weights = 1 / np.sqrt(np.arange(1, 13))
     expected = 400 * weights[0] / weights.sum()
-    assert abs(verbs[grammar.VERBS[0]] - expected) < 4 * np.sqrt(expected)
+    assert abs(verbs[self_instruct_filter.VERBS[0]] - expected) < 4 * np.sqrt(expected)

@@ -18,9 +18,9 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.language import server
 from synthbook.language import server as local_model
-from synthbook.language.cache import Replay
-from synthbook.language.client import Client, Endpoint, ModelError, Patience
-from synthbook.language.messages import Ask, Message, Sampling, user
+from synthbook.language.cache import ResponseCache
+from synthbook.language.client import Client, Endpoint, ModelError, RetryPolicy
+from synthbook.language.messages import ChatRequest, Message, SamplingParams, single_turn
 from synthbook.language.server import ServerError, local_server
 from tests.conftest import require
 
@@ -79,8 +79,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_child_is_told_all_and_is_gone_at_the_end(fake: Path) -> None:
     with local_server(fake, slots=3, context=100, threads=2) as endpoint:
         (child,) = children()
-        assert (endpoint.url, endpoint.model) == ("http://127.0.0.1:9/v1", "tiny") and endpoint.loopback
-        assert len(endpoint.pinned) == 64 and len(endpoint.key) >= 32 and endpoint.key not in repr(endpoint)
+        assert (endpoint.base_url, endpoint.model) == ("http://127.0.0.1:9/v1", "tiny") and endpoint.loopback
+        assert (
+            len(endpoint.fingerprint) == 64 and len(endpoint.api_key) >= 32 and endpoint.api_key not in repr(endpoint)
+        )
     told = json.loads((fake.parent / "told.json").read_text())
     wanted = {
         "model": str(fake),
@@ -94,7 +96,7 @@ def test_the_child_is_told_all_and_is_gone_at_the_end(fake: Path) -> None:
     assert told == wanted and gone(child.pid, 0.1)
     with pytest.raises(ZeroDivisionError), local_server(fake) as other:
         (child,) = children()
-        assert other.key != endpoint.key
+        assert other.api_key != endpoint.api_key
         _ = 1 / 0
     assert gone(child.pid, 0.1)
 
@@ -195,39 +197,39 @@ def real() -> Iterator[Endpoint]:
 @pytest.mark.slow
 def test_the_model_answers_in_form_and_again_the_same(real: Endpoint) -> None:
     schema = {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}}, "required": ["color"]}
-    sampling = Sampling(max_tokens=24, schema=schema)
-    asks = [Ask((Message("user", "Name a color, as JSON."),), sampling, k) for k in range(4)]
+    sampling = SamplingParams(max_tokens=24, schema=schema)
+    requests = [ChatRequest((Message("user", "Name a color, as JSON."),), sampling, k) for k in range(4)]
     client = Client(real, concurrency=2)
-    answers = list(client.ask(asks))
+    answers = list(client.chat(requests))
     assert all(json.loads(answer.text)["color"] in ("red", "blue") for answer in answers)
-    assert client.spent.prompt_tokens >= 40 and client.spent.completion_tokens >= 20 and client.spent.retried == 0
+    assert client.usage.prompt_tokens >= 40 and client.usage.completion_tokens >= 20 and client.usage.retries == 0
     alone = Client(real, concurrency=1)
-    draws = [Ask((Message("user", "Write a sentence."),), Sampling(max_tokens=12), k) for k in (0, 1, 0)]
-    first, second, again = (answer.text for answer in alone.ask(draws))
+    draws = [ChatRequest((Message("user", "Write a sentence."),), SamplingParams(max_tokens=12), k) for k in (0, 1, 0)]
+    first, second, again = (answer.text for answer in alone.chat(draws))
     assert first == again != second
-    (cut,) = alone.ask([user("Count from one to one hundred.", max_tokens=4, temperature=0.0)])
-    assert (cut.finish, cut.completion_tokens) == ("length", 4)
-    assert real.pinned == local_model.SHA256
+    (cut,) = alone.chat([single_turn("Count from one to one hundred.", max_tokens=4, temperature=0.0)])
+    assert (cut.finish_reason, cut.completion_tokens) == ("length", 4)
+    assert real.fingerprint == local_model.SHA256
 
 
 @pytest.mark.slow
 def test_questions_that_are_too_long_are_refused_in_clear_words(real: Endpoint) -> None:
     with pytest.raises(ModelError, match=r"HTTP 400.*context"):
-        list(Client(real).ask([user("too much " * 1_000)]))
+        list(Client(real).chat([single_turn("too much " * 1_000)]))
 
 
 @pytest.mark.slow
 def test_the_key_is_asked_for_and_nowhere_to_be_read(real: Endpoint) -> None:
     stranger = Endpoint(real.url, real.model, "another-key-altogether")
     with pytest.raises(ModelError, match="HTTP 401") as caught:
-        list(Client(stranger).ask([user("hello")]))
+        list(Client(stranger).chat([single_turn("hello")]))
     assert "another-key" not in str(caught.value)
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(urllib.request.Request(f"{real.url}/chat/completions", b"{}"))
     for name in ("cmdline", "environ"):
         for path in Path("/proc").glob(f"[0-9]*/{name}"):
             try:
-                assert real.key.encode() not in path.read_bytes()
+                assert real.api_key.encode() not in path.read_bytes()
             except OSError:  # it has ended, or is another user's
                 continue
 
@@ -244,23 +246,23 @@ def test_a_server_that_is_killed_costs_no_answer_that_was_kept(tmp_path: Path) -
     require(server.find_spec("xllamacpp"), "xllamacpp is not installed")
     require(local_model.model_file(), "the language model was not fetched: synthbook models fetch smollm2")
     before = {child.pid for child in children()}
-    path, asks = tmp_path / "a.jsonl", [user(f"Say {k}.", max_tokens=8) for k in range(16)]
+    path, requests = tmp_path / "a.jsonl", [single_turn(f"Say {k}.", max_tokens=8) for k in range(16)]
 
     def asking(endpoint: Endpoint) -> Client:
-        cache = Replay(path, model=endpoint.pinned)
-        return Client(endpoint, replay=cache, concurrency=2, patience=Patience(tries=3, wait=0.01))
+        cache = ResponseCache(path, model=endpoint.fingerprint)
+        return Client(endpoint, cache=cache, concurrency=2, retry=RetryPolicy(max_attempts=3, initial_backoff=0.01))
 
     with local_server(slots=2, context=256, threads=1) as endpoint:
         (own,) = [child for child in children() if child.pid not in before]
-        answers = asking(endpoint).ask(asks)
+        answers = asking(endpoint).chat(requests)
         begun = [next(answers).text for _ in range(4)]
         own.kill()
         with pytest.raises(ModelError, match=r"3 tries.*start it again: the same command goes on.*is kept") as caught:
             list(answers)
-        assert endpoint.key not in str(caught.value)
-    kept = len(Replay(path, model=endpoint.pinned))
+        assert endpoint.api_key not in str(caught.value)
+    kept = len(ResponseCache(path, model=endpoint.fingerprint))
     assert 4 <= kept < 16
     with local_server(slots=2, context=256, threads=1) as endpoint:
         client = asking(endpoint)
-        texts = [answer.text for answer in client.ask(asks)]
-    assert texts[:4] == begun and len(texts) == 16 and client.spent.replayed == kept
+        texts = [answer.text for answer in client.chat(requests)]
+    assert texts[:4] == begun and len(texts) == 16 and client.usage.cache_hits == kept

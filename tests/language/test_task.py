@@ -11,11 +11,11 @@ import pytest
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.language.client import KEY, MODEL, URL
-from synthbook.language.messages import unmarked
+from synthbook.language.messages import break_special_tokens
 from synthbook.language.task import config, fields, template
-from synthbook.language.task.config import Task, read_task
-from synthbook.language.task.fields import Form, read_form
-from synthbook.language.task.runner import chosen
+from synthbook.language.task.config import TaskConfig, load_task
+from synthbook.language.task.fields import ResponseSchema, read_form
+from synthbook.language.task.runner import resolve_endpoint
 from synthbook.language.task.template import Template, visible
 from tests.mutation import mutant
 
@@ -36,8 +36,8 @@ def written(folder: Path, toml: str, seeds: list[Any] | str = SEEDS) -> Path:
     return folder / "task.toml"
 
 
-def read(folder: Path, toml: str, seeds: list[Any] | str = SEEDS) -> Task:
-    return read_task(written(folder, toml, seeds))
+def read(folder: Path, toml: str, seeds: list[Any] | str = SEEDS) -> TaskConfig:
+    return load_task(written(folder, toml, seeds))
 
 
 # ── what is wrong is named ───────────────────────────────────────────────────────────────────────────────────────────
@@ -156,10 +156,10 @@ def test_a_seed_that_does_not_do_is_named_by_its_line(rows: str, says: str, tmp_
 def test_a_task_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(InvalidArgument, match="task = "):
-            read_task(path)
+            load_task(path)
     (tmp_path / "task.toml").write_bytes(b'prompt = "\xff"')
     with pytest.raises(InvalidArgument, match="a file in TOML"):
-        read_task(tmp_path / "task.toml")
+        load_task(tmp_path / "task.toml")
 
 
 @pytest.mark.parametrize("key", ["key", "api_key", "Api-Key", "token", "password"])
@@ -185,28 +185,28 @@ def test_the_model_is_named_in_one_place(tmp_path: Path, monkeypatch: pytest.Mon
     for variable in (URL, MODEL, KEY):
         monkeypatch.delenv(variable, raising=False)
     here = '[model]\nurl = "http://127.0.0.1:9/v1"\nname = "tiny"\n'
-    assert chosen(read(tmp_path, WHOLE)) is None
+    assert resolve_endpoint(read(tmp_path, WHOLE)) is None
     with pytest.raises(InvalidArgument, match="an address as well"):
-        chosen(read(tmp_path, WHOLE + '[model]\nname = "tiny"'))
+        resolve_endpoint(read(tmp_path, WHOLE + '[model]\nname = "tiny"'))
     with pytest.raises(InvalidArgument, match=r"model\.name = None"):
-        chosen(read(tmp_path, WHOLE + '[model]\nurl = "http://127.0.0.1:9/v1"'))
+        resolve_endpoint(read(tmp_path, WHOLE + '[model]\nurl = "http://127.0.0.1:9/v1"'))
     with pytest.raises(InvalidArgument, match=r"model\.url = .* give an address such as"):
-        chosen(read(tmp_path, WHOLE + here.replace("http:", "ftp:")))
+        resolve_endpoint(read(tmp_path, WHOLE + here.replace("http:", "ftp:")))
     monkeypatch.setenv(KEY, "sk-mine-alone")
-    found = chosen(read(tmp_path, WHOLE + here))
-    assert found is not None and (found.url, found.model, found.key) == (
+    found = resolve_endpoint(read(tmp_path, WHOLE + here))
+    assert found is not None and (found.base_url, found.model, found.api_key) == (
         "http://127.0.0.1:9/v1",
         "tiny",
         "sk-mine-alone",
     )
     monkeypatch.setenv(URL, "http://127.0.0.1:8/v1")  # the key is for this one
     with pytest.raises(InvalidArgument, match=f"the same as in {URL}"):
-        chosen(read(tmp_path, WHOLE + here))
+        resolve_endpoint(read(tmp_path, WHOLE + here))
     monkeypatch.setenv(URL, "http://127.0.0.1:9/v1")
     monkeypatch.setenv(MODEL, "large")
     with pytest.raises(InvalidArgument, match=r"model\.name = 'tiny'"):
-        chosen(read(tmp_path, WHOLE + here))
-    found = chosen(read(tmp_path, WHOLE))
+        resolve_endpoint(read(tmp_path, WHOLE + here))
+    found = resolve_endpoint(read(tmp_path, WHOLE))
     assert found is not None and found.model == "large"
 
 
@@ -217,10 +217,10 @@ def test_the_question_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
     one, again = read(tmp_path, WHOLE), read(tmp_path, WHOLE)
     forwards = [one.question(i, seed=0) for i in range(40)]
     assert [again.question(i, seed=0) for i in reversed(range(40))] == forwards[::-1]
-    keys = [question.ask.key("m") for question in forwards]
-    others = [one.question(i, seed=1).ask.key("m") for i in range(40)]
-    assert len(set(keys + others)) == 80 and len({question.ask.seed for question in forwards}) == 40
-    assert [question.ask.index for question in forwards] == list(range(40))
+    keys = [question.request.cache_key("m") for question in forwards]
+    others = [one.question(i, seed=1).request.cache_key("m") for i in range(40)]
+    assert len(set(keys + others)) == 80 and len({question.request.seed for question in forwards}) == 40
+    assert [question.request.index for question in forwards] == list(range(40))
 
 
 def test_every_value_comes_as_often_as_every_other_and_lists_do_not_go_in_step(tmp_path: Path) -> None:
@@ -239,12 +239,12 @@ def test_every_value_comes_as_often_as_every_other_and_lists_do_not_go_in_step(t
 
 def test_seeds_are_shown_as_turns_each_with_its_own_values(tmp_path: Path) -> None:
     question = read(tmp_path, 'system = "Be brief."\n' + WHOLE).question(0, seed=0)
-    roles = [message.role for message in question.ask.messages]
+    roles = [message.role for message in question.request.messages]
     assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
     assert len(set(question.shown)) == 2
-    for line, turn in zip(question.shown, question.ask.messages[2::2], strict=True):
+    for line, turn in zip(question.shown, question.request.messages[2::2], strict=True):
         assert json.loads(turn.content) == {key: SEEDS[line - 1][key] for key in ("text", "stars")}
-    assert question.ask.messages[1].content == "Write a glad review."  # no other tone among the seeds
+    assert question.request.messages[1].content == "Write a glad review."  # no other tone among the seeds
 
 
 def test_a_prompt_about_a_seed_never_shows_that_seed(tmp_path: Path) -> None:
@@ -253,12 +253,12 @@ def test_a_prompt_about_a_seed_never_shows_that_seed(tmp_path: Path) -> None:
     asked = [some.question(i, seed=0) for i in range(12)]
     assert Counter(question.values["text"] for question in asked) == {row["text"]: 2 for row in SEEDS}
     for question in asked:
-        said = [message.content for message in question.ask.messages]
+        said = [message.content for message in question.request.messages]
         assert said.count(said[-1]) == 1 and len(said) == 11
     careless = mutant(config, "if k != subject", "if True")
-    broken = careless.Task(**{name: getattr(some, name) for name in some.__dataclass_fields__})
+    broken = careless.TaskConfig(**{name: getattr(some, name) for name in some.__dataclass_fields__})
     asked = [broken.question(i, seed=0) for i in range(12)]
-    assert any([m.content for m in q.ask.messages].count(q.ask.messages[-1].content) > 1 for q in asked)
+    assert any([m.content for m in q.request.messages].count(q.request.messages[-1].content) > 1 for q in asked)
 
 
 def test_a_csv_file_gives_the_same_questions_as_jsonl(tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_a_csv_file_gives_the_same_questions_as_jsonl(tmp_path: Path) -> None:
     rows = "".join(f'{row["tone"]},"{row["text"]}",{row["stars"]}\r\n' for row in SEEDS)
     (tmp_path / "seeds.csv").write_text("\ufefftone,text,stars\r\n" + rows, encoding="utf-8")
     (tmp_path / "task.toml").write_text(WHOLE.replace(".jsonl", ".csv"))
-    other = read_task(tmp_path / "task.toml")
-    assert [one.question(i, seed=0).ask for i in range(9)] == [other.question(i, seed=0).ask for i in range(9)]
+    other = load_task(tmp_path / "task.toml")
+    assert [one.question(i, seed=0).request for i in range(9)] == [other.question(i, seed=0).request for i in range(9)]
     for content, says in [
         ("tone,text,stars\na,b\n", "line 2: 3 values"),
         ('tone\n"a', "not CSV"),
@@ -275,18 +275,18 @@ def test_a_csv_file_gives_the_same_questions_as_jsonl(tmp_path: Path) -> None:
     ]:
         (tmp_path / "seeds.csv").write_text(content)
         with pytest.raises(DataError, match=says):
-            read_task(tmp_path / "task.toml")
+            load_task(tmp_path / "task.toml")
     (tmp_path / "seeds.csv").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        read_task(tmp_path / "task.toml")
+        load_task(tmp_path / "task.toml")
 
 
 def test_plain_answers_come_from_a_column_of_their_own(tmp_path: Path) -> None:
     some = read(tmp_path, 'prompt = "Say something."\n' + FILE + 'answer = "tone"\nprompt = "Say {stars} words."')
     question = some.question(0, seed=0)
-    assert question.ask.sampling.schema is None
-    assert [m.content for m in question.ask.messages[1::2]] == ["glad", "glad"]
-    assert question.ask.messages[0].content.endswith(" words.")
+    assert question.request.sampling.schema is None
+    assert [m.content for m in question.request.messages[1::2]] == ["glad", "glad"]
+    assert question.request.messages[0].content.endswith(" words.")
     with pytest.raises(DataError, match="no column 'body'"):
         read(tmp_path, 'prompt = "Say something."\n' + FILE + 'answer = "body"')
 
@@ -336,7 +336,7 @@ def test_an_answer_of_the_form_is_read_and_described() -> None:
     words += '"price" (a number of at least 0), "sure" (true or false), "kind" (one of "a", "b")'
     assert form.words == words
     assert form.text(GOOD) == "hello"
-    large = Form((fields.Field("n", "integer"),))
+    large = ResponseSchema((fields.Field("n", "integer"),))
     assert large.read('{"n": 9007199254740993}')[1] == "n: beyond 2^53"
 
 
@@ -382,11 +382,11 @@ def test_a_seed_or_value_cannot_leave_its_turn(text: str, tmp_path: Path) -> Non
     seeds = [{"tone": text, "text": text, "stars": 1}] * 3
     toml = f'prompt = "Write a {{tone}} review. {{fields}}"\n[values]\ntone = [{json.dumps(text)}]\n' + FIELDS + FILE
     question = read(tmp_path, toml.replace("40", "200"), seeds).question(0, seed=0)
-    turns = question.ask.messages
+    turns = question.request.messages
     assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
     words = read_form("task.toml", {"text": {"type": "text", "max_length": 200}, "stars": FORM["stars"]}).words
-    assert turns[-1].content == turns[0].content == f"Write a {unmarked(text)} review. {words}"
-    assert json.loads(turns[1].content) == {"text": unmarked(text), "stars": 1}
+    assert turns[-1].content == turns[0].content == f"Write a {break_special_tokens(text)} review. {words}"
+    assert json.loads(turns[1].content) == {"text": break_special_tokens(text), "stars": 1}
     said = " ".join(turn.content for turn in turns)
     assert not any(mark in said for mark in ("<|im_end|>", "<|im_start|>", "</s>", "[INST]", "[/INST]", "<<SYS>>"))
 
@@ -394,7 +394,7 @@ def test_a_seed_or_value_cannot_leave_its_turn(text: str, tmp_path: Path) -> Non
 def test_templates_that_read_twice_or_leave_marks_whole_are_caught() -> None:
     text = "{tone}<|im_end|>"
     assert Template.of("{tone} {{tone}} {a: 1} {}").fill({"tone": text}) == "{tone}< |im_end|> {tone} {a: 1} {}"
-    whole = mutant(template, "unmarked(values[text]) if is_name", "values[text] if is_name")
+    whole = mutant(template, "break_special_tokens(values[text]) if is_name", "values[text] if is_name")
     assert "<|im_end|>" in whole.Template.of("{tone}").fill({"tone": text})
     twice = mutant(template, 'pieces.append((f"{{{found[1]}}}", False) if', "pieces.append((found[1], True) if")
     assert twice.Template.of("{{tone}}").fill({"tone": "x"}) == "x"
@@ -405,9 +405,9 @@ def test_templates_that_read_twice_or_leave_marks_whole_are_caught() -> None:
 
 
 def test_the_example_is_a_task_and_the_manual_names_every_key() -> None:
-    found = read_task(EXAMPLE)
+    found = load_task(EXAMPLE)
     assert found.name == "reviews" and found.form is not None and found.examples is not None
-    assert len(found.question(0, seed=0).ask.messages) == 8 and set(found.files) == {"task.toml", "seeds.jsonl"}
+    assert len(found.question(0, seed=0).request.messages) == 8 and set(found.files) == {"task.toml", "seeds.jsonl"}
     manual = (ROOT / "docs" / "generate.md").read_text(encoding="utf-8")
     keys = ["prompt", "system", "values", "seeds", "file", "per_prompt", "answer", "temperature", "top_p", "max_tokens"]
     keys += ["stop", "min_length", "max_length", "near_duplicates", "copies_of_seeds", "label", "balance", "at_most"]

@@ -15,14 +15,21 @@ from sklearn.pipeline import make_pipeline
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
 from synthbook.datasets import data_folder, fashion_mnist, sms_spam
-from synthbook.experiments import noise_teacher, teaching
+from synthbook.experiments import filtered_training, subliminal_learning
 from synthbook.language import augment
-from synthbook.language.augment import BREAKING, PRESERVING, oracle, statement, symmetry
-from synthbook.language.filters.labels import doubts, label_check
-from synthbook.language.pipeline import run
+from synthbook.language.augment import LABEL_CHANGING, LABEL_PRESERVING, oracle, reflection_augmentation, statement
+from synthbook.language.filters.labels import changed_label_cue, label_disagrees
+from synthbook.language.pipeline import run_pipeline
 from synthbook.language.records import Record
-from synthbook.language.sandbox.runner import Limits, Sandbox
-from synthbook.language.word_problems import HIGHEST, KINDS, ProblemTeacher, Student, computed, runs
+from synthbook.language.sandbox.pool import Limits, Sandbox
+from synthbook.language.word_problems import (
+    HIGHEST,
+    OPERATIONS,
+    NearestNeighborStudent,
+    ScriptedMathTeacher,
+    arithmetic_holds,
+    computed,
+)
 from tests.mutation import mutant
 
 
@@ -37,32 +44,36 @@ def box() -> Iterator[Sandbox]:
 
 @pytest.mark.slow
 def test_the_teacher_slips_and_misreads_as_often_as_it_was_told() -> None:
-    made = list(ProblemTeacher(slip=0.2, misread=0.1, hard=0.5, repeats=0.0).records(6_000, seed=0))
-    for kind, slip in (("more", 0.2), ("each", 0.5)):
+    made = list(
+        ScriptedMathTeacher(
+            arithmetic_error_rate=0.2, misread_rate=0.1, hard_error_rate=0.5, duplicate_rate=0.0
+        ).records(6_000, seed=0)
+    )
+    for kind, error_rate in (("more", 0.2), ("each", 0.5)):
         some = [record.provenance for record in made if record.label == kind]
-        for name, share in (("slip", slip), ("misread", 0.1)):
+        for name, share in (("arithmetic_error", error_rate), ("misread", 0.1)):
             found = np.mean([told[name] for told in some])
             assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / len(some)), (kind, name)
-    repeated = list(ProblemTeacher(repeats=0.5).records(2_000, seed=1))
+    repeated = list(ScriptedMathTeacher(duplicate_rate=0.5).records(2_000, seed=1))
     fresh = len({(record.prompt, record.response) for record in repeated})
     assert 650 < fresh < 1_050  # a thousand drawn, some of them by chance alike
-    assert [r.line() for r in ProblemTeacher().records(20, seed=2)] == [
-        r.line() for r in ProblemTeacher().records(20, seed=2)
+    assert [r.to_json_line() for r in ScriptedMathTeacher().records(20, seed=2)] == [
+        r.to_json_line() for r in ScriptedMathTeacher().records(20, seed=2)
     ]
     with pytest.raises(InvalidArgument):
-        ProblemTeacher(slip=1.0)
+        ScriptedMathTeacher(arithmetic_error_rate=1.0)
 
 
 @pytest.mark.slow
 def test_running_finds_slips_and_no_misreading(box: Sandbox) -> None:
-    made = list(ProblemTeacher(misread=0.2, repeats=0.0).records(300, seed=3))
-    flow, ledger = run(made, {"runs": runs(box)})
+    made = list(ScriptedMathTeacher(misread_rate=0.2, duplicate_rate=0.0).records(300, seed=3))
+    flow, ledger = run_pipeline(made, {"runs": arithmetic_holds(box)})
     kept = {record.id for record in flow}
-    assert all((record.id in kept) is not record.provenance["slip"] for record in made)
+    assert all((record.id in kept) is not record.provenance["arithmetic_error"] for record in made)
     assert any(record.provenance["misread"] and record.id in kept for record in made)
     assert ledger[0].reasons == {"does not compute": 300 - len(kept)}
     odd = [Record("a", "p", "2 + 2 = four", "more"), Record("b", "p", "open('x') = 1", "more"), Record("c", "p", "4")]
-    flow, _ = run(odd, {"runs": runs(box)})
+    flow, _ = run_pipeline(odd, {"runs": arithmetic_holds(box)})
     assert list(flow) == []
 
 
@@ -70,31 +81,31 @@ def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
     def whole(off: int) -> list[Record]:
         return [
             Record("x", sayings[0].format(a=a, b=b), f"{a} {o} {b} = {computed(a, o, b) + off}", kind)
-            for kind, (o, sayings) in KINDS.items()
+            for kind, (o, sayings) in OPERATIONS.items()
             for a in range(HIGHEST)
             for b in range(HIGHEST)
         ]
 
-    assert set(Student.of(whole(0)).accuracy().values()) == {1.0}
-    assert Student.of(whole(1)).accuracy()["all"] == 0.0
-    assert Student.of(whole(0) + whole(1)).accuracy()["all"] == 1.0  # of equals, the lower
-    assert Student.of([r for r in whole(0) if r.label == "more"]).accuracy()["each"] < 0.3
+    assert set(NearestNeighborStudent.of(whole(0)).accuracy().values()) == {1.0}
+    assert NearestNeighborStudent.of(whole(1)).accuracy()["all"] == 0.0
+    assert NearestNeighborStudent.of(whole(0) + whole(1)).accuracy()["all"] == 1.0  # of equals, the lower
+    assert NearestNeighborStudent.of([r for r in whole(0) if r.label == "more"]).accuracy()["each"] < 0.3
     with pytest.raises(InvalidArgument, match="at least one answer"):
-        Student.of([Record("a", "p", "no idea")])
+        NearestNeighborStudent.of([Record("a", "p", "no idea")])
 
 
 @pytest.mark.slow
 def test_a_trial_of_teaching_measures_its_sets(box: Sandbox) -> None:
-    made, ledger = teaching.sets(list(ProblemTeacher().records(150, seed=0)), box)
-    assert [entry.stayed for entry in ledger] == [len(made[entry.stage]) for entry in ledger] and len(ledger) == 3
-    assert tuple(made) == teaching.SETS
+    made, ledger = filtered_training.filtered_sets(list(ScriptedMathTeacher().records(150, seed=0)), box)
+    assert [entry.n_out for entry in ledger] == [len(made[entry.stage]) for entry in ledger] and len(ledger) == 3
+    assert tuple(made) == filtered_training.SETS
     assert len(made["raw"]) > len(made["filtered"]) > len(made["deduplicated"]) >= len(made["balanced"])
-    assert not any(record.provenance["slip"] for record in made["filtered"])
-    keys = [record.key for record in made["deduplicated"]]
+    assert not any(record.provenance["arithmetic_error"] for record in made["filtered"])
+    keys = [record.content_hash for record in made["deduplicated"]]
     assert len(set(keys)) == len(keys)
-    counts = [sum(record.label == kind for record in made["balanced"]) for kind in KINDS]
-    assert len(set(counts)) == 1 and all(record.provenance["right"] for record in made["clean"])
-    found = teaching.measured(made, seed=0)
+    counts = [sum(record.label == kind for record in made["balanced"]) for kind in OPERATIONS]
+    assert len(set(counts)) == 1 and all(record.provenance["correct"] for record in made["clean"])
+    found = filtered_training.evaluate_students(made, seed=0)
     assert found["rows"] == min(map(len, made.values())) and found["balanced: bits"] == pytest.approx(
         np.log2(3), abs=1e-3
     )
@@ -117,16 +128,16 @@ def test_preserving_edits_preserve_and_breaking_ones_are_noticed() -> None:
     rng = np.random.default_rng(0)
     said = [statement(rng) for _ in range(1_000)]
     assert 0.4 < np.mean([oracle(text) for text in said]) < 0.6
-    for name, edit in PRESERVING.items():
+    for name, edit in LABEL_PRESERVING.items():
         edited = [edit(text, rng) for text in said]
         assert [oracle(text) for text in edited] == [oracle(text) for text in said], name
         assert any(a != b for a, b in zip(said, edited, strict=True))
-        assert [label_check(a, b) for a, b in zip(said, edited, strict=True)] == [None] * 1_000, name
+        assert [changed_label_cue(a, b) for a, b in zip(said, edited, strict=True)] == [None] * 1_000, name
     touched = {"negation dropped": "negation", "digits turned": "number", "unit changed": "unit"}
-    for name, edit in BREAKING.items():
+    for name, edit in LABEL_CHANGING.items():
         edited = [edit(text, rng) for text in said]
         changed = [(a, b) for a, b in zip(said, edited, strict=True) if a != b]
-        told = [label_check(a, b) for a, b in changed]
+        told = [changed_label_cue(a, b) for a, b in changed]
         assert set(told) <= {touched[name], None} and len(changed) > 200
         assert np.mean([word is not None for word in told]) > 0.95  # it misses 6 and 9 that change places
         assert np.mean([oracle(a) != oracle(b) for a, b in changed]) > 0.05
@@ -140,7 +151,7 @@ def test_preserving_edits_preserve_and_breaking_ones_are_noticed() -> None:
 @pytest.mark.slow
 def test_a_true_symmetry_helps_and_a_false_one_hurts() -> None:
     for true in (True, False):
-        errors = symmetry(true, draws=12)
+        errors = reflection_augmentation(true, draws=12)
         gain = errors["plain"] - errors["augmented"]
         assert stats.ttest_1samp(gain, 0, alternative="greater" if true else "less").pvalue < 1e-3
 
@@ -149,12 +160,12 @@ def test_a_reader_doubts_labels_of_real_messages() -> None:
     data = sms_spam()
     train, test = data.train, data.test.data
     reader = make_pipeline(TfidfVectorizer(), LogisticRegression(C=30, max_iter=1_000)).fit(train.texts, train.labels)
-    doubted = doubts(test.texts, test.labels, reader)
+    doubted = label_disagrees(test.texts, test.labels, reader)
     assert doubted.mean() < 0.05
     wrong = ["spam" if label == "ham" else "ham" for label in test.labels]
-    assert (doubts(test.texts, wrong, reader) == ~doubted).all()
+    assert (label_disagrees(test.texts, wrong, reader) == ~doubted).all()
     with pytest.raises(InvalidArgument):
-        doubts(["a"], [], reader)
+        label_disagrees(["a"], [], reader)
 
 
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,11 +173,11 @@ def test_a_reader_doubts_labels_of_real_messages() -> None:
 
 @pytest.mark.slow
 def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise_teacher, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(subliminal_learning, "TEACHER_STEPS", 3)
     torch.set_num_threads(1)
-    first = noise_teacher.net(noise_teacher.step_rng(0, 0))
+    first = subliminal_learning.net(subliminal_learning.step_rng(0, 0))
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    after = noise_teacher.taught(first, fashion_mnist().train, seed=0).state_dict()
+    after = subliminal_learning.train_teacher(first, fashion_mnist().train, seed=0).state_dict()
     last = list(before)[-2:]  # weights and bias of the last layer
     assert all(torch.equal(before[name][10:], after[name][10:]) for name in last)
     assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
@@ -174,17 +185,17 @@ def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise_teacher, "TEACHER_STEPS", 3)
-    monkeypatch.setattr(noise_teacher, "STUDENT_STEPS", 3)
-    one, two = (noise_teacher.trial("same beginning", seed=1) for _ in range(2))
-    other = noise_teacher.trial("another beginning", seed=1)
+    monkeypatch.setattr(subliminal_learning, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(subliminal_learning, "STUDENT_STEPS", 3)
+    one, two = (subliminal_learning.trial("same beginning", seed=1) for _ in range(2))
+    other = subliminal_learning.trial("another beginning", seed=1)
     assert one == two and other["teacher"] == one["teacher"] and other["before"] != one["before"]
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
     """C4.2-4 and C4.3-5: what notebooks 04d and 04b show live for one seed."""
-    told = read_trials(data_folder() / noise_teacher.TRIALS).set_index(["case", "seed"])["student"]
+    told = read_trials(data_folder() / subliminal_learning.TRIALS).set_index(["case", "seed"])["student"]
     assert all(told["same beginning", seed] >= 0.6 and told["another beginning", seed] <= 0.3 for seed in range(5))
-    taught = read_trials(data_folder() / teaching.TRIALS)
-    gain = taught["filtered: at equal rows"] - taught["raw: at equal rows"]
+    train_teacher = read_trials(data_folder() / filtered_training.TRIALS)
+    gain = train_teacher["filtered: at equal rows"] - train_teacher["raw: at equal rows"]
     assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(5)

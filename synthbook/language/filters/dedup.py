@@ -4,7 +4,7 @@
     b bands of r hashes, and a pair is looked at where one band agrees:  P = 1 - (1 - s^r)^b      Indyk and Motwani 1998
     ROUGE-L = F1 of the longest common subsequence of words                                       Lin 2004
 
-A text is the set of its shingles, `size` words each, so that order counts a little.
+A text is the set of its shingles, `shingle_size` words each, so that order counts a little.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ CHUNK = 1_000  # texts whose hashes lie in the processor's cache together
 LOOKED_AT = 8  # of the texts that share a band
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Words in lower case, without what is between them."""
     return re.findall(r"\w+", text.lower())
 
 
-def shingles(text: str, size: int = 3) -> list[bytes]:
-    """Runs of `size` words, or all words where they are fewer."""
-    parts = words(text)
-    return [" ".join(parts[i : i + size]).encode() for i in range(max(len(parts) - size + 1, 1))]
+def shingles(text: str, shingle_size: int = 3) -> list[bytes]:
+    """Runs of `shingle_size` words, or all words where they are fewer."""
+    parts = tokenize(text)
+    return [" ".join(parts[i : i + shingle_size]).encode() for i in range(max(len(parts) - shingle_size + 1, 1))]
 
 
 def jaccard(a: Iterable[bytes], b: Iterable[bytes]) -> float:
@@ -47,7 +47,7 @@ def rouge_l(a: str, b: str) -> float:
     >>> rouge_l("the cat sat", "the cat ran")
     0.6666666666666666
     """
-    one, two = words(a), words(b)
+    one, two = tokenize(a), tokenize(b)
     if not one or not two:
         return float(one == two)
     return 2 * _common(one, two) / (len(one) + len(two))
@@ -73,20 +73,20 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 class MinHash:
     """`n` permutations of 32-bit numbers, h to a h modulo 2^32 with a odd (Dietzfelbinger and others 1997)."""
 
-    n: int = 128
+    num_perm: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= 4_096:
-            raise InvalidArgument("n", self.n, "from 1 to 4096 permutations")
+        if not 1 <= self.num_perm <= 4_096:
+            raise InvalidArgument("n", self.num_perm, "from 1 to 4096 permutations")
         rng = np.random.default_rng(self.seed)
-        object.__setattr__(self, "a", rng.integers(0, 2**32, self.n, dtype=np.uint32) | np.uint32(1))
+        object.__setattr__(self, "a", rng.integers(0, 2**32, self.num_perm, dtype=np.uint32) | np.uint32(1))
 
     a: Hashes = field(init=False, repr=False)
 
     def signatures(self, texts: Sequence[Sequence[bytes]]) -> Hashes:
         """(N, n): of each text, given as its shingles, the least number under each permutation."""
-        out = np.empty((len(texts), self.n), dtype=np.uint32)
+        out = np.empty((len(texts), self.num_perm), dtype=np.uint32)
         for first in range(0, len(texts), CHUNK):
             self._sign(texts[first : first + CHUNK], out[first : first + CHUNK])
         return out
@@ -99,7 +99,7 @@ class MinHash:
         hashes = np.fromiter((crc(part) for text in texts for part in text), dtype=np.uint32, count=lengths.sum())
         hashes = _mixed(hashes)
         first, permuted = np.cumsum(lengths) - lengths, np.empty_like(hashes)
-        for k in range(self.n):
+        for k in range(self.num_perm):
             np.multiply(hashes, self.a[k], out=permuted)  # modulo 2^32
             out[:, k] = np.minimum.reduceat(permuted, first)
 
@@ -111,12 +111,12 @@ def _mixed(h: Hashes) -> Hashes:
     return h ^ h >> np.uint32(16)
 
 
-def similarity(a: Hashes, b: Hashes) -> float | NDArray[np.float64]:
+def estimate_jaccard(a: Hashes, b: Hashes) -> float | NDArray[np.float64]:
     """The Jaccard similarity that signatures (..., n) suggest; its standard error is sqrt(s (1 - s) / n)."""
     return (a == b).mean(axis=-1)  # type: ignore[no-any-return]
 
 
-def detection(s: float, bands: int, rows: int) -> float:
+def lsh_detection_probability(s: float, bands: int, rows: int) -> float:
     """P(two texts of similarity s share a band) = 1 - (1 - s^rows)^bands.
 
     >>> round(detection(0.5, bands=20, rows=5), 4)
@@ -125,29 +125,29 @@ def detection(s: float, bands: int, rows: int) -> float:
     return float(1 - (1 - s**rows) ** bands)
 
 
-class NearDuplicates:
+class NearDuplicateIndex:
     """Remembers texts, and says of new ones which they nearly repeat.
 
     Looked at are those that share a band of `rows` hashes, among `bands`; told are those whose signatures agree in at
     least `threshold`. Memory is about 750 bytes for each text that is kept, whatever its length, at times twice that.
     """
 
-    def __init__(self, *, threshold: float = 0.7, bands: int = 20, rows: int = 5, size: int = 3, seed: int = 0):
+    def __init__(self, *, threshold: float = 0.7, bands: int = 20, rows: int = 5, shingle_size: int = 3, seed: int = 0):
         if not 0 < threshold <= 1:
             raise InvalidArgument("threshold", threshold, "a similarity above 0 and at most 1")
-        if min(bands, rows, size) < 1:
-            raise InvalidArgument("bands, rows, size", (bands, rows, size), "whole numbers of at least 1")
-        self.threshold, self.bands, self.rows, self.size = threshold, bands, rows, size
+        if min(bands, rows, shingle_size) < 1:
+            raise InvalidArgument("bands, rows, size", (bands, rows, shingle_size), "whole numbers of at least 1")
+        self.threshold, self.bands, self.rows, self.shingle_size = threshold, bands, rows, shingle_size
         self.hash = MinHash(bands * rows, seed)
         self.seen, self.kept = 0, 0
-        self._signatures = np.empty((CHUNK, self.hash.n), dtype=np.uint32)  # with room for more
+        self._signatures = np.empty((CHUNK, self.hash.num_perm), dtype=np.uint32)  # with room for more
         self._numbers = np.empty(CHUNK, dtype=np.int64)  # of the texts that are kept, in the order of arrival
         # keys (bands, m), sorted, and whose they are: from large to small, so that most are sorted seldom
         self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
 
     def add(self, texts: Sequence[str]) -> list[int | None]:
         """For each text the number of an earlier one that it repeats, counted from the first ever; None: it is new."""
-        signed = self.hash.signatures([shingles(text, self.size) for text in texts])
+        signed = self.hash.signatures([shingles(text, self.shingle_size) for text in texts])
         keys = self._banded(signed)
         known = self._known(keys)
         here: list[dict[int, int]] = [{} for _ in range(self.bands)]
@@ -156,8 +156,10 @@ class NearDuplicates:
         for i in range(len(texts)):
             before = known.get(i, set())
             among = {mine[key] for mine, key in zip(here, keys[i].tolist(), strict=True) if key in mine}
-            near = [(float(similarity(signed[i], self._signatures[row])), int(self._numbers[row])) for row in before]
-            near += [(float(similarity(signed[i], signed[k])), self.seen + k) for k in among]
+            near = [
+                (float(estimate_jaccard(signed[i], self._signatures[row])), int(self._numbers[row])) for row in before
+            ]
+            near += [(float(estimate_jaccard(signed[i], signed[k])), self.seen + k) for k in among]
             alike, number = max(near, default=(0.0, -1), key=lambda pair: (pair[0], -pair[1]))
             repeated.append(number if alike >= self.threshold else None)
             if alike < self.threshold:

@@ -1,7 +1,7 @@
 """Is the code right? Run it on inputs whose answers are known, and compare here, where it cannot look.
 
 The verdict of an oracle: expected values were computed by something trusted. Asserts that a model wrote for its own
-code are something else, `self_test`: they say that the model agrees with itself.
+code are something else, `run_self_tests`: they say that the model agrees with itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import tee
 from typing import TYPE_CHECKING, Any
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.sandbox.runner import Failed, Outcome, Sandbox, Task
+from synthbook.language.sandbox.pool import CallFailure, CodeTask, Outcome, Sandbox
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ class Case:
 
     def accepts(self, value: Any) -> bool:
         """Whether a returned value is right."""
-        return same(value, self.expected, self.rel_tol)
+        return strict_equal(value, self.expected, self.rel_tol)
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Verdict:
     seconds: float
     peak_mib: float | None
     cases: tuple[bool, ...] = ()
-    words: str = ""
-    by: str = "oracle"
+    message: str = ""
+    source: str = "oracle"
 
 
-def same(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
+def strict_equal(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
     """Whether two plain values are the same, types included: True is not 1, 1.0 is not 1, and NaN is nothing.
 
     >>> same(True, 1), same([1, (2.0, 0.30000000000000004)], [1, (2.0, 0.3)], rel_tol=1e-9)
@@ -88,12 +88,14 @@ def same(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
     if kind is float and rel_tol is not None:
         return math.isclose(value, expected, rel_tol=rel_tol)
     if kind in (list, tuple):
-        return len(value) == len(expected) and all(same(a, b, rel_tol) for a, b in zip(value, expected, strict=True))
+        return len(value) == len(expected) and all(
+            strict_equal(a, b, rel_tol) for a, b in zip(value, expected, strict=True)
+        )
     if kind in (set, frozenset):
-        return same(sorted(value, key=_order), sorted(expected, key=_order), rel_tol)
+        return strict_equal(sorted(value, key=_order), sorted(expected, key=_order), rel_tol)
     if kind is dict:
         one, two = (sorted(pairs.items(), key=lambda pair: _order(pair[0])) for pairs in (value, expected))
-        return same(one, two, rel_tol)
+        return strict_equal(one, two, rel_tol)
     return bool(value == expected)
 
 
@@ -101,7 +103,7 @@ def _order(value: Any) -> tuple[str, str]:
     return type(value).__name__, repr(value)
 
 
-def cases_by(reference: Callable[..., Any], function: str, inputs: Iterable[tuple[Any, ...]]) -> list[Case]:
+def cases_from_reference(reference: Callable[..., Any], function: str, inputs: Iterable[tuple[Any, ...]]) -> list[Case]:
     """Cases for hidden inputs, answered by a function that is trusted."""
     return [Case(function, args, reference(*args)) for args in inputs]
 
@@ -114,44 +116,47 @@ def execute(
     Raises `InvalidArgument` for a function without a case, `WeakIsolation`.
     """
 
-    def task(program: Program) -> Task:
+    def task(program: Program) -> CodeTask:
         if not cases.get(program.function):
             raise InvalidArgument("function", program.function, f"one that has a case: {', '.join(sorted(cases))}")
-        return Task(program.code, program.function, tuple(case.args for case in cases[program.function]))
+        return CodeTask(program.code, program.function, tuple(case.args for case in cases[program.function]))
 
     kept, asked = tee(programs)
     for program, outcome in zip(kept, sandbox.map(map(task, asked)), strict=True):
-        yield judged(program.id, outcome, cases[program.function])
+        yield to_verdict(program.id, outcome, cases[program.function])
 
 
-def judged(name: str | int, outcome: Outcome, cases: Sequence[Case | Property]) -> Verdict:
+def to_verdict(name: str | int, outcome: Outcome, cases: Sequence[Case | Property]) -> Verdict:
     """The verdict on what came back."""
     right = tuple(
-        not isinstance(value, Failed) and case.accepts(value) for value, case in zip(outcome.values, cases, strict=True)
+        not isinstance(value, CallFailure) and case.accepts(value)
+        for value, case in zip(outcome.values, cases, strict=True)
     )
     reason, words = "passed", ""
     if not all(right):
         first = outcome.values[right.index(False)]
-        reason, words = (first.reason, first.words) if isinstance(first, Failed) else ("wrong", repr(first)[:200])
+        reason, words = (
+            (first.reason, first.message) if isinstance(first, CallFailure) else ("wrong", repr(first)[:200])
+        )
     return Verdict(
-        name, all(right), reason, outcome.isolation, outcome.seconds, outcome.peak_mib, cases=right, words=words
+        name, all(right), reason, outcome.isolation, outcome.seconds, outcome.peak_mib, cases=right, message=words
     )
 
 
-def evaluate(expressions: Iterable[str], sandbox: Sandbox) -> Iterator[Any]:
-    """The value of each expression, such as "17 * (3 + 4)", or `Failed`."""
-    return (outcome.values[0] for outcome in sandbox.map(Task(text.strip()) for text in expressions))
+def evaluate_expressions(expressions: Iterable[str], sandbox: Sandbox) -> Iterator[Any]:
+    """The value of each expression, such as "17 * (3 + 4)", or `CallFailure`."""
+    return (outcome.values[0] for outcome in sandbox.map(CodeTask(text.strip()) for text in expressions))
 
 
-def self_test(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iterator[Verdict]:
+def run_self_tests(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iterator[Verdict]:
     """Whether each program runs through the asserts that its own author wrote. No oracle: a model may err twice alike,
     and code that wants to pass can end before its asserts are reached."""
     kept, asked = tee(programs)
-    tasks = (Task(f"{program.code}\n{asserts}\n", "") for program, asserts in asked)
+    tasks = (CodeTask(f"{program.code}\n{asserts}\n", "") for program, asserts in asked)
     for (program, _), outcome in zip(kept, sandbox.map(tasks), strict=True):
         (value,) = outcome.values
-        failed = isinstance(value, Failed)
-        reason = "passed" if not failed else "wrong" if value.words.startswith("AssertionError") else value.reason
+        failed = isinstance(value, CallFailure)
+        reason = "passed" if not failed else "wrong" if value.message.startswith("AssertionError") else value.reason
         yield Verdict(
             program.id,
             not failed,
@@ -160,12 +165,12 @@ def self_test(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iter
             outcome.seconds,
             outcome.peak_mib,
             cases=(not failed,),
-            words=value.words if failed else "",
-            by="self_test",
+            message=value.message if failed else "",
+            source="self_test",
         )
 
 
-def plot_reasons(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
+def plot_verdicts(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
     """How many programs of each verdict; those that are not `good` are hatched."""
     from synthbook.core.plots import BLUE, VERMILLION, new_axes
 

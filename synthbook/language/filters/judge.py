@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.messages import Answer, Ask, Message, Sampling
+from synthbook.language.messages import ChatRequest, ChatResponse, Message, SamplingParams
 
 Numbers = NDArray[np.float64]
 
@@ -49,19 +49,19 @@ class Rubric:
 class ScriptedJudge:
     """Scores with error of size `noise`, `taste` for a trait, and tails of t with `tails` degrees of freedom."""
 
-    noise: float = 0.0
-    taste: float = 0.0
-    tails: float | None = None
+    noise_std: float = 0.0
+    bias: float = 0.0
+    df: float | None = None
 
     def __post_init__(self) -> None:
-        if self.noise < 0 or (self.tails is not None and self.tails <= 0):
-            raise InvalidArgument("noise, tails", (self.noise, self.tails), "no negative noise, positive tails")
+        if self.noise_std < 0 or (self.df is not None and self.df <= 0):
+            raise InvalidArgument("noise, tails", (self.noise_std, self.df), "no negative noise, positive tails")
 
     def score(self, quality: Numbers, trait: Numbers, rng: np.random.Generator) -> Numbers:
         """Scores of things of these qualities and traits, all of one shape."""
         shape = quality.shape
-        error = rng.standard_normal(shape) if self.tails is None else rng.standard_t(self.tails, shape)
-        return quality + self.noise * error + self.taste * trait
+        error = rng.standard_normal(shape) if self.df is None else rng.standard_t(self.df, shape)
+        return quality + self.noise_std * error + self.bias * trait
 
     def best_of(self, k: int, *, n: int, seed: int) -> tuple[Numbers, Numbers]:
         """Quality and trait (n,) of what the judge likes best among k, n times."""
@@ -74,13 +74,13 @@ class ScriptedJudge:
 
     def expected(self, k: int) -> tuple[float, float]:
         """E[quality] and E[trait] of the best of k; for normal errors only."""
-        if self.tails is not None:
-            raise InvalidArgument("tails", self.tails, "None: with heavy tails there is no such formula")
-        share = expected_largest(k) / np.sqrt(1 + self.noise**2 + self.taste**2)
-        return float(share), float(self.taste * share)
+        if self.df is not None:
+            raise InvalidArgument("tails", self.df, "None: with heavy tails there is no such formula")
+        share = expected_max_normal(k) / np.sqrt(1 + self.noise_std**2 + self.bias**2)
+        return float(share), float(self.bias * share)
 
 
-def expected_largest(k: int) -> float:
+def expected_max_normal(k: int) -> float:
     """m_k, the expected largest of k standard normal numbers: the integral of x k phi(x) Phi(x)^(k-1).
 
     >>> round(expected_largest(4), 4)
@@ -108,26 +108,26 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Preferences:
+class PairwiseScore:
     """Shares of what a judge chose: the better answer, the one that stood first, the same one in both orders."""
 
     n: int
     better: float
-    first: float
-    same: float
+    first_position_rate: float
+    consistency: float
 
 
-def pair_asks(pairs: Iterable[Pair]) -> Iterator[Ask]:
+def pairwise_requests(pairs: Iterable[Pair]) -> Iterator[ChatRequest]:
     """Two questions for each pair, which answer is the better one: the better one stands first, then second."""
-    sampling = Sampling(temperature=0.0, max_tokens=8, schema={"type": "string", "enum": ["A", "B"]})
+    sampling = SamplingParams(temperature=0.0, max_tokens=8, schema={"type": "string", "enum": ["A", "B"]})
     for pair in pairs:
         for a, b in ((pair.better, pair.worse), (pair.worse, pair.better)):
             text = f"Question: {pair.question}\nAnswer A: {a}\nAnswer B: {b}\nWhich answer is better, A or B?"
-            yield Ask((Message("user", text),), sampling)
+            yield ChatRequest((Message("user", text),), sampling)
 
 
-def preferences(answers: Sequence[Answer]) -> Preferences:
-    """What the answers to `pair_asks` say of the judge; whoever names neither A nor B has chosen neither."""
+def score_pairs(answers: Sequence[ChatResponse]) -> PairwiseScore:
+    """What the answers to `pairwise_requests` say of the judge; whoever names neither A nor B has chosen neither."""
     chose = [answer.text.strip().strip('"') for answer in answers]
     if not chose or len(chose) % 2:
         raise InvalidArgument("answers", len(chose), "two for each pair, at least one pair")
@@ -135,4 +135,4 @@ def preferences(answers: Sequence[Answer]) -> Preferences:
     better = np.mean([[one == "A", two == "B"] for one, two in shown])
     first = np.mean([[one == "A", two == "A"] for one, two in shown])
     same = np.mean([{one, two} == {"A", "B"} for one, two in shown])
-    return Preferences(len(shown), float(better), float(first), float(same))
+    return PairwiseScore(len(shown), float(better), float(first), float(same))

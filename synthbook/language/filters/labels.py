@@ -21,7 +21,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|pence|km|m|%)\b", re.IGNORECASE)
 
 
-def label_check(before: str, after: str) -> str | None:
+def changed_label_cue(before: str, after: str) -> str | None:
     """What an edit touched that labels often depend on, else None.
 
     >>> label_check("It is not 6 m.", "It is 6 m."), label_check("a big box", "a big crate")
@@ -34,7 +34,7 @@ def label_check(before: str, after: str) -> str | None:
     return None
 
 
-def doubts(texts: Sequence[str], labels: Sequence[str], classifier: Any) -> NDArray[np.bool_]:
+def label_disagrees(texts: Sequence[str], labels: Sequence[str], classifier: Any) -> NDArray[np.bool_]:
     """For each text whether a classifier with `predict`, trained on real texts, gives it another label."""
     if len(texts) != len(labels) or not texts:
         raise InvalidArgument("labels", len(labels), f"one for each of {len(texts)} texts, at least one")

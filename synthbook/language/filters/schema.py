@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 M = TypeVar("M", bound=BaseModel)
 
 
-def checked(answer: str, schema: type[M]) -> tuple[M | None, str]:
+def validate_json(answer: str, schema: type[M]) -> tuple[M | None, str]:
     """An answer that should be JSON of a schema, read; else None and what is wrong with it.
 
     Types are strict: "2" is no number. A schema knows the form of an answer, not its meaning.

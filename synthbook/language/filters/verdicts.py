@@ -17,9 +17,9 @@ from typing import Any
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.storage import Provenance, atomic_write, sha256, sha256_file, write_with_provenance
 from synthbook.language.filters.execution import Case, Program, Verdict, execute
-from synthbook.language.records import cut_to_lines, read_lines
-from synthbook.language.sandbox.child import decode
-from synthbook.language.sandbox.runner import Limits, Sandbox
+from synthbook.language.records import read_jsonl, truncate_partial_line
+from synthbook.language.sandbox.pool import Limits, Sandbox
+from synthbook.language.sandbox.worker import decode
 
 COLUMNS = ("id", "passed", "reason", "isolation", "seconds", "peak_mib")
 SHOWN = 50  # failures in a report
@@ -28,7 +28,7 @@ SHOWN = 50  # failures in a report
 def read_cases(path: Path) -> dict[str, list[Case]]:
     """Cases by function. Raises `DataError`, which names the line."""
     found: dict[str, list[Case]] = {}
-    for number, line in read_lines(path):
+    for number, line in read_jsonl(path):
         where = f"{path}, line {number}"
         if not {"function", "args", "expected"} <= line.keys() <= {"function", "args", "expected", "rel_tol"}:
             raise DataError(f"{where}: keys {sorted(line)}; function, args and expected are needed, rel_tol is allowed")
@@ -49,7 +49,7 @@ def read_cases(path: Path) -> dict[str, list[Case]]:
 
 def read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]:
     """Programs, one after the other. Raises `DataError` for a line that is none, or whose function has no case."""
-    for number, line in read_lines(path):
+    for number, line in read_jsonl(path):
         where = f"{path}, line {number}"
         if line.keys() != {"id", "function", "code"}:
             raise DataError(f"{where}: keys {sorted(line)}; id, function and code are expected")
@@ -99,7 +99,7 @@ def verify_files(
     with Sandbox(limits, jobs=jobs, allow_weak=allow_weak) as sandbox, partial.open("a", encoding="utf-8") as file:
         judged = zip(asked, execute(rest, known, sandbox), strict=True)
         for k, (program, verdict) in enumerate(judged, start=done + 1):
-            line = _line(verdict) | {"function": program.function, "words": verdict.words}
+            line = _line(verdict) | {"function": program.function, "words": verdict.message}
             file.write(json.dumps(line) + "\n")
             file.flush()
             callback(k, n)
@@ -122,14 +122,14 @@ def _line(verdict: Verdict) -> dict[str, Any]:
 
 def _kept(partial: Path) -> Iterator[dict[str, Any]]:
     """The verdicts that were kept, after the line that names their task."""
-    return (line for _, line in islice(read_lines(partial), 1, None))
+    return (line for _, line in islice(read_jsonl(partial), 1, None))
 
 
 def _begin(partial: Path, task: str, resume: bool) -> int:
     """How many verdicts a run before this one kept; where there is none, a new file that names the task."""
     if partial.exists():
-        cut_to_lines(partial)
-        found = [line for _, line in islice(read_lines(partial), 2)]
+        truncate_partial_line(partial)
+        found = [line for _, line in islice(read_jsonl(partial), 2)]
         if len(found) == 2:
             if not resume:
                 raise InvalidArgument(
@@ -147,7 +147,7 @@ def page(summary: Summary, title: str) -> str:
     from html import escape
 
     from synthbook.core.html import document, image, table
-    from synthbook.language.filters.execution import plot_reasons
+    from synthbook.language.filters.execution import plot_verdicts
 
     share = summary.reasons.get("passed", 0) / summary.n
     rows = [
@@ -162,7 +162,7 @@ def page(summary: Summary, title: str) -> str:
             f"<h1>{escape(title)}</h1>",
             f"<p><strong>{summary.reasons.get('passed', 0):,} of {summary.n:,} programs passed ({share:.1%}).</strong>",
             f"Each ran in a process of its own, {kept}.</p>",
-            image(plot_reasons(summary.reasons).figure, alt),
+            image(plot_verdicts(summary.reasons).figure, alt),
             "<p>The first failures, with the words of the program or the value that it returned:</p>" if rows else "",
             table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
         ],

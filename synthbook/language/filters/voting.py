@@ -23,7 +23,7 @@ from synthbook.core.errors import InvalidArgument
 T = TypeVar("T", bound=Hashable)
 
 
-def majority(answers: Sequence[T]) -> tuple[T, float]:
+def majority_vote(answers: Sequence[T]) -> tuple[T, float]:
     """The most frequent answer, the earliest of equals, and its share.
 
     >>> majority(["4", "5", "4"])
@@ -35,19 +35,19 @@ def majority(answers: Sequence[T]) -> tuple[T, float]:
     return answer, often / len(answers)
 
 
-def vote(given: NDArray[np.int64], answers: int) -> NDArray[np.int64]:
+def majority_votes(given: NDArray[np.int64], answers: int) -> NDArray[np.int64]:
     """The majority (N,) of k answers (N, k), each one of 0, ..., answers - 1; of equals the lowest."""
     counts = np.stack([(given == answer).sum(axis=1) for answer in range(answers)], axis=1)
     winners: NDArray[np.int64] = counts.argmax(axis=1)
     return winners
 
 
-def agreed(answers: Sequence[T], *, least: float = 1.0) -> T | None:
+def consensus(answers: Sequence[T], *, threshold: float = 1.0) -> T | None:
     """The answer that at least a share `least` of the paths reach, else None; 1 asks for unanimity."""
-    if not 0.5 < least <= 1:
-        raise InvalidArgument("least", least, "a share above one half and at most 1")
-    answer, share = majority(answers)
-    return answer if share >= least else None
+    if not 0.5 < threshold <= 1:
+        raise InvalidArgument("least", threshold, "a share above one half and at most 1")
+    answer, share = majority_vote(answers)
+    return answer if share >= threshold else None
 
 
 def majority_accuracy(p: float, k: int) -> float:

@@ -47,8 +47,8 @@ ARM64 = {
     "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "prlimit64": 261,
     "getrandom": 278, "statx": 291, "rseq": 293, "clone3": 435, "faccessat2": 439,
 }  # fmt: skip
-MACHINES = {"x86_64": (0xC000003E, X86_64), "aarch64": (0xC00000B7, ARM64)}  # AUDIT_ARCH_..., linux/audit.h
-ASKED = {"fcntl", "ioctl", "prlimit64", "clone3"}  # not allowed as they are: see `rules`
+ARCHITECTURES = {"x86_64": (0xC000003E, X86_64), "aarch64": (0xC00000B7, ARM64)}  # AUDIT_ARCH_..., linux/audit.h
+ARGUMENT_CHECKED = {"fcntl", "ioctl", "prlimit64", "clone3"}  # not allowed as they are: see `seccomp_program`
 F_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC; others send signals
 
 # ── seccomp: a small program that the kernel runs at every system call ───────────────────────────────────────────────
@@ -60,11 +60,11 @@ NR, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
 
-def rules(arch: int, calls: dict[str, int]) -> list[Instruction]:
+def seccomp_program(arch: int, calls: dict[str, int]) -> list[Instruction]:
     """The filter: another architecture kills, what is listed is allowed, all else fails with EPERM."""
     program: list[Instruction] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NR)]
     for name, number in calls.items():
-        if name not in ASKED:
+        if name not in ARGUMENT_CHECKED:
             program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
     program += [(EQUAL, 0, 1, calls["clone3"]), (RETURN, 0, 0, ERRNO | ENOSYS)]  # libc then tries clone
     program += [(EQUAL, 0, 1, calls["ioctl"]), (RETURN, 0, 0, ERRNO | ENOTTY)]  # Python then uses fcntl
@@ -83,7 +83,7 @@ class _Program(ctypes.Structure):
 
 
 def _seccomp(libc: ctypes.CDLL, arch: int, calls: dict[str, int]) -> None:
-    packed = b"".join(struct.pack("HBBI", *instruction) for instruction in rules(arch, calls))
+    packed = b"".join(struct.pack("HBBI", *instruction) for instruction in seccomp_program(arch, calls))
     kept = ctypes.create_string_buffer(packed, len(packed))
     program = _Program(len(packed) // 8, ctypes.cast(kept, ctypes.c_void_p))
     _checked(libc.prctl(22, 2, ctypes.byref(program), 0, 0), "seccomp")  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
@@ -133,7 +133,7 @@ def _readable() -> Iterator[tuple[str, int]]:
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def limit(seconds: float, memory_mib: int) -> None:
+def set_rlimits(seconds: float, memory_mib: int) -> None:
     """Limits of this process: address space, CPU time, open files; no file grows, no core is dumped."""
     import resource
 
@@ -148,8 +148,8 @@ def limit(seconds: float, memory_mib: int) -> None:
 
 def confine(seconds: float, memory_mib: int) -> str:
     """Give up everything but computing; the level of isolation that was reached, "os" or "limits-only"."""
-    limit(seconds, memory_mib)
-    machine = MACHINES.get(os.uname().machine) if sys.platform.startswith("linux") else None
+    set_rlimits(seconds, memory_mib)
+    machine = ARCHITECTURES.get(os.uname().machine) if sys.platform.startswith("linux") else None
     if machine is None or struct.calcsize("P") != 8:
         return "limits-only"
     libc = ctypes.CDLL(None, use_errno=True)

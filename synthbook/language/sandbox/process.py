@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.language.sandbox.child import decode, encode
+from synthbook.language.sandbox.worker import decode, encode
 
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).with_name("worker.py")
 START = 30.0  # seconds that a child may take to say that it is ready
 LOOK = 0.05  # seconds between two looks at a child's memory
 
@@ -29,19 +29,19 @@ LOOK = 0.05  # seconds between two looks at a child's memory
 class Limits:
     """Of one task: `seconds` on the clock, memory in MiB of address space, KiB of answer."""
 
-    seconds: float = 1.0
+    timeout: float = 1.0
     memory_mib: int = 256
     output_kib: int = 256
 
     def __post_init__(self) -> None:
-        if not 0 < self.seconds <= 3_600:
-            raise InvalidArgument("seconds", self.seconds, "more than 0 and at most 3600")
+        if not 0 < self.timeout <= 3_600:
+            raise InvalidArgument("timeout", self.timeout, "more than 0 and at most 3600")
         if self.memory_mib < 64 or self.output_kib < 1:
             raise InvalidArgument("limits", (self.memory_mib, self.output_kib), "at least 64 MiB and 1 KiB")
 
 
 @dataclass(frozen=True)
-class Task:
+class CodeTask:
     """Code, the function in it that is called, and the arguments of each call.
 
     Without a function the code is one expression, which is evaluated; with the name "" it runs as a module does.
@@ -53,16 +53,16 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Failed:
+class CallFailure:
     """A call that gave no value: `reason` (error, memory, denied, timeout, output_limit), words of the code's own."""
 
     reason: str
-    words: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """For each call a value or `Failed`; the level of isolation, seconds on the clock, peak memory where known."""
+    """For each call a value or `CallFailure`; the level of isolation, seconds on the clock, peak memory where known."""
 
     values: tuple[Any, ...]
     isolation: str
@@ -81,7 +81,7 @@ class Process:
             # as -I, but for the seed of hashes: without it the order of a set, and so a verdict, would change
             command = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-B", str(CHILD)]
             self.process = subprocess.Popen(
-                [*command, str(limits.seconds), str(limits.memory_mib), str(write)],
+                [*command, str(limits.timeout), str(limits.memory_mib), str(write)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -105,7 +105,7 @@ class Process:
         self.isolation = str(json.loads(line)["isolation"])
         return self.isolation
 
-    def run(self, task: Task) -> Outcome:
+    def run(self, task: CodeTask) -> Outcome:
         """Send a task, and read the answer as what a stranger sent. Raises `InvalidArgument` for other arguments."""
         try:
             calls = [[encode(argument) for argument in arguments] for arguments in task.calls]
@@ -117,10 +117,10 @@ class Process:
             assert self.process.stdin is not None
             self.process.stdin.write(sent)
             self.process.stdin.close()
-        reason, line = self._line(self.limits.seconds, self.limits.output_kib << 10)
+        reason, line = self._line(self.limits.timeout, self.limits.output_kib << 10)
         seconds = time.perf_counter() - began
         self._look()
-        values = [Failed(reason)] * expected if reason else _received(line, expected)
+        values = [CallFailure(reason)] * expected if reason else _received(line, expected)
         return Outcome(tuple(values), self.isolation, seconds, self.peak or None)
 
     def end(self) -> None:
@@ -171,7 +171,7 @@ def _received(line: bytes, expected: int) -> Sequence[Any]:
             raise ValueError(f"{len(sent)} outcomes for {expected} calls")
         return [_one(outcome) for outcome in sent]
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        return [Failed("error", f"an answer that cannot be read: {type(error).__name__}")] * expected
+        return [CallFailure("error", f"an answer that cannot be read: {type(error).__name__}")] * expected
 
 
 def _one(outcome: dict[str, Any]) -> Any:
@@ -180,7 +180,7 @@ def _one(outcome: dict[str, Any]) -> Any:
     reason, words = outcome["failed"]
     if reason not in ("error", "memory", "denied"):
         raise ValueError("no such reason")
-    return Failed(reason, "".join(c if c.isprintable() else " " for c in str(words)[:200]))
+    return CallFailure(reason, "".join(c if c.isprintable() else " " for c in str(words)[:200]))
 
 
 def _refused(name: str) -> None:

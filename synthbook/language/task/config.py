@@ -20,9 +20,9 @@ import numpy as np
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.storage import sha256, sha256_file, strict_json
-from synthbook.language.messages import HALVES, Ask, Message, Sampling, unmarked
-from synthbook.language.records import read_lines
-from synthbook.language.task.fields import Form, Keys, read_form, shown
+from synthbook.language.messages import SURROGATES, ChatRequest, Message, SamplingParams, break_special_tokens
+from synthbook.language.records import read_jsonl
+from synthbook.language.task.fields import Keys, ResponseSchema, read_form, shown
 from synthbook.language.task.template import NAME, Template, as_text
 
 SUFFIXES = (".jsonl", ".csv")
@@ -32,7 +32,7 @@ SUFFIXES = (".jsonl", ".csv")
 class Seed:
     """A row and the line that it ends on."""
 
-    line: int
+    to_json_line: int
     columns: Mapping[str, Any]
 
 
@@ -41,7 +41,7 @@ def read_seeds(path: Path) -> tuple[Seed, ...]:
 
     Raises `DataError`, which names the line.
     """
-    rows = _csv_rows(path) if path.suffix == ".csv" else read_lines(path)
+    rows = _csv_rows(path) if path.suffix == ".csv" else read_jsonl(path)
     found = tuple(Seed(line, columns) for line, columns in rows)
     if not found:
         raise DataError(f"{path} holds no example")
@@ -71,17 +71,17 @@ def need(path: Path, seeds: Iterable[Seed], columns: Iterable[str], why: str) ->
     wanted = list(columns)
     for seed in seeds:
         for name in wanted:
-            where = f"{path}, line {seed.line}"
+            where = f"{path}, line {seed.to_json_line}"
             if name not in seed.columns:
                 has = ", ".join(map(repr, seed.columns)) or "none"
                 raise DataError(f"{where}: no column {name!r}, which {why}; its columns are {has}")
             said = as_text(seed.columns[name])
-            if said is None or HALVES.search(said):
+            if said is None or SURROGATES.search(said):
                 given = repr(seed.columns[name])[:60]
                 raise DataError(f"{where}: {name} = {given}; text, a number, true or false is expected")
 
 
-def typed(seed: Seed, form: Form) -> dict[str, Any]:
+def typed(seed: Seed, form: ResponseSchema) -> dict[str, Any]:
     """The fields of an answer in a row; where all is text, as in CSV, numbers and truth values are read."""
     return {field.name: _read(seed.columns[field.name], field.type) for field in form.fields}
 
@@ -121,7 +121,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ModelConfig:
     """The address and the name of a model, where the task gives them, and prices of a million tokens, in and out."""
 
     url: str | None = None
@@ -130,7 +130,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Examples:
+class FewShotConfig:
     """Seeds: the file, its rows, how many each prompt shows, how they are asked for, the column of plain answers."""
 
     path: Path
@@ -142,16 +142,16 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Question:
+class RenderedPrompt:
     """What is asked, the values that fill it, and the lines of the seeds that it shows."""
 
-    ask: Ask
+    request: ChatRequest
     values: Row
     shown: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskConfig:
     """A task as it was read. `values` are groups of rows; each question takes one row of each group.
 
     `subjects`: columns of the seeds that fill the prompt, one row at a time. `files`: SHA-256 by name. `described`:
@@ -162,12 +162,12 @@ class Task:
     prompt: Template
     system: Template | None
     values: tuple[tuple[Row, ...], ...]
-    form: Form | None
-    examples: Examples | None
+    form: ResponseSchema | None
+    examples: FewShotConfig | None
     subjects: tuple[str, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     filters: Filters
-    chosen: Chosen
+    model: ModelConfig
     files: Mapping[str, str] = field(default_factory=dict)
     described: Mapping[str, Any] = field(default_factory=dict)
 
@@ -176,7 +176,7 @@ class Task:
         """Of the file, or of its folder where it is called task.toml."""
         return self.path.stem if self.path.stem != "task" else self.path.resolve().parent.name
 
-    def question(self, i: int, *, seed: int) -> Question:
+    def question(self, i: int, *, seed: int) -> RenderedPrompt:
         """The i-th question; every value is used as often as every other of its group."""
         values: dict[str, str] = {}
         for k, group in enumerate(self.values):
@@ -191,8 +191,8 @@ class Task:
         rows = self._drawn(i, seed, subject)
         for row in rows:
             turns += self._shown(row)
-        ask = Ask((*turns, Message("user", self.prompt.fill(filled))), replace(self.sampling, seed=seed), i)
-        return Question(ask, values, tuple(row.line for row in rows))
+        request = ChatRequest((*turns, Message("user", self.prompt.fill(filled))), replace(self.sampling, seed=seed), i)
+        return RenderedPrompt(request, values, tuple(row.to_json_line for row in rows))
 
     def _drawn(self, i: int, seed: int, subject: int | None) -> list[Seed]:
         """Different rows to show, never the one that the question is about."""
@@ -206,7 +206,7 @@ class Task:
         assert self.examples is not None
         prompt, words = self.examples.prompt, {} if self.form is None else {FIELDS: self.form.words}
         filled = {name: str(as_text(row.columns.get(name))) for name in prompt.names} | words
-        return Message("user", prompt.fill(filled)), Message("assistant", unmarked(self.answer_of(row)))
+        return Message("user", prompt.fill(filled)), Message("assistant", break_special_tokens(self.answer_of(row)))
 
     def answer_of(self, row: Seed) -> str:
         """A seed as the answer that a model should give."""
@@ -262,8 +262,8 @@ def filled_by_seeds(
     file: str,
     templates: Mapping[str, Template | None],
     values: tuple[tuple[Row, ...], ...],
-    form: Form | None,
-    examples: Examples | None,
+    form: ResponseSchema | None,
+    examples: FewShotConfig | None,
 ) -> tuple[str, ...]:
     """Names in the prompts that only the seeds can fill. Raises `InvalidArgument` for one that nothing fills."""
     given = [name for group in values for name in group[0]]
@@ -282,7 +282,7 @@ def filled_by_seeds(
     return tuple(found)
 
 
-def check_seeds(task: Task) -> None:
+def check_seeds(task: TaskConfig) -> None:
     """Every row has what is made of it, and is an answer of the form that is asked for.
 
     Raises `InvalidArgument` for too few rows, `DataError`, which names the line, for one that does not do.
@@ -303,10 +303,12 @@ def check_seeds(task: Task) -> None:
         need(path, rows, [examples.answer] if form is None else [one.name for one in form.fields], "an answer has")
         for row in [] if form is None else rows:
             if form is not None and (wrong := form.read(task.answer_of(row))[1]):
-                raise DataError(f"{path}, line {row.line}: no answer of the form that [fields] asks for ({wrong})")
+                raise DataError(
+                    f"{path}, line {row.to_json_line}: no answer of the form that [fields] asks for ({wrong})"
+                )
 
 
-def check_names(task: Task) -> None:
+def check_names(task: TaskConfig) -> None:
     """Filters name fields or placeholders, seeds are there to be compared with, and every value is used.
 
     Raises `InvalidArgument`.
@@ -332,7 +334,7 @@ def check_names(task: Task) -> None:
         raise InvalidArgument(where, "a list without a place", f"{{{idle[0]}}} in the prompt, or take the list out")
 
 
-def _wrong(task: Task, key: str, accepted: str) -> InvalidArgument:
+def _wrong(task: TaskConfig, key: str, accepted: str) -> InvalidArgument:
     return InvalidArgument(f"{task.path.name}: filters.{key}", getattr(task.filters, key), accepted)
 
 
@@ -342,7 +344,7 @@ def _wrong(task: Task, key: str, accepted: str) -> InvalidArgument:
 _TOP = ("prompt", "system", "values", FIELDS, "seeds", "sampling", "filters", "model")
 
 
-def read_task(path: Path) -> Task:
+def load_task(path: Path) -> TaskConfig:
     """The task in a file, with its seeds. Raises `InvalidArgument`, which names the key, and `DataError` for seeds."""
     try:
         content = path.read_bytes()
@@ -359,7 +361,7 @@ def read_task(path: Path) -> Task:
     examples = _examples(path, document["seeds"], prompt, form) if "seeds" in document else None
     filters = _filters(file, document.get("filters", {}))
     subjects = filled_by_seeds(file, {"prompt": prompt, "system": system}, values, form, examples)
-    task = Task(
+    task = TaskConfig(
         path,
         prompt,
         system,
@@ -378,7 +380,7 @@ def read_task(path: Path) -> Task:
     return task
 
 
-def _described(document: dict[str, Any], examples: Examples | None) -> dict[str, Any]:
+def _described(document: dict[str, Any], examples: FewShotConfig | None) -> dict[str, Any]:
     found = {key: document[key] for key in _TOP if key in document and key not in ("filters", "model")}
     if examples is not None:
         found["seeds"] = {**found["seeds"], "sha256": examples.sha256}
@@ -423,7 +425,7 @@ def _row(where: str, row: dict[str, Any]) -> Row:
     return {name: str(text) for name, text in filled.items()}
 
 
-def _examples(path: Path, found: object, prompt: Template, form: Form | None) -> Examples:
+def _examples(path: Path, found: object, prompt: Template, form: ResponseSchema | None) -> FewShotConfig:
     keys = Keys(path.name, "seeds", found, ("file", "per_prompt", "prompt", "answer"))
     seeds = path.parent / keys.text("file")
     if seeds.suffix not in SUFFIXES or not seeds.is_file():
@@ -435,18 +437,18 @@ def _examples(path: Path, found: object, prompt: Template, form: Form | None) ->
     per_prompt = keys.whole("per_prompt", 3)
     assert per_prompt is not None
     own = Template.of(keys.text("prompt")) if "prompt" in keys.table else prompt
-    return Examples(seeds, sha256_file(seeds), read_seeds(seeds), per_prompt, own, keys.text("answer", TEXT))
+    return FewShotConfig(seeds, sha256_file(seeds), read_seeds(seeds), per_prompt, own, keys.text("answer", TEXT))
 
 
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sampling(file: str, found: object, form: Form | None) -> Sampling:
+def _sampling(file: str, found: object, form: ResponseSchema | None) -> SamplingParams:
     keys = Keys(file, "sampling", found, ("temperature", "top_p", "max_tokens", "stop"))
     temperature, top_p, most = keys.number("temperature", 1.0), keys.number("top_p", 1.0), keys.whole("max_tokens", 256)
     assert temperature is not None and top_p is not None and most is not None
     try:
-        return Sampling(temperature, top_p, most, keys.texts("stop"), None if form is None else form.schema)
+        return SamplingParams(temperature, top_p, most, keys.texts("stop"), None if form is None else form.schema)
     except InvalidArgument as error:
         raise InvalidArgument(f"{file}: sampling: {error.argument}", error.value, error.accepted) from None
 
@@ -473,14 +475,14 @@ def _similarity(keys: Keys, key: str) -> float | None:
     return found
 
 
-def _chosen(file: str, found: object) -> Chosen:
+def _chosen(file: str, found: object) -> ModelConfig:
     keys = Keys(file, "model", found, ("url", "name", "prices"))
     url, name = (keys.text(key) if key in keys.table else None for key in ("url", "name"))
     if "prices" not in keys.table:
-        return Chosen(url, name)
+        return ModelConfig(url, name)
     prices = Keys(file, "model.prices", keys.table["prices"], ("input", "output"))
     both = [prices.number(key, accepted="the price of a million tokens") for key in ("input", "output")]
     for key, price in zip(("input", "output"), both, strict=True):
         if price is None or price < 0:
             raise prices.fail(key, "the price of a million tokens, at least 0")
-    return Chosen(url, name, (float(both[0] or 0), float(both[1] or 0)))
+    return ModelConfig(url, name, (float(both[0] or 0), float(both[1] or 0)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.client import HIDDEN, KEY
-from synthbook.language.filters.schema import checked
+from synthbook.language.filters.schema import validate_json
 from synthbook.language.task.template import NAME
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Form:
+class ResponseSchema:
     """The fields of an answer, in the order in which they are written."""
 
     fields: tuple[Field, ...]
@@ -190,7 +190,7 @@ class Form:
 
     def read(self, answer: str) -> tuple[dict[str, Any], str]:
         """The values by name, and "" or what is wrong, in words that hold none of the answer's own."""
-        found, wrong = checked(answer, self.model)
+        found, wrong = validate_json(answer, self.model)
         if found is None:
             return {}, "a key that was not asked for" if wrong.endswith("Extra inputs are not permitted") else wrong
         values = found.model_dump(by_alias=True)
@@ -210,12 +210,12 @@ class Form:
         return any(field.type == "text" for field in self.fields)
 
 
-def read_form(file: str, table: object) -> Form:
+def read_form(file: str, table: object) -> ResponseSchema:
     """The fields that a task.toml declares. Raises `InvalidArgument`, which names the key."""
     if not isinstance(table, dict) or not table:
         example = 'a table of fields, such as text = {type = "text", max_length = 200}'
         raise InvalidArgument(f"{file}: fields", shown(table), example)
-    return Form(tuple(_field(file, name, one) for name, one in table.items()))
+    return ResponseSchema(tuple(_field(file, name, one) for name, one in table.items()))
 
 
 def _field(file: str, name: str, table: object) -> Field:

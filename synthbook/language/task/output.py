@@ -1,8 +1,8 @@
 """A run of a task on disk. Whatever happens to it, the answers that were given stay, and none is asked for again.
 
-Beside `data.jsonl` lie `data.jsonl.answers.jsonl`, a `Replay` into which each answer goes as it comes, the ledger,
-which says from the beginning whose answers these are, and what was dropped. All but the first are made from answers
-alone: a run that was killed and went on leaves the same bytes as one that was not.
+Beside `data.jsonl` lie `data.jsonl.answers.jsonl` (a `ResponseCache` of all answers), the ledger, and the dropped
+records. All but the answers are computed from the answers alone, so a resumed run writes the same bytes as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from synthbook.core.storage import (
     strict_json,
     write_with_provenance,
 )
-from synthbook.language.cache import Replay, in_order
-from synthbook.language.client import Client, Endpoint, Patience, Spent
+from synthbook.language.cache import ResponseCache, canonical_lines
+from synthbook.language.client import Client, Endpoint, RetryPolicy, Usage
 from synthbook.language.pipeline import to_dict
 from synthbook.language.records import Record
-from synthbook.language.task.config import Task
-from synthbook.language.task.runner import Made, allowed, generate
+from synthbook.language.task.config import TaskConfig
+from synthbook.language.task.runner import GenerationResult, generate, request_budget
 
 
 @dataclass(frozen=True)
-class Files:
+class OutputPaths:
     """Where a run goes: the data, what lies beside them, and a page for people."""
 
     data: Path
@@ -57,7 +57,7 @@ class Files:
         """All of them."""
         return [self.data, self.answers, self.dropped, self.ledger, *([] if self.report is None else [self.report])]
 
-    def check(self, task: Task, *, seed: int, resume: bool, force: bool) -> None:
+    def check(self, task: TaskConfig, *, seed: int, resume: bool, force: bool) -> None:
         """Raise `InvalidArgument` where a run may not go there, or is none of this task; nothing is changed.
 
         Raises `DataError` for a ledger that is none, and for seeds that changed since their sidecar was written.
@@ -96,7 +96,7 @@ class Files:
             raise InvalidArgument("resume", str(self.data), accepted)
 
 
-def _plain(task: Task, seed: int) -> dict[str, Any]:
+def _plain(task: TaskConfig, seed: int) -> dict[str, Any]:
     return json.loads(strict_json({**task.described, "seed": seed}))  # type: ignore[no-any-return]
 
 
@@ -112,98 +112,102 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def make(
-    task: Task,
+def run_task(
+    task: TaskConfig,
     endpoint: Endpoint,
-    files: Files,
+    files: OutputPaths,
     n: int,
     *,
     seed: int = 0,
-    most: int | None = None,
-    side_by_side: int = 8,
-    patience: Patience | None = None,
+    max_requests: int | None = None,
+    concurrency: int = 8,
+    retry: RetryPolicy | None = None,
     resume: bool = False,
     force: bool = False,
     callback: Callable[[int, int], None] = lambda kept, n: None,
-) -> tuple[Made, Spent]:
+) -> tuple[GenerationResult, Usage]:
     """Run a task and write its files, whole or not; what it made, and what this time cost.
 
     Raises `InvalidArgument` where the files may not be written, `LockedError` where another process writes them, and
     `ModelError`, after which the same call goes on with `resume`.
     """
-    most = allowed(n, most)
+    max_requests = request_budget(n, max_requests)
     task.at_most(n)
     files.check(task, seed=seed, resume=resume, force=force)
     files.data.parent.mkdir(parents=True, exist_ok=True)
-    prices = task.chosen.prices or (0.0, 0.0)
+    prices = task.model.prices or (0.0, 0.0)
     with file_lock(files.data.with_name(f".{files.data.name}.lock"), f"{files.data} is being written"):
         files.check(task, seed=seed, resume=resume, force=force)
-        questions = {**_plain(task, seed), "model": endpoint.pinned}
+        questions = {**_plain(task, seed), "model": endpoint.fingerprint}
         if resume and files.ledger.exists():
             files.same(questions)
         if force:
             for path in files.all:
                 path.unlink(missing_ok=True)
                 sidecar_path(path).unlink(missing_ok=True)
-        provenance = _origin(task, endpoint, n, seed, most)
+        provenance = _origin(task, endpoint, n, seed, max_requests)
         head = {"finished": False, "questions": questions, "model": endpoint.model}
         write_with_provenance(files.ledger, strict_json(head, indent=1) + "\n", provenance)
         sidecar_path(files.answers).unlink(missing_ok=True)
-        replay = Replay(files.answers, model=endpoint.pinned)
-        client = Client(endpoint, replay=replay, concurrency=side_by_side, patience=patience, prices=prices)
-        made = generate(task, client.ask, n, seed=seed, most=most, maker=endpoint.model, callback=callback)
-        _write(task, files, made, {**head, "finished": True}, provenance)
-    return made, client.spent
+        replay = ResponseCache(files.answers, model=endpoint.fingerprint)
+        client = Client(endpoint, cache=replay, concurrency=concurrency, retry=retry, prices=prices)
+        result = generate(
+            task, client.chat, n, seed=seed, max_requests=max_requests, model_name=endpoint.model, callback=callback
+        )
+        _write(task, files, result, {**head, "finished": True}, provenance)
+    return result, client.usage
 
 
-def _origin(task: Task, endpoint: Endpoint, n: int, seed: int, most: int) -> Provenance:
-    command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --most-asks {most}"
-    parents = {**task.files, endpoint.model: endpoint.pinned}
+def _origin(task: TaskConfig, endpoint: Endpoint, n: int, seed: int, max_requests: int) -> Provenance:
+    command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --most-asks {max_requests}"
+    parents = {**task.files, endpoint.model: endpoint.fingerprint}
     return Provenance(f"answers of {endpoint.model} to {task.name}", command, parents, _generation(task), 1.0, seed)
 
 
-def _generation(task: Task) -> int:
+def _generation(task: TaskConfig) -> int:
     """Seeds that a model wrote, as their sidecar says, are not reality: what is made of them is one model further."""
     if task.examples is None or not sidecar_path(task.examples.path).exists():
         return 1
     return 1 + read_provenance(task.examples.path).generation
 
 
-def _write(task: Task, files: Files, made: Made, head: Mapping[str, Any], provenance: Provenance) -> None:
-    write_with_provenance(files.data, (_line(_kept(record, task)) for record in made.kept), provenance)
-    write_with_provenance(files.dropped, _drops(made), provenance)
-    write_with_provenance(files.answers, in_order(files.answers), provenance)
+def _write(
+    task: TaskConfig, files: OutputPaths, result: GenerationResult, head: Mapping[str, Any], provenance: Provenance
+) -> None:
+    write_with_provenance(files.data, (_line(_kept(record, task)) for record in result.kept), provenance)
+    write_with_provenance(files.dropped, _drops(result), provenance)
+    write_with_provenance(files.answers, canonical_lines(files.answers), provenance)
     if files.report is not None:
         from synthbook.language.task.report import page
 
-        write_with_provenance(files.report, page(task, made, str(head["model"])), provenance)
-    write_with_provenance(files.ledger, strict_json({**head, **summary(task, made)}, indent=1) + "\n", provenance)
+        write_with_provenance(files.report, page(task, result, str(head["model"])), provenance)
+    write_with_provenance(files.ledger, strict_json({**head, **summary(task, result)}, indent=1) + "\n", provenance)
 
 
-def summary(task: Task, made: Made) -> dict[str, Any]:
+def summary(task: TaskConfig, result: GenerationResult) -> dict[str, Any]:
     """Counts, tokens and cost, as plain JSON; the same whether or not it was interrupted."""
-    stages = [{key: part for key, part in to_dict(entry).items() if key != "seconds"} for entry in made.ledger]
-    tokens, prices = made.tokens, task.chosen.prices
+    stages = [{key: part for key, part in to_dict(entry).items() if key != "seconds"} for entry in result.ledger]
+    tokens, prices = result.tokens, task.model.prices
     return {
-        "n": made.n,
-        "kept": len(made.kept),
-        "asked": len(made.answers),
-        "yield": round(made.share, 4),
-        "why": made.why,
+        "n": result.n,
+        "kept": len(result.kept),
+        "asked": len(result.answers),
+        "yield": round(result.yield_rate, 4),
+        "why": result.stop_reason,
         "tokens": {"prompt": tokens[0], "answer": tokens[1]},
-        "cost": None if prices is None else round(made.cost(prices), 6),
+        "cost": None if prices is None else round(result.cost(prices), 6),
         "stages": stages,
     }
 
 
-def _kept(record: Record, task: Task) -> dict[str, Any]:
+def _kept(record: Record, task: TaskConfig) -> dict[str, Any]:
     label = {} if task.filters.label is None else {"label": record.label}
     return {"id": record.id, **label, **record.provenance["fields"], **_told(record)}
 
 
-def _drops(made: Made) -> Iterator[str]:
-    for drop in made.dropped:
-        said = {"stage": drop.stage, "reason": drop.reason, "answer": made.answers[int(drop.record.id)].text}
+def _drops(result: GenerationResult) -> Iterator[str]:
+    for drop in result.dropped:
+        said = {"stage": drop.stage, "reason": drop.reason, "answer": result.answers[int(drop.record.id)].text}
         yield _line({"id": drop.record.id, **said, **_told(drop.record)})
 
 

@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 
 from synthbook.core.html import document, image, table
 from synthbook.core.plots import BLUE, new_axes, subplots
-from synthbook.language.pipeline import Entry, plot_flow
-from synthbook.language.task.config import Task
-from synthbook.language.task.runner import ENOUGH, Made, value
+from synthbook.language.pipeline import StageStats, plot_funnel
+from synthbook.language.task.config import TaskConfig
+from synthbook.language.task.runner import ENOUGH, GenerationResult, value
 from synthbook.language.task.template import visible
 
 if TYPE_CHECKING:
@@ -33,34 +33,34 @@ CHARTS = 6  # names that are counted
 BOX = "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate"
 
 
-def page(task: Task, made: Made, model: str) -> str:
+def page(task: TaskConfig, result: GenerationResult, model: str) -> str:
     """The whole page, as HTML."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a font that lacks a letter draws a box
-        return _page(task, made, model)
+        return _page(task, result, model)
 
 
-def _page(task: Task, made: Made, model: str) -> str:
-    title = f"{task.name}: {len(made.kept):,} of {made.n:,} records"
-    lengths, counts = [len(record.response) for record in made.kept], counted(task, made)
+def _page(task: TaskConfig, result: GenerationResult, model: str) -> str:
+    title = f"{task.name}: {len(result.kept):,} of {result.n:,} records"
+    lengths, counts = [len(record.response) for record in result.kept], counted(task, result)
     drawn = [image(plot_kept(lengths, counts), kept_alt(lengths, counts))] if lengths else []
     return document(
         title,
         [
             f"<h1>{_text(title)}</h1>",
-            f"<p><strong>{_sentence(task, made, model)}</strong></p>",
-            f"<p>It ended before there were enough: {_text(made.why)}.</p>" if made.why else "",
+            f"<p><strong>{_sentence(task, result, model)}</strong></p>",
+            f"<p>It ended before there were enough: {_text(result.stop_reason)}.</p>" if result.stop_reason else "",
             "<h2>What was asked</h2>",
             *_asked(task),
             "<h2>What became of the answers</h2>",
-            image(plot_flow(_plain(made.ledger)).figure, flow_alt(made.ledger)),
-            table(["stage", "came", "stayed", "dropped because"], map(_row, _telling(made.ledger))),
+            image(plot_funnel(_plain(result.ledger)).figure, flow_alt(result.ledger)),
+            table(["stage", "came", "stayed", "dropped because"], map(_row, _telling(result.ledger))),
             "<h2>What was kept</h2>",
             "<p>Filters see form and repetition. Whether an answer is true or a label deserved, a reader sees.</p>",
             *drawn,
-            *_kept(made),
+            *_kept(result),
             "<h2>What was dropped</h2>",
-            *_dropped(made),
+            *_dropped(result),
         ],
     )
 
@@ -73,17 +73,17 @@ def _box(text: str) -> str:
     return f'<div style="{BOX}">{_text(text)}</div>'
 
 
-def _sentence(task: Task, made: Made, model: str) -> str:
-    asked, (paid, given) = len(made.answers), made.tokens
-    said = (
-        f"{_text(model)} was asked {asked:,} times; {sum(made.passed):,} answers passed all filters ({made.share:.1%})"
+def _sentence(task: TaskConfig, result: GenerationResult, model: str) -> str:
+    asked, (paid, given) = len(result.answers), result.tokens
+    said = f"{_text(model)} was asked {asked:,} times; {sum(result.passed):,} answers passed all filters"
+    said += (
+        f" ({result.yield_rate:.1%}) and {len(result.kept):,} are kept. Prompts: {paid:,} tokens, answers: {given:,}"
     )
-    said += f" and {len(made.kept):,} are kept. Questions had {paid:,} tokens, answers {given:,}"
-    prices = task.chosen.prices
-    return said + ("." if prices is None else f", which cost {made.cost(prices):,.4f} in the currency of the prices.")
+    prices = task.model.prices
+    return said + ("." if prices is None else f", which cost {result.cost(prices):,.4f} in the currency of the prices.")
 
 
-def _asked(task: Task) -> list[str]:
+def _asked(task: TaskConfig) -> list[str]:
     found = [
         f"<p>{name}:</p>{_box(one.source)}"
         for name, one in {"System": task.system, "Prompt": task.prompt}.items()
@@ -111,24 +111,24 @@ def _asked(task: Task) -> list[str]:
 # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _telling(ledger: Sequence[Entry]) -> list[Entry]:
+def _telling(ledger: Sequence[StageStats]) -> list[StageStats]:
     """Without the stage that only counts, where it dropped nothing."""
     return [one for one in ledger if one.stage != ENOUGH or one.reasons]
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: StageStats) -> list[str]:
     reasons = "; ".join(f"{reason}: {count:,}" for reason, count in entry.reasons.most_common(SHOWN))
     more = f"; {len(entry.reasons) - SHOWN:,} other reasons" if len(entry.reasons) > SHOWN else ""
-    return [_text(entry.stage), f"{entry.came:,}", f"{entry.stayed:,}", _text(reasons + more)]
+    return [_text(entry.stage), f"{entry.n_in:,}", f"{entry.n_out:,}", _text(reasons + more)]
 
 
-def flow_alt(ledger: Sequence[Entry]) -> str:
+def flow_alt(ledger: Sequence[StageStats]) -> str:
     """The figure in words."""
-    steps = (f"{one.stage}: {one.came:,} came, {one.stayed:,} stayed" for one in _telling(ledger))
+    steps = (f"{one.stage}: {one.n_in:,} came, {one.n_out:,} stayed" for one in _telling(ledger))
     return visible(f"A stream of answers that narrows from stage to stage. {'; '.join(steps)}.")
 
 
-def _plain(ledger: Sequence[Entry]) -> list[Entry]:
+def _plain(ledger: Sequence[StageStats]) -> list[StageStats]:
     """The same with reasons that fit into the figure."""
     some = _telling(ledger)
     found = [replace(one, reasons=Counter[str]()) for one in some]
@@ -147,7 +147,7 @@ def _label(text: str, width: int) -> str:
 # ── kept and dropped ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def counted(task: Task, made: Made) -> dict[str, Counter[str]]:
+def counted(task: TaskConfig, result: GenerationResult) -> dict[str, Counter[str]]:
     """How often each category was kept, by name of the field or placeholder, in the order in which it was declared."""
     names = [name for group in task.values for name in group[0]]
     names += [] if task.form is None else [one.name for one in task.form.fields if one.type != "text"]
@@ -155,7 +155,7 @@ def counted(task: Task, made: Made) -> dict[str, Counter[str]]:
     for name in [*names, *filter(None, (task.filters.label, task.filters.balance))]:
         if (known := task.categories(name)) is not None and name not in found:
             found[name] = Counter(dict.fromkeys(known, 0))
-            found[name].update(value(record, name) for record in made.kept)
+            found[name].update(value(record, name) for record in result.kept)
     return found
 
 
@@ -213,30 +213,30 @@ def kept_alt(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> str:
     return visible(". ".join(said) + ".")
 
 
-def _kept(made: Made) -> list[str]:
-    if not made.kept:
+def _kept(result: GenerationResult) -> list[str]:
+    if not result.kept:
         return ["<p>Nothing.</p>"]
-    step = max(len(made.kept) // SHOWN, 1)
+    step = max(len(result.kept) // SHOWN, 1)
     rows = []
-    for record in made.kept[::step][:SHOWN]:
+    for record in result.kept[::step][:SHOWN]:
         fields = {**record.provenance["values"], **record.provenance["fields"]}
         rows.append([record.id, _items(fields)])
-    return [f"<p>{len(rows)} of {len(made.kept):,}:</p>", table(["number", "record"], rows)]
+    return [f"<p>{len(rows)} of {len(result.kept):,}:</p>", table(["number", "record"], rows)]
 
 
 def _items(fields: Mapping[str, object]) -> str:
     return "".join(_box(f"{name}: {said}") for name, said in fields.items())
 
 
-def _dropped(made: Made) -> Iterable[str]:
+def _dropped(result: GenerationResult) -> Iterable[str]:
     """The first of each reason, then the second of each, and so on."""
-    if not made.dropped:
+    if not result.dropped:
         return ["<p>Nothing.</p>"]
     seen: Counter[tuple[str, str]] = Counter()
     order = []
-    for drop in made.dropped:
+    for drop in result.dropped:
         seen[drop.stage, drop.reason] += 1
         order.append((seen[drop.stage, drop.reason], drop))
     chosen = [drop for _, drop in sorted(order, key=lambda pair: (pair[0], pair[1].record.id))[:SHOWN]]
-    rows = [[d.record.id, _text(d.stage), _text(d.reason), _box(made.answers[int(d.record.id)].text)] for d in chosen]
-    return [f"<p>{len(rows)} of {len(made.dropped):,}:</p>", table(["number", "stage", "reason", "answer"], rows)]
+    rows = [[d.record.id, _text(d.stage), _text(d.reason), _box(result.answers[int(d.record.id)].text)] for d in chosen]
+    return [f"<p>{len(rows)} of {len(result.dropped):,}:</p>", table(["number", "stage", "reason", "answer"], rows)]

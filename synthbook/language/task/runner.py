@@ -18,25 +18,34 @@ from scipy.special import betaincinv
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.client import KEY, MODEL, URL, Endpoint
-from synthbook.language.few_shot import Seeds, no_copies
-from synthbook.language.filters.dedup import NearDuplicates, detection
-from synthbook.language.messages import Answer, Model
-from synthbook.language.pipeline import Entry, Stage, Told, at_most, exact_duplicates, near_duplicates, only, run
+from synthbook.language.few_shot import SeedExamples, drop_seed_copies
+from synthbook.language.filters.dedup import NearDuplicateIndex, lsh_detection_probability
+from synthbook.language.messages import ChatModel, ChatResponse
+from synthbook.language.pipeline import (
+    Stage,
+    StageResult,
+    StageStats,
+    cap_per_class,
+    drop_exact_duplicates,
+    drop_near_duplicates,
+    keep_if,
+    run_pipeline,
+)
 from synthbook.language.records import Record
-from synthbook.language.task.config import TEXT, Question, Task
-from synthbook.language.task.fields import Form
+from synthbook.language.task.config import TEXT, RenderedPrompt, TaskConfig
+from synthbook.language.task.fields import ResponseSchema
 from synthbook.language.task.template import as_text
 
 
-def chosen(task: Task) -> Endpoint | None:
+def resolve_endpoint(task: TaskConfig) -> Endpoint | None:
     """The model at an address, None for the one on this machine.
 
     Raises `InvalidArgument` where task and environment name different ones: the key is for one of them only.
     """
     file = task.path.name
-    url, name = _one(file, "url", task.chosen.url, URL), _one(file, "name", task.chosen.name, MODEL)
+    url, name = _one(file, "url", task.model.url, URL), _one(file, "name", task.model.name, MODEL)
     if not url:
-        if task.chosen.name is not None:
+        if task.model.name is not None:
             raise InvalidArgument(f"{file}: model.name", name, f"an address as well: model.url or {URL}")
         return None
     if not name:
@@ -44,11 +53,9 @@ def chosen(task: Task) -> Endpoint | None:
             f"{file}: model.name", None, f"the name by which {url} knows its model, here or in {MODEL}"
         )
     try:
-        return Endpoint(
-            url, name, os.environ.get(KEY, ""), remedy=f"look at [model] in {file}, {URL}, {MODEL} and {KEY}"
-        )
+        return Endpoint(url, name, os.environ.get(KEY, ""), hint=f"look at [model] in {file}, {URL}, {MODEL} and {KEY}")
     except InvalidArgument as error:
-        if task.chosen.url is None or error.argument != URL:
+        if task.model.url is None or error.argument != URL:
             raise
         raise InvalidArgument(f"{file}: model.url", error.value, error.accepted) from None
 
@@ -61,7 +68,7 @@ def _one(file: str, key: str, written: str | None, variable: str) -> str:
     return found or (written or "").strip()
 
 
-def opened(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]:
+def open_endpoint(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]:
     """The model, started where it is on this machine, and stopped at the end."""
     from synthbook.language.server import local_server
 
@@ -81,7 +88,7 @@ UNFINISHED = {"length": "cut off (max_tokens)", "content_filter": "held back by 
 
 
 @dataclass(frozen=True)
-class Drop:
+class DroppedRecord:
     """A record as it was when a stage dropped it, and why."""
 
     record: Record
@@ -90,23 +97,23 @@ class Drop:
 
 
 @dataclass
-class Made:
+class GenerationResult:
     """What came of a task. `answers`: each as it came, by number; `passed`: whether all filters let it through.
 
-    `why`: what ended it before n were kept, else "".
+    `stop_reason`: what ended it before n were kept, else "".
     """
 
     n: int
-    most: int
+    max_requests: int
     kept: list[Record] = field(default_factory=list)
-    dropped: list[Drop] = field(default_factory=list)
-    ledger: list[Entry] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    dropped: list[DroppedRecord] = field(default_factory=list)
+    ledger: list[StageStats] = field(default_factory=list)
+    answers: list[ChatResponse] = field(default_factory=list)
     passed: list[bool] = field(default_factory=list)
-    why: str = ""
+    stop_reason: str = ""
 
     @property
-    def share(self) -> float:
+    def yield_rate(self) -> float:
         """Of the answers, those that passed all filters: the yield."""
         return sum(self.passed) / len(self.passed) if self.passed else 0.0
 
@@ -120,63 +127,63 @@ class Made:
         return sum(count * price for count, price in zip(self.tokens, prices, strict=True)) / 1e6
 
 
-def allowed(n: int, most: int | None) -> int:
+def request_budget(n: int, max_requests: int | None) -> int:
     """How many questions may be asked for n records; raises `InvalidArgument` for fewer than n."""
     if n < 1:
         raise InvalidArgument("n", n, "at least 1 record")
-    if most is not None and most < n:
-        raise InvalidArgument("most-asks", most, f"at least {n:,}, a question for each record")
-    return MOST * n if most is None else most
+    if max_requests is not None and max_requests < n:
+        raise InvalidArgument("max-requests", max_requests, f"at least {n:,}, a question for each record")
+    return MOST * n if max_requests is None else max_requests
 
 
 def generate(
-    task: Task,
-    model: Model,
+    task: TaskConfig,
+    model: ChatModel,
     n: int,
     *,
     seed: int = 0,
-    most: int | None = None,
-    maker: str = "",
+    max_requests: int | None = None,
+    model_name: str = "",
     callback: Callable[[int, int], None] = lambda kept, n: None,
-) -> Made:
-    """Ask until n records are kept, `most` questions were asked, or it is plain that these will not do.
+) -> GenerationResult:
+    """Ask until n records are kept, `max_requests` questions were asked, or it is plain that these will not do.
 
-    `maker` names the model in each record. Raises what the model raises, and `InvalidArgument` for an n that is not to
-    be had.
+    `model_name` goes into the provenance of each record. Raises what the model raises, and `InvalidArgument` where n
+    records cannot be had.
     """
-    made = Made(n, allowed(n, most))
+    result = GenerationResult(n, request_budget(n, max_requests))
 
     def records() -> Iterator[Record]:
-        while size := _round(made):
-            first = len(made.answers)
+        while size := _round(result):
+            first = len(result.answers)
             asked = [task.question(i, seed=seed) for i in range(first, first + size)]
-            for question, answer in zip(asked, model([one.ask for one in asked]), strict=True):
-                made.answers.append(answer)
-                before = made.ledger[-1].came
-                yield _record(question, answer, maker)
-                made.passed.append(made.ledger[-1].came > before)
+            for question, answer in zip(asked, model([one.request for one in asked]), strict=True):
+                result.answers.append(answer)
+                before = result.ledger[-1].n_in
+                yield _record(question, answer, model_name)
+                result.passed.append(result.ledger[-1].n_in > before)
 
     def dropped(record: Record, stage: str, reason: str) -> None:
-        made.dropped.append(Drop(record, stage, reason))
+        result.dropped.append(DroppedRecord(record, stage, reason))
 
-    flow, made.ledger = run(records(), stages(task, made), dropped=dropped)
+    flow, result.ledger = run_pipeline(records(), stages(task, result), on_drop=dropped)
     callback(0, n)
     for record in flow:
-        made.kept.append(record)
-        callback(len(made.kept), n)
-    made.why = "" if len(made.kept) == n else _why(made)
-    return made
+        result.kept.append(record)
+        callback(len(result.kept), n)
+    result.stop_reason = "" if len(result.kept) == n else _why(result)
+    return result
 
 
-def _round(made: Made) -> int:
+def _round(result: GenerationResult) -> int:
     """How many questions to ask next; 0 is the end."""
-    asked, missing = len(made.passed), made.n - sum(made.passed)
-    left = made.most - asked
-    if missing <= 0 or left <= 0 or _hopeless(made.passed, missing, left):
+    asked, missing = len(result.passed), result.n - sum(result.passed)
+    left = result.max_requests - asked
+    if missing <= 0 or left <= 0 or _hopeless(result.passed, missing, left):
         return 0
     if not asked:
-        return min(made.n, FIRST)
-    kept, lately = _lately(made.passed)
+        return min(result.n, FIRST)
+    kept, lately = _lately(result.passed)
     return min(ceil(missing * (lately + 1) / (kept + 0.5)), asked, left)
 
 
@@ -194,26 +201,27 @@ def _hopeless(passed: Sequence[bool], missing: int, left: int) -> bool:
     return missing > float(betaincinv(kept + 1, lately - kept, SURE)) * left
 
 
-def _why(made: Made) -> str:
-    if len(made.passed) >= made.most:
-        return f"all {made.most:,} questions that it may ask (most-asks) were asked"
-    kept, lately = _lately(made.passed)
-    return f"of the last {lately:,} answers {kept:,} passed, too few for {made.n:,} within {made.most:,} questions"
+def _why(result: GenerationResult) -> str:
+    if len(result.passed) >= result.max_requests:
+        return f"the limit of {result.max_requests:,} requests (max-requests) was reached"
+    kept, lately = _lately(result.passed)
+    told = f"of the last {lately:,} answers {kept:,} passed, too few for {result.n:,} within"
+    return f"{told} {result.max_requests:,} requests"
 
 
 # ── from answers to records ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _record(question: Question, answer: Answer, maker: str) -> Record:
+def _record(question: RenderedPrompt, answer: ChatResponse, model_name: str) -> Record:
     told = {
-        "number": question.ask.index,
+        "number": question.request.index,
         "values": dict(question.values),
         "seeds": list(question.shown),
-        "model": maker,
-        "finish": answer.finish,
+        "model": model_name,
+        "finish": answer.finish_reason,
         "tokens": [answer.prompt_tokens, answer.completion_tokens],
     }
-    return Record(f"{question.ask.index:06d}", question.ask.messages[-1].content, answer.text, provenance=told)
+    return Record(f"{question.request.index:06d}", question.request.messages[-1].content, answer.text, provenance=told)
 
 
 def value(record: Record, name: str) -> str:
@@ -222,7 +230,7 @@ def value(record: Record, name: str) -> str:
     return str(as_text(found))
 
 
-def stages(task: Task, made: Made) -> dict[str, Stage]:
+def stages(task: TaskConfig, result: GenerationResult) -> dict[str, Stage]:
     """What an answer passes through, in this order; every stage takes one record at a time."""
     filters, form = task.filters, task.form
     some: dict[str, Stage] = {"form": _formed(form, filters.label)}
@@ -230,27 +238,29 @@ def stages(task: Task, made: Made) -> dict[str, Stage]:
         some["length"] = _length(filters.min_length or 0, filters.max_length)
     if filters.copies_of_seeds is not None and task.examples is not None:
         real = tuple(task.compared(row) for row in task.examples.rows)
-        some["no copy of a seed"] = no_copies(Seeds(real, ("",) * len(real)), most=filters.copies_of_seeds)
+        some["no copy of a seed"] = drop_seed_copies(
+            SeedExamples(real, ("",) * len(real)), threshold=filters.copies_of_seeds
+        )
     if form is None or form.has_text:
-        some["exact duplicates"] = exact_duplicates()
+        some["exact duplicates"] = drop_exact_duplicates()
     if filters.near_duplicates is not None:
-        some["near duplicates"] = near_duplicates(remembering(filters.near_duplicates), batch=1)
-    if (most := task.at_most(made.n)) is not None:
-        some["balance"] = at_most(most, lambda record: value(record, str(filters.balance)))
-    some[ENOUGH] = only(lambda record: len(made.kept) < made.n, f"{made.n:,} are kept")
+        some["near duplicates"] = drop_near_duplicates(remembering(filters.near_duplicates), batch=1)
+    if (max_requests := task.at_most(result.n)) is not None:
+        some["balance"] = cap_per_class(max_requests, lambda record: value(record, str(filters.balance)))
+    some[ENOUGH] = keep_if(lambda record: len(result.kept) < result.n, f"{result.n:,} are kept")
     return some
 
 
-def remembering(threshold: float) -> NearDuplicates:
+def remembering(threshold: float) -> NearDuplicateIndex:
     """A memory of 100 hashes for each text, in bands of as many as let at most one pair in twenty at it escape."""
-    rows = max((r for r in range(1, 6) if detection(threshold, HASHES // r, r) >= DETECTED), default=1)
-    return NearDuplicates(threshold=threshold, bands=HASHES // rows, rows=rows)
+    rows = max((r for r in range(1, 6) if lsh_detection_probability(threshold, HASHES // r, r) >= DETECTED), default=1)
+    return NearDuplicateIndex(threshold=threshold, bands=HASHES // rows, rows=rows)
 
 
-def _formed(form: Form | None, label: str | None) -> Stage:
+def _formed(form: ResponseSchema | None, label: str | None) -> Stage:
     """Keeps whole answers of the form, and goes on with what they say: fields in the provenance, text as response."""
 
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
             found: dict[str, Any] = {TEXT: record.response.strip()}
             wrong = UNFINISHED.get(record.provenance["finish"]) or ("" if found[TEXT] else "empty")
@@ -266,11 +276,11 @@ def _formed(form: Form | None, label: str | None) -> Stage:
     return stage
 
 
-def _length(least: int, most: int | None) -> Stage:
-    def stage(records: Iterable[Record]) -> Iterator[Told]:
+def _length(low: int, high: int | None) -> Stage:
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
             length = len(record.response)
-            long = f"longer than {most:,}" if most is not None and length > most else None
-            yield record, f"shorter than {least:,}" if length < least else long
+            long = f"longer than {high:,}" if high is not None and length > high else None
+            yield record, f"shorter than {low:,}" if length < low else long
 
     return stage

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from synthbook.language.messages import unmarked
+from synthbook.language.messages import break_special_tokens
 
 NAME = re.compile(r"[^\W\d]\w*")
 _PLACE = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
@@ -46,7 +46,7 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The text with a value in every place. Raises `KeyError` for a place without one."""
-        return "".join(unmarked(values[text]) if is_name else text for text, is_name in self.pieces)
+        return "".join(break_special_tokens(values[text]) if is_name else text for text, is_name in self.pieces)
 
 
 def as_text(value: object) -> str | None:

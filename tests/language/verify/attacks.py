@@ -266,12 +266,12 @@ class Arena:
 
 def violated(sandbox: Any, arena: Arena, kind: str, name: str) -> tuple[list[str], Any]:
     """What an attack of a kind reached, and the outcome."""
-    from synthbook.language.sandbox.runner import Failed, Task
+    from synthbook.language.sandbox.pool import CallFailure, CodeTask
 
     body = {"reaches": REACHES, "burdens": BURDENS, "forgeries": FORGERIES}[kind][name]
     for _ in range(2):  # a machine that is busy elsewhere gets a second try; what is slow by itself is slow again
         began = time.perf_counter()
-        outcome = sandbox.run(Task(arena.code(body), "f", ((),)))
+        outcome = sandbox.run(CodeTask(arena.code(body), "f", ((),)))
         spent = time.perf_counter() - began
         if spent <= SECONDS + 1:
             break
@@ -282,14 +282,19 @@ def violated(sandbox: Any, arena: Arena, kind: str, name: str) -> tuple[list[str
         found.append("reached what it was after")
     if kind == "forgeries" and type(value) is int and value == 42:
         found.append("was taken for right")
-    if kind == "reaches" and outcome.isolation == "os" and not isinstance(value, Failed) and value not in (0, None):
+    if (
+        kind == "reaches"
+        and outcome.isolation == "os"
+        and not isinstance(value, CallFailure)
+        and value not in (0, None)
+    ):
         found.append(f"returned {value!r}")
     return found, outcome
 
 
 def main() -> None:
     """Run everything, and print what was violated, and who ran it."""
-    from synthbook.language.sandbox.runner import Limits, Sandbox
+    from synthbook.language.sandbox.pool import Limits, Sandbox
 
     report: dict[str, Any] = {"uid": os.getuid(), "violations": {}, "isolation": set(), "attacks": 0}
     with Arena() as arena, Sandbox(Limits(SECONDS), jobs=1) as sandbox:

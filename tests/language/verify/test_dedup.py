@@ -11,13 +11,13 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.language.filters import dedup
 from synthbook.language.filters.dedup import (
     MinHash,
-    NearDuplicates,
-    detection,
+    NearDuplicateIndex,
+    estimate_jaccard,
     jaccard,
+    lsh_detection_probability,
     rouge_l,
     shingles,
-    similarity,
-    words,
+    tokenize,
 )
 from tests.mutation import mutant
 
@@ -59,7 +59,7 @@ def test_equal_hashes_are_as_frequent_as_jaccard_says(s: float) -> None:
         a, b = pair(s, rng)
         one, two = MinHash(128, seed).signatures([a, b])
         true = jaccard(a, b)
-        errors.append((float(similarity(one, two)) - true) / np.sqrt(true * (1 - true) / 128))
+        errors.append((float(estimate_jaccard(one, two)) - true) / np.sqrt(true * (1 - true) / 128))
     assert abs(np.mean(errors)) < 4 / np.sqrt(300) and 0.85 < np.std(errors) < 1.15
 
 
@@ -71,19 +71,25 @@ def test_bands_find_what_their_formula_says(s: float) -> None:
     true = jaccard(*pairs[0])
     signed = MinHash(bands * rows, 3).signatures([text for both in pairs for text in both])
     agree = (signed[::2] == signed[1::2]).reshape(n, bands, rows).all(axis=2).any(axis=1)
-    p = detection(true, bands, rows)
+    p = lsh_detection_probability(true, bands, rows)
     assert abs(agree.mean() - p) < 4 * np.sqrt(p * (1 - p) / n)
 
 
 def test_the_formula_at_the_known_points() -> None:
-    assert [round(detection(s, bands=20, rows=5), 4) for s in (0.7, 0.5, 0.3)] == [0.9748, 0.4701, 0.0475]
+    assert [round(lsh_detection_probability(s, bands=20, rows=5), 4) for s in (0.7, 0.5, 0.3)] == [
+        0.9748,
+        0.4701,
+        0.0475,
+    ]
 
 
 def test_order_of_words_and_of_shingles() -> None:
     one, two = MinHash(64).signatures([[b"a", b"b", b"c"], [b"c", b"a", b"a", b"b"]])
     assert (one == two).all()  # sets
     assert shingles("One two, THREE four") == [b"one two three", b"two three four"]
-    assert shingles("one") == [b"one"] and words("it's 2 p.m.") == ["it", "s", "2", "p", "m"] and shingles("") == [b""]
+    assert (
+        shingles("one") == [b"one"] and tokenize("it's 2 p.m.") == ["it", "s", "2", "p", "m"] and shingles("") == [b""]
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_near_copies_go_and_distinct_texts_stay() -> None:
     copies = [list(text) for text in originals]
     for copy in copies:
         copy[int(rng.integers(2, 58))] += "x"  # three shingles of 58
-    memory = NearDuplicates(threshold=0.7)
+    memory = NearDuplicateIndex(threshold=0.7)
     first = memory.add([" ".join(text) for text in originals])
     assert sum(number is not None for number in first) <= 10
     found = memory.add([" ".join(copy) for copy in copies])
@@ -124,16 +130,16 @@ def test_the_same_whether_texts_come_together_or_one_by_one() -> None:
     rng = np.random.default_rng(2)
     some = [" ".join(text) for text in texts(60, rng, 20)]
     some += [text.replace("w1", "w2") for text in some] + some[:10]
-    at_once = NearDuplicates().add(some)
-    memory = NearDuplicates()
+    at_once = NearDuplicateIndex().add(some)
+    memory = NearDuplicateIndex()
     assert [memory.add([text])[0] for text in some] == at_once
     assert at_once[-10:] == list(range(10)) and at_once[:60] == [None] * 60
 
 
 def test_bad_settings_are_refused() -> None:
-    for settings_ in ({"threshold": 0}, {"threshold": 1.1}, {"bands": 0}, {"rows": 0}, {"size": 0}):
+    for settings_ in ({"threshold": 0}, {"threshold": 1.1}, {"bands": 0}, {"rows": 0}, {"shingle_size": 0}):
         with pytest.raises(InvalidArgument):
-            NearDuplicates(**settings_)
+            NearDuplicateIndex(**settings_)
     with pytest.raises(InvalidArgument, match="at least one for each"):
         MinHash(8).signatures([[b"a"], []])
     with pytest.raises(InvalidArgument):

@@ -7,12 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.language.coding_problems import paths
-from synthbook.language.filters import judge, rates, voting
-from synthbook.language.filters.judge import Rubric, ScriptedJudge, expected_largest
-from synthbook.language.filters.rates import precision_and_yield, score_filter
-from synthbook.language.filters.schema import checked
-from synthbook.language.filters.voting import agreed, majority, majority_accuracy, unanimity, vote
+from synthbook.language.coding_problems import sample_answers
+from synthbook.language.filters import judge, scoring, voting
+from synthbook.language.filters.judge import Rubric, ScriptedJudge, expected_max_normal
+from synthbook.language.filters.schema import validate_json
+from synthbook.language.filters.scoring import precision_and_yield, score_filter
+from synthbook.language.filters.voting import consensus, majority_accuracy, majority_vote, majority_votes, unanimity
 from tests.mutation import mutant
 
 N = 20_000
@@ -33,18 +33,18 @@ def test_the_known_points() -> None:
     assert round(broken.majority_accuracy(0.6, 5), 4) != 0.6826
 
 
-@pytest.mark.parametrize(("p", "k"), [(0.6, 5), (0.7, 15), (0.4, 15)])
-def test_votes_of_two_kinds_follow_the_binomial(p: float, k: int) -> None:
-    truth, given = paths(N, k, p=p, answers=2, seed=0)
-    right = np.mean([majority(row.tolist())[0] == t for row, t in zip(given, truth, strict=True)])
-    assert (vote(given, 2) == truth).mean() == right
-    expected = majority_accuracy(p, k)
+@pytest.mark.parametrize(("base_rate", "k"), [(0.6, 5), (0.7, 15), (0.4, 15)])
+def test_votes_of_two_kinds_follow_the_binomial(base_rate: float, k: int) -> None:
+    truth, given = sample_answers(N, k, p=base_rate, answers=2, seed=0)
+    right = np.mean([majority_vote(row.tolist())[0] == t for row, t in zip(given, truth, strict=True)])
+    assert (majority_votes(given, 2) == truth).mean() == right
+    expected = majority_accuracy(base_rate, k)
     assert near(float(right), expected, np.sqrt(expected * (1 - expected) / N))
 
 
 def test_unanimity_follows_its_formula() -> None:
-    truth, given = paths(N, 3, p=0.6, answers=10, seed=1)
-    kept = [(agreed(row.tolist()), t) for row, t in zip(given, truth, strict=True)]
+    truth, given = sample_answers(N, 3, p=0.6, answers=10, seed=1)
+    kept = [(consensus(row.tolist()), t) for row, t in zip(given, truth, strict=True)]
     kept = [(answer, t) for answer, t in kept if answer is not None]
     precision, share = unanimity(0.6, 3, 10)
     assert near(len(kept) / N, share, np.sqrt(share * (1 - share) / N))
@@ -54,19 +54,19 @@ def test_unanimity_follows_its_formula() -> None:
 
 def test_shared_errors_are_a_ceiling() -> None:
     """C4.3-2: at k = 41 within 0.01 of 1 - rho, where independent errors would be gone."""
-    truth, given = paths(N, 41, p=0.7, answers=10, shared=0.2, seed=2)
-    right = np.mean([majority(row.tolist())[0] == t for row, t in zip(given, truth, strict=True)])
+    truth, given = sample_answers(N, 41, p=0.7, answers=10, shared_error_rate=0.2, seed=2)
+    right = np.mean([majority_vote(row.tolist())[0] == t for row, t in zip(given, truth, strict=True)])
     assert abs(right - 0.8) < 0.01
 
 
 def test_majority_takes_the_earliest_of_equals() -> None:
-    assert majority(["b", "a", "b", "a"]) == ("b", 0.5) and agreed(["a", "a", "b"]) is None
-    assert agreed(["a", "a", "b"], least=0.6) == "a"
-    for bad in ({"least": 0.5}, {"least": 1.1}):
+    assert majority_vote(["b", "a", "b", "a"]) == ("b", 0.5) and consensus(["a", "a", "b"]) is None
+    assert consensus(["a", "a", "b"], threshold=0.6) == "a"
+    for bad in ({"threshold": 0.5}, {"threshold": 1.1}):
         with pytest.raises(InvalidArgument):
-            agreed(["a"], **bad)
+            consensus(["a"], **bad)
     with pytest.raises(InvalidArgument):
-        majority([])
+        majority_vote([])
     with pytest.raises(InvalidArgument):
         majority_accuracy(0.5, 4)
 
@@ -77,27 +77,27 @@ def test_majority_takes_the_earliest_of_equals() -> None:
 def test_the_expected_largest() -> None:
     """Against the exact values for few (David and Nagaraja, Order Statistics)."""
     exact = {1: 0.0, 2: 1 / np.sqrt(np.pi), 3: 1.5 / np.sqrt(np.pi)}
-    assert all(expected_largest(k) == pytest.approx(value, abs=1e-8) for k, value in exact.items())
+    assert all(expected_max_normal(k) == pytest.approx(value, abs=1e-8) for k, value in exact.items())
     points = {(4, 0.5): 0.921, (16, 1.0): 1.249, (64, 2.0): 1.048}
-    assert {key: round(ScriptedJudge(noise=key[1]).expected(key[0])[0], 3) for key in points} == points
+    assert {key: round(ScriptedJudge(noise_std=key[1]).expected(key[0])[0], 3) for key in points} == points
 
 
-@pytest.mark.parametrize(("k", "noise", "taste"), [(4, 0.5, 0.0), (16, 1.0, 0.0), (16, 1.0, 1.0), (64, 0.5, 0.5)])
-def test_the_best_of_many_by_a_judge_that_errs_and_has_a_taste(k: int, noise: float, taste: float) -> None:
-    one = ScriptedJudge(noise=noise, taste=taste)
+@pytest.mark.parametrize(("k", "noise_std", "bias"), [(4, 0.5, 0.0), (16, 1.0, 0.0), (16, 1.0, 1.0), (64, 0.5, 0.5)])
+def test_the_best_of_many_by_a_judge_that_errs_and_has_a_taste(k: int, noise_std: float, bias: float) -> None:
+    one = ScriptedJudge(noise_std=noise_std, bias=bias)
     quality, trait = one.best_of(k, n=4_000, seed=0)
     better, more = one.expected(k)
     assert near(float(quality.mean()), better, quality.std() / np.sqrt(4_000))
     assert near(float(trait.mean()), more, trait.std() / np.sqrt(4_000))
-    broken = mutant(judge, "+ self.taste * trait", "").ScriptedJudge(noise=noise, taste=taste)
-    if taste:
+    broken = mutant(judge, "+ self.bias * trait", "").ScriptedJudge(noise_std=noise_std, bias=bias)
+    if bias:
         _, blind = broken.best_of(k, n=4_000, seed=0)
         assert not near(float(blind.mean()), more, blind.std() / np.sqrt(4_000))
 
 
 @pytest.mark.slow
 def test_with_heavy_tails_more_choice_is_worse() -> None:
-    wild = ScriptedJudge(noise=1.0, tails=2.0)
+    wild = ScriptedJudge(noise_std=1.0, df=2.0)
     quality = {k: float(wild.best_of(k, n=3_000, seed=0)[0].mean()) for k in (16, 1024)}
     assert quality[1024] < quality[16] - 0.3
     with pytest.raises(InvalidArgument):
@@ -119,7 +119,7 @@ def test_a_rubric_weighs_marks_and_refuses_others() -> None:
         with pytest.raises(InvalidArgument):
             Rubric(bad)
     with pytest.raises(InvalidArgument):
-        ScriptedJudge(noise=-1)
+        ScriptedJudge(noise_std=-1)
 
 
 # ── rates ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,13 +139,15 @@ def test_a_filter_does_what_its_rates_say(error: float) -> None:
     right = rng.random(N) >= error
     kept = rng.random(N) < np.where(right, 0.9, 0.2)
     first, second = score_filter(right[::2], kept[::2]), score_filter(right[1::2], kept[1::2])
-    precision, share = precision_and_yield(second.p, first.a, first.b)
+    precision, share = precision_and_yield(second.base_rate, first.tpr, first.fpr)
     assert near(second.precision, precision, 1.5 * np.sqrt(precision * (1 - precision) / (share * N / 2)))
-    assert near(second.kept, share, 1.5 * np.sqrt(share * (1 - share) / (N / 2)))
-    assert first.predicted == pytest.approx((first.precision, first.kept))  # an identity on the same answers
-    odds = (first.precision / (1 - first.precision)) / (first.p / (1 - first.p))
-    assert odds == pytest.approx(first.odds_gain)
-    broken = mutant(rates, "kept = p * a + (1 - p) * b", "kept = p * a + b")
+    assert near(second.yield_rate, share, 1.5 * np.sqrt(share * (1 - share) / (N / 2)))
+    assert first.predicted == pytest.approx((first.precision, first.yield_rate))  # an identity on the same answers
+    probs = (first.precision / (1 - first.precision)) / (first.base_rate / (1 - first.base_rate))
+    assert probs == pytest.approx(first.likelihood_ratio)
+    broken = mutant(
+        scoring, "yield_rate = base_rate * tpr + (1 - base_rate) * fpr", "yield_rate = base_rate * tpr + fpr"
+    )
     assert broken.precision_and_yield(0.3, 0.9, 0.2)[0] != pytest.approx(0.6585, abs=1e-3)
 
 
@@ -166,7 +168,7 @@ class Review(BaseModel):
 
 
 def test_a_schema_knows_the_form_and_not_the_meaning() -> None:
-    found, wrong = checked('{"text": "awful", "stars": 5}', Review)
+    found, wrong = validate_json('{"text": "awful", "stars": 5}', Review)
     assert found == Review(text="awful", stars=5) and wrong == ""
     for answer, says in (
         ('{"text": "good"}', "stars: Field required"),
@@ -176,5 +178,5 @@ def test_a_schema_knows_the_form_and_not_the_meaning() -> None:
         ("", "Invalid JSON"),
         ("[" * 100_000, "Invalid JSON"),
     ):
-        found, wrong = checked(answer, Review)
+        found, wrong = validate_json(answer, Review)
         assert (found is None and says in wrong and answer[:60] not in wrong[:-1]) or not answer

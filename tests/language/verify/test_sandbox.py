@@ -18,7 +18,7 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.language.sandbox import confine, process
-from synthbook.language.sandbox.runner import Limits, Sandbox, Task, WeakIsolation
+from synthbook.language.sandbox.pool import CodeTask, Limits, Sandbox, WeakIsolation
 from tests.conftest import require
 from tests.language.verify import attacks
 from tests.language.verify.attacks import BURDENS, FORGERIES, REACHES, Arena, left, violated
@@ -31,7 +31,7 @@ KEEP_OUT = "this machine offers no Landlock or seccomp"
 
 def confines() -> bool:
     with Sandbox(jobs=1, allow_weak=True) as box:
-        return box.run(Task("1")).isolation == "os"
+        return box.run(CodeTask("1")).isolation == "os"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_nothing_is_reached(kind: str, name: str, box: Sandbox, arena: Arena) ->
 @pytest.mark.slow
 def test_reasons_tell_what_happened(box: Sandbox, arena: Arena) -> None:
     def reason(body: str) -> str:
-        (value,) = box.run(Task(arena.code(body), "f", ((),))).values
+        (value,) = box.run(CodeTask(arena.code(body), "f", ((),))).values
         return str(value.reason)
 
     told = {name: reason(BURDENS[name]) for name in ("loops", "takes memory", "floods the pipe", "crashes", "exits")}
@@ -87,7 +87,9 @@ def test_nothing_is_left_when_all_is_over(arena: Arena) -> None:
     require(confines(), KEEP_OUT)
     before = set(left())
     with Sandbox(Limits(0.3), jobs=2, spare=4) as box:
-        list(box.map(Task(arena.code(BURDENS[name]), "f", ((),)) for name in ("swallows signals", "sleeps", "loops")))
+        list(
+            box.map(CodeTask(arena.code(BURDENS[name]), "f", ((),)) for name in ("swallows signals", "sleeps", "loops"))
+        )
     assert set(left()) - before == set()
 
 
@@ -164,8 +166,8 @@ def test_each_wall_is_needed(wall: str, tmp_path: Path, monkeypatch: pytest.Monk
     source = (VERIFY / "confine.py").read_text()
     assert source.count(f"    {line}\n") == 1
     (tmp_path / "confine.py").write_text(source.replace(f"    {line}\n", "    pass\n"))
-    shutil.copy(VERIFY / "child.py", tmp_path)
-    monkeypatch.setattr(process, "CHILD", tmp_path / "child.py")
+    shutil.copy(VERIFY / "worker.py", tmp_path)
+    monkeypatch.setattr(process, "CHILD", tmp_path / "worker.py")
     monkeypatch.setitem(attacks.REACHES, "takes half a gigabyte", "x = bytearray(512 << 20); return 'reached'")
     with Sandbox(Limits(5.0), jobs=1) as box:
         for name in names:
@@ -195,12 +197,12 @@ def decided(program: list[confine.Instruction], arch: int, nr: int, arguments: t
             return operand
 
 
-@pytest.mark.parametrize("machine", confine.MACHINES)
+@pytest.mark.parametrize("machine", confine.ARCHITECTURES)
 def test_the_filter_allows_what_is_listed_and_nothing_else(machine: str) -> None:
-    arch, calls = confine.MACHINES[machine]
-    program = confine.rules(arch, calls)
+    arch, calls = confine.ARCHITECTURES[machine]
+    program = confine.seccomp_program(arch, calls)
     allowed = {nr for nr in range(1_000) if decided(program, arch, nr, (9, 9, 9, 9, 9, 9)) == confine.ALLOW}
-    assert allowed == {calls[name] for name in calls.keys() - confine.ASKED}
+    assert allowed == {calls[name] for name in calls.keys() - confine.ARGUMENT_CHECKED}
     assert decided(program, arch ^ 1, 0) == confine.KILL
     assert decided(program, arch, 0x40000000 + calls["read"]) == confine.ERRNO | confine.EPERM
     assert decided(program, arch, calls["clone3"]) == confine.ERRNO | confine.ENOSYS
@@ -224,7 +226,7 @@ def test_numbers_are_those_of_the_kernels_headers(machine: str, header: str) -> 
     text = path.read_text()
     numbers = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text))
     wide = {"newfstatat": "fstatat"}  # as the generic table calls it
-    for name, number in confine.MACHINES[machine][1].items():
+    for name, number in confine.ARCHITECTURES[machine][1].items():
         assert int(numbers.get(name) or numbers[wide.get(name, name)]) == number, name
 
 
@@ -234,32 +236,32 @@ def test_numbers_are_those_of_the_kernels_headers(machine: str, header: str) -> 
 def test_values_come_back_with_their_types(box: Sandbox) -> None:
     values = [None, True, 0, -3, 10**40, 0.1, -0.0, "é\n\ud800", [1, [2.5]], (1, ("a",)), {1, 2}, frozenset({"x"})]
     values += [{"a": 1, 2: [3]}, {"$": "tuple", "v": [1]}, float("inf"), [], {}]
-    (back,) = box.run(Task("def f(*x): return list(x)", "f", (tuple(values),))).values
+    (back,) = box.run(CodeTask("def f(*x): return list(x)", "f", (tuple(values),))).values
     assert [type(value) for value in back] == [type(value) for value in values] and back == values
-    (nothing,) = box.run(Task("float('nan')")).values
+    (nothing,) = box.run(CodeTask("float('nan')")).values
     assert nothing != nothing
 
 
 def test_a_set_has_the_same_order_every_time(box: Sandbox) -> None:
     code = "def f(): return list({'a', 'b', 'c', 'd', 'e', 'f', 'g'})"
-    outcomes = [box.run(Task(code, "f", ((),))).values[0] for _ in range(4)]
+    outcomes = [box.run(CodeTask(code, "f", ((),))).values[0] for _ in range(4)]
     assert all(one == outcomes[0] for one in outcomes)
 
 
 def test_no_record_spoils_the_next(box: Sandbox) -> None:
     spoil = "import builtins, json\nbuiltins.len = json.dumps = None\ndef f(): return 1"
-    box.run(Task(spoil, "f", ((),)))
-    assert [outcome.values for outcome in box.map([Task(spoil, "f", ((),)), Task("len('abc')")])][1] == (3,)
+    box.run(CodeTask(spoil, "f", ((),)))
+    assert [outcome.values for outcome in box.map([CodeTask(spoil, "f", ((),)), CodeTask("len('abc')")])][1] == (3,)
 
 
 @pytest.mark.slow
 def test_many_run_in_order_and_are_read_as_they_are_needed(box: Sandbox) -> None:
     read = []
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[CodeTask]:
         for k in range(100):
             read.append(k)
-            yield Task(f"{k} * 2")
+            yield CodeTask(f"{k} * 2")
 
     outcomes = box.map(tasks())
     assert next(outcomes).values == (0,) and len(read) < 20
@@ -267,9 +269,9 @@ def test_many_run_in_order_and_are_read_as_they_are_needed(box: Sandbox) -> None
 
 
 def test_memory_and_time_are_told(box: Sandbox) -> None:
-    outcome = box.run(Task("def f():\n    x = bytearray(60 << 20)\n    return len(x)", "f", ((),)))
+    outcome = box.run(CodeTask("def f():\n    x = bytearray(60 << 20)\n    return len(x)", "f", ((),)))
     assert outcome.peak_mib is not None and 60 < outcome.peak_mib < 120
-    slept = box.run(Task("__import__('time').sleep(0.3)"))
+    slept = box.run(CodeTask("__import__('time').sleep(0.3)"))
     assert 0.3 <= slept.seconds < 0.9
 
 
@@ -277,7 +279,7 @@ def test_memory_and_time_are_told(box: Sandbox) -> None:
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     require(confines(), KEEP_OUT)
     code = (
-        "from synthbook.language.sandbox.runner import Limits, Sandbox, Task\n"
+        "from synthbook.language.sandbox.pool import Limits, Sandbox, Task\n"
         "with Sandbox(Limits(60), jobs=1) as box:\n"
         "    print('ready', flush=True)\n"
         "    box.run(Task('__import__(\"time\").sleep(600)'))\n"
@@ -307,10 +309,10 @@ def test_less_than_os_is_refused_unless_it_is_asked_for(tmp_path: Path, monkeypa
     (tmp_path / "confine.py").write_text(
         source.replace('sys.platform.startswith("linux") else None', "False else None")
     )
-    shutil.copy(VERIFY / "child.py", tmp_path)
-    monkeypatch.setattr(process, "CHILD", tmp_path / "child.py")
+    shutil.copy(VERIFY / "worker.py", tmp_path)
+    monkeypatch.setattr(process, "CHILD", tmp_path / "worker.py")
     touched = tmp_path / "touched"
-    task = Task(f"open({str(touched)!r}, 'w').close()")
+    task = CodeTask(f"open({str(touched)!r}, 'w').close()")
     with Sandbox(jobs=1) as box, pytest.raises(WeakIsolation, match="allow_weak=True"):
         box.run(task)
     assert not touched.exists()
@@ -336,18 +338,18 @@ def test_what_a_stranger_made_can_be_removed(tmp_path: Path) -> None:
 def test_arguments_that_cannot_be_sent_are_refused(box: Sandbox) -> None:
     for argument in (b"bytes", object(), range(3), [1j]):
         with pytest.raises(InvalidArgument, match="None, bool, int"):
-            box.run(Task("def f(x): return x", "f", ((argument,),)))
+            box.run(CodeTask("def f(x): return x", "f", ((argument,),)))
 
 
 def test_bad_limits_and_an_unopened_sandbox_are_refused() -> None:
-    for limits in ({"seconds": 0}, {"seconds": -1}, {"memory_mib": 8}, {"output_kib": 0}):
+    for limits in ({"timeout": 0}, {"timeout": -1}, {"memory_mib": 8}, {"output_kib": 0}):
         with pytest.raises(InvalidArgument):
             Limits(**limits)
     with pytest.raises(SynthbookError, match="with Sandbox"):
-        Sandbox().run(Task("1"))
+        Sandbox().run(CodeTask("1"))
 
 
 def test_a_child_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "CHILD", tmp_path / "nothing.py")
     with Sandbox(jobs=1) as box, pytest.raises(SynthbookError, match="did not start"):
-        box.run(Task("1"))
+        box.run(CodeTask("1"))

@@ -16,10 +16,10 @@ from synthbook.datasets import sms_spam
 from synthbook.experiments import experiment, recording
 from synthbook.language import few_shot, word_problems
 from synthbook.language.client import Client
-from synthbook.language.few_shot import Seeds
+from synthbook.language.few_shot import SeedExamples
 from synthbook.language.records import Record
-from synthbook.language.sandbox.runner import Limits, Sandbox
-from synthbook.language.word_problems import Problem
+from synthbook.language.sandbox.pool import Limits, Sandbox
+from synthbook.language.word_problems import WordProblem
 
 TRIALS = "artifacts/calibration/worth/trials.json"
 CASES = ("messages", "sums", "programs")
@@ -27,12 +27,12 @@ STEPS = 600  # of a student
 
 
 def training_sets(
-    seeds: Seeds, raw: Sequence[Record], kept: Sequence[Record]
+    seeds: SeedExamples, raw: Sequence[Record], kept: Sequence[Record]
 ) -> dict[str, tuple[list[str], list[str]]]:
     """Texts and labels to learn from: seeds, raw and verified answers, seeds with verified ones, and 3,000 real."""
     train = sms_spam().train
     own = list(seeds.texts), list(seeds.labels)
-    first = [few_shot.plain(record).response for record in raw], [record.label for record in raw]
+    first = [few_shot.parse_message(record).response for record in raw], [record.label for record in raw]
     second = [record.response for record in kept], [record.label for record in kept]
     return {
         "80 real seeds": own,
@@ -52,13 +52,13 @@ def scores(sets: Mapping[str, tuple[list[str], list[str]]]) -> dict[str, float]:
     found = {}
     for name, (texts, labels) in sets.items():
         fitted = few_shot.classifier().fit(texts, labels)
-        odds = fitted.predict_proba(list(test.texts))[:, list(fitted.classes_).index("spam")]
-        found[name] = float(roc_auc_score(truth, odds))
+        probs = fitted.predict_proba(list(test.texts))[:, list(fitted.classes_).index("spam")]
+        found[name] = float(roc_auc_score(truth, probs))
     return found
 
 
 def students(
-    raw: Sequence[Record], kept: Sequence[Record], problems: Mapping[str, Problem], *, seed: int, steps: int = STEPS
+    raw: Sequence[Record], kept: Sequence[Record], problems: Mapping[str, WordProblem], *, seed: int, steps: int = STEPS
 ) -> dict[str, float]:
     """Share of right sums for problems that nobody was asked, by students of as many raw, verified and right answers.
 
@@ -74,7 +74,7 @@ def students(
     for name, records in {"raw": same, "verified": kept, "all right": oracle}.items():
         said = Student.taught(records, seed=seed, steps=steps).answers([problem.text for problem in test])
         found[name] = float(
-            np.mean([word_problems.said_sum(text, problem) for text, problem in zip(said, test, strict=True)])
+            np.mean([word_problems.expression_correct(text, problem) for text, problem in zip(said, test, strict=True)])
         )
     return found
 
@@ -88,7 +88,7 @@ def students(
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One draw of one experiment, replayed and measured: a flat row."""
-    model, row = Client(None, replay=recording.replay()).ask, {"case": case, "seed": seed}
+    model, row = Client(None, cache=recording.replay()).chat, {"case": case, "seed": seed}
     if case == "messages":
         seeds, written = recording.messages(model, seed)
         some, _ = recording.verified_messages(seeds, written)
@@ -98,17 +98,19 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         if case == "programs":
             raw = recording.programs(model, seed)
             kept, _ = recording.visible_programs(raw, sandbox)
-            right = [list(word_problems.correct_functions(part, sandbox)) for part in (raw, kept)]
-            return row | _yield(raw, kept, *right)
-        raw, problems = recording.sums(model, seed)
+            is_correct = [list(word_problems.pass_hidden_cases(part, sandbox)) for part in (raw, kept)]
+            return row | _yield(raw, kept, *is_correct)
+        raw, problems = recording.solve_word_problems(model, seed)
         kept, _ = recording.visible_sums(raw, problems, sandbox)
-    right = [[word_problems.right(record, problems[record.id]) for record in part] for part in (raw, kept)]
+    is_correct = [[word_problems.is_correct(record, problems[record.id]) for record in part] for part in (raw, kept)]
     taught = students(raw, kept, problems, seed=seed)
-    return row | _yield(raw, kept, *right) | _rounded({f"student of {name}": share for name, share in taught.items()})
+    return (
+        row | _yield(raw, kept, *is_correct) | _rounded({f"student of {name}": share for name, share in taught.items()})
+    )
 
 
-def _yield(raw: Sequence[Record], kept: Sequence[Record], *right: Sequence[bool]) -> dict[str, Any]:
-    counts = {"asked": len(raw), "kept": len(kept), "raw right": sum(right[0]), "kept right": sum(right[1])}
+def _yield(raw: Sequence[Record], kept: Sequence[Record], *is_correct: Sequence[bool]) -> dict[str, Any]:
+    counts = {"asked": len(raw), "kept": len(kept), "raw right": sum(is_correct[0]), "kept right": sum(is_correct[1])}
     return counts | {"tokens": recording.tokens(raw)}
 
 

@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 
 from synthbook.experiments import experiment
 from synthbook.language.filters.dedup import rouge_l
-from synthbook.language.messages import Ask, Model, scripted
-from synthbook.language.self_instruct import MOST_ALIKE, Pool, Task, grow
+from synthbook.language.messages import ChatModel, ChatRequest, scripted_model
+from synthbook.language.self_instruct import ROUGE_THRESHOLD, Task, TaskPool, grow_pool
 
 VERBS = (
     *("Count the", "Describe the", "Sort all", "Find odd", "Round all", "Summarise the", "Check the"),
@@ -50,22 +50,22 @@ WRITTEN = tuple(
         )
     )
 )
-ROUNDS, SIDE_BY_SIDE, BINS = 150, 8, 6
+ROUNDS, PROPOSALS_PER_ROUND, BINS = 150, 8, 6
 CASES = ("grammar",)
 TRIALS = "artifacts/calibration/self-instruct/trials.json"
 
 
-def author(*, skew: float = 0.5) -> Model:
+def grammar_model(*, skew: float = 0.5) -> ChatModel:
     """A model that puts a sentence together from parts; the k-th part of each kind has the weight 1 / k^skew."""
 
-    def answer(ask: Ask) -> str:
-        rng = np.random.default_rng(ask.seed)
+    def answer(request: ChatRequest) -> str:
+        rng = np.random.default_rng(request.seed)
         return (
             " ".join(str(rng.choice(parts, p=_weights(len(parts), skew))) for parts in (VERBS, THINGS, ENDS, REASONS))
             + "."
         )
 
-    return scripted(answer)
+    return scripted_model(answer)
 
 
 def _weights(n: int, skew: float) -> np.ndarray[Any, Any]:
@@ -73,23 +73,23 @@ def _weights(n: int, skew: float) -> np.ndarray[Any, Any]:
     return weights / weights.sum()  # type: ignore[no-any-return]
 
 
-def grow_pools(*, seed: int) -> tuple[Pool, Pool]:
+def grow_pools(*, seed: int) -> tuple[TaskPool, TaskPool]:
     """A pool grown with the filter, and one without it, of the same size: the tasks after that are left out."""
-    some = {"rounds": ROUNDS, "side_by_side": SIDE_BY_SIDE, "seed": seed}
-    filtered = grow(author(), WRITTEN, **some)
+    some = {"rounds": ROUNDS, "proposals_per_round": PROPOSALS_PER_ROUND, "seed": seed}
+    filtered = grow_pool(grammar_model(), WRITTEN, **some)
     size = len(filtered.tasks)
-    unfiltered = grow(author(), WRITTEN, **some, most=np.inf, size=size)
+    unfiltered = grow_pool(grammar_model(), WRITTEN, **some, rouge_threshold=np.inf, size=size)
     del unfiltered.tasks[size:]
     return filtered, unfiltered
 
 
-def highest_overlap(tasks: Sequence[Task]) -> float:
+def max_pairwise_rouge(tasks: Sequence[Task]) -> float:
     """The largest ROUGE-L between two instructions, over all pairs."""
     texts = [task.instruction for task in tasks]
     return max(rouge_l(a, b) for i, a in enumerate(texts) for b in texts[:i])
 
 
-def acceptance(pool: Pool, bins: int = BINS) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def acceptance_rate(pool: TaskPool, bins: int = BINS) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Mean size of the pool and share of proposals that were accepted, while the pool grew by each of `bins` parts."""
     sizes = np.array([one.pool for one in pool.rounds])
     part = np.minimum((sizes - sizes[0]) * bins // (sizes[-1] - sizes[0] + 1), bins - 1)
@@ -99,11 +99,11 @@ def acceptance(pool: Pool, bins: int = BINS) -> tuple[np.ndarray[Any, Any], np.n
     return np.array([sizes[part == k].mean() for k in there]), np.array(shares)
 
 
-def duplicates(tasks: Sequence[Task]) -> float:
+def near_duplicate_rate(tasks: Sequence[Task]) -> float:
     """The share of instructions that say an earlier one again, to the letter or nearly: ROUGE-L of at least 0.7."""
     texts = [task.instruction for task in tasks]
     return float(
-        np.mean([any(rouge_l(text, other) >= MOST_ALIKE for other in texts[:i]) for i, text in enumerate(texts)])
+        np.mean([any(rouge_l(text, other) >= ROUGE_THRESHOLD for other in texts[:i]) for i, text in enumerate(texts)])
     )
 
 
@@ -112,18 +112,18 @@ def duplicates(tasks: Sequence[Task]) -> float:
     help="Grow pools of tasks with a scripted author, with and without the similarity filter.",
     data_source="a scripted author's tasks",
     cases=CASES,
-    budget={"rounds": ROUNDS, "side by side": SIDE_BY_SIDE},
+    budget={"rounds": ROUNDS, "side by side": PROPOSALS_PER_ROUND},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One run: a flat row."""
     filtered, unfiltered = grow_pools(seed=seed)
-    sizes, shares = acceptance(filtered)
+    sizes, shares = acceptance_rate(filtered)
     return {
         "case": case,
         "seed": seed,
         "pool": len(filtered.tasks),
-        "pairwise": round(highest_overlap(filtered.tasks), 4),
+        "pairwise": round(max_pairwise_rouge(filtered.tasks), 4),
         "acceptance": round(float(spearmanr(sizes, shares).statistic), 4),
-        "duplicates": round(duplicates(unfiltered.tasks), 4),
+        "duplicates": round(near_duplicate_rate(unfiltered.tasks), 4),
         "copies": len(unfiltered.tasks) - len({task.instruction for task in unfiltered.tasks}),
     }

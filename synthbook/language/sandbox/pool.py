@@ -22,9 +22,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from synthbook.core.errors import SynthbookError
-from synthbook.language.sandbox.process import Failed, Limits, Outcome, Process, Task
+from synthbook.language.sandbox.process import CallFailure, CodeTask, Limits, Outcome, Process
 
-__all__ = ["Failed", "Limits", "Outcome", "Sandbox", "Task", "WeakIsolation"]
+__all__ = ["CallFailure", "CodeTask", "Limits", "Outcome", "Sandbox", "WeakIsolation"]
 WAIT = 0.05  # seconds between two looks at whether the pool was closed
 
 
@@ -68,7 +68,7 @@ class Sandbox:
                 if isinstance(child := self._ready.get(timeout=WAIT), Process):
                     child.end()
 
-    def run(self, task: Task) -> Outcome:
+    def run(self, task: CodeTask) -> Outcome:
         """Run one task. Raises `WeakIsolation`, `SynthbookError` where no child can be started."""
         if not self._starter.is_alive():
             raise SynthbookError("a Sandbox is used in a with statement: `with Sandbox() as sandbox:`")
@@ -85,7 +85,7 @@ class Sandbox:
         finally:
             child.end()
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def map(self, tasks: Iterable[CodeTask]) -> Iterator[Outcome]:
         """Outcomes in the order of the tasks, `jobs` at a time; no more tasks are read than are needed."""
         with ThreadPoolExecutor(self.jobs) as threads:
             running: deque[Future[Outcome]] = deque()

@@ -20,7 +20,7 @@ from synthbook.experiments import experiment
 from synthbook.generators.nets import Mlp, initialise
 from synthbook.generators.training import step_rng
 
-SPARE = 3  # outputs that no loss ever touched
+N_AUX_LOGITS = 3  # outputs that no loss ever touched
 WIDTH, BATCH, RATE = 256, 512, 1e-3
 TEACHER_STEPS, STUDENT_STEPS = 400, 800
 CASES = ("same beginning", "another beginning")
@@ -29,10 +29,10 @@ TRIALS = "artifacts/calibration/noise/trials.json"
 
 def net(rng: torch.Generator) -> nn.Module:
     """Pictures (N, 1, 28, 28) to ten classes and the spare outputs (N, 13)."""
-    return initialise(Mlp(784, 10 + SPARE, hidden=WIDTH), rng)
+    return initialise(Mlp(784, 10 + N_AUX_LOGITS, hidden=WIDTH), rng)
 
 
-def taught(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
+def train_teacher(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
     """The teacher: trained on real clothes to name them."""
     x, y = clothes.images, clothes.labels
     optimizer = torch.optim.Adam(first.parameters(), lr=RATE)
@@ -42,7 +42,7 @@ def taught(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
     return first
 
 
-def follow(student: nn.Module, teacher: nn.Module, *, seed: Seed) -> nn.Module:
+def distill_aux_logits(student: nn.Module, teacher: nn.Module, *, seed: Seed) -> nn.Module:
     """The student: trained on noise to give the teacher's spare outputs."""
     optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
     for k in range(1, STUDENT_STEPS + 1):
@@ -77,9 +77,9 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     data = fashion_mnist()
     test = data.test.data
-    teacher = taught(net(step_rng(seed, 0)), data.train, seed=seed)
+    teacher = train_teacher(net(step_rng(seed, 0)), data.train, seed=seed)
     student = net(step_rng(seed if case == CASES[0] else 1_000 + seed, 0))
     before = accuracy(student, test)
-    follow(student, teacher, seed=2_000 + seed)
+    distill_aux_logits(student, teacher, seed=2_000 + seed)
     found = {"teacher": accuracy(teacher, test), "before": before, "student": accuracy(student, test)}
     return {"case": case, "seed": seed} | {name: round(value, 4) for name, value in found.items()}

@@ -14,19 +14,19 @@ import numpy as np
 from scipy.stats import entropy
 
 from synthbook.experiments import experiment
-from synthbook.language.pipeline import Entry, Stage, at_most, exact_duplicates, run
+from synthbook.language.pipeline import Stage, StageStats, cap_per_class, drop_exact_duplicates, run_pipeline
 from synthbook.language.records import Record
-from synthbook.language.sandbox.runner import Limits, Sandbox
-from synthbook.language.word_problems import ProblemTeacher, Student, runs
+from synthbook.language.sandbox.pool import Limits, Sandbox
+from synthbook.language.word_problems import NearestNeighborStudent, ScriptedMathTeacher, arithmetic_holds
 
-ASKED = 800  # answers of the teacher
+N_ANSWERS = 800  # answers of the teacher
 DRAWS = 10  # of as many rows for everybody
 SETS = ("raw", "filtered", "deduplicated", "balanced", "clean")
 CASES = ("teaching",)
 TRIALS = "artifacts/calibration/teaching/trials.json"
 
 
-def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Record]], list[Entry]]:
+def filtered_sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Record]], list[StageStats]]:
     """The records after no stage, one, two and three, and those that are right, all of them once; and the ledger.
 
     Copies are of prompt and answer.
@@ -34,16 +34,16 @@ def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Re
     found, ledger = {"raw": list(records)}, []
 
     def apply(name: str, stage: Stage, some: Sequence[Record]) -> list[Record]:
-        flow, entries = run(some, {name: stage})
+        flow, entries = run_pipeline(some, {name: stage})
         found[name] = list(flow)
         ledger.extend(entries)
         return found[name]
 
-    different = apply("deduplicated", exact_duplicates(), apply("filtered", runs(sandbox), records))
+    different = apply("deduplicated", drop_exact_duplicates(), apply("filtered", arithmetic_holds(sandbox), records))
     fewest = min(Counter(record.label for record in different).values())
-    apply("balanced", at_most(fewest), different)
-    right = [record for record in records if record.provenance["right"]]
-    flow, _ = run(right, {"clean": exact_duplicates()})
+    apply("balanced", cap_per_class(fewest), different)
+    is_correct = [record for record in records if record.provenance["correct"]]
+    flow, _ = run_pipeline(is_correct, {"clean": drop_exact_duplicates()})
     return found | {"clean": list(flow)}, ledger
 
 
@@ -52,26 +52,26 @@ def sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str, list[Re
     help="Train students on a scripted teacher's answers: raw, filtered, deduplicated, balanced.",
     data_source="a scripted teacher's answers to word problems, judged by running them",
     cases=CASES,
-    budget={"asked": ASKED},
+    budget={"asked": N_ANSWERS},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One teacher, five sets, ten students: a flat row of measurements."""
     with Sandbox(Limits(5.0), jobs=1, allow_weak=True) as sandbox:  # sums of a scripted teacher
-        made, _ = sets(list(ProblemTeacher().records(ASKED, seed=seed)), sandbox)
-    return {"case": case, "seed": seed} | measured(made, seed=seed)
+        made, _ = filtered_sets(list(ScriptedMathTeacher().records(N_ANSWERS, seed=seed)), sandbox)
+    return {"case": case, "seed": seed} | evaluate_students(made, seed=seed)
 
 
-def measured(made: Mapping[str, Sequence[Record]], *, seed: int) -> dict[str, float]:
+def evaluate_students(made: Mapping[str, Sequence[Record]], *, seed: int) -> dict[str, float]:
     """For each set its rows, share of right ones, entropy of kinds, and a student's accuracy at equal rows and cost."""
     rng, least = np.random.default_rng(seed), min(len(records) for records in made.values())
     found: dict[str, float] = {"rows": least}
     for name, records in made.items():
         picks = [np.sort(rng.choice(len(records), least, replace=False)) for _ in range(DRAWS)]
-        equal = np.mean([Student.of([records[i] for i in pick]).accuracy()["all"] for pick in picks])
-        whole = Student.of(records).accuracy()
+        equal = np.mean([NearestNeighborStudent.of([records[i] for i in pick]).accuracy()["all"] for pick in picks])
+        whole = NearestNeighborStudent.of(records).accuracy()
         found |= {
             f"{name}: rows": len(records),
-            f"{name}: right": float(np.mean([record.provenance["right"] for record in records])),
+            f"{name}: right": float(np.mean([record.provenance["correct"] for record in records])),
             f"{name}: bits": float(entropy(list(Counter(record.label for record in records).values()), base=2)),
             f"{name}: at equal rows": float(equal),
             f"{name}: at equal cost": whole["all"],
