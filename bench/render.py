@@ -17,7 +17,7 @@ import psutil
 
 from synthbook.core.jobs import ShardPlan, item_seed, run_shards
 from synthbook.core.storage import Provenance
-from synthbook.simulation.export import RenderShard, parquet, row
+from synthbook.simulation.export import RenderShard, to_parquet, to_row
 from synthbook.simulation.randomize import DOMAINS, sample_params
 from synthbook.simulation.render import Renderer
 
@@ -33,7 +33,7 @@ def pipeline_against_bare(task: RenderShard) -> tuple[list[float], list[float]]:
             rows = []
             for i in range(SCENES_TIMED):
                 start = perf_counter()
-                rows.append(row(i, task.sample(renderer, item_seed(0, i))))
+                rows.append(to_row(i, task.sample(renderer, item_seed(0, i))))
                 whole += perf_counter() - start
                 params = sample_params(task.domain, np.random.default_rng(item_seed(0, i)), width=SIZE, height=SIZE)
                 start = perf_counter()
@@ -41,7 +41,7 @@ def pipeline_against_bare(task: RenderShard) -> tuple[list[float], list[float]]:
                     renderer.raw_buffers(params)
                 bare += (perf_counter() - start) / AGAIN
             start = perf_counter()
-            parquet(rows)
+            to_parquet(rows)
             whole += perf_counter() - start
             if number:  # the first round fills the texture cache
                 rates[0].append(SCENES_TIMED / whole)

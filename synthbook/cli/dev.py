@@ -275,17 +275,18 @@ def score_localizer(
     from datetime import UTC, datetime
 
     from synthbook.datasets import real_cube
-    from synthbook.simulation import photographs as real
+    from synthbook.experiments.randomization import append_to_log
+    from synthbook.simulation import pose
     from synthbook.simulation.localizer import Localizer, load_pretrained
 
     net, held_out = load_pretrained() if model is None else Localizer.load(model), real_cube()
     scores = [
-        real.bootstrap_score("as they are", real.photo_errors(net, held_out)),
-        real.bootstrap_score("through random windows", real.random_crop_errors(net, held_out, seed=0)),
-        real.bootstrap_score("always the mean position", real.constant_baseline_errors(held_out)),
+        pose.bootstrap_score("as they are", pose.photo_errors(net, held_out)),
+        pose.bootstrap_score("through random windows", pose.random_crop_errors(net, held_out, seed=0)),
+        pose.bootstrap_score("always the mean position", pose.constant_baseline_errors(held_out)),
     ]
     if log is not None:
-        real.append_to_log(log, datetime.now(UTC).date().isoformat(), commit, str(model or "shipped"), scores)
+        append_to_log(log, datetime.now(UTC).date().isoformat(), commit, str(model or "shipped"), scores)
     if as_json:
         echo_json({"scores": [asdict(score) for score in scores]})
     else:

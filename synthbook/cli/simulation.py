@@ -91,19 +91,19 @@ def locate(
 
     Examples: `synthbook locate photo.jpg`, `synthbook locate *.jpg --intrinsics K.json --out located/ --json`
     """
-    from synthbook.simulation import locate as finder
+    from synthbook.simulation import pose
     from synthbook.simulation.localizer import load_pretrained
 
     if out is not None and len({path.stem for path in photos}) < len(photos):
         raise InvalidArgument("photos", [str(p) for p in photos], "pictures with different names, to draw them")
-    pictures = {path: finder.read_photograph(path) for path in photos}
-    lens = None if intrinsics is None else finder.read_intrinsics(intrinsics)
+    pictures = {path: pose.read_photograph(path) for path in photos}
+    lens = None if intrinsics is None else pose.read_intrinsics(intrinsics)
     net = load_pretrained()
-    found = {path: finder.locate(net, picture, lens) for path, picture in pictures.items()}
+    found = {path: pose.locate(net, picture, lens) for path, picture in pictures.items()}
     drawn = (
         {}
         if out is None
-        else {p: finder.save_detection_plot(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
+        else {p: pose.save_detection_plot(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
     )
     if as_json:
         rows = [

@@ -78,6 +78,14 @@ class Photographs:
     cube_corners: NDArray[np.float64]  # (8, 3) m, in the cube's frame
     cube_side: float  # m
 
+    @property
+    def corner_points(self) -> NDArray[np.float64]:
+        """The true corners (N, 8, 3) in the camera's frame, m."""
+        from scipy.spatial.transform import Rotation
+
+        rotations = Rotation.from_rotvec(self.rvec).as_matrix()  # (N, 3, 3)
+        return np.asarray(np.einsum("nij,kj->nki", rotations, self.cube_corners) + self.tvec[:, None])
+
     def __len__(self) -> int:
         return len(self.images)
 

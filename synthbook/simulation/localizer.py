@@ -1,4 +1,8 @@
-"""The two networks that find a cube, how they are trained, and how they are kept: a look at all, then a closer one."""
+"""Two convolutional networks that locate a cube's corners, coarse to fine: the data, the loss, training, checkpoints.
+
+Each network predicts a heatmap per corner; the mean position under it (soft-argmax) is differentiable and has subpixel
+accuracy. The coarse network sees the whole image at half its size, the fine one crops around the current estimate.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,53 +34,47 @@ from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Array
 from synthbook.datasets import data_folder
 from synthbook.simulation.export import read_rows
-from synthbook.simulation.pose import Pose, solve_pnp
-from synthbook.simulation.randomize import CUBE_SIZE
+from synthbook.simulation.pose import IMAGE_SIZE, SYMMETRIES
 from synthbook.simulation.scene import CUBE_CORNERS, SceneParams
 
-# ── A small network that points at the eight corners of a cube, and the loss that teaches it ──
-# For each corner it draws a map of where the corner may be; the mean position under that map is its answer (soft-
-# argmax), which is differentiable and finer than a pixel. Four turns about the vertical leave a cube of unknown texture
-# the same, so an answer counts as right if it is right for one of them.
+Array = NDArray[np.float64]
+# Rows of images and a generator for augmentation to views (N, 1, H, W) and their corners (N, 8, 2) px
+BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
 
 
-# corners of the cube after 0, 1, 2, 3 quarter turns; the first four lie below, the same four above
-SYMMETRIES = torch.tensor([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])
-FLIP_INDEX = torch.tensor(
-    [0, 3, 2, 1, 4, 7, 6, 5]
-)  # what a mirror makes of corners that are counted the other way round
-FINE = 0.2  # weight of the distance in pixels beside the map's log-likelihood
+# ── The network and its loss ──
+# Quarter turns about the vertical map a cube of unknown texture to itself: a prediction that is right for one of the
+# four is right.
 
 
-def _block(a: int, b: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+FLIP_INDEX = torch.tensor([0, 3, 2, 1, 4, 7, 6, 5])  # a mirror reverses the order in which corners are counted
+DISTANCE_WEIGHT = 0.2  # of the distance in pixels beside the heatmap's log-likelihood
 
 
 class CornerNet(nn.Module):
-    """Grey pictures (N, 1, H, W), any range, to eight maps with one cell for `stride` pixels (2 or 4) each way.
+    """Gray images (N, 1, H, W), of any range, to eight heatmaps with one cell per `stride` pixels (2 or 4).
 
-    `width` is the number of channels in the finest maps.
+    `width` is the number of channels at the finest resolution.
     """
 
     def __init__(self, width: int = 24, stride: int = 4):
         super().__init__()
         w, self.width, self.stride = width, width, stride
-        self.near = nn.Sequential(_block(1, w // 2, stride // 2), _block(w // 2, w, 2), _block(w, w))
-        self.far = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
-        self.farthest = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w), _block(4 * w, 4 * w))
-        # on the way back what was seen from far is added to what was seen from near
-        self.down_8, self.side_8, self.back_8 = (
-            nn.Conv2d(4 * w, 2 * w, 1),
-            nn.Conv2d(2 * w, 2 * w, 1),
-            _block(2 * w, 2 * w),
+        self.near = nn.Sequential(_conv_block(1, w // 2, stride // 2), _conv_block(w // 2, w, 2), _conv_block(w, w))
+        self.far = nn.Sequential(_conv_block(w, 2 * w, 2), _conv_block(2 * w, 2 * w))
+        self.farthest = nn.Sequential(
+            _conv_block(2 * w, 4 * w, 2), _conv_block(4 * w, 4 * w), _conv_block(4 * w, 4 * w)
         )
-        self.down_4, self.side_4, self.back_4 = nn.Conv2d(2 * w, w, 1), nn.Conv2d(w, w, 1), _block(w, w)
+        # a feature pyramid: coarse features are upsampled and added to finer ones
+        self.down_8, self.side_8 = nn.Conv2d(4 * w, 2 * w, 1), nn.Conv2d(2 * w, 2 * w, 1)
+        self.back_8 = _conv_block(2 * w, 2 * w)
+        self.down_4, self.side_4, self.back_4 = nn.Conv2d(2 * w, w, 1), nn.Conv2d(w, w, 1), _conv_block(w, w)
         self.maps = nn.Conv2d(w, 8, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Log-probabilities (N, 8, H / stride, W / stride) of where each corner is."""
-        mean, sd = pictures.mean((1, 2, 3), keepdim=True), pictures.std((1, 2, 3), keepdim=True)
-        a = self.near((pictures - mean) / (sd + 1e-3))
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, 8, H / stride, W / stride) of each corner's position."""
+        mean, sd = images.mean((1, 2, 3), keepdim=True), images.std((1, 2, 3), keepdim=True)
+        a = self.near((images - mean) / (sd + 1e-3))
         b = self.far(a)
         c = self.farthest(b)
         b = self.back_8(self.side_8(b) + F.interpolate(self.down_8(c), size=b.shape[2:]))
@@ -85,54 +83,46 @@ class CornerNet(nn.Module):
         return scores.flatten(2).log_softmax(-1).view(scores.shape)
 
 
+def _conv_block(a: int, b: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+
+
 def soft_argmax(log_maps: Tensor, stride: int) -> Tensor:
-    """Mean position (N, 8, 2), in pixels of the picture, under maps of log-probabilities (N, 8, h, w)."""
+    """Mean position (N, 8, 2), in pixels of the image, under heatmaps of log-probabilities (N, 8, h, w)."""
     p = log_maps.exp()
-    # cell k of a map has its centre at pixel stride k + (stride - 1) / 2
+    # cell k of a heatmap has its center at pixel stride k + (stride - 1) / 2
     y, x = (torch.arange(size) * stride + (stride - 1) / 2 for size in log_maps.shape[2:])
     return torch.stack([(p.sum(2) * x).sum(-1), (p.sum(3) * y).sum(-1)], dim=-1)
 
 
 def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, symmetric: bool = True) -> Tensor:
-    """Mean loss for true corners (N, 8, 2) px: the best of the four quarter turns, or without `turns` the one given.
+    """Mean loss for true corners (N, 8, 2) px: the least over the four quarter turns, or without `symmetric` as given.
 
-    Each turn's loss is the negative log-probability of its corners, read between the map's cells, and a little of the
-    distance in pixels.
+    The loss of a turn is the mean negative log-probability at its corners, interpolated between cells, plus
+    `DISTANCE_WEIGHT` times the smooth L1 distance in pixels.
     """
     n, k, h, w = log_maps.shape
     truth = corners[:, SYMMETRIES if symmetric else SYMMETRIES[:1]]  # (N, T, 8, 2)
-    # grid_sample wants -1 and 1 at the centres of the outermost cells
+    # grid_sample wants -1 and 1 at the centers of the outermost cells
     size = torch.tensor([w - 1, h - 1]) * stride
-    places = (2 * (truth - (stride - 1) / 2) / size - 1).transpose(1, 2).reshape(n * k, -1, 1, 2)
-    read = F.grid_sample(log_maps.reshape(n * k, 1, h, w), places, align_corners=True, padding_mode="border")
-    surprise = -read.view(n, k, -1).mean(1)  # (N, T)
-    away = soft_argmax(log_maps, stride)[:, None].expand_as(truth)
-    distance = F.smooth_l1_loss(away, truth, reduction="none").sum(-1).mean(-1)  # (N, T)
-    best = surprise.argmin(1, keepdim=True)
-    return (surprise + FINE * distance).gather(1, best).mean()
+    grid = (2 * (truth - (stride - 1) / 2) / size - 1).transpose(1, 2).reshape(n * k, -1, 1, 2)
+    log_p = F.grid_sample(log_maps.reshape(n * k, 1, h, w), grid, align_corners=True, padding_mode="border")
+    nll = -log_p.view(n, k, -1).mean(1)  # (N, T)
+    predicted = soft_argmax(log_maps, stride)[:, None].expand_as(truth)
+    distance = F.smooth_l1_loss(predicted, truth, reduction="none").sum(-1).mean(-1)  # (N, T)
+    best = nll.argmin(1, keepdim=True)
+    return (nll + DISTANCE_WEIGHT * distance).gather(1, best).mean()
 
 
-def canonicalize_corners(corners: Tensor, depth: Tensor) -> Tensor:
-    """Corners (N, 8, 2) counted from the lower one that is nearest to the camera; `depth` (N, 8)."""
-    first = depth[:, :4].argmin(1)
-    order = SYMMETRIES[first]  # (N, 8)
-    return corners.gather(1, order[..., None].expand_as(corners))
+# ── Training data ──
 
 
-# ── Training ──
-
-
-MIN_VISIBLE_PX = 60  # pixels: with less of it in sight nobody could find the cube
-BATCH = 64
-EMA_DECAY = 0.998  # of the averaged weights, per step
-CANONICAL_FRACTION = (
-    0.1  # share of the steps in which corners are counted from the nearest; then any quarter turn will do
-)
+MIN_VISIBLE_PX = 60  # visible pixels of the cube in a training image
 
 
 @dataclass(frozen=True, eq=False)
 class KeypointDataset:
-    """Pictures (N, H, W) uint8 with the cube's corners in pixels (N, 8, 2) and in the camera's frame (N, 8, 3) m."""
+    """Images (N, H, W) uint8 with the cube's corners in pixels (N, 8, 2) and in the camera's frame (N, 8, 3) m."""
 
     images: NDArray[np.uint8]
     corners: Array
@@ -142,36 +132,120 @@ class KeypointDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"KeypointDataset({len(self):,} images of {self.images.shape[2]} x {self.images.shape[1]} px)"
+
     def take(self, rows: slice | NDArray[np.int64]) -> KeypointDataset:
-        """Some of them."""
+        """The images in `rows`."""
         return KeypointDataset(self.images[rows], self.corners[rows], self.points[rows], self.K[rows])
+
+    def canonical_corners(self) -> Tensor:
+        """The corners (N, 8, 2) px, counted from the lower one that is nearest to the camera."""
+        corners = torch.from_numpy(self.corners).float()
+        order = torch.from_numpy(SYMMETRIES)[torch.from_numpy(self.points[:, :4, 2]).argmin(1)]  # (N, 8)
+        return corners.gather(1, order[..., None].expand_as(corners))
 
 
 def load_keypoint_dataset(folder: Path, n: int | None = None) -> KeypointDataset:
-    """The pictures of a finished run in which the cube stands upright and enough of it is seen; at most `n`."""
-    images, corners, points, lenses = [], [], [], []
+    """Read at most `n` images of a finished run in which the cube stands upright and is visible enough."""
+    images, corners, points, intrinsics = [], [], [], []
     for row in read_rows(folder):
-        params = SceneParams.from_dict(row["theta"])
-        target = next(found for found in json.loads(row["labels"]) if found["category"] == "target")
+        params = SceneParams.from_json(row["theta"])
+        target = next(label for label in json.loads(row["labels"]) if label["category"] == "target")
         if params.situation == "tilted" or target["area"] < MIN_VISIBLE_PX or not all(target["corners"]):
             continue
-        with Image.open(io.BytesIO(row["image"])) as picture:
-            images.append(np.asarray(picture.convert("L")))
+        with Image.open(io.BytesIO(row["image"])) as image:
+            images.append(np.asarray(image.convert("L")))
         corners.append(target["corners"])
         points.append(params.camera.to_camera(params.bodies[1].to_world(CUBE_CORNERS)))
-        lenses.append(params.camera.K)
+        intrinsics.append(params.camera.K)
         if len(images) == n:
             break
     if not images:
-        raise InvalidArgument("folder", str(folder), "a run with pictures in which the cube is seen")
-    return KeypointDataset(np.stack(images), np.array(corners), np.array(points), np.array(lenses))
+        raise InvalidArgument("folder", str(folder), "a run with images in which the cube is visible")
+    return KeypointDataset(np.stack(images), np.array(corners), np.array(points), np.array(intrinsics))
 
 
-BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+def full_image_batches(data: KeypointDataset) -> BatchFn:
+    """Views that are the images themselves."""
+    images, corners = torch.from_numpy(data.images), data.canonical_corners()
+    return lambda rows, _: (images[rows].float()[:, None], corners[rows])
+
+
+def half_size_batches(data: KeypointDataset) -> BatchFn:
+    """Views that are the images at half their size."""
+    images, corners = torch.from_numpy(data.images), data.canonical_corners()
+    # pixel u lies at (u + 0.5) / 2 - 0.5 of the smaller one
+    return lambda rows, _: (F.avg_pool2d(images[rows].float()[:, None], 2), (corners[rows] + 0.5) / 2 - 0.5)
+
+
+CROP_PX = 64  # width and height of a crop
+CROP_MARGIN = 1.6  # side of the crop over the larger side of the box around the corners
+MAX_SHIFT, MAX_LOG_SCALE, MAX_ANGLE = 0.12, 0.18, 0.15  # random crops in training: share of the side, log, rad
+
+
+def crop_affines(corners: Tensor) -> Tensor:
+    """For corners (N, 8, 2) px the matrices (N, 2, 3) from a crop's coordinates, -1 to 1, to pixels of the image."""
+    low, high = corners.amin(1), corners.amax(1)
+    half = CROP_MARGIN * (high - low).amax(1) / 2  # (N,)
+    affine = torch.zeros(len(corners), 2, 3, dtype=corners.dtype)
+    affine[:, 0, 0] = affine[:, 1, 1] = half
+    affine[:, :, 2] = (low + high) / 2
+    return affine
+
+
+def warp_crop(images: Tensor, affine: Tensor) -> Tensor:
+    """Crops (N, 1, 64, 64) of gray images (N, H, W): crop coordinate v shows the image at affine (v, 1)."""
+    at = (torch.arange(CROP_PX, dtype=torch.float32) - (CROP_PX - 1) / 2) / (CROP_PX / 2)
+    grid = torch.stack([*torch.meshgrid(at, at, indexing="xy"), torch.ones(CROP_PX, CROP_PX)], dim=-1)  # (64, 64, 3)
+    pixels = torch.einsum("nij,hwj->nhwi", affine.float(), grid)
+    size = torch.tensor([images.shape[2], images.shape[1]])
+    # grid_sample counts from the outer edges of the image: pixel u lies at (2 u + 1) / W - 1
+    grid = (2 * pixels + 1) / size - 1
+    return F.grid_sample(images.float()[:, None], grid, align_corners=False, padding_mode="border")
+
+
+def image_to_crop(affine: Tensor, corners: Tensor) -> Tensor:
+    """Pixels of the image (N, 8, 2) as pixels of the crop."""
+    inside: Tensor = torch.linalg.solve(affine[:, :, :2], (corners - affine[:, None, :, 2]).mT).mT
+    return inside * (CROP_PX / 2) + (CROP_PX - 1) / 2
+
+
+def crop_to_image(affine: Tensor, corners: Tensor) -> Tensor:
+    """Pixels of the crop (N, 8, 2) as pixels of the image."""
+    inside = (corners - (CROP_PX - 1) / 2) / (CROP_PX / 2)
+    return torch.einsum("nij,nkj->nki", affine[:, :, :2], inside) + affine[:, None, :, 2]
+
+
+def crop_batches(data: KeypointDataset) -> BatchFn:
+    """Crops around the cube, randomly shifted, scaled and rotated to imitate errors of the coarse network."""
+    images, corners = torch.from_numpy(data.images), data.canonical_corners()
+
+    def batch(rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        truth = corners[rows]
+        affine = crop_affines(truth)
+        half = affine[:, 0, 0].clone()
+        shift = torch.from_numpy(rng.uniform(-MAX_SHIFT, MAX_SHIFT, (len(rows), 2))).float()
+        scale = half * torch.from_numpy(np.exp(rng.uniform(-MAX_LOG_SCALE, MAX_LOG_SCALE, len(rows)))).float()
+        angle = torch.from_numpy(rng.uniform(-MAX_ANGLE, MAX_ANGLE, len(rows))).float()
+        affine[:, 0, 0] = affine[:, 1, 1] = scale * angle.cos()
+        affine[:, 1, 0], affine[:, 0, 1] = scale * angle.sin(), -scale * angle.sin()
+        affine[:, :, 2] += 2 * shift * half[:, None]
+        return warp_crop(images[rows], affine), image_to_crop(affine, truth)
+
+    return batch
+
+
+# ── Training ──
+
+
+BATCH = 64
+EMA_DECAY = 0.998  # per step
+CANONICAL_FRACTION = 0.1  # of the steps, the first ones, in which the loss takes canonical corners only
 
 
 def train_corner_net(
-    renders: KeypointDataset,
+    data: KeypointDataset,
     batch: BatchFn,
     *,
     seed: int,
@@ -193,42 +267,42 @@ def train_corner_net(
     `bfloat16` is faster where the CPU supports it (`has_bfloat16`). The same seed, number of threads and machine give
     the same weights, resumed or not. Raises `InvalidArgument`, and `HoldoutError` for held-out photographs.
     """
-    refuse_holdout(renders, "training the localizer")
-    if len(renders) < BATCH:
-        raise InvalidArgument("renders", f"{len(renders)} pictures", f"at least {BATCH}, one batch")
+    refuse_holdout(data, "training the localizer")
+    if len(data) < BATCH:
+        raise InvalidArgument("data", f"{len(data)} images", f"at least {BATCH}, one batch")
     if epochs < 1:
-        raise InvalidArgument("epochs", epochs, "a whole number of at least 1")
+        raise InvalidArgument("epochs", epochs, "an integer of at least 1")
     rng = np.random.default_rng(seed)
-    net = _initialised(CornerNet(width, stride), torch.Generator().manual_seed(int(rng.integers(2**62))))
+    net = _init_weights(CornerNet(width, stride), torch.Generator().manual_seed(int(rng.integers(2**62))))
     averaged = CornerNet(width, stride)
     averaged.load_state_dict(net.state_dict())
-    per_epoch = len(renders) // BATCH
+    per_epoch = len(data) // BATCH
     steps = epochs * per_epoch
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 20), pct_start=0.1)
-    parts, losses, recent = TrainState({"net": net, "averaged": averaged}, {"net": optimizer}), [], []
-    settings = {"width": width, "stride": stride, "learning_rate": learning_rate, "bfloat16": bfloat16}
-    pictures = {"pictures": len(renders), "crc32": zlib.crc32(np.ascontiguousarray(renders.images).data)}
-    described = {"model": "a corner net", "seed": seed, "epochs": epochs} | settings | pictures
-    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, described)
-    if done:
-        losses, rng.bit_generator.state = kept["losses"], kept["rng"]
-        schedule.load_state_dict(kept["schedule"])
+    state, losses, recent = TrainState({"net": net, "averaged": averaged}, {"net": optimizer}), [], []
+    config = {"width": width, "stride": stride, "learning_rate": learning_rate, "bfloat16": bfloat16}
+    images = {"pictures": len(data), "crc32": zlib.crc32(np.ascontiguousarray(data.images).data)}
+    settings = {"model": "a corner net", "seed": seed, "epochs": epochs} | config | images
+    start, restored = (0, {}) if checkpoint is None else restore_train_state(state, checkpoint, settings)
+    if start:
+        losses, rng.bit_generator.state = restored["losses"], restored["rng"]
+        schedule.load_state_dict(restored["schedule"])
         if on_epoch_end is not None:
             on_epoch_end(losses, averaged)
-    for step in range(done, steps):
+    for step in range(start, steps):
         if step % per_epoch == 0:
-            order = rng.permutation(len(renders))
-        x, y = _mirrored(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
+            order = rng.permutation(len(data))
+        x, y = _random_flip(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
         loss = corner_loss(maps, y, stride, symmetric=step > CANONICAL_FRACTION * steps)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        _average(averaged, net, min(EMA_DECAY, (1 + step) / (10 + step)))
+        _ema_update(averaged, net, min(EMA_DECAY, (1 + step) / (10 + step)))
         recent.append(float(loss.detach()))
         if callback is not None:
             callback(step + 1, steps, recent[-1])
@@ -238,7 +312,7 @@ def train_corner_net(
                 on_epoch_end(losses, averaged)
             if checkpoint is not None and len(losses) % checkpoint.every_n_steps == 0:
                 more = {"losses": losses, "rng": rng.bit_generator.state, "schedule": schedule.state_dict()}
-                save_train_state(parts, checkpoint.folder, described, step + 1, more)
+                save_train_state(state, checkpoint.folder, settings, step + 1, more)
     return averaged.eval()
 
 
@@ -248,163 +322,64 @@ def has_bfloat16() -> bool:
     return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
-def full_image_batches(renders: KeypointDataset) -> BatchFn:
-    """Views that are the pictures as they are, corners counted from the nearest."""
-    images = torch.from_numpy(renders.images)
-    corners = canonical_corners(renders)
-    return lambda rows, _: (images[rows].float()[:, None], corners[rows])
-
-
-def canonical_corners(renders: KeypointDataset) -> torch.Tensor:
-    """The corners (N, 8, 2) of all pictures, turned so that the first is the lower one nearest to the camera."""
-    return canonicalize_corners(torch.from_numpy(renders.corners).float(), torch.from_numpy(renders.points[..., 2]))
-
-
-def _initialised(net: CornerNet, rng: torch.Generator) -> CornerNet:
+def _init_weights(net: CornerNet, rng: torch.Generator) -> CornerNet:
     for module in net.modules():
-        if isinstance(module, torch.nn.Conv2d):  # He: variance 2 / fan-in
-            torch.nn.init.normal_(module.weight, std=float(np.sqrt(2 / module.weight[0].numel())), generator=rng)
+        if isinstance(module, nn.Conv2d):  # He: variance 2 / fan-in
+            nn.init.normal_(module.weight, std=float(np.sqrt(2 / module.weight[0].numel())), generator=rng)
             if module.bias is not None:
-                torch.nn.init.zeros_(module.bias)
-    torch.nn.init.normal_(net.maps.weight, std=0.01, generator=rng)
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(net.maps.weight, std=0.01, generator=rng)
     return net.to(memory_format=torch.channels_last)
 
 
-def _mirrored(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half of the pictures (N, 1, H, W) and their corners (N, 8, 2), seen in a mirror."""
+def _random_flip(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror half of the images (N, 1, H, W) and their corners (N, 8, 2)."""
     flip = torch.from_numpy(rng.random(len(x)) < 0.5)
-    other = y[:, FLIP_INDEX].clone()
-    other[..., 0] = x.shape[-1] - 1 - other[..., 0]
-    return torch.where(flip[:, None, None, None], x.flip(-1), x), torch.where(flip[:, None, None], other, y)
+    mirrored = y[:, FLIP_INDEX].clone()
+    mirrored[..., 0] = x.shape[-1] - 1 - mirrored[..., 0]
+    return torch.where(flip[:, None, None, None], x.flip(-1), x), torch.where(flip[:, None, None], mirrored, y)
 
 
 @torch.no_grad()
-def _average(averaged: CornerNet, net: CornerNet, checkpoint: float) -> None:
+def _ema_update(averaged: CornerNet, net: CornerNet, decay: float) -> None:
     for old, new in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
-            old.mul_(checkpoint).add_(new, alpha=1 - checkpoint)
+            old.mul_(decay).add_(new, alpha=1 - decay)
         else:
             old.copy_(new)
 
 
+# ── Prediction, and the localizer as a checkpoint ──
+
+
+N_REFINEMENTS = 3  # crops, each around the corners of the one before; chosen on the proxy target domain
+MODEL, LOG, STATE = "cube-localizer", "log.json", "state"
+PRETRAINED, PRETRAINED_NARROW = "artifacts/localizer", "artifacts/localizer-narrow"  # randomized, and not
+
+
 @torch.no_grad()
 def predict_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
-    """The corners (N, 8, 2) px that the net sees in grey pictures (N, H, W)."""
+    """Predict the corners (N, 8, 2) px in gray images (N, H, W)."""
     net.eval()
     batches = torch.split(torch.tensor(images, dtype=torch.float32)[:, None], BATCH)
     return np.concatenate([soft_argmax(net(x), net.stride).double().numpy() for x in batches])
 
 
-def solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) -> list[Pose]:
-    """The cube's pose for each set of corners (N, 8, 2) px; K (3, 3), or (N, 3, 3)."""
-    found = np.asarray(corners, dtype=float)
-    lenses = np.broadcast_to(np.asarray(K, dtype=float), (len(found), 3, 3))
-    return [solve_pnp(CUBE_CORNERS * side, pixels, lens) for pixels, lens in zip(found, lenses, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class PoseErrors:
-    """Distances between the cube that was found and the true one: centres (N,) cm, mean over corners (N,) cm and px.
-
-    Corners are compared after the best of the four quarter turns about the vertical.
-    """
-
-    centre: Array
-    corner: Array
-    pixel: Array
-
-
-def pose_errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE_SIZE) -> PoseErrors:
-    """How wrong are corners (N, 8, 2) px, given the true pixels and the points (N, 8, 3) m in the camera's frame?"""
-    found = np.array([pose(CUBE_CORNERS * side) for pose in solve_poses(corners, K, side=side)])  # (N, 8, 3)
-    centre = np.linalg.norm(found.mean(1) - points.mean(1), axis=-1)
-    return PoseErrors(100 * centre, 100 * corner_distance(found, points), corner_distance(corners, pixels))
-
-
-def corner_distance(found: Array, true: Array) -> Array:
-    """Mean distance (N,) of eight corners (N, 8, 2 or 3) from the true ones, after the best quarter turn."""
-    return np.asarray(np.linalg.norm(found[:, None] - true[:, SYMMETRIES.numpy()], axis=-1).mean(-1).min(-1))
-
-
-SIZE = 64  # pixels of a cut, each way
-AROUND = 1.6  # side of the cut over the larger side of the box around the corners
-SHIFT, SCALE, TURN = 0.12, 0.18, 0.15  # how far cuts are off in training: shares of the side, and radians
-N_REFINEMENTS = 3  # cuts, each made from the corners found in the one before; chosen on the stand-in domain
-
-
-def crop_affines(corners: torch.Tensor) -> torch.Tensor:
-    """For corners (N, 8, 2) px the matrices (N, 2, 3) that take a cut's pixels, from -1 to 1, to the picture's."""
-    low, high = corners.amin(1), corners.amax(1)
-    half = AROUND * (high - low).amax(1) / 2  # (N,)
-    matrix = torch.zeros(len(corners), 2, 3, dtype=corners.dtype)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = half
-    matrix[:, :, 2] = (low + high) / 2
-    return matrix
-
-
-def warp_crop(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Views (N, 1, 64, 64) of grey pictures (N, H, W): pixel v of the view shows the picture at M (v, 1)."""
-    at = (torch.arange(SIZE, dtype=torch.float32) - (SIZE - 1) / 2) / (SIZE / 2)
-    grid = torch.stack([*torch.meshgrid(at, at, indexing="xy"), torch.ones(SIZE, SIZE)], dim=-1)  # (64, 64, 3)
-    places = torch.einsum("nij,hwj->nhwi", matrix.float(), grid)
-    size = torch.tensor([images.shape[2], images.shape[1]])
-    # grid_sample counts from the outer edges of the picture: pixel u lies at (2 u + 1) / W - 1
-    return F.grid_sample(
-        images.float()[:, None], (2 * places + 1) / size - 1, align_corners=False, padding_mode="border"
-    )
-
-
-def image_to_crop(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-    """Pixels of the picture (N, 8, 2) in the view."""
-    inside: torch.Tensor = torch.linalg.solve(matrix[:, :, :2], (corners - matrix[:, None, :, 2]).mT).mT
-    return inside * (SIZE / 2) + (SIZE - 1) / 2
-
-
-def crop_to_image(matrix: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-    """Pixels of the view (N, 8, 2) in the picture."""
-    inside = (corners - (SIZE - 1) / 2) / (SIZE / 2)
-    return torch.einsum("nij,nkj->nki", matrix[:, :, :2], inside) + matrix[:, None, :, 2]
-
-
-def crop_batches(renders: KeypointDataset) -> BatchFn:
-    """Views cut out around the cube, each a little off, too large or small, and turned, as a first look would be."""
-    images, corners = torch.from_numpy(renders.images), canonical_corners(renders)
-
-    def batch(rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        truth = corners[rows]
-        matrix = crop_affines(truth)
-        half = matrix[:, 0, 0].clone()
-        shift = torch.from_numpy(rng.uniform(-SHIFT, SHIFT, (len(rows), 2))).float()
-        scale = half * torch.from_numpy(np.exp(rng.uniform(-SCALE, SCALE, len(rows)))).float()
-        angle = torch.from_numpy(rng.uniform(-TURN, TURN, len(rows))).float()
-        matrix[:, 0, 0] = matrix[:, 1, 1] = scale * angle.cos()
-        matrix[:, 1, 0], matrix[:, 0, 1] = scale * angle.sin(), -scale * angle.sin()
-        matrix[:, :, 2] += 2 * shift * half[:, None]
-        return warp_crop(images[rows], matrix), image_to_crop(matrix, truth)
-
-    return batch
-
-
 @torch.no_grad()
 def refine_corners(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, n_iter: int = N_REFINEMENTS) -> Array:
-    """Corners (N, 8, 2) px found again in cuts around a first answer, in grey pictures (N, H, W)."""
+    """Predict corners (N, 8, 2) px again in crops of gray images (N, H, W) around a first estimate, `n_iter` times."""
     net.eval()
-    found, pictures = torch.tensor(corners, dtype=torch.float32), torch.tensor(images)
+    estimate, full = torch.tensor(corners, dtype=torch.float32), torch.tensor(images)
     for _ in range(n_iter):
-        matrix = crop_affines(found)
-        views = [net(x) for x in torch.split(warp_crop(pictures, matrix), 64)]
-        found = crop_to_image(matrix, torch.cat([soft_argmax(maps, net.stride) for maps in views]))
-    return found.double().numpy()
-
-
-MODEL, PRETRAINED, LOG, STATE = "cube-localizer", "artifacts/localizer", "log.json", "state"
-PRETRAINED_NARROW = "artifacts/localizer-narrow"  # the same networks, trained in the narrow simulator
-WIDE, HIGH = 320, 240  # pixels of the pictures it is trained on; the first look sees half as many each way
+        affine = crop_affines(estimate)
+        maps = [net(x) for x in torch.split(warp_crop(full, affine), 64)]
+        estimate = crop_to_image(affine, torch.cat([soft_argmax(m, net.stride) for m in maps]))
+    return estimate.double().numpy()
 
 
 @dataclass(frozen=True)
 class LocalizerConfig:
-    """How both networks are trained: passes over the pictures, channels, peak learning rate."""
+    """Training settings of both networks: epochs, channels, peak learning rate."""
 
     epochs: int = 16
     coarse_width: int = 24
@@ -414,19 +389,22 @@ class LocalizerConfig:
 
 @dataclass(frozen=True, eq=False)
 class Localizer:
-    """`coarse` looks at the whole picture at half its size, `fine` at the cube cut out."""
+    """`coarse` sees the whole image at half its size, `fine` crops around the cube."""
 
     coarse: CornerNet
     fine: CornerNet
 
     def __call__(self, images: NDArray[np.uint8]) -> Array:
-        """Corners (N, 8, 2) px in grey pictures (N, H, W), about 320 x 240 each."""
-        half = halved(torch.tensor(images, dtype=torch.float32)[:, None]).numpy()[:, 0]
+        """Predict corners (N, 8, 2) px in gray images (N, H, W), about 320 x 240 each."""
+        half = F.avg_pool2d(torch.tensor(images, dtype=torch.float32)[:, None], 2).numpy()[:, 0]
         first = predict_corners(self.coarse, half)
         return refine_corners(self.fine, images, (first + 0.5) * 2 - 0.5)
 
+    def __repr__(self) -> str:
+        return f"Localizer(coarse of {self.coarse.width} channels, fine of {self.fine.width} channels)"
+
     def save(self, folder: Path, config: LocalizerConfig, provenance: Provenance) -> Path:
-        """Write both as one checkpoint."""
+        """Write both networks as one checkpoint."""
         tensors = {
             f"{name}.{key}": value
             for name in ("coarse", "fine")
@@ -436,7 +414,7 @@ class Localizer:
 
     @classmethod
     def load(cls, folder: Path) -> Localizer:
-        """Read what `save` wrote. Raises `DataError`."""
+        """Read a checkpoint that `save` wrote. Raises `DataError`."""
         tensors, config = checkpoints.load(folder, model_type=MODEL)
         nets = {"coarse": CornerNet(config["coarse_width"], 4), "fine": CornerNet(config["fine_width"], 2)}
         for name, net in nets.items():
@@ -446,31 +424,11 @@ class Localizer:
 
 
 def load_pretrained(folder: str = PRETRAINED) -> Localizer:
-    """A shipped localizer; `DataError` with the way to restore it where it is missing or altered."""
+    """Load a shipped localizer. Raises `DataError` with the command that restores it if it is missing or altered."""
     try:
         return Localizer.load(data_folder() / folder)
     except DataError as error:
         raise DataError(f"{error}\nThe shipped localizer: git checkout -- data/{folder}") from None
-
-
-def halved(x: torch.Tensor) -> torch.Tensor:
-    """Pictures (N, 1, H, W) at half the size, each pixel the mean of four."""
-    return F.avg_pool2d(x, 2)
-
-
-def half_size_batches(renders: KeypointDataset) -> BatchFn:
-    """Views that are the pictures at half the size."""
-    images, corners = torch.from_numpy(renders.images), canonical_corners(renders)
-    # pixel u lies at (u + 0.5) / 2 - 0.5 of the smaller one
-    return lambda rows, _: (halved(images[rows].float()[:, None]), (corners[rows] + 0.5) / 2 - 0.5)
-
-
-def resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """A grey picture (H, W) as large as the networks know them, and the factor: pixel u lies at (u + 0.5) f - 0.5."""
-    high, wide = image.shape
-    factor = min(WIDE / wide, HIGH / high)
-    size = tuple(max(2 * round(side * factor / 2), 32) for side in (wide, high))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), factor
 
 
 def train_localizer(
@@ -478,37 +436,34 @@ def train_localizer(
 ) -> dict[str, Any]:
     """Train both networks on a finished run of `synthbook render`, write checkpoint and log, and return the log.
 
-    They do not depend on each other and are trained side by side, one thread each. After every epoch `out/state` keeps
-    what they need to go on; it is removed once both are done.
+    The networks are independent and train in parallel with `n_jobs` 2, one thread each. `out/state` holds the training
+    state after every epoch until both are done. Raises `InvalidArgument` and `DataError`.
     """
     if (out / checkpoints.CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
-    pictures = load_keypoint_dataset(renders, 1)  # before any work: is it a run, of the right size?
-    if pictures.images.shape[1:] != (HIGH, WIDE):
-        raise InvalidArgument(
-            "renders", f"{pictures.images.shape[2]} x {pictures.images.shape[1]}", f"pictures of {WIDE} x {HIGH}"
-        )
+    height, width = load_keypoint_dataset(renders, 1).images.shape[1:]  # fails early if this is not a finished run
+    if (width, height) != IMAGE_SIZE:
+        raise InvalidArgument("renders", f"{width} x {height}", "images of {} x {}".format(*IMAGE_SIZE))
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", f"{out} is being written"):
-        began = time.perf_counter()
-        parts = Parallel(n_jobs=min(n_jobs, 2))(
+        start = time.perf_counter()
+        results = Parallel(n_jobs=min(n_jobs, 2))(
             delayed(_train)(name, renders, seed, config, CheckpointConfig(out / STATE / name, 1, resume))
             for name in ("coarse", "fine")
         )
-        nets = {name: net for name, net, _, _ in parts}
         command = f"synthbook dev train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
         parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
         provenance = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
-        Localizer(**nets).save(out, config, provenance)
+        Localizer(**{name: net for name, net, _, _ in results}).save(out, config, provenance)
         log = {
             "command": command,
             "renders": json.loads((renders / MANIFEST).read_text())["plan"],
-            "pictures": parts[0][3],
+            "pictures": results[0][3],
             "seed": seed,
             "recipe": asdict(config),
-            "losses": {name: losses for name, _, losses, _ in parts},
+            "losses": {name: losses for name, _, losses, _ in results},
             "resumed": resume,
-            "minutes since the last start": round((time.perf_counter() - began) / 60, 1),
+            "minutes since the last start": round((time.perf_counter() - start) / 60, 1),
             "sha256": sha256_file(out / checkpoints.WEIGHTS_NAME),
         }
         write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
@@ -520,23 +475,22 @@ def _train(
     name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig
 ) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
-    renders, losses = load_keypoint_dataset(folder), []  # type: ignore[var-annotated]
-    coarse = name == "coarse"
+    data, coarse, rounded = load_keypoint_dataset(folder), name == "coarse", list[float]()
 
-    def told(so_far: list[float], _: CornerNet) -> None:
-        losses[:] = [round(loss, 4) for loss in so_far]
-        echo(f"{name}: epoch {len(losses)} of {config.epochs}, loss {losses[-1]:.3f}", stderr=True)
+    def on_epoch_end(losses: list[float], _: CornerNet) -> None:
+        rounded[:] = [round(loss, 4) for loss in losses]
+        echo(f"{name}: epoch {len(losses)} of {config.epochs}, loss {rounded[-1]:.3f}", stderr=True)
 
     net = train_corner_net(
-        renders,
-        half_size_batches(renders) if coarse else crop_batches(renders),
+        data,
+        half_size_batches(data) if coarse else crop_batches(data),
         seed=seed,
         epochs=config.epochs,
         width=config.coarse_width if coarse else config.fine_width,
         stride=4 if coarse else 2,
         learning_rate=config.learning_rate,
         bfloat16=has_bfloat16(),
-        on_epoch_end=told,
+        on_epoch_end=on_epoch_end,
         checkpoint=checkpoint,
     )
-    return name, net, losses, len(renders)
+    return name, net, rounded, len(data)

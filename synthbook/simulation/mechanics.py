@@ -1,7 +1,6 @@
-"""Falling, swinging and tumbling things, and what a sensor inside them would say: labelled data from mechanics.
+"""Rigid-body simulations with PyBullet: free fall, a pendulum, and IMU recordings of a tossed box with ground truth.
 
-PyBullet integrates; what comes out is held against mechanics. An accelerometer does not feel gravity but what keeps it
-from falling: on a table it reads +g upwards, in free flight 0.
+An accelerometer measures specific force, acceleration minus gravity: at rest it reads +g upward, in free flight 0.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import subplots
-from synthbook.core.types import Array, Seed
-from synthbook.simulation.bullet import pybullet
+from synthbook.simulation import import_pybullet
 
+pybullet = import_pybullet()
+Array = NDArray[np.float64]
 G = 9.81  # m/s^2
 RATE = 240  # steps of the simulation per second
 
@@ -35,8 +35,8 @@ def _world(gravity: float = G, rate: int = RATE) -> Iterator[int]:
         pybullet.disconnect(physicsClientId=client)
 
 
-def _free(client: int, body: int) -> None:
-    """Without PyBullet's damping, which takes 4 % of the speed each second."""
+def _undamp(client: int, body: int) -> None:
+    """Switch off PyBullet's damping, which takes 4 % of the speed each second."""
     for link in range(-1, pybullet.getNumJoints(body, physicsClientId=client)):
         pybullet.changeDynamics(
             body, link, linearDamping=0, angularDamping=0, jointDamping=0, restitution=0.4, physicsClientId=client
@@ -44,23 +44,29 @@ def _free(client: int, body: int) -> None:
 
 
 def free_fall(seconds: float, *, rate: int = RATE) -> tuple[Array, Array]:
-    """Times (T,) s and the distance (T,) m that a ball has fallen from rest; g t^2 / 2 but for a step's g t dt / 2."""
+    """Simulate a ball falling from rest: times (T,) s and distances (T,) m, in theory g t^2 / 2.
+
+    Semi-implicit Euler steps of length dt add g t dt / 2. Raises `InvalidArgument`.
+    """
     _check_seconds(seconds)
     steps = round(seconds * rate)
     with _world(rate=rate) as client:
         ball = pybullet.createCollisionShape(pybullet.GEOM_SPHERE, radius=0.05, physicsClientId=client)
         body = pybullet.createMultiBody(1.0, ball, basePosition=[0, 0, 0], physicsClientId=client)
-        _free(client, body)
-        fallen = [0.0]
+        _undamp(client, body)
+        distances = [0.0]
         for _ in range(steps):
             pybullet.stepSimulation(physicsClientId=client)
             position, _ = pybullet.getBasePositionAndOrientation(body, physicsClientId=client)
-            fallen.append(-position[2])
-    return np.arange(steps + 1) / rate, np.array(fallen)
+            distances.append(-position[2])
+    return np.arange(steps + 1) / rate, np.array(distances)
 
 
 def pendulum(length: float, angle: float, seconds: float, *, rate: int = RATE) -> tuple[Array, Array]:
-    """Times (T,) s and angles (T,) rad of a small ball on a massless rod of `length` m, let go at `angle`."""
+    """Simulate a small ball on a massless rod of `length` m, released at `angle`: times (T,) s and angles (T,) rad.
+
+    Raises `InvalidArgument`.
+    """
     _check_seconds(seconds)
     if not (np.isfinite(length) and length > 0.02):
         raise InvalidArgument("length", length, "more than 0.02 m")
@@ -81,8 +87,8 @@ def pendulum(length: float, angle: float, seconds: float, *, rate: int = RATE) -
             linkJointAxis=[[0, 1, 0]],
             physicsClientId=client,
         )
-        _free(client, body)
-        # joints have a motor that brakes them unless it is switched off
+        _undamp(client, body)
+        # joints have a motor that brakes unless its force is 0
         pybullet.setJointMotorControl2(body, 0, pybullet.VELOCITY_CONTROL, force=0, physicsClientId=client)
         pybullet.resetJointState(body, 0, angle, physicsClientId=client)
         angles = [angle]
@@ -93,38 +99,41 @@ def pendulum(length: float, angle: float, seconds: float, *, rate: int = RATE) -
 
 
 def period(times: Array, angles: Array) -> float:
-    """Mean time (s) from one downward zero crossing of the angle to the next, each interpolated."""
+    """Mean time (s) between downward zero crossings of the angle, each linearly interpolated."""
     before = np.flatnonzero((angles[:-1] > 0) & (angles[1:] <= 0))
     if len(before) < 2:
         raise InvalidArgument("angles", f"{len(before)} downward crossings", "two or more: simulate longer")
-    part = angles[before] / (angles[before] - angles[before + 1])
-    crossings = times[before] + part * (times[before + 1] - times[before])
+    fraction = angles[before] / (angles[before] - angles[before + 1])
+    crossings = times[before] + fraction * (times[before + 1] - times[before])
     return float((crossings[-1] - crossings[0]) / (len(crossings) - 1))
 
 
 @dataclass(frozen=True)
 class ImuConfig:
-    """An accelerometer (m/s^2) and a gyroscope (rad/s): samples per second, bias of each axis, noise of each sample."""
+    """An inertial measurement unit (IMU): accelerometer (m/s^2) and gyroscope (rad/s).
 
-    rate: int = 120
-    accelerometer_bias: float = 0.05  # standard deviation over axes
+    Each axis has a constant bias and white noise per sample, both Gaussian with the given standard deviations.
+    """
+
+    rate_hz: int = 120
+    accelerometer_bias: float = 0.05
     accelerometer_noise: float = 0.05
     gyroscope_bias: float = 0.01
     gyroscope_noise: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.rate < 1 or RATE % self.rate:
-            raise InvalidArgument("rate", self.rate, f"samples per second that divide {RATE}, such as 60 or 120")
+        if self.rate_hz < 1 or RATE % self.rate_hz:
+            raise InvalidArgument("rate_hz", self.rate_hz, f"samples per second that divide {RATE}, such as 60 or 120")
         if min(self.accelerometer_bias, self.accelerometer_noise, self.gyroscope_bias, self.gyroscope_noise) < 0:
-            raise InvalidArgument("sensor", self, "biases and noises of at least 0")
+            raise InvalidArgument("bias, noise", self, "standard deviations of at least 0")
 
 
 @dataclass(frozen=True, eq=False)
 class ImuRecording:
-    """What the sensor in a thing said, and what was true: T samples.
+    """IMU readings and ground truth for T time steps.
 
-    `accelerometer`, `gyroscope` (T, 3) in the thing's own frame; `position` (T, 3) m, `velocity` (T, 3) m/s, `rotation`
-    (T, 4) quaternions x, y, z, w to the world; `in_contact` (T,): whether it lay on or hit the floor in this interval.
+    `accelerometer`, `gyroscope` (T, 3) in the body's frame; `position` (T, 3) m, `velocity` (T, 3) m/s, `rotation`
+    (T, 4) quaternions x, y, z, w to the world; `in_contact` (T,): whether it touched the floor during the step.
     """
 
     times: Array
@@ -136,41 +145,40 @@ class ImuRecording:
     in_contact: NDArray[np.bool_]
 
 
-def toss(seconds: float, *, seed: Seed, sensor: ImuConfig | None = None) -> ImuRecording:
-    """A box thrown into the air at random, falling to the floor, with a sensor inside: one labelled recording."""
+def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: ImuConfig | None = None) -> ImuRecording:
+    """Simulate a box tossed at random and falling to the floor, with an IMU inside. Raises `InvalidArgument`."""
     _check_seconds(seconds)
-    told = sensor or ImuConfig()
-    rng = np.random.default_rng(seed)
+    imu, rng = sensor or ImuConfig(), np.random.default_rng(seed)
     half = rng.uniform(0.03, 0.1, 3)
     start, speed, spin = rng.uniform([-1, -1, 0.5], [1, 1, 1]), rng.uniform([-1, -1, 1], [1, 1, 4]), rng.normal(0, 5, 3)
     with _world() as client:
         floor = pybullet.createCollisionShape(pybullet.GEOM_PLANE, physicsClientId=client)
         pybullet.createMultiBody(0, floor, physicsClientId=client)
         shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half.tolist(), physicsClientId=client)
-        turn = Rotation.random(rng=rng).as_quat().tolist()
-        body = pybullet.createMultiBody(0.5, shape, -1, start.tolist(), turn, physicsClientId=client)
-        _free(client, body)
+        orientation = Rotation.random(rng=rng).as_quat().tolist()
+        body = pybullet.createMultiBody(0.5, shape, -1, start.tolist(), orientation, physicsClientId=client)
+        _undamp(client, body)
         pybullet.resetBaseVelocity(body, speed.tolist(), spin.tolist(), physicsClientId=client)
         states = [_state(client, body)]
         in_contact = []
-        for _ in range(round(seconds * told.rate)):
-            hit = False
-            for _ in range(RATE // told.rate):
+        for _ in range(round(seconds * imu.rate_hz)):
+            contact = False
+            for _ in range(RATE // imu.rate_hz):
                 pybullet.stepSimulation(physicsClientId=client)
-                hit |= bool(pybullet.getContactPoints(body, physicsClientId=client))
+                contact |= bool(pybullet.getContactPoints(body, physicsClientId=client))
             states.append(_state(client, body))
-            in_contact.append(hit)
-    position, rotation, velocity, omega = (np.array(part) for part in zip(*states, strict=True))
-    turns = Rotation.from_quat(rotation[1:])
+            in_contact.append(contact)
+    position, rotation, velocity, omega = (np.array(values) for values in zip(*states, strict=True))
+    to_body = Rotation.from_quat(rotation[1:]).inv()
     # f = R^T (dv/dt - g), with gravity pointing down: the mean over the interval
-    force = np.diff(velocity, axis=0) * told.rate + [0, 0, G]
+    specific_force = np.diff(velocity, axis=0) * imu.rate_hz + [0, 0, G]
     bias = rng.normal(0, 1, (2, 3))
-    acceleration = turns.inv().apply(force) + told.accelerometer_bias * bias[0]
-    gyroscope = turns.inv().apply(omega[1:]) + told.gyroscope_bias * bias[1]
+    accelerometer = to_body.apply(specific_force) + imu.accelerometer_bias * bias[0]
+    gyroscope = to_body.apply(omega[1:]) + imu.gyroscope_bias * bias[1]
     return ImuRecording(
-        np.arange(1, len(states)) / told.rate,
-        acceleration + told.accelerometer_noise * rng.standard_normal(acceleration.shape),
-        gyroscope + told.gyroscope_noise * rng.standard_normal(gyroscope.shape),
+        np.arange(1, len(states)) / imu.rate_hz,
+        accelerometer + imu.accelerometer_noise * rng.standard_normal(accelerometer.shape),
+        gyroscope + imu.gyroscope_noise * rng.standard_normal(gyroscope.shape),
         position[1:],
         velocity[1:],
         rotation[1:],
@@ -189,16 +197,16 @@ def _check_seconds(seconds: float) -> None:
 
 
 def plot_recording(recording: ImuRecording) -> list[Axes]:
-    """Accelerometer and gyroscope over time, one line for each axis; grey where the thing touches the floor."""
+    """Plot accelerometer and gyroscope over time, one line for each axis; gray where the box touches the floor."""
     _, axes = subplots(2, 1, width=7.5, height=5, sharex=True)
-    parts = ((recording.accelerometer, "accelerometer (m/s²)"), (recording.gyroscope, "gyroscope (rad/s)"))
-    for ax, (values, label) in zip(axes, parts, strict=True):
+    panels = ((recording.accelerometer, "accelerometer (m/s²)"), (recording.gyroscope, "gyroscope (rad/s)"))
+    for ax, (values, label) in zip(axes, panels, strict=True):
         low, high = float(values.min()), float(values.max())
         ax.fill_between(recording.times, low, high, where=recording.in_contact, color="0.9", linewidth=0, step="pre")
         for axis, name in enumerate("xyz"):
             ax.plot(recording.times, values[:, axis], label=name, linewidth=1.5)
         ax.set(ylabel=label)
-    axes[0].set_ylim(-3 * G, 3 * G)  # hits go far beyond
+    axes[0].set_ylim(-3 * G, 3 * G)  # impacts go far beyond
     axes[0].legend(frameon=False, ncols=3)
     axes[1].set(xlabel="time (s)")
     return axes

@@ -1,8 +1,8 @@
-"""From theta to a picture with exact labels: one PyBullet client without a window, its software renderer, all on a CPU.
+"""From theta to an image with depth and mask, with PyBullet's software renderer, and camera effects on the image.
 
-Every scene starts from nothing, and every argument of the light is given on every call: both are remembered from one
-picture to the next otherwise. The whole scene is one body with a link for each thing, which builds five times faster
-than a body for each.
+PyBullet keeps the light and the textures of the previous image, so every scene is built from scratch and every
+argument of the light is passed on every call. The whole scene is one body with a link for each object, which builds
+five times faster than a body for each.
 """
 
 from __future__ import annotations
@@ -23,90 +23,78 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.simulation.bullet import pybullet
-from synthbook.simulation.scene import (
-    SHAPES,
-    Body,
-    Camera,
-    CameraEffects,
-    Mesh,
-    SceneParams,
-    projection_matrix,
-    view_matrix,
-)
-from synthbook.simulation.textures import atlas, texture, tga
+from synthbook.simulation import import_pybullet
+from synthbook.simulation.scene import SHAPES, Body, Camera, CameraEffects, SceneParams, projection_matrix, view_matrix
+from synthbook.simulation.textures import atlas, encode_tga, texture
 
-Picture = NDArray[np.uint8]  # (H, W, 3) or, in grey, (H, W)
-MAX_GAIN = 6.0  # a camera does not turn night into day
+pybullet = import_pybullet()
+ImageArray = NDArray[np.uint8]  # (H, W, 3), or gray levels (H, W)
+
+# ── Camera effects ──
 
 
-def apply_camera_effects(picture: Picture, finish: CameraEffects, rng: np.random.Generator) -> Picture:
-    """The picture (H, W, 3) or (H, W) after blur, automatic exposure, vignetting and noise."""
-    image = Image.fromarray(picture)
-    if finish.blur > 0:
-        image = image.filter(ImageFilter.GaussianBlur(finish.blur))
-    blurred = np.asarray(image)
+MAX_GAIN = 6.0  # of the automatic exposure
+
+
+def apply_camera_effects(image: ImageArray, effects: CameraEffects, rng: np.random.Generator) -> ImageArray:
+    """Apply blur, automatic exposure, vignetting and sensor noise to an image (H, W, 3) or (H, W)."""
+    blurred = image
+    if effects.blur > 0:
+        blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(effects.blur)))
     # I' = 255 gain (I / 255)^gamma, the gain such that the mean becomes the exposure
-    curve = (np.arange(256, dtype=np.float32) / 255) ** np.float32(finish.gamma)
-    share = np.bincount(blurred.ravel(), minlength=256) / blurred.size
-    gain = min(finish.exposure / max(float(share @ curve), 1e-3), MAX_GAIN)
+    curve = (np.arange(256, dtype=np.float32) / 255) ** np.float32(effects.gamma)
+    frequencies = np.bincount(blurred.ravel(), minlength=256) / blurred.size
+    gain = min(effects.exposure / max(float(frequencies @ curve), 1e-3), MAX_GAIN)
     x = (255 * np.float32(gain) * curve)[blurred]
-    if finish.vignetting > 0:
-        dark = 1 - np.float32(finish.vignetting) * _radius2(*x.shape[:2])
-        x *= dark if x.ndim == 2 else dark[..., None]
-    if finish.noise > 0:
-        x += np.float32(finish.noise) * rng.standard_normal(x.shape, dtype=np.float32)
+    if effects.vignetting > 0:
+        falloff = 1 - np.float32(effects.vignetting) * _squared_radius(*x.shape[:2])
+        x *= falloff if x.ndim == 2 else falloff[..., None]
+    if effects.noise > 0:
+        x += np.float32(effects.noise) * rng.standard_normal(x.shape, dtype=np.float32)
     return np.asarray(np.clip(x + 0.5, 0, 255), dtype=np.uint8)
 
 
-def jpeg(picture: Picture, quality: int) -> bytes:
-    """The picture as a JPEG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality)
-    return buffer.getvalue()
-
-
 @lru_cache(maxsize=8)
-def _radius2(high: int, wide: int) -> NDArray[np.float32]:
-    """Squared distance from the middle, 1 in the corners."""
-    y, x = np.meshgrid(np.linspace(-1, 1, high), np.linspace(-1, 1, wide), indexing="ij")
+def _squared_radius(height: int, width: int) -> NDArray[np.float32]:
+    """Squared distance (H, W) from the center, 1 in the corners."""
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     return ((x**2 + y**2) / 2).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class DistortionMap:
-    """Where each pixel of a lens with distortion looks in a picture rendered without: rows and columns (H, W)."""
+    """For each pixel of a camera with radial distortion its row and column (H, W) in the image without."""
 
     y: NDArray[np.float32]
     x: NDArray[np.float32]
 
     @classmethod
     def from_camera(cls, camera: Camera) -> DistortionMap:
-        """Solve r (1 + k1 r^2) = r_seen for the r of each pixel, to fourth order in k1 r_seen^2."""
+        """Invert r_distorted = r (1 + k1 r^2) for each pixel, to fourth order in k1 r_distorted^2."""
         b = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None]
         a = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
         q = np.float32(camera.k1) * (a**2 + b**2)
-        # r / r_seen = 1 - q + 3 q^2 - 12 q^3 + 55 q^4 - ...
+        # r / r_distorted = 1 - q + 3 q^2 - 12 q^3 + 55 q^4 - ...
         scale = 1 - q * (1 - q * (3 - q * (12 - 55 * q)))
         y = b * scale * np.float32(camera.fy) + np.float32(camera.cy)
         x = a * scale * np.float32(camera.fx) + np.float32(camera.cx)
         return cls(np.clip(y, 0, camera.height - 1), np.clip(x, 0, camera.width - 1))
 
-    def remap_nearest(self, *parts: NDArray[Any]) -> list[NDArray[Any]]:
-        """Masks and depths (H, W), never mixed."""
-        wide = parts[0].shape[1]
-        place = np.rint(self.y).astype(np.int32) * wide + np.rint(self.x).astype(np.int32)
-        return [part.ravel()[place] for part in parts]
+    def remap_nearest(self, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        """Remap masks and depths (H, W), each pixel from the nearest one."""
+        width = arrays[0].shape[1]
+        index = np.rint(self.y).astype(np.int32) * width + np.rint(self.x).astype(np.int32)
+        return [array.ravel()[index] for array in arrays]
 
-    def remap_bilinear(self, picture: Picture) -> Picture:
-        """A picture (H, W) or (H, W, 3), each pixel mixed from its four neighbours."""
-        high, wide = picture.shape[:2]
-        top, left = np.minimum(self.y.astype(np.int32), high - 2), np.minimum(self.x.astype(np.int32), wide - 2)
-        fy, fx, place = self.y - top, self.x - left, top * wide + left
-        if picture.ndim == 3:
+    def remap_bilinear(self, image: ImageArray) -> ImageArray:
+        """Remap an image (H, W) or (H, W, 3), each pixel interpolated between four neighbors."""
+        height, width = image.shape[:2]
+        top, left = np.minimum(self.y.astype(np.int32), height - 2), np.minimum(self.x.astype(np.int32), width - 2)
+        fy, fx, index = self.y - top, self.x - left, top * width + left
+        if image.ndim == 3:
             fy, fx = fy[..., None], fx[..., None]
-        flat = picture.reshape(high * wide, *picture.shape[2:]).astype(np.float32)
-        a, b, c, d = (flat[place + step] for step in (0, 1, wide, wide + 1))
+        flat = image.reshape(height * width, *image.shape[2:]).astype(np.float32)
+        a, b, c, d = (flat[index + step] for step in (0, 1, width, width + 1))
         above, below = a + (b - a) * fx, c + (d - c) * fx
         return np.asarray(above + (below - above) * fy + np.float32(0.5), dtype=np.uint8)
 
@@ -114,44 +102,48 @@ class DistortionMap:
 # ── The renderer ──
 
 
-BACKGROUND_ID = 255  # in a mask: neither table nor thing
-TEXTURES = "synthbook-textures-"  # folders, each with its process in the name
+BACKGROUND_ID = 255  # in a mask: no body
+TEXTURES = "synthbook-textures-"  # prefix of folders; the process id follows
 
 
 class RenderError(SynthbookError):
-    """The renderer gave something that cannot be right."""
+    """Raised when PyBullet cannot start or its result is inconsistent with the scene."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture, what every pixel shows, and theta.
+    """An image with depth, mask and theta.
 
-    `file`: the picture as JPEG; `depth` (H, W) float32 along the optical axis in metres, infinite where nothing is;
-    `mask` (H, W) uint8: the number of the body in `params.bodies`, or `BACKGROUND_ID`.
+    `jpeg_bytes`: the image as a JPEG file; `depth` (H, W) float32 along the optical axis in m, infinite in the
+    background; `mask` (H, W) uint8: the index of the body in `params.bodies`, or `BACKGROUND_ID`.
     """
 
-    file: bytes
+    jpeg_bytes: bytes
     depth: NDArray[np.float32]
     mask: NDArray[np.uint8]
     params: SceneParams
 
     @cached_property
-    def image(self) -> NDArray[np.uint8]:
-        """The picture (H, W, 3), or (H, W) in grey."""
-        with Image.open(io.BytesIO(self.file)) as image:
+    def image(self) -> ImageArray:
+        """The image (H, W, 3), or gray levels (H, W)."""
+        with Image.open(io.BytesIO(self.jpeg_bytes)) as image:
             return np.asarray(image)
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return f"Sample({width} x {height} px, JPEG of {len(self.jpeg_bytes):,} bytes, {self.params})"
 
 
 class Renderer:
-    """A client of its own; close it, or use it in a `with` statement. It cannot be sent to another process."""
+    """A PyBullet client without a window: close it, or use it in a `with` statement. It cannot be pickled."""
 
     def __init__(self) -> None:
         self._client = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise RenderError("PyBullet does not start a client: `synthbook doctor` says what works here")
-        # in memory where there is such a place: a file for each scene is written and read back
+        # in memory where possible: a texture file is written and read back for each scene
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        _sweep(Path(memory or tempfile.gettempdir()))
+        _remove_stale_folders(Path(memory or tempfile.gettempdir()))
         self._folder = tempfile.TemporaryDirectory(prefix=f"{TEXTURES}{os.getpid()}-", dir=memory)
 
     def __enter__(self) -> Renderer:
@@ -161,55 +153,56 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """Give everything back; closing twice is nothing."""
+        """Release all resources; calling it twice is safe."""
         if self._client >= 0:
             pybullet.disconnect(physicsClientId=self._client)
             self._client = -1
             self._folder.cleanup()
 
     def render(self, params: SceneParams, rng: np.random.Generator) -> Sample:
-        """The scene as a photograph; `rng` draws the sensor's noise. Raises `InvalidArgument`, `RenderError`."""
-        picture, depth, mask = self.render_buffers(params)
-        nowhere = mask == BACKGROUND_ID
-        if nowhere.any():
-            high, wide = mask.shape
-            behind = Image.fromarray(texture(params.background)).resize((wide, high), Image.Resampling.BILINEAR)
-            behind = behind.convert("L") if params.finish.grey else behind
-            picture = np.where(nowhere if picture.ndim == 2 else nowhere[..., None], np.asarray(behind), picture)
-        file = jpeg(apply_camera_effects(picture, params.finish, rng), params.finish.jpeg)
-        return Sample(file, depth, mask, params)
+        """Render a scene; `rng` draws the sensor noise. Raises `InvalidArgument` and `RenderError`."""
+        image, depth, mask = self.render_buffers(params)
+        background = mask == BACKGROUND_ID
+        if background.any():
+            height, width = mask.shape
+            behind = Image.fromarray(texture(params.background)).resize((width, height), Image.Resampling.BILINEAR)
+            behind = behind.convert("L") if params.effects.grayscale else behind
+            image = np.where(background if image.ndim == 2 else background[..., None], np.asarray(behind), image)
+        photo, buffer = Image.fromarray(apply_camera_effects(image, params.effects, rng)), io.BytesIO()
+        photo.save(buffer, format="JPEG", quality=params.effects.jpeg_quality)
+        return Sample(buffer.getvalue(), depth, mask, params)
 
-    def render_buffers(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-        """Picture (H, W, 3), or (H, W) in grey, depth and mask (H, W) as the lens shows them, before the sensor."""
+    def render_buffers(self, params: SceneParams) -> tuple[ImageArray, NDArray[np.float32], NDArray[np.uint8]]:
+        """Image (H, W, 3) or (H, W), depth and mask (H, W), with lens distortion but before camera effects."""
         if self._client < 0:
-            raise InvalidArgument("renderer", "a closed one", "an open one: make a new Renderer")
+            raise InvalidArgument("renderer", "a closed one", "an open one: create a new Renderer")
         self._build(params.bodies)
         camera = params.camera
-        picture, buffer, labels = self.raw_buffers(params)
+        image, buffer, labels = self.raw_buffers(params)
         # d = far near / (far - (far - near) z)
         metric = camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer)
-        nowhere = labels < 0
-        mask = np.where(nowhere, BACKGROUND_ID, (labels >> 24) - 1).astype(np.uint8)  # id + ((link + 1) << 24)
-        depth = np.where(nowhere, np.inf, metric).astype(np.float32)
-        if (mask[~nowhere] >= len(params.bodies)).any():
+        background = labels < 0
+        mask = np.where(background, BACKGROUND_ID, (labels >> 24) - 1).astype(np.uint8)  # id + ((link + 1) << 24)
+        depth = np.where(background, np.inf, metric).astype(np.float32)
+        if (mask[~background] >= len(params.bodies)).any():
             raise RenderError("the renderer's mask names a body that is not in the scene")
-        if params.finish.grey:
-            picture = np.asarray(Image.fromarray(picture).convert("L"))
+        if params.effects.grayscale:
+            image = np.asarray(Image.fromarray(image).convert("L"))
         if camera.k1 == 0:
-            return picture, depth, mask
-        lens = DistortionMap.from_camera(camera)
-        depth, mask = lens.remap_nearest(depth, mask)
-        return lens.remap_bilinear(picture), depth, mask
+            return image, depth, mask
+        distortion = DistortionMap.from_camera(camera)
+        depth, mask = distortion.remap_nearest(depth, mask)
+        return distortion.remap_bilinear(image), depth, mask
 
     def _build(self, bodies: tuple[Body, ...]) -> None:
         at = {"physicsClientId": self._client}
         pybullet.resetSimulation(**at)
         pybullet.setPhysicsEngineParameter(enableFileCaching=0, **at)  # texture files are written anew for each scene
         n = len(bodies)
-        body = pybullet.createMultiBody(
+        multi_body = pybullet.createMultiBody(
             linkMasses=[0] * n,
             linkCollisionShapeIndices=[-1] * n,
-            linkVisualShapeIndices=[self._visual(body) for body in bodies],
+            linkVisualShapeIndices=[self._visual_shape(body) for body in bodies],
             linkPositions=[body.position for body in bodies],
             linkOrientations=[body.quaternion for body in bodies],
             linkInertialFramePositions=[[0, 0, 0]] * n,
@@ -219,38 +212,34 @@ class Renderer:
             linkJointAxis=[[0, 0, 1]] * n,
             **at,
         )
-        for link, thing in enumerate(bodies):
-            number = pybullet.loadTexture(self._file(thing.textures), **at)
-            pybullet.changeVisualShape(body, link, textureUniqueId=number, rgbaColor=[*thing.colour, 1], **at)
+        for link, body in enumerate(bodies):
+            texture_id = pybullet.loadTexture(self._texture_file(body.textures), **at)
+            pybullet.changeVisualShape(multi_body, link, textureUniqueId=texture_id, rgbaColor=[*body.color, 1], **at)
 
-    def _file(self, textures: tuple[str, ...]) -> str:
-        """A file with the texture; single ones are kept, because there are few and they come again."""
+    def _texture_file(self, textures: tuple[str, ...]) -> str:
+        """Path of a file with the texture; files of single textures are reused, since they are few and recur."""
         path = Path(self._folder.name) / (f"{textures[0]}.tga".replace("/", "-") if len(textures) == 1 else "six.tga")
         if len(textures) > 1 or not path.exists():
-            path.write_bytes(tga(atlas(textures)))
+            path.write_bytes(encode_tga(atlas(textures)))
         return str(path)
 
-    def _visual(self, body: Body) -> int:
-        pybullet_kwargs = _shape(body).pybullet_kwargs
-        return int(
-            pybullet.createVisualShape(
-                pybullet.GEOM_MESH,
-                **pybullet_kwargs,
-                meshScale=body.size,
-                physicsClientId=self._client,
-            )
-        )
+    def _visual_shape(self, body: Body) -> int:
+        if body.shape not in SHAPES:
+            raise InvalidArgument("shape", body.shape, f"one of {', '.join(SHAPES)}")
+        mesh = SHAPES["cube of six" if body.shape == "cube" and len(body.textures) == 6 else body.shape]
+        at = {"physicsClientId": self._client}
+        return int(pybullet.createVisualShape(pybullet.GEOM_MESH, meshScale=body.size, **mesh.pybullet_kwargs, **at))
 
-    def raw_buffers(self, params: SceneParams) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
-        """The scene that was built last, as PyBullet gives it: colours, depth buffer, packed labels."""
+    def raw_buffers(self, params: SceneParams) -> tuple[ImageArray, NDArray[np.float64], NDArray[np.int64]]:
+        """Colors (H, W, 3), depth buffer and packed labels (H, W) of the scene that was built last."""
         camera, light = params.camera, params.light
-        _, _, picture, depth, labels = pybullet.getCameraImage(
+        _, _, rgba, depth, labels = pybullet.getCameraImage(
             camera.width,
             camera.height,
             view_matrix(camera),
             projection_matrix(camera),
             lightDirection=light.direction,
-            lightColor=light.colour,
+            lightColor=light.color,
             lightDistance=light.distance,
             shadow=int(light.shadow),
             lightAmbientCoeff=light.ambient,
@@ -261,23 +250,13 @@ class Renderer:
             physicsClientId=self._client,
         )
         size = (camera.height, camera.width)
-        colours = np.asarray(picture, dtype=np.uint8).reshape(*size, 4)[..., :3]
-        return (
-            np.ascontiguousarray(colours),
-            np.asarray(depth, dtype=float).reshape(size),
-            np.asarray(labels).reshape(size),
-        )
+        colors = np.ascontiguousarray(np.asarray(rgba, dtype=np.uint8).reshape(*size, 4)[..., :3])
+        return colors, np.asarray(depth, dtype=float).reshape(size), np.asarray(labels).reshape(size)
 
 
-def _sweep(place: Path) -> None:
-    """Remove what renderers left that were killed: it lies in memory."""
-    for folder in place.glob(f"{TEXTURES}*-*"):
+def _remove_stale_folders(root: Path) -> None:
+    """Remove texture folders of processes that were killed: they take memory."""
+    for folder in root.glob(f"{TEXTURES}*-*"):
         owner = folder.name.removeprefix(TEXTURES).split("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)  # another user's stays
-
-
-def _shape(body: Body) -> Mesh:
-    if body.shape not in SHAPES:
-        raise InvalidArgument("shape", body.shape, f"one of {', '.join(SHAPES)}")
-    return SHAPES["cube of six" if body.shape == "cube" and len(body.textures) == 6 else body.shape]

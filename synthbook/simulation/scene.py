@@ -1,7 +1,7 @@
-"""What stands in front of the camera: theta, every number and name that a rendered image follows from.
+"""Scene parameters theta: camera, light, bodies with their meshes, and camera effects.
 
-World: metres, z up, the table's surface at z = 0. Camera: OpenCV's convention, x right, y down, z forward; pixels have
-their centre at whole numbers, so the image spans -0.5 to width - 0.5.
+World: meters, z up, the table's surface at z = 0. Camera: OpenCV's convention, x right, y down, z forward; pixel
+centers are integers, so the image spans -0.5 to width - 0.5.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from scipy.spatial.transform import Rotation
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 
-AROUND, DOWN = 20, 12  # facets of a sphere
+Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]  # x, y, z, w
+
+# ── Meshes ──
+
+
+SEGMENTS, RINGS = 20, 12  # facets around and along the axis of round shapes
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Vertices (V, 3), the texture's coordinates there (V, 2), normals (V, 3), and triangles (T, 3)."""
+    """Vertices (V, 3), their texture coordinates (V, 2) and normals (V, 3), and triangles (T, 3)."""
 
     vertices: Array
     uvs: Array
@@ -32,9 +39,14 @@ class Mesh:
 
     @cached_property
     def pybullet_kwargs(self) -> dict[str, list[Any]]:
-        """The same as lists, under PyBullet's names."""
-        vertices, uvs, normals = (part.tolist() for part in (self.vertices, self.uvs, self.normals))
-        return {"vertices": vertices, "uvs": uvs, "normals": normals, "indices": self.triangles.ravel().tolist()}
+        """The mesh as arguments of `pybullet.createVisualShape`."""
+        arrays = {
+            "vertices": self.vertices,
+            "uvs": self.uvs,
+            "normals": self.normals,
+            "indices": self.triangles.ravel(),
+        }
+        return {name: array.tolist() for name, array in arrays.items()}
 
 
 def _quads(n: int) -> NDArray[np.int64]:
@@ -43,7 +55,7 @@ def _quads(n: int) -> NDArray[np.int64]:
 
 
 def _cube(atlas: bool) -> Mesh:
-    """Six faces, each with the whole texture, or with its own sixth of an atlas of two rows of three."""
+    """Six faces, each with the full texture, or with its own sixth of an atlas of two rows of three."""
     corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
     vertices, uvs, normals = [], [], []
     for k in range(6):
@@ -58,27 +70,29 @@ def _cube(atlas: bool) -> Mesh:
 
 
 def _sphere() -> Mesh:
-    across, down = np.meshgrid(np.arange(AROUND + 1) / AROUND, np.arange(DOWN + 1) / DOWN)
-    a, b = 2 * np.pi * across.ravel(), np.pi * down.ravel()
+    u, v = np.meshgrid(np.arange(SEGMENTS + 1) / SEGMENTS, np.arange(RINGS + 1) / RINGS)
+    a, b = 2 * np.pi * u.ravel(), np.pi * v.ravel()
     normals = np.column_stack([np.sin(b) * np.cos(a), np.sin(b) * np.sin(a), np.cos(b)])
-    i = (np.arange(DOWN)[:, None] * (AROUND + 1) + np.arange(AROUND)).ravel()
-    below = i + AROUND + 1
+    i = (np.arange(RINGS)[:, None] * (SEGMENTS + 1) + np.arange(SEGMENTS)).ravel()
+    below = i + SEGMENTS + 1
     triangles = np.concatenate([np.column_stack([i, below, i + 1]), np.column_stack([i + 1, below, below + 1])])
-    return Mesh(normals / 2, np.column_stack([across.ravel(), down.ravel()]), normals, triangles)
+    return Mesh(normals / 2, np.column_stack([u.ravel(), v.ravel()]), normals, triangles)
 
 
 def _cylinder(top: float) -> Mesh:
-    """A cylinder; with `top` 0 a cone."""
-    a = 2 * np.pi * np.arange(AROUND + 1) / AROUND
+    """A cylinder whose upper radius is `top` times the lower one: a cone with 0."""
+    a = 2 * np.pi * np.arange(SEGMENTS + 1) / SEGMENTS
     ring = np.column_stack([np.cos(a), np.sin(a)]) / 2
-    n, flat = AROUND + 1, np.ones(AROUND + 1)
-    side = [np.column_stack([ring, -flat / 2]), np.column_stack([ring * top, flat / 2])]
-    lids = [np.column_stack([ring, -flat / 2]), np.column_stack([ring * top, flat / 2])]
+    n, flat = SEGMENTS + 1, np.ones(SEGMENTS + 1)
+    rims = [
+        np.column_stack([ring, -flat / 2]),
+        np.column_stack([ring * top, flat / 2]),
+    ]  # once for sides, once for lids
     outward = np.column_stack([2 * ring, flat * (1 - top) / 2])
     up = np.tile([0.0, 0, 1], (n, 1))
-    uv = np.arange(n) / AROUND
+    uv = np.arange(n) / SEGMENTS
     uvs = [np.column_stack([uv, 0 * flat]), np.column_stack([uv, flat]), ring + 0.5, ring + 0.5]
-    i = np.arange(AROUND)
+    i = np.arange(SEGMENTS)
     triangles = [
         np.column_stack([i, i + 1, i + n]),
         np.column_stack([i + 1, i + n + 1, i + n]),
@@ -86,11 +100,11 @@ def _cylinder(top: float) -> Mesh:
         3 * n + np.column_stack([0 * i, i, i + 1])[1:],
     ]
     normals = np.concatenate([outward, outward, -up, up])
-    return Mesh(np.concatenate(side + lids), np.concatenate(uvs), normals, np.concatenate(triangles))
+    return Mesh(np.concatenate(rims + rims), np.concatenate(uvs), normals, np.concatenate(triangles))
 
 
 def _plane() -> Mesh:
-    """A square at z = 0 that faces up, its texture repeated."""
+    """A square at z = 0 that faces up, its texture repeated four times each way."""
     corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
     return Mesh(np.pad(corner, ((0, 0), (0, 1))), (corner + 0.5) * 4, np.tile([0.0, 0, 1], (4, 1)), _quads(1))
 
@@ -104,19 +118,17 @@ SHAPES = {
     "plane": _plane(),
 }
 
-# the corners of the unit cube in the order of data/real-cube/labels.json: four below, the same four above
-CUBE_CORNERS = np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]]) / 2
-CUBE_CORNERS = np.concatenate([np.column_stack([CUBE_CORNERS, [z] * 4]) for z in (-0.5, 0.5)])  # (8, 3)
-Vector = tuple[float, float, float]
-Quaternion = tuple[float, float, float, float]  # x, y, z, w
-UP = np.array([0.0, 0.0, 1.0])
+# corners (8, 3) of the unit cube in the order of data/real-cube/labels.json: four at the bottom, the same at the top
+CUBE_CORNERS = np.array([[x, y, z] for z in (-1, 1) for x, y in ((1, -1), (-1, -1), (-1, 1), (1, 1))]) / 2
+
+# ── Theta ──
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera at `eye` (m), `rotation` from world to camera; intrinsics in pixels.
+    """A camera at `eye` (m) with `rotation` from world to camera; intrinsics in pixels, `near` and `far` planes in m.
 
-    `k1` is radial distortion: a point at radius r (in focal lengths) is seen at r (1 + k1 r^2).
+    `k1` is the radial distortion: a point at radius r (in focal lengths) appears at r (1 + k1 r^2).
     """
 
     width: int
@@ -136,7 +148,7 @@ class Camera:
             if not getattr(self, name) > 0:
                 raise InvalidArgument(name, getattr(self, name), "a number above 0")
         if not 0 < self.near < self.far:
-            raise InvalidArgument("near, far", (self.near, self.far), "0 < near < far, in metres")
+            raise InvalidArgument("near, far", (self.near, self.far), "0 < near < far, in meters")
 
     @property
     def K(self) -> Array:
@@ -145,33 +157,33 @@ class Camera:
 
     @cached_property
     def R(self) -> Array:
-        """Rotation (3, 3) from world to camera; its rows are the camera's right, down and forward."""
+        """Rotation (3, 3) from world to camera; its rows are the camera's right, down and forward axes."""
         return np.asarray(Rotation.from_quat(self.rotation).as_matrix())
 
     @cached_property
     def t(self) -> Array:
-        """Translation (3,): a world point X lies at R X + t of the camera."""
+        """Translation (3,): the world point X has camera coordinates R X + t."""
         return np.asarray(-self.R @ np.asarray(self.eye))
 
     def to_camera(self, points: Array) -> Array:
-        """World points (N, 3) in the camera's frame (N, 3), m."""
+        """Transform world points (N, 3) into the camera's frame, m."""
         return np.asarray(points @ self.R.T + self.t)
 
     def project(self, points: Array) -> Array:
-        """World points (N, 3) in pixels (N, 2), lens included; NaN behind the camera."""
+        """Project world points (N, 3) to pixels (N, 2), with radial distortion; NaN behind the camera."""
         x, y, z = self.to_camera(points).T
         z = np.where(z > 0, z, np.nan)
         a, b = x / z, y / z
-        bend = 1 + self.k1 * (a**2 + b**2)
-        return np.column_stack([self.fx * a * bend + self.cx, self.fy * b * bend + self.cy])
+        distortion = 1 + self.k1 * (a**2 + b**2)
+        return np.column_stack([self.fx * a * distortion + self.cx, self.fy * b * distortion + self.cy])
 
 
 @dataclass(frozen=True)
 class Light:
-    """A distant lamp: where it stands, its colour in [0, 1], and how much of it reaches surfaces in which way."""
+    """A distant light: direction, color in [0, 1], coefficients of the reflection model, with shadows or without."""
 
-    direction: Vector  # from the scene to the lamp
-    colour: Vector
+    direction: Vector  # from the scene to the light
+    color: Vector
     distance: float  # m
     ambient: float
     diffuse: float
@@ -181,18 +193,18 @@ class Light:
 
 @dataclass(frozen=True)
 class Body:
-    """A thing: its shape's size along three axes (m), where it is, and how its surface looks.
+    """An object: its shape, its size along three axes (m), its pose, and its surface.
 
-    `textures` names one texture for the whole surface, or for a cube one for each of its six faces; `colour` tints it.
+    `textures` names one texture for the entire surface, or for a cube one for each of its six faces; `color` tints it.
     """
 
     name: str
     shape: str
     size: Vector
-    position: Vector  # of its centre
+    position: Vector  # of its center
     quaternion: Quaternion
     textures: tuple[str, ...]
-    colour: Vector
+    color: Vector
 
     @cached_property
     def R(self) -> Array:
@@ -200,47 +212,58 @@ class Body:
         return np.asarray(Rotation.from_quat(self.quaternion).as_matrix())
 
     def to_world(self, points: Array) -> Array:
-        """Points (N, 3) of the unit shape, within +-0.5, in the world."""
+        """Transform points (N, 3) of the unit shape, within +-0.5, into the world's frame."""
         return np.asarray((points * self.size) @ self.R.T + self.position)
 
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """What lens, sensor and file do to the picture after it was rendered."""
+    """Effects of lens, sensor and compression on the rendered image."""
 
     blur: float  # standard deviation, pixels
-    exposure: float  # mean brightness that the camera turns its gain for, 0 to 1
+    exposure: float  # mean brightness that automatic gain aims at, 0 to 1
     gamma: float
-    vignetting: float  # share of light lost in the corners
-    noise: float  # standard deviation, grey levels of 255
-    jpeg: int  # quality, 1 to 95
-    grey: bool
+    vignetting: float  # fraction of light lost in the corners
+    noise: float  # standard deviation, gray levels of 255
+    jpeg_quality: int  # 1 to 95
+    grayscale: bool
 
 
 @dataclass(frozen=True)
 class SceneParams:
-    """theta: everything that an image follows from. The first body is the table, the second the one to find."""
+    """theta, all that determines an image. The first body is the table, the second the target."""
 
     camera: Camera
     light: Light
     bodies: tuple[Body, ...]
     background: str  # a texture's name
-    finish: CameraEffects
+    effects: CameraEffects
     situation: str
+
+    def __repr__(self) -> str:
+        distance = (
+            np.linalg.norm(np.subtract(self.camera.eye, self.bodies[1].position)) if len(self.bodies) > 1 else 0.0
+        )
+        names = ", ".join(body.name for body in self.bodies)
+        return f"SceneParams({self.situation}: {names}; camera {distance:.2f} m away)"
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(self, default=shallow)
+        return json.dumps(self, default=shallow_dict)
 
     @classmethod
-    def from_dict(cls, text: str) -> SceneParams:
-        """The scene that `to_json` wrote."""
+    def from_json(cls, text: str) -> SceneParams:
+        """Read a scene that `to_json` wrote. Raises `InvalidArgument`, also for shards of earlier versions."""
         try:
-            parts: dict[str, Any] = json.loads(text)
-            camera, light, finish = (parts.pop(name) for name in ("camera", "light", "finish"))
-            bodies = tuple(Body(**_tuples(body)) for body in parts.pop("bodies"))
-            made = (Camera(**_tuples(camera)), Light(**_tuples(light)), bodies)
-            return cls(*made, finish=CameraEffects(**finish), **parts)
+            values: dict[str, Any] = json.loads(text)
+            if "finish" in values:
+                raise InvalidArgument("text", text[:60], 'a scene with "effects", not "finish": render the shard again')
+            camera, light, effects = (values.pop(name) for name in ("camera", "light", "effects"))
+            bodies = tuple(Body(**_tuples(body)) for body in values.pop("bodies"))
+            parts = (Camera(**_tuples(camera)), Light(**_tuples(light)), bodies)
+            return cls(*parts, effects=CameraEffects(**effects), **values)
+        except InvalidArgument:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidArgument("text", text[:60], f"a scene that to_json wrote ({error})") from None
 
@@ -250,36 +273,36 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def look_at(eye: ArrayLike, target: ArrayLike, roll: float = 0.0, pixel: ArrayLike = (0, 0)) -> Quaternion:
-    """The rotation of a camera at `eye` that shows `target` at `pixel`, level but for `roll` (rad).
+    """Rotation of a camera at `eye` that shows `target` at `pixel`, level except for `roll` (rad).
 
-    `pixel` is given as ((u - cx) / fx, (v - cy) / fy): (0, 0) is where the optical axis meets the picture.
+    `pixel` is given as ((u - cx) / fx, (v - cy) / fy): (0, 0) is the principal point. Raises `InvalidArgument`.
     """
     forward = np.subtract(target, eye)
-    right = np.cross(forward, UP)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
     if np.linalg.norm(right) < 1e-9:
         raise InvalidArgument("eye, target", (eye, target), "two points, not one straight above the other")
     forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
     level = Rotation.from_matrix(np.stack([right, np.cross(forward, right), forward]))
     ray = np.array([*np.asarray(pixel, dtype=float), 1.0])
-    axis = np.cross([0, 0, 1], ray)  # as long as tan(angle)
+    axis = np.cross([0, 0, 1], ray)  # of length tan(angle)
     tangent = np.linalg.norm(axis)
-    aside = Rotation.from_rotvec(axis * (np.arctan(tangent) / tangent if tangent > 0 else 0.0))
-    return quaternion(aside * Rotation.from_euler("z", roll) * level)
+    offset = Rotation.from_rotvec(axis * (np.arctan(tangent) / tangent if tangent > 0 else 0.0))
+    return quaternion(offset * Rotation.from_euler("z", roll) * level)
 
 
-def quaternion(turn: Rotation) -> Quaternion:
-    """The rotation as four plain numbers: x, y, z, w."""
-    x, y, z, w = (float(q) for q in turn.as_quat())
+def quaternion(rotation: Rotation) -> Quaternion:
+    """The rotation as four numbers: x, y, z, w."""
+    x, y, z, w = (float(q) for q in rotation.as_quat())
     return x, y, z, w
 
 
-def shallow(part: Any) -> dict[str, Any]:
-    """A dataclass's fields by name; `asdict` would copy every number in it, which takes longer than drawing them."""
-    return {field.name: getattr(part, field.name) for field in fields(part)}
+def shallow_dict(instance: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, without the deep copies of `dataclasses.asdict`, which are slow."""
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
 
 
 def view_matrix(camera: Camera) -> list[float]:
-    """World to OpenGL's camera (x right, y up, z backward), column by column as PyBullet wants it."""
+    """World to OpenGL's camera (x right, y up, z backward), in column-major order as PyBullet expects."""
     view = np.eye(4)
     view[:3, :3], view[:3, 3] = camera.R, camera.t
     view[1:3] *= -1
@@ -289,8 +312,8 @@ def view_matrix(camera: Camera) -> list[float]:
 def projection_matrix(camera: Camera) -> list[float]:
     """The intrinsics as an OpenGL projection: ndc_x = 2 u / W - 1, ndc_y = 1 - 2 (v + 1) / H.
 
-    The centre of pixel u should lie at ndc_x = 2 (u + 0.5) / W - 1. TinyRenderer puts it half a pixel to the right, and
-    counts rows from below, which moves the picture half a pixel up; both are made up for here.
+    The center of pixel u should lie at ndc_x = 2 (u + 0.5) / W - 1. TinyRenderer puts it half a pixel to the right and
+    counts rows from below, which moves the image half a pixel up; both offsets are corrected here.
     """
     w, h, n, f = camera.width, camera.height, camera.near, camera.far
     matrix = np.zeros((4, 4))

@@ -1,7 +1,7 @@
-"""Surfaces by name: "stripes-17" is the same 64 x 64 picture on every machine.
+"""Textures by name, such as "stripes-17": the same 64 x 64 image on every machine.
 
-Procedural ones are drawn from their number; "photo-..." and "pybullet-..." are crops of scikit-image's photographs and
-of the pictures that come with PyBullet.
+Procedural textures are generated from their number; "photo-..." and "pybullet-..." are crops of scikit-image's
+photographs and of the textures that come with PyBullet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.ndimage import zoom
 
 from synthbook.core.errors import InvalidArgument
 
-Picture = NDArray[np.uint8]  # (H, W, 3)
+RgbImage = NDArray[np.uint8]  # (H, W, 3)
 SIZE = 64  # pixels
 PROCEDURAL = ("flat", "gradient", "checker", "stripes", "dots", "noise", "patches", "strokes")
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
@@ -26,33 +26,32 @@ CACHE_SIZE = 1_000  # textures in memory, 12 KiB each
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def texture(name: str) -> Picture:
-    """The texture (64, 64, 3) of this name: a family, a dash, and a number. Raises `InvalidArgument`."""
+def texture(name: str) -> RgbImage:
+    """The texture (64, 64, 3) with this name, a family, a dash and a number. Raises `InvalidArgument`."""
     family, _, number = name.rpartition("-")
     if family not in FAMILIES or not number.isdigit():
         raise InvalidArgument("texture", name, f"a family and a number, such as stripes-17; families: {FAMILIES}")
     rng = np.random.default_rng([FAMILIES.index(family), int(number)])
     kind, _, source = family.partition("-")
-    picture = _crop(_source(kind, source), rng) if source else _mixed(_DRAWN[family](rng), rng)
-    picture.flags.writeable = False
-    return picture
-
-
-def _mixed(share: NDArray[np.float64], rng: np.random.Generator) -> Picture:
-    """Two random colours, mixed by shares (64, 64) in [0, 1]."""
-    a, b = rng.uniform(0, 255, (2, 3))
-    return np.asarray(a + (b - a) * share[..., None], dtype=np.uint8)
+    if source:
+        image = _random_crop(_source(kind, source), rng)
+    else:
+        blend = _PROCEDURES[family](rng)  # (64, 64), in [0, 1], between two random colors
+        a, b = rng.uniform(0, 255, (2, 3))
+        image = np.asarray(a + (b - a) * blend[..., None], dtype=np.uint8)
+    image.flags.writeable = False
+    return image
 
 
 def _plane(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates in [0, 1], turned by a random angle."""
+    """Coordinates in [0, 1], rotated by a random angle."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     angle = rng.uniform(0, np.pi)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
 def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
-    """Values (64, 64) in [0, 1] that vary over 1/cells of the picture."""
+    """Smooth values (64, 64) in [0, 1] that vary over 1/cells of the image."""
     field = zoom(rng.random((cells + 1, cells + 1)), SIZE / (cells + 1), order=3)
     return np.asarray(np.clip(field, 0, 1))
 
@@ -93,19 +92,21 @@ def _patches(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _strokes(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Like print: lines, boxes and blots on a ground."""
-    share = np.zeros((SIZE, SIZE))
+    """Rectangles of random brightness on a uniform ground, as in print."""
+    blend = np.zeros((SIZE, SIZE))
     for _ in range(rng.integers(3, 25)):
-        (top, left), (high, wide) = rng.integers(0, SIZE, 2), rng.integers(1, 24, 2)
-        share[top : top + high, left : left + wide] = rng.random()
-    return share
+        (top, left), (height, width) = rng.integers(0, SIZE, 2), rng.integers(1, 24, 2)
+        blend[top : top + height, left : left + width] = rng.random()
+    return blend
 
 
-_DRAWN = dict(zip(PROCEDURAL, (_flat, _gradient, _checker, _stripes, _dots, _noise, _patches, _strokes), strict=True))
+_PROCEDURES = dict(
+    zip(PROCEDURAL, (_flat, _gradient, _checker, _stripes, _dots, _noise, _patches, _strokes), strict=True)
+)
 
 
 @lru_cache(maxsize=8)
-def _source(kind: str, name: str) -> Picture:
+def _source(kind: str, name: str) -> RgbImage:
     if kind == "photo":
         from skimage import data
 
@@ -119,24 +120,24 @@ def _source(kind: str, name: str) -> Picture:
         return np.asarray(image.convert("RGB"))
 
 
-def _crop(picture: Picture, rng: np.random.Generator) -> Picture:
-    high, wide = picture.shape[:2]
-    side = int(min(high, wide) * rng.uniform(0.3, 1))
-    top, left = rng.integers(0, high - side + 1), rng.integers(0, wide - side + 1)
-    cut = Image.fromarray(picture[top : top + side, left : left + side]).resize((SIZE, SIZE), Image.Resampling.BOX)
-    return np.array(cut)
+def _random_crop(image: RgbImage, rng: np.random.Generator) -> RgbImage:
+    height, width = image.shape[:2]
+    side = int(min(height, width) * rng.uniform(0.3, 1))
+    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    crop = Image.fromarray(image[top : top + side, left : left + side])
+    return np.array(crop.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def atlas(names: tuple[str, ...]) -> Picture:
-    """One texture as it is, or six in two rows of three, as the cube's faces want them."""
-    pictures = [texture(name) for name in names]
-    if len(pictures) == 1:
-        return pictures[0]
-    return np.concatenate([np.concatenate(pictures[:3], axis=1), np.concatenate(pictures[3:], axis=1)])
+def atlas(names: tuple[str, ...]) -> RgbImage:
+    """One texture as it is, or six in two rows of three for the faces of a cube."""
+    images = [texture(name) for name in names]
+    if len(images) == 1:
+        return images[0]
+    return np.concatenate([np.concatenate(images[:3], axis=1), np.concatenate(images[3:], axis=1)])
 
 
-def tga(picture: Picture) -> bytes:
-    """The picture as an uncompressed TGA file, the format that PyBullet reads fastest."""
-    high, wide = picture.shape[:2]
-    size = bytes([wide % 256, wide // 256, high % 256, high // 256])
-    return bytes([0, 0, 2, *[0] * 9]) + size + bytes([24, 0x20]) + picture[..., ::-1].tobytes()
+def encode_tga(image: RgbImage) -> bytes:
+    """The image as an uncompressed TGA file, the format that PyBullet reads fastest."""
+    height, width = image.shape[:2]
+    size = bytes([width % 256, width // 256, height % 256, height // 256])
+    return bytes([0, 0, 2, *[0] * 9]) + size + bytes([24, 0x20]) + image[..., ::-1].tobytes()

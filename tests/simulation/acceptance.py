@@ -9,7 +9,7 @@ import numpy as np
 
 from synthbook.simulation.scene import Body, Camera, CameraEffects, Light, SceneParams, look_at
 
-PLAIN = CameraEffects(blur=0, exposure=0.5, gamma=1, vignetting=0, noise=0, jpeg=95, grey=False)
+PLAIN = CameraEffects(blur=0, exposure=0.5, gamma=1, vignetting=0, noise=0, jpeg_quality=95, grayscale=False)
 LAMP = Light((0.3, -0.4, 1), (1, 1, 1), 2, 0.5, 0.5, 0.1, True)
 TABLE = Body("table", "plane", (2, 2, 1), (0, 0, 0), (0, 0, 0, 1), ("noise-1",), (1, 1, 1))
 
@@ -52,9 +52,9 @@ def sphere_errors(
             lens, ball = params.camera, params.bodies[1]
             centre, radius = lens.to_camera(np.array([ball.position]))[0], ball.size[0] / 2
             rows, columns = np.nonzero(mask == 1)
-            # the outline of a sphere is an ellipse whose middle lies farther out than the projected centre: the exact
-            # middle is that of the projected tangent cone, d / (1 - (R / Z)^2) to first order in R / Z
-            stretch = 1 / (1 - (radius / np.linalg.norm(centre)) ** 2)
+            # the outline of a sphere is the intersection of its tangent cone with the image plane, an ellipse whose
+            # center is farther out than the projected center of the sphere by the factor 1 / (1 - (R / Z)^2), exactly
+            stretch = 1 / (1 - (radius / centre[2]) ** 2)
             expected = [
                 lens.fx * centre[0] / centre[2] * stretch + lens.cx,
                 lens.fy * centre[1] / centre[2] * stretch + lens.cy,
@@ -74,6 +74,6 @@ def holds(code: SimpleNamespace | ModuleType, scenes: int = 60) -> bool:
     return bool((pixels < 1.5).mean() >= 0.99 and np.abs(depths).max() < 0.01 and valid)
 
 
-def moved(params: SceneParams, **finish: float) -> SceneParams:
+def moved(params: SceneParams, **effects: float) -> SceneParams:
     """The scene with another finish."""
-    return replace(params, finish=replace(params.finish, **finish))
+    return replace(params, effects=replace(params.effects, **effects))

@@ -42,14 +42,14 @@ def samples() -> list[Sample]:
 def test_boxes_are_the_extent_of_the_masks(samples: list[Sample]) -> None:
     for sample in samples:
         for found in annotate(sample):
-            rows, columns = np.nonzero(sample.mask == found.body)
+            rows, columns = np.nonzero(sample.mask == found.instance_id)
             assert found.area == len(rows)
             if found.area:
-                left, top, wide, high = found.box  # type: ignore[misc]
+                left, top, wide, high = found.bbox  # type: ignore[misc]
                 assert (left, top) == (columns.min(), rows.min())
                 assert (left + wide - 1, top + high - 1) == (columns.max(), rows.max())
             else:
-                assert found.box is None
+                assert found.bbox is None
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_behind_the_camera_and_out_of_the_picture() -> None:
         params = SceneParams(lens, LAMP, (TABLE, replace(CUBE, position=where)), "flat-1", PLAIN, "typical")
         with Renderer() as renderer:
             found = annotate(renderer.render(params, rng))[0]
-        assert found.box is None or where == at["around"]
+        assert found.bbox is None or where == at["around"]
         assert 0 <= found.visibility <= 1 and not any(found.corner_visible)
         json.loads(json.dumps(found.to_dict()), parse_constant=lambda c: pytest.fail(c))
 
@@ -128,7 +128,7 @@ def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
     assert [row["index"] for row in rows] == list(range(12))
     with Renderer() as renderer:  # picture 7 alone
         again = task.sample(renderer, np.random.SeedSequence(2, spawn_key=(7,)))
-    assert again.file == rows[7]["image"] and again.params == SceneParams.from_dict(rows[7]["theta"])
+    assert again.jpeg_bytes == rows[7]["image"] and again.params == SceneParams.from_json(rows[7]["theta"])
     index = write_coco(tmp_path / "run", tmp_path / "coco", provenance)
     coco = COCO(str(index))
     assert len(coco.getImgIds()) == 12

@@ -1,4 +1,4 @@
-"""The corner net, its loss and its training; the second look; errors, intervals and baselines on photographs."""
+"""The corner net, its loss and its training; the second look; errors, intervals and baselines on pose."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
 from synthbook.core.types import Photographs
 from synthbook.datasets import real_cube
-from synthbook.simulation import localizer, photographs
+from synthbook.experiments.randomization import append_to_log, read_log
+from synthbook.simulation import localizer, pose
 from synthbook.simulation.export import RenderShard
 from synthbook.simulation.localizer import (
+    CROP_PX,
     FLIP_INDEX,
-    SIZE,
-    SYMMETRIES,
     CornerNet,
     KeypointDataset,
     Localizer,
     LocalizerConfig,
-    canonicalize_corners,
     corner_loss,
     crop_affines,
     crop_batches,
@@ -35,7 +34,6 @@ from synthbook.simulation.localizer import (
     half_size_batches,
     image_to_crop,
     load_keypoint_dataset,
-    pose_errors,
     predict_corners,
     refine_corners,
     soft_argmax,
@@ -43,8 +41,7 @@ from synthbook.simulation.localizer import (
     train_localizer,
     warp_crop,
 )
-from synthbook.simulation.photographs import append_to_log, bootstrap_score, points_of, read_log
-from synthbook.simulation.pose import solve_pnp
+from synthbook.simulation.pose import SYMMETRIES, bootstrap_score, pose_errors, solve_pnp
 from synthbook.simulation.randomize import CUBE_SIZE, DOMAINS
 from synthbook.simulation.scene import CUBE_CORNERS
 from tests.mutation import mutant
@@ -108,7 +105,7 @@ def test_mutants_of_the_loss_lose_their_place() -> None:
 
 @pytest.mark.slow
 def test_corners_are_counted_from_the_nearest_and_mirrors_stay_cubes(renders: KeypointDataset) -> None:
-    ordered = canonicalize_corners(torch.from_numpy(renders.corners), torch.from_numpy(renders.points[..., 2])).numpy()
+    ordered = renders.canonical_corners().numpy()
     depth = np.take_along_axis(renders.points[..., 2], _order(renders.corners, ordered), axis=1)
     assert (depth[:, :4].argmin(1) == 0).all()
     wide = renders.images.shape[2]
@@ -127,11 +124,11 @@ def _order(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def test_errors_are_zero_for_the_truth_and_for_its_quarter_turns(renders: KeypointDataset) -> None:
     some = renders.take(slice(0, 12))
-    for turn in SYMMETRIES.numpy():
+    for turn in SYMMETRIES:
         found = pose_errors(some.corners[:, turn], some.corners, some.points, some.K)
-        assert found.centre.max() < 0.05 and found.corner.max() < 0.05 and found.pixel.max() < 1e-6
+        assert found.center.max() < 0.05 and found.corner.max() < 0.05 and found.pixel.max() < 1e-6
     off = pose_errors(some.corners + 3, some.corners, some.points, some.K)
-    assert off.pixel == pytest.approx(np.hypot(3, 3)) and off.centre.min() > 0.3
+    assert off.pixel == pytest.approx(np.hypot(3, 3)) and off.center.min() > 0.3
 
 
 def test_views_are_cut_where_their_corners_say(renders: KeypointDataset) -> None:
@@ -141,17 +138,17 @@ def test_views_are_cut_where_their_corners_say(renders: KeypointDataset) -> None
     matrix = crop_affines(corners)
     torch.testing.assert_close(crop_to_image(matrix, image_to_crop(matrix, corners)), corners, atol=1e-3, rtol=0)
     views = warp_crop(torch.from_numpy(slope.images), matrix)
-    assert views.shape == (20, 1, SIZE, SIZE)
-    middle = torch.full((20, 1, 2), (SIZE - 1) / 2)
+    assert views.shape == (20, 1, CROP_PX, CROP_PX)
+    middle = torch.full((20, 1, 2), (CROP_PX - 1) / 2)
     across = crop_to_image(matrix, middle)[:, 0, 0]
     assert (views[:, 0, 31:33, 31:33].mean((1, 2)) - across / 2 + 0.25).abs().max() < 0.6
     inside = image_to_crop(matrix, corners)
-    assert inside.min() > 5 and inside.max() < SIZE - 6
+    assert inside.min() > 5 and inside.max() < CROP_PX - 6
     x, y = crop_batches(slope)(np.arange(20), np.random.default_rng(0))
-    assert x.shape == (20, 1, SIZE, SIZE) and y.shape == (20, 8, 2) and (y.std(0) > 0.5).all()
+    assert x.shape == (20, 1, CROP_PX, CROP_PX) and y.shape == (20, 8, 2) and (y.std(0) > 0.5).all()
     half, where = half_size_batches(slope)(np.arange(20), np.random.default_rng(0))
     assert half.shape == (20, 1, 120, 160)
-    torch.testing.assert_close(2 * where + 0.5, canonicalize_corners(corners, torch.from_numpy(slope.points[..., 2])))
+    torch.testing.assert_close(2 * where + 0.5, slope.canonical_corners())
 
 
 @pytest.mark.slow
@@ -302,34 +299,34 @@ def read_planted(images: np.ndarray) -> np.ndarray:
 def test_a_finder_that_is_right_has_small_errors_in_every_window() -> None:
     held = planted()
     for found in (
-        photographs.photo_errors(read_planted, held),
-        photographs.random_crop_errors(read_planted, held, seed=2),
+        pose.photo_errors(read_planted, held),
+        pose.random_crop_errors(read_planted, held, seed=2),
     ):
-        assert np.median(found.pixel) < 0.5 and np.median(found.centre) < 0.5
+        assert np.median(found.pixel) < 0.5 and np.median(found.center) < 0.5
     real = held.data
-    shown = points_of(real) @ real.K.T
+    shown = real.corner_points @ real.K.T
     np.testing.assert_allclose(shown[..., :2] / shown[..., 2:], real.corners, atol=0.05)
 
 
 def test_a_constant_answer_and_block_intervals() -> None:
-    constant = photographs.constant_baseline_errors(real_cube())
-    assert 2 < constant.centre.mean() < 8  # about 5 cm
+    constant = pose.constant_baseline_errors(real_cube())
+    assert 2 < constant.center.mean() < 8  # about 5 cm
     by_block, by_frame = bootstrap_score("x", constant), bootstrap_score("x", constant, block=1)
-    assert by_block.centre == pytest.approx(constant.centre.mean())
-    wide, narrow = (s.centre_high - s.centre_low for s in (by_block, by_frame))
+    assert by_block.center == pytest.approx(constant.center.mean())
+    wide, narrow = (s.center_high - s.center_low for s in (by_block, by_frame))
     assert wide > 1.5 * narrow  # neighbours are alike
     assert "constant" in str(bootstrap_score("constant", constant)) and "cm" in str(by_block)
     with pytest.raises(InvalidArgument, match="block"):
         bootstrap_score("x", constant, block=100)
     with pytest.raises(InvalidArgument, match="Holdout"):
-        photographs.photo_errors(read_planted, real_cube().data)  # type: ignore[arg-type]
+        pose.photo_errors(read_planted, real_cube().data)  # type: ignore[arg-type]
 
 
 def test_every_look_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "looks.jsonl"
-    one = bootstrap_score("as they are", photographs.constant_baseline_errors(real_cube()))
+    one = bootstrap_score("as they are", pose.constant_baseline_errors(real_cube()))
     for day in ("2026-01-01", "2026-01-02"):
         append_to_log(path, day, "abc", "shipped", [one])
     log = read_log(path)
     assert [look["date"] for look in log] == ["2026-01-01", "2026-01-02"]
-    assert log[0]["scores"][0]["centre"] == one.centre
+    assert log[0]["scores"] == [one] and '"centre"' in path.read_text()

@@ -17,8 +17,8 @@ from synthbook.core.storage import Provenance, read_provenance
 from synthbook.core.table import Holdout
 from synthbook.datasets import real_cube
 from synthbook.simulation import localizer
-from synthbook.simulation.localizer import CornerNet, Localizer, LocalizerConfig, resized
-from synthbook.simulation.locate import locate, read_intrinsics, read_photograph
+from synthbook.simulation.localizer import CornerNet, Localizer, LocalizerConfig
+from synthbook.simulation.pose import locate, read_intrinsics, read_photograph
 
 
 class Sees:
@@ -59,8 +59,6 @@ def test_a_picture_of_any_size_gives_the_same_shares(photo: Path) -> None:
         image = np.zeros(size[::-1], dtype=np.uint8)
         found = locate(Sees(), image)  # type: ignore[arg-type]
         assert found.corners[0] == pytest.approx([0.4 * size[0] - 0.5, 0.7 * size[1] - 0.5], abs=0.06 * max(size))
-        small, factor = resized(image)
-        assert small.shape[1] <= 321 and factor > 0
     turned = Image.fromarray(np.zeros((20, 60), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6  # held upright
@@ -72,8 +70,8 @@ def test_a_picture_of_any_size_gives_the_same_shares(photo: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["none.jpg"], "a picture that can be read"),
-        (["K.json"], "a picture that can be read"),
+        (["none.jpg"], "an image file that can be read"),
+        (["K.json"], "an image file that can be read"),
         (["photo.jpg", "--intrinsics", "none.json"], "intrinsics"),
         (["photo.jpg", "--intrinsics", "photo.jpg"], "intrinsics"),
         (["photo.jpg", "sub/photo.jpg", "--out", "drawn"], "different names"),
@@ -114,10 +112,10 @@ def test_scores_are_printed_and_logged(
     command = ["dev", "score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "always the mean position: centre" in printed and "28 photographs" in printed
+    assert "always the mean position: center" in printed and "28 photographs" in printed
     assert main([*command, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
-    assert [s["what"] for s in scores] == ["as they are", "through random windows", "always the mean position"]
+    assert [s["name"] for s in scores] == ["as they are", "through random windows", "always the mean position"]
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(entries) == 2 and entries[0]["commit"] == "abc"
     assert main(["dev", "score-localizer", "--model", str(tmp_path / "none")]) == 1

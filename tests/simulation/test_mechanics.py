@@ -49,9 +49,9 @@ def test_many_people_follow_the_equations() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("-np.expm1(-r0 * recover * share)", "-np.expm1(-r0 * STEP * share) * 0.9"),
-        ("(infected & (chance >= recover))", "(infected & (chance >= 1.3 * recover))"),
-        ("(chance < force)", "(chance < 0.95 * force)"),
+        ("-np.expm1(-r0 * recovery * prevalence)", "-np.expm1(-r0 * STEP * prevalence) * 0.9"),
+        ("(infected & (u >= recovery))", "(infected & (u >= 1.3 * recovery))"),
+        ("(u < infection)", "(u < 0.95 * infection)"),
     ],
 )
 def test_mutants_of_the_epidemic_end_elsewhere(old: str, new: str) -> None:
@@ -122,7 +122,7 @@ def test_what_is_refused() -> None:
         lambda: pendulum(0, 0.1, 1),
         lambda: period(*pendulum(1, 0.1, 0.5)),
         lambda: toss(-1, seed=0),
-        lambda: ImuConfig(rate=100),
+        lambda: ImuConfig(rate_hz=100),
         lambda: ImuConfig(gyroscope_noise=-1),
     ):
         with pytest.raises(InvalidArgument):

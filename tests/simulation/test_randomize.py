@@ -29,7 +29,7 @@ from synthbook.simulation.randomize import (
     sample_params,
 )
 from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, SceneParams, look_at
-from synthbook.simulation.textures import FAMILIES, atlas, texture, tga
+from synthbook.simulation.textures import FAMILIES, atlas, encode_tga, texture
 
 
 def drawn(domain: Domain, n: int = 300) -> list[SceneParams]:
@@ -40,7 +40,7 @@ def test_a_domain_prints_every_part_with_its_factor() -> None:
     text = str(Domain())
     for field in dataclasses.fields(Domain):
         assert field.name in text
-    assert "light       lamp_elevation  35 to 90" in text and "1,000 textures of 16 families" in text
+    assert "light       light_elevation 35 to 90" in text and "1,000 textures of 16 families" in text
     named = [name for names in FACTORS.values() for name in names]
     assert len(named) == len(set(named)) and set(named) < {field.name for field in dataclasses.fields(Domain)}
 
@@ -50,7 +50,7 @@ def test_draws_follow_the_declaration() -> None:
     scenes = drawn(Domain(), 600)
     distance = [np.linalg.norm(np.subtract(s.camera.eye, s.bodies[1].position)) for s in scenes]
     assert kstest(distance, "uniform", args=(0.35, 0.4)).pvalue > 0.001
-    assert kstest([s.finish.noise for s in scenes], "uniform", args=(0, 4)).pvalue > 0.001
+    assert kstest([s.effects.noise for s in scenes], "uniform", args=(0, 4)).pvalue > 0.001
     assert {len(s.bodies[1].textures) for s in scenes} == {1, 6}
     shares = {name: np.mean([s.situation == name for s in scenes]) for name in ("typical", "occluded", "at the edge")}
     assert shares["typical"] == pytest.approx(0.87, abs=0.06)
@@ -75,16 +75,16 @@ def test_a_camera_shows_its_target_where_it_is_told() -> None:
 
 def test_narrow_is_one_texture_one_light_one_camera_and_keeps_the_task() -> None:
     scenes = drawn(Domain().narrowed(0), 60)
-    assert len({(s.light, s.finish, s.background, s.bodies[1].textures, s.bodies[1].colour) for s in scenes}) == 1
+    assert len({(s.light, s.effects, s.background, s.bodies[1].textures, s.bodies[1].color) for s in scenes}) == 1
     lenses = {(s.camera.fx, s.camera.k1) for s in scenes}
     assert len(lenses) == 1 and len({s.bodies[1].quaternion for s in scenes}) == 60
 
 
 def test_one_factor_can_be_narrowed_and_half_is_half() -> None:
     dark = Domain().narrowed(0, "light")
-    assert dark.lamp_elevation == Uniform(62.5, 62.5) and dark.noise == Domain().noise
+    assert dark.light_elevation == Uniform(62.5, 62.5) and dark.noise == Domain().noise
     half = Domain().narrowed(0.5)
-    assert half.noise == Uniform(1, 3) and half.cube_textures.unique == 32 and len(half.distractors.values) == 3
+    assert half.noise == Uniform(1, 3) and half.cube_textures.n_textures == 32 and len(half.distractors.values) == 3
     assert Domain().narrowed(1) == Domain()
 
 
@@ -106,7 +106,7 @@ def test_rare_situations_can_be_asked_for() -> None:
 def test_the_stand_in_has_what_training_never_shows() -> None:
     full = DOMAINS["cube"]
     assert not set(HELD_OUT_TEXTURES) & set(TRAIN_TEXTURES)
-    for name in ("lamp_elevation", "noise", "k1"):
+    for name in ("light_elevation", "noise", "k1"):
         seen, held = getattr(full, name), getattr(PROXY_TARGET, name)
         assert held.high <= seen.low or held.low >= seen.high
     used = {t.rpartition("-")[0] for s in drawn(PROXY_TARGET, 50) for body in s.bodies for t in body.textures}
@@ -127,10 +127,10 @@ def test_the_camera_is_that_of_the_photographs() -> None:
 
 def test_theta_survives_json_and_bad_ranges_are_refused() -> None:
     scene = sample_params(Domain(), np.random.default_rng(3))
-    assert SceneParams.from_dict(scene.to_json()) == scene
+    assert SceneParams.from_json(scene.to_json()) == scene
     for text in ("{}", "[]", "no", scene.to_json().replace('"fx"', '"f"')):
         with pytest.raises(InvalidArgument):
-            SceneParams.from_dict(text)
+            SceneParams.from_json(text)
     for make in (
         lambda: Uniform(1, 0),
         lambda: Uniform(0, float("nan")),
@@ -162,7 +162,7 @@ def test_an_atlas_and_its_file() -> None:
 
     six = atlas(tuple(f"flat-{k}" for k in range(6)))
     assert six.shape == (128, 192, 3) and (six[64:, 128:] == texture("flat-5")).all()
-    assert (np.asarray(Image.open(BytesIO(tga(six)))) == six).all()
+    assert (np.asarray(Image.open(BytesIO(encode_tga(six)))) == six).all()
 
 
 @pytest.mark.parametrize("name", SHAPES)

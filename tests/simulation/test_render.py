@@ -68,13 +68,13 @@ def test_mutants_miss_the_spheres(module: object, old: str, new: str, monkeypatc
 def test_pictures_do_not_depend_on_the_one_before() -> None:
     """Trap: PyBullet remembers the light, and loads a texture file once."""
     red = with_cube(textures=tuple(f"stripes-{k}" for k in range(6)))
-    red = replace(red, light=replace(LAMP, colour=(1.0, 0.0, 0.0), shadow=False, ambient=0.9, distance=9))
+    red = replace(red, light=replace(LAMP, color=(1.0, 0.0, 0.0), shadow=False, ambient=0.9, distance=9))
     plain = with_cube(textures=tuple(f"dots-{k}" for k in range(6)))
     with Renderer() as renderer:
         for params in (red, plain, red, plain):
             rng = np.random.default_rng(0)
-            assert renderer.render(params, rng).file == shown(params).file
-    assert shown(red).file != shown(plain).file
+            assert renderer.render(params, rng).jpeg_bytes == shown(params).jpeg_bytes
+    assert shown(red).jpeg_bytes != shown(plain).jpeg_bytes
 
 
 def test_each_face_of_a_cube_has_its_own_texture() -> None:
@@ -89,7 +89,7 @@ def test_each_face_of_a_cube_has_its_own_texture() -> None:
 
 
 def test_alpha_is_not_promised_and_tint_works() -> None:
-    plain, tinted = (shown(with_cube(textures=("flat-3",), colour=c)) for c in ((1, 1, 1), (0.2, 1, 1)))
+    plain, tinted = (shown(with_cube(textures=("flat-3",), color=c)) for c in ((1, 1, 1), (0.2, 1, 1)))
     on = plain.mask == 1
     assert tinted.image[on][:, 0].mean() < 0.6 * plain.image[on][:, 0].mean()
 
@@ -123,7 +123,7 @@ def test_a_lens_bends_picture_mask_and_corners_alike() -> None:
 def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
     task = RenderShard(DOMAINS["cube"], 64, 48)
     with Renderer() as renderer:
-        here = [task.sample(renderer, np.random.SeedSequence(5, spawn_key=(i,))).file for i in (3, 1)]
+        here = [task.sample(renderer, np.random.SeedSequence(5, spawn_key=(i,))).jpeg_bytes for i in (3, 1)]
     code = (
         "import hashlib, numpy as np; from synthbook.simulation.export import RenderShard\n"
         "from synthbook.simulation.render import Renderer; from synthbook.simulation.randomize import SCENES\n"
@@ -195,5 +195,5 @@ def test_what_a_killed_renderer_left_in_memory_is_removed(tmp_path):
     left, kept = f"{int(ended.stdout)}-x", {f"{os.getpid()}-x", "notes-x"}
     for name in (left, *kept):
         (tmp_path / (render.TEXTURES + name)).mkdir()
-    render._sweep(tmp_path)
+    render._remove_stale_folders(tmp_path)
     assert {path.name.removeprefix(render.TEXTURES) for path in tmp_path.iterdir()} == kept

@@ -123,11 +123,11 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
 def test_figures_of_a_run(tmp_path: Path) -> None:
     assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
     rows = list(read_rows(tmp_path / "run"))
-    figure, axes = plot_contact_sheet(rows, across=3)
+    figure, axes = plot_contact_sheet(rows, columns=3)
     assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9
     assert len(plot_sample(rows[0]).patches) >= 1
     labels = [ax.get_xlabel() for ax in plot_theta(rows)]
-    assert "distance (m)" in labels and "elevation of the lamp (degrees)" in labels
+    assert "distance (m)" in labels and "elevation of the light (degrees)" in labels
     for plot in (plot_contact_sheet, plot_theta):
         with pytest.raises(ValueError, match="at least one row"):
             plot([])

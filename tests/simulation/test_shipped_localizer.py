@@ -12,15 +12,15 @@ from synthbook.core.checkpoints import WEIGHTS_NAME
 from synthbook.core.errors import DataError
 from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.datasets import data_folder, real_cube
-from synthbook.experiments.randomization import pictures
+from synthbook.experiments.randomization import read_log, render_dataset
 from synthbook.simulation import localizer
-from synthbook.simulation.localizer import LOG, PRETRAINED, PRETRAINED_NARROW, Localizer, load_pretrained, pose_errors
-from synthbook.simulation.photographs import (
+from synthbook.simulation.localizer import LOG, PRETRAINED, PRETRAINED_NARROW, Localizer, load_pretrained
+from synthbook.simulation.pose import (
     bootstrap_score,
     constant_baseline_errors,
     photo_errors,
+    pose_errors,
     random_crop_errors,
-    read_log,
 )
 from synthbook.simulation.randomize import DOMAINS
 
@@ -42,17 +42,17 @@ def test_every_look_at_the_photographs_is_written_down() -> None:
     log = read_log(FOLDER / "photographs.jsonl")
     assert all({"date", "commit", "model", "scores"} <= look.keys() for look in log)
     shown = log[-1]["scores"]
-    assert [one["what"] for one in shown] == ["as they are", "through random windows", "always the mean position"]
+    assert [score.name for score in shown] == ["as they are", "through random windows", "always the mean position"]
 
 
 @pytest.mark.slow
 def test_the_narrow_one_is_good_at_home_and_lost_in_reality() -> None:
     narrow = load_pretrained(PRETRAINED_NARROW)
-    home = pictures(DOMAINS["cube-narrow"], 60, seed=6, width=320, height=240)
+    home = render_dataset(DOMAINS["cube-narrow"], 60, seed=6, width=320, height=240)
     at_home = pose_errors(narrow(home.images), home.corners, home.points, home.K)
-    assert np.median(at_home.centre) < 0.5
+    assert np.median(at_home.center) < 0.5
     away = bootstrap_score("now", photo_errors(narrow, real_cube()))
-    assert away.centre_low > 3 * bootstrap_score("shipped", photo_errors(load_pretrained(), real_cube())).centre_high
+    assert away.center_low > 3 * bootstrap_score("shipped", photo_errors(load_pretrained(), real_cube())).center_high
 
 
 @pytest.mark.slow
@@ -62,9 +62,9 @@ def test_errors_on_real_photographs_in_centimetres() -> None:
     looked = [look for look in read_log(FOLDER / "photographs.jsonl") if look["model"] == "shipped"][-1]["scores"]
     for found, logged in ((photo_errors(net, held), looked[0]), (random_crop_errors(net, held, seed=0), looked[1])):
         one = bootstrap_score("now", found)
-        assert one.centre_high < 1.0 and one.corner_high < 1.2
-        assert one.centre == pytest.approx(logged["centre"], abs=0.02)
-    assert constant_baseline_errors(held).centre.mean() > 5 * one.centre
+        assert one.center_high < 1.0 and one.corner_high < 1.2
+        assert one.center == pytest.approx(logged.center, abs=0.02)
+    assert constant_baseline_errors(held).center.mean() > 5 * one.center
 
 
 def test_a_missing_or_foreign_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,12 @@ from synthbook.experiments.randomization import (
     TRAIN_DOMAINS,
     TrialConfig,
     downsampled_photographs,
-    pictures,
+    render_dataset,
     trial,
 )
 from synthbook.simulation.randomize import DOMAINS, FACTORS, PROXY_TARGET
 
-TINY = TrialConfig(pictures=70, epochs=1, width=4, tests=5)
+TINY = TrialConfig(n_train=70, epochs=1, width=4, n_test=5)
 
 
 def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
@@ -40,18 +40,18 @@ def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
         changed = {name for name in vars(world) if getattr(world, name) != getattr(FULL, name)}
         assert changed == set(names)
     few = TRAIN_DOMAINS["4 textures"]
-    assert few.cube_textures.unique == few.table_textures.unique == 4 and few.noise == FULL.noise
+    assert few.cube_textures.n_textures == few.table_textures.n_textures == 4 and few.noise == FULL.noise
     assert FULL.narrowed(1) != DOMAINS["stand-in"]
 
 
 @pytest.mark.slow
 def test_pictures_show_a_cube_with_its_corners() -> None:
-    seen = pictures(FULL, 12, seed=3)
+    seen = render_dataset(FULL, 12, seed=3)
     assert seen.images.shape == (12, 60, 80) and seen.images.dtype == np.uint8
-    again = pictures(FULL, 12, seed=3)
-    assert (seen.images == again.images).all() and (seen.images != pictures(FULL, 12, seed=4).images).any()
+    again = render_dataset(FULL, 12, seed=3)
+    assert (seen.images == again.images).all() and (seen.images != render_dataset(FULL, 12, seed=4).images).any()
     with pytest.raises(InvalidArgument):
-        pictures(FULL, 0, seed=1)
+        render_dataset(FULL, 0, seed=1)
 
 
 def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
@@ -65,18 +65,18 @@ def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
 
 @pytest.mark.slow
 def test_a_trial_repeats_itself() -> None:
-    one, two = (trial("width 0", seed=2, budget=TINY) for _ in range(2))
+    one, two = (trial("width 0", seed=2, config=TINY) for _ in range(2))
     assert one == two and one["world"] == "width 0" and one["seed"] == 2
     assert all(np.isfinite(one[name]) and one[name] > 0 for name in ("own", "stand-in", "photographs"))
     with pytest.raises(InvalidArgument, match="one of width 0"):
-        trial("width 2", seed=0, budget=TINY)
+        trial("width 2", seed=0, config=TINY)
 
 
 @pytest.mark.slow
 def test_a_calibration_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = replace(load_experiment("randomization"), cases=("width 0", "width 1"), trial=partial(trial, budget=TINY))
+    tiny = replace(load_experiment("randomization"), cases=("width 0", "width 1"), trial=partial(trial, config=TINY))
     monkeypatch.setattr(trial, "experiment", tiny)
     out = tmp_path / "calibration"
     command = ["dev", "experiment", "randomization", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
