@@ -52,7 +52,7 @@ class CueModel:
         """The width that minimizes the error in reality: kappa^2 = m^2 + tau^2."""
         return float(np.hypot(self.mean, self.tau))
 
-    def simulated(self, kappa: ArrayLike, n: int, *, seed: int | np.random.SeedSequence) -> Array:
+    def simulated(self, kappa: ArrayLike, n: int, *, seed: Seed) -> Array:
         """Errors in reality (len(kappa),) of linear models fitted to `n` simulated rows and tested on `n` real ones."""
         if n < 10:
             raise InvalidArgument("n", n, "an integer of at least 10")

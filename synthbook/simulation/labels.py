@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, Array, Body, Camera, shallow_dict
+from synthbook.core.types import Array
+from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, Body, Camera, shallow_dict
 
 if TYPE_CHECKING:
     from synthbook.simulation.render import Sample

@@ -37,7 +37,6 @@ from synthbook.simulation.export import read_rows
 from synthbook.simulation.pose import IMAGE_SIZE, SYMMETRIES
 from synthbook.simulation.scene import CUBE_CORNERS, SceneParams
 
-Array = NDArray[np.float64]
 # Rows of images and a generator for augmentation to views (N, 1, H, W) and their corners (N, 8, 2) px
 BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
 

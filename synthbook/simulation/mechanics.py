@@ -16,10 +16,10 @@ from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import subplots
+from synthbook.core.types import Array, Seed
 from synthbook.simulation import import_pybullet
 
 pybullet = import_pybullet()
-Array = NDArray[np.float64]
 G = 9.81  # m/s^2
 RATE = 240  # steps of the simulation per second
 
@@ -145,7 +145,7 @@ class ImuRecording:
     in_contact: NDArray[np.bool_]
 
 
-def toss(seconds: float, *, seed: int | np.random.SeedSequence, sensor: ImuConfig | None = None) -> ImuRecording:
+def toss(seconds: float, *, seed: Seed, sensor: ImuConfig | None = None) -> ImuRecording:
     """Simulate a box tossed at random and falling to the floor, with an IMU inside. Raises `InvalidArgument`."""
     _check_seconds(seconds)
     imu, rng = sensor or ImuConfig(), np.random.default_rng(seed)

@@ -25,11 +25,10 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import ORANGE, new_axes
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.core.table import Holdout
-from synthbook.core.types import Photographs
+from synthbook.core.types import Array, Photographs
 from synthbook.simulation.randomize import CUBE_SIZE
 from synthbook.simulation.scene import CUBE_CORNERS
 
-Array = NDArray[np.float64]
 CornerPredictor = Callable[[NDArray[np.uint8]], Array]  # gray images (N, H, W) to corners (N, 8, 2) px
 # corners of the cube after 0, 1, 2, 3 quarter turns about the vertical; the first four are the lower ones
 SYMMETRIES = np.array([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])

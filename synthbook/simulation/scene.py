@@ -18,7 +18,6 @@ from scipy.spatial.transform import Rotation
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 
-Array = NDArray[np.float64]
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]  # x, y, z, w
 

@@ -42,9 +42,7 @@ class Epidemic:
         return self.attack_rate > MAJOR
 
 
-def simulate(
-    n: int, r0: float, runs: int, *, seed: int | np.random.SeedSequence, initial_infected: int = 1
-) -> Epidemic:
+def simulate(n: int, r0: float, runs: int, *, seed: Seed, initial_infected: int = 1) -> Epidemic:
     """Simulate epidemics among `n` people, `initial_infected` of them infected at time 0, until nobody is infected.
 
     In each step of 0.1 infectious periods a susceptible person is infected with probability 1 - exp(-b I/n), and an
