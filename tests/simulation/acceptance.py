@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,7 @@ TABLE = Body("table", "plane", (2, 2, 1), (0, 0, 0), (0, 0, 0, 1), ("noise-1",),
 
 
 def camera(rng: np.random.Generator, size: int = 96) -> Camera:
-    """Looks from above at a point near the origin, off-centre principal point, unequal focal lengths, rolled."""
+    """Looks from above at a point near the origin, off-center principal point, unequal focal lengths, rolled."""
     azimuth, elevation, distance = rng.uniform(0, 6.28), rng.uniform(0.3, 1.3), rng.uniform(0.4, 1.2)
     flat = np.cos(elevation)
     eye = tuple(
@@ -30,13 +29,13 @@ def camera(rng: np.random.Generator, size: int = 96) -> Camera:
 def sphere(rng: np.random.Generator) -> SceneParams:
     """One sphere that lies whole inside the picture, and nothing before it."""
     while True:
-        lens, radius = camera(rng), rng.uniform(0.02, 0.05)
-        centre = (*rng.uniform(-0.08, 0.08, 2), rng.uniform(radius, 0.15))
-        body = Body("ball", "sphere", (2 * radius,) * 3, centre, (0, 0, 0, 1), ("stripes-2",), (1, 1, 1))
-        (u, v), d = lens.project(np.array([centre]))[0], lens.to_camera(np.array([centre]))[0, 2]
-        reach = 1.3 * radius / d * max(lens.fx, lens.fy) + 2
-        if min(u, v, lens.width - u, lens.height - v) > reach:
-            return SceneParams(lens, LAMP, (TABLE, body), "flat-1", PLAIN, "typical")
+        cam, radius = camera(rng), rng.uniform(0.02, 0.05)
+        center = (*rng.uniform(-0.08, 0.08, 2), rng.uniform(radius, 0.15))
+        body = Body("ball", "sphere", (2 * radius,) * 3, center, (0, 0, 0, 1), ("stripes-2",), (1, 1, 1))
+        (u, v), d = cam.project(np.array([center]))[0], cam.to_camera(np.array([center]))[0, 2]
+        reach = 1.3 * radius / d * max(cam.fx, cam.fy) + 2
+        if min(u, v, cam.width - u, cam.height - v) > reach:
+            return SceneParams(cam, LAMP, (TABLE, body), "flat-1", PLAIN, "typical")
 
 
 def sphere_errors(
@@ -49,19 +48,19 @@ def sphere_errors(
         for _ in range(scenes):
             params = sphere(rng)
             _, depth, mask = renderer.render_buffers(params)
-            lens, ball = params.camera, params.bodies[1]
-            centre, radius = lens.to_camera(np.array([ball.position]))[0], ball.size[0] / 2
+            cam, ball = params.camera, params.bodies[1]
+            center, radius = cam.to_camera(np.array([ball.position]))[0], ball.size[0] / 2
             rows, columns = np.nonzero(mask == 1)
             # the outline of a sphere is the intersection of its tangent cone with the image plane, an ellipse whose
             # center is farther out than the projected center of the sphere by the factor 1 / (1 - (R / Z)^2), exactly
-            stretch = 1 / (1 - (radius / centre[2]) ** 2)
+            stretch = 1 / (1 - (radius / center[2]) ** 2)
             expected = [
-                lens.fx * centre[0] / centre[2] * stretch + lens.cx,
-                lens.fy * centre[1] / centre[2] * stretch + lens.cy,
+                cam.fx * center[0] / center[2] * stretch + cam.cx,
+                cam.fy * center[1] / center[2] * stretch + cam.cy,
             ]
             pixels.append(np.hypot(columns.mean() - expected[0], rows.mean() - expected[1]))
-            u, v = np.rint(lens.project(np.array([ball.position]))[0]).astype(int)
-            far, cosine = float(np.linalg.norm(centre)), centre[2] / np.linalg.norm(centre)
+            u, v = np.rint(cam.project(np.array([ball.position]))[0]).astype(int)
+            far, cosine = float(np.linalg.norm(center)), center[2] / np.linalg.norm(center)
             # along the axis, not along the ray: (D - R) cos(theta)
             depths.append(depth[v, u] / ((far - radius) * cosine) - 1)
             valid &= bool(np.isin(mask, (0, 1, 255)).all())
@@ -72,8 +71,3 @@ def holds(code: SimpleNamespace | ModuleType, scenes: int = 60) -> bool:
     """C2.1-1's tolerances: 1.5 px in 99 % of the scenes, 1 % in depth, valid labels."""
     pixels, depths, valid = sphere_errors(code, scenes)
     return bool((pixels < 1.5).mean() >= 0.99 and np.abs(depths).max() < 0.01 and valid)
-
-
-def moved(params: SceneParams, **effects: float) -> SceneParams:
-    """The scene with another finish."""
-    return replace(params, effects=replace(params.effects, **effects))

@@ -10,20 +10,20 @@ from synthbook.simulation import cues
 from synthbook.simulation.cues import CueModel
 from tests.mutation import mutant
 
-WIDTHS, KNOWN = [0, 0.5, 1, 2, 5], [0.250, 0.125, 0.170, 0.222, 0.245]
+WIDTHS, EXPECTED = [0, 0.5, 1, 2, 5], [0.250, 0.125, 0.170, 0.222, 0.245]
 
 
-def test_the_ledgers_values() -> None:
-    assert CueModel().real_mse(WIDTHS) == pytest.approx(KNOWN, abs=6e-4)
+def test_errors_and_optimum_are_those_of_the_claim() -> None:
+    assert CueModel().real_mse(WIDTHS) == pytest.approx(EXPECTED, abs=6e-4)
     assert CueModel().optimal_width == pytest.approx(0.5)
     assert CueModel().real_mse(0.5) == pytest.approx(0.25 * 0.25 / (0.25 + 0.25))
     rising = CueModel().sim_mse(np.linspace(0, 5, 50))
     assert (np.diff(rising) > 0).all() and rising[-1] < 0.25
 
 
-def test_simulation_agrees() -> None:
-    found = CueModel().simulated(WIDTHS, 200_000, seed=1)
-    assert found == pytest.approx(KNOWN, rel=0.02)
+def test_simulated_errors_agree_with_the_closed_form() -> None:
+    simulated = CueModel().simulated(WIDTHS, 200_000, seed=1)
+    assert simulated == pytest.approx(EXPECTED, rel=0.02)
     grid = np.arange(0, 2, 0.05)
     assert abs(grid[CueModel(0.7, 0.2, 0.5).real_mse(grid).argmin()] - CueModel(0.7, 0.2, 0.5).optimal_width) <= 0.05
 
@@ -37,17 +37,17 @@ def test_simulation_agrees() -> None:
         ("np.linalg.lstsq(cues[0], s[0])", "np.linalg.lstsq(cues[1], s[1])"),
     ],
 )
-def test_mutants_disagree(old: str, new: str) -> None:
+def test_mutants_of_the_closed_form_disagree(old: str, new: str) -> None:
     code = mutant(cues, old, new).CueModel()
     agree = [
-        code.real_mse(WIDTHS) == pytest.approx(KNOWN, rel=0.02),
+        code.real_mse(WIDTHS) == pytest.approx(EXPECTED, rel=0.02),
         code.optimal_width == pytest.approx(0.5),
-        code.simulated(WIDTHS, 50_000, seed=1) == pytest.approx(KNOWN, rel=0.03),
+        code.simulated(WIDTHS, 50_000, seed=1) == pytest.approx(EXPECTED, rel=0.03),
     ]
     assert not all(agree)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     for call in (
         lambda: CueModel(sigma=0),
         lambda: CueModel(tau=-1),

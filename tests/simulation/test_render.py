@@ -36,7 +36,7 @@ def with_cube(**changes: object) -> SceneParams:
 
 
 @pytest.mark.slow
-def test_spheres_lie_where_geometry_says() -> None:
+def test_spheres_agree_with_geometry() -> None:
     pixels, depths, valid = sphere_errors(render, 60)
     assert np.median(pixels) < 0.2 and pixels.max() < 0.5 and np.abs(depths).max() < 0.005 and valid
     assert holds(render)
@@ -65,7 +65,7 @@ def test_mutants_miss_the_spheres(module: object, old: str, new: str, monkeypatc
         assert type(error).__name__ in ("RenderError", "ValueError", "IndexError"), error
 
 
-def test_pictures_do_not_depend_on_the_one_before() -> None:
+def test_images_do_not_depend_on_the_previous_one() -> None:
     """Trap: PyBullet remembers the light, and loads a texture file once."""
     red = with_cube(textures=tuple(f"stripes-{k}" for k in range(6)))
     red = replace(red, light=replace(LAMP, color=(1.0, 0.0, 0.0), shadow=False, ambient=0.9, distance=9))
@@ -88,13 +88,13 @@ def test_each_face_of_a_cube_has_its_own_texture() -> None:
     assert all(share < 0.01 for share in sorted(seen)[:3])
 
 
-def test_alpha_is_not_promised_and_tint_works() -> None:
+def test_tint_multiplies_the_texture() -> None:
     plain, tinted = (shown(with_cube(textures=("flat-3",), color=c)) for c in ((1, 1, 1), (0.2, 1, 1)))
     on = plain.mask == 1
     assert tinted.image[on][:, 0].mean() < 0.6 * plain.image[on][:, 0].mean()
 
 
-def test_masks_and_depths_are_exact_where_nothing_is() -> None:
+def test_mask_and_depth_of_the_background() -> None:
     lens = replace(with_cube().camera, eye=(0.5, 0.0, 0.05), rotation=look_at((0.5, 0, 0.05), (0, 0, 0.05)))
     sample = shown(replace(with_cube(), camera=lens))
     nowhere = sample.mask == BACKGROUND_ID
@@ -103,7 +103,7 @@ def test_masks_and_depths_are_exact_where_nothing_is() -> None:
     assert np.median(sample.depth[sample.mask == 1]) == pytest.approx(0.45, rel=0.002)
 
 
-def test_a_lens_bends_picture_mask_and_corners_alike() -> None:
+def test_distortion_applies_to_image_mask_and_corners_alike() -> None:
     rng = np.random.default_rng(5)
     off = []
     with Renderer() as renderer:
@@ -151,7 +151,7 @@ def test_memory_stays_flat() -> None:
         assert go(500, 1000) - before < 10
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     renderer = Renderer()
     renderer.close()
     renderer.close()
@@ -173,7 +173,7 @@ def test_what_is_refused() -> None:
             look_at(eye, (0, 0, 0))
 
 
-def test_a_client_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "pybullet", SimpleNamespace(connect=lambda mode: -1, DIRECT=2))
     with pytest.raises(render.RenderError, match="synthbook doctor"):
         Renderer()
@@ -190,7 +190,7 @@ def test_without_pybullet_there_is_one_message() -> None:
     assert ran.stderr.startswith("synthbook: PyBullet cannot be imported") and "Traceback" not in ran.stderr
 
 
-def test_what_a_killed_renderer_left_in_memory_is_removed(tmp_path):
+def test_folders_of_killed_renderers_are_removed(tmp_path):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left, kept = f"{int(ended.stdout)}-x", {f"{os.getpid()}-x", "notes-x"}
     for name in (left, *kept):

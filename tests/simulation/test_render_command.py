@@ -17,13 +17,12 @@ from PIL import Image
 from synthbook.cli.main import main
 from synthbook.core.jobs import shard_paths
 from synthbook.core.storage import read_provenance
-from synthbook.simulation.export import plot_contact_sheet, plot_sample, plot_theta, read_rows
 
 SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
 
 
 @pytest.mark.slow
-def test_a_run_for_people_and_one_for_machines(
+def test_a_run_as_text_and_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
@@ -117,17 +116,3 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
     start("--out", str(torn), "--resume").join()
     assert [p.read_bytes() for p in shard_paths(torn)] == [p.read_bytes() for p in shard_paths(whole)]
     assert (torn / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
-
-
-@pytest.mark.slow
-def test_figures_of_a_run(tmp_path: Path) -> None:
-    assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
-    rows = list(read_rows(tmp_path / "run"))
-    figure, axes = plot_contact_sheet(rows, columns=3)
-    assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9
-    assert len(plot_sample(rows[0]).patches) >= 1
-    labels = [ax.get_xlabel() for ax in plot_theta(rows)]
-    assert "distance (m)" in labels and "elevation of the light (degrees)" in labels
-    for plot in (plot_contact_sheet, plot_theta):
-        with pytest.raises(ValueError, match="at least one row"):
-            plot([])

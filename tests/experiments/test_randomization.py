@@ -1,4 +1,4 @@
-"""Worlds that differ in one thing, trials that repeat themselves, and a calibration that can be stopped."""
+"""Training domains, trials, and the log of evaluations on the photographs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
 from synthbook.core.table import Holdout
-from synthbook.datasets import data_folder
+from synthbook.datasets import data_folder, real_cube
 from synthbook.experiments import load_experiment, randomization
 from synthbook.experiments.randomization import (
     FULL,
     TRAIN_DOMAINS,
     TrialConfig,
+    append_to_log,
     downsampled_photographs,
+    read_log,
     render_dataset,
     trial,
 )
+from synthbook.simulation import pose
+from synthbook.simulation.pose import bootstrap_score
 from synthbook.simulation.randomize import DOMAINS, FACTORS, PROXY_TARGET
 
 TINY = TrialConfig(n_train=70, epochs=1, width=4, n_test=5)
 
 
-def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
+def test_domains_differ_from_the_full_one_as_named() -> None:
     assert (
         TRAIN_DOMAINS["width 1"] == FULL
         and TRAIN_DOMAINS["width 0"] == FULL.narrowed(0)
@@ -45,7 +49,7 @@ def test_worlds_differ_from_the_full_one_in_what_their_name_says() -> None:
 
 
 @pytest.mark.slow
-def test_pictures_show_a_cube_with_its_corners() -> None:
+def test_rendered_datasets_are_reproducible() -> None:
     seen = render_dataset(FULL, 12, seed=3)
     assert seen.images.shape == (12, 60, 80) and seen.images.dtype == np.uint8
     again = render_dataset(FULL, 12, seed=3)
@@ -54,7 +58,7 @@ def test_pictures_show_a_cube_with_its_corners() -> None:
         render_dataset(FULL, 0, seed=1)
 
 
-def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
+def test_downsampled_photographs_keep_labels_and_stay_held_out() -> None:
     held = downsampled_photographs()
     assert isinstance(held, Holdout)
     small = held.data
@@ -64,7 +68,7 @@ def test_small_photographs_keep_their_labels_and_stay_held_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_repeats_itself() -> None:
+def test_a_trial_is_reproducible() -> None:
     one, two = (trial("width 0", seed=2, config=TINY) for _ in range(2))
     assert one == two and one["world"] == "width 0" and one["seed"] == 2
     assert all(np.isfinite(one[name]) and one[name] > 0 for name in ("own", "stand-in", "photographs"))
@@ -73,7 +77,7 @@ def test_a_trial_repeats_itself() -> None:
 
 
 @pytest.mark.slow
-def test_a_calibration_from_the_shell(
+def test_the_experiment_from_the_shell_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = replace(load_experiment("randomization"), cases=("width 0", "width 1"), trial=partial(trial, config=TINY))
@@ -92,7 +96,17 @@ def test_a_calibration_from_the_shell(
     assert main(command) == 2 and "--resume" in capsys.readouterr().out
 
 
-def test_the_shipped_errors_are_in_the_picture() -> None:
+def test_shipped_errors_are_less_than_the_image_diagonal() -> None:
     trials = read_trials(data_folder() / randomization.TRIALS)
     errors = trials[["own", "stand-in", "photographs"]].to_numpy()
     assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures
+
+
+def test_the_log_of_photographs_keeps_every_evaluation(tmp_path: Path) -> None:
+    path = tmp_path / "looks.jsonl"
+    one = bootstrap_score("as they are", pose.constant_baseline_errors(real_cube()))
+    for day in ("2026-01-01", "2026-01-02"):
+        append_to_log(path, day, "abc", "shipped", [one])
+    log = read_log(path)
+    assert [look["date"] for look in log] == ["2026-01-01", "2026-01-02"]
+    assert log[0]["scores"] == [one] and '"centre"' in path.read_text()

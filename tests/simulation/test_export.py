@@ -1,0 +1,84 @@
+"""Run-length masks, Parquet, COCO, and figures of a run."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from synthbook.cli.main import main
+from synthbook.core.jobs import ShardPlan, run_shards
+from synthbook.core.storage import Provenance
+from synthbook.simulation.export import (
+    RenderShard,
+    decode_rle,
+    encode_rle,
+    plot_contact_sheet,
+    plot_sample,
+    plot_theta,
+    read_rows,
+    write_coco,
+)
+from synthbook.simulation.labels import mask_to_box
+from synthbook.simulation.randomize import DOMAINS
+from synthbook.simulation.render import Renderer
+from synthbook.simulation.scene import SceneParams
+
+BUSY = DOMAINS["cube"].with_situations(occluded=0.4, at_the_edge=0.3, tilted=0.1)
+
+
+@settings(max_examples=60)
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_run_lengths_round_trip_through_pycocotools(mask: np.ndarray) -> None:
+    runs = encode_rle(mask)
+    assert (decode_rle(runs) == mask).all()
+    theirs = coco_mask.frPyObjects(runs, *runs["size"])
+    assert (coco_mask.decode(theirs) == mask).all()
+    assert coco_mask.area(theirs) == mask.sum()
+    if mask.any():
+        assert tuple(coco_mask.toBbox(theirs)) == mask_to_box(mask)
+
+
+def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
+    task, provenance = RenderShard(BUSY, 96, 64), Provenance("a test", "pytest")
+    run_shards(task, ShardPlan(12, seed=2, shard_size=5), tmp_path / "run", provenance=provenance)
+    rows = list(read_rows(tmp_path / "run"))
+    assert [row["index"] for row in rows] == list(range(12))
+    with Renderer() as renderer:  # picture 7 alone
+        again = task.sample(renderer, np.random.SeedSequence(2, spawn_key=(7,)))
+    assert again.jpeg_bytes == rows[7]["image"] and again.params == SceneParams.from_json(rows[7]["theta"])
+    index = write_coco(tmp_path / "run", tmp_path / "coco", provenance)
+    coco = COCO(str(index))
+    assert len(coco.getImgIds()) == 12
+    for found in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(found)
+        assert mask.shape == (64, 96) and mask.sum() == found["area"] and list(mask_to_box(mask)) == found["bbox"]
+        assert len(found["keypoints"]) == 24 and math.isfinite(sum(found["keypoints"]))
+    picture = Image.open(index.parent / "images" / coco.loadImgs([3])[0]["file_name"])
+    assert (np.asarray(picture) == np.asarray(Image.open(io.BytesIO(rows[3]["image"])))).all()
+
+
+SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
+
+
+@pytest.mark.slow
+def test_figures_of_a_run(tmp_path: Path) -> None:
+    assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
+    rows = list(read_rows(tmp_path / "run"))
+    figure, axes = plot_contact_sheet(rows, columns=3)
+    assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9
+    assert len(plot_sample(rows[0]).patches) >= 1
+    labels = [ax.get_xlabel() for ax in plot_theta(rows)]
+    assert "distance (m)" in labels and "elevation of the light (degrees)" in labels
+    for plot in (plot_contact_sheet, plot_theta):
+        with pytest.raises(ValueError, match="at least one row"):
+            plot([])
