@@ -123,7 +123,7 @@ def _show(task: TaskConfig, seed: int, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from synthbook.language.task.template import visible
+    from synthbook.language.task.fields import visible
 
     requests = [task.question(i, seed=seed).request for i in range(SHOWN)]
     if as_json:

@@ -137,7 +137,7 @@ def hangs_up(handler: Handler, body: dict[str, Any]) -> None:
 
 
 def is_silent(handler: Handler, body: dict[str, Any]) -> None:
-    handler.server.over.initial_backoff(20)
+    handler.server.over.wait(20)
     handler.close_connection = True
 
 
@@ -147,7 +147,7 @@ def drips(start: bytes, drop: bytes = b"x") -> Manner:
     def manner(handler: Handler, body: dict[str, Any]) -> None:
         handler.close_connection = True
         handler.wfile.write(start)
-        while not handler.server.over.initial_backoff(0.05):
+        while not handler.server.over.wait(0.05):
             handler.wfile.write(drop)
 
     return manner

@@ -263,16 +263,16 @@ def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
     kept, dropped = lines(folder / "data.jsonl"), lines(folder / "data.jsonl.dropped.jsonl")
     ledger = json.loads((folder / "data.jsonl.ledger.json").read_text())
     asked = len(server.bodies)
-    assert (ledger["finished"], ledger["kept"], ledger["asked"], len(kept)) == (True, 12, asked, 12)
+    assert (ledger["finished"], ledger["kept"], ledger["requests"], len(kept)) == (True, 12, asked, 12)
     assert len(kept) + len(dropped) == asked and ledger["tokens"] == {"prompt": 10 * asked, "answer": 5 * asked}
     assert ledger["cost"] == pytest.approx(asked * (10 * 2 + 5 * 4) / 1e6)
     assert ledger["stages"][0]["in"] == asked and ledger["questions"]["model"] == "tiny"
     said = capsys.readouterr()
     assert re.search(rf"12 of 12 kept; tiny was asked {asked} times, [\d.]+% passed; .* tokens, cost 0\.00", said.out)
     assert "generating: 12 of 12 records" in said.err
-    assert list(kept[0]) == ["id", "label", "text", "stars", "asked", "provenance"]
-    assert kept[0]["label"] == kept[0]["asked"]["values"]["tone"] and kept[0]["provenance"]["model"] == "tiny"
-    assert kept[0]["provenance"]["found"].keys() == {"nearest seed"} and len(kept[0]["asked"]["seeds"]) == 2
+    assert list(kept[0]) == ["id", "label", "text", "stars", "request", "provenance"]
+    assert kept[0]["label"] == kept[0]["request"]["values"]["tone"] and kept[0]["provenance"]["model"] == "tiny"
+    assert kept[0]["provenance"]["verdicts"].keys() == {"nearest seed"} and len(kept[0]["request"]["seed_lines"]) == 2
     assert [line["reason"] for line in dropped if line["stage"] == "form"] and all("answer" in line for line in dropped)
     body = server.bodies[0]
     assert body["response_format"]["json_schema"]["schema"]["required"] == ["text", "stars"]
@@ -285,7 +285,7 @@ def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
         assert (
             provenance.parents.keys() == {"task.toml", "seeds.jsonl", "tiny"} and provenance.parents["tiny"] == "tiny"
         )
-        assert provenance.command == "synthbook generate task.toml -n 12 --seed 0 --most-asks 240"
+        assert provenance.command == "synthbook generate task.toml -n 12 --seed 0 --max-requests 240"
     assert read_provenance(folder / "report.html") == provenance
     page = (folder / "report.html").read_text()
     assert page.count("<img ") == page.count(' alt="') == 2 and "reviews: 12 of 12 records" in page
@@ -304,7 +304,7 @@ def test_a_second_run_asks_nothing_twice_or_is_refused(
     assert main(command(folder, "--resume", "--force")) == 2
     assert main(command(folder, "--resume", "--json")) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["this time"]["asked"] == 0 and told["this time"]["replayed"] == asked and told["kept"] == 12
+    assert told["this time"]["requests"] == 0 and told["this time"]["cache_hits"] == asked and told["kept"] == 12
     assert contents(folder) == whole and len(server.bodies) == asked
     for old, now, says in (
         ("a {tone} review", "the {tone} review", "differs in prompt."),
@@ -352,8 +352,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(server: R
     seen, kept = 0, set[int]()
     for moment in (1, 9, 14):  # answers before it: none, some, some after a resumption
         server.script.extend([answers] * (moment - 1) + [kills])
-        started.append(start(reported(killed, "--resume", "--side-by-side", "3", n=24)))
-        assert started[-1].initial_backoff(60) == -signal.SIGKILL
+        started.append(start(reported(killed, "--resume", "--concurrency", "3", n=24)))
+        assert started[-1].wait(60) == -signal.SIGKILL
         server.script.clear()
         assert not {body["seed"] for body in server.bodies[seen:]} & kept
         seen, kept = len(server.bodies), known(killed / "data.jsonl.answers.jsonl")
@@ -415,7 +415,7 @@ def test_a_server_that_refuses_ends_the_run_and_what_it_gave_stays(
 ) -> None:
     folder = new(tmp_path, "reviews")
     server.script.extend([answers] * 5 + [refuses(402, f"no credit left for {SECRET}")])
-    assert main(command(folder, "--side-by-side", "1")) == 1
+    assert main(command(folder, "--concurrency", "1")) == 1
     said = capsys.readouterr().err
     assert "no credit left" in said and "--resume goes on" in said and SECRET not in said
     assert not (folder / "data.jsonl").exists() and len(known(folder / "data.jsonl.answers.jsonl")) >= 5
@@ -439,11 +439,14 @@ def test_fewer_than_wanted_are_written_and_the_exit_code_says_so(
     assert "fewer than 12: of the last" in said.err and "at the stage 'form'" in said.err
     ledger = json.loads((folder / "data.jsonl.ledger.json").read_text())
     assert (
-        ledger["finished"] and ledger["kept"] == len(kept) and ledger["why"] and ledger["asked"] == len(server.bodies)
+        ledger["finished"]
+        and ledger["kept"] == len(kept)
+        and ledger["stop_reason"]
+        and ledger["requests"] == len(server.bodies)
     )
     assert "It ended before there were enough" in (folder / "report.html").read_text()
     assert main(command(folder, "--resume", "--json")) == 1
-    assert json.loads(capsys.readouterr().out)["why"]
+    assert json.loads(capsys.readouterr().out)["stop_reason"]
     script[:] = [completion("no") for _ in range(500)]
     empty = new(tmp_path, "empty")
     server.bodies.extend([{"messages": [{"content": ""}], "seed": -1}] * 5)
@@ -454,9 +457,9 @@ def test_fewer_than_wanted_are_written_and_the_exit_code_says_so(
 REFUSED: list[tuple[list[str], str, str]] = [
     (["--out", "data.csv"], TASK, "ends in .jsonl"),
     (["--report", "page.pdf"], TASK, "ends in .html"),
-    (["--most-asks", "3"], TASK, "most-asks = 3"),
+    (["--max-requests", "3"], TASK, "max-requests = 3"),
     (["-n", "0"], TASK, "n"),
-    (["--side-by-side", "0"], TASK, "side-by-side"),
+    (["--concurrency", "0"], TASK, "concurrency"),
     (["--timeout", "0"], TASK, "more than 0 seconds"),
     ([], TASK.replace('balance = "tone"', 'balance = "tone"\nat_most = 2'), "n = 12 is not accepted: give at most 4"),
     ([], TASK.replace("prompt", "promt"), "'promt'"),
@@ -579,7 +582,7 @@ def test_nothing_that_a_model_or_a_file_says_leaves_its_record_or_the_page(
         handler.reply(completion(said[-1], finish_reason="stop") if len(said) % 5 else completion(said[-1]))
 
     server.always = malicious
-    assert main(reported(folder, "--side-by-side", "1")) == 0
+    assert main(reported(folder, "--concurrency", "1")) == 0
     shown = capsys.readouterr()
     assert (shown.out + shown.err).replace("\n", "").isprintable()
     for name in ("data.jsonl", "data.jsonl.dropped.jsonl"):
@@ -589,7 +592,7 @@ def test_nothing_that_a_model_or_a_file_says_leaves_its_record_or_the_page(
     kept, dropped = lines(folder / "data.jsonl"), lines(folder / "data.jsonl.dropped.jsonl")
     assert len(kept) == 12 and {line["answer"] for line in dropped} <= set(said)
     for line in kept:
-        assert json.dumps({"text": line["text"], "stars": line["stars"]}) == said[line["asked"]["number"]]
+        assert json.dumps({"text": line["text"], "stars": line["stars"]}) == said[line["request"]["index"]]
     page = Tags()
     html = (folder / "report.html").read_text()
     page.feed(html)
@@ -658,7 +661,7 @@ def test_the_example_runs_with_the_small_model(tmp_path: Path, monkeypatch: pyte
     toml = EXAMPLE.read_text(encoding="utf-8").replace("per_prompt = 3", "per_prompt = 1")  # a third of the minute
     written(tmp_path, toml, (EXAMPLE.parent / "seeds.jsonl").read_text(encoding="utf-8"))
     out = tmp_path / "data.jsonl"
-    assert main(["generate", str(tmp_path / "task.toml"), "-n", "1", "--out", str(out), "--side-by-side", "1"]) == 0
+    assert main(["generate", str(tmp_path / "task.toml"), "-n", "1", "--out", str(out), "--concurrency", "1"]) == 0
     (line,) = lines(out)
     assert 25 <= len(line["text"]) <= 240 and 1 <= line["stars"] <= 5
     assert read_provenance(out).parents[local_model.NAME] == local_model.SHA256

@@ -12,11 +12,10 @@ import pytest
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.language.client import KEY, MODEL, URL
 from synthbook.language.messages import break_special_tokens
-from synthbook.language.task import config, fields, template
+from synthbook.language.task import config, fields
 from synthbook.language.task.config import TaskConfig, load_task
-from synthbook.language.task.fields import ResponseSchema, read_form
+from synthbook.language.task.fields import Field, ResponseSchema, Template, visible
 from synthbook.language.task.runner import resolve_endpoint
-from synthbook.language.task.template import Template, visible
 from tests.mutation import mutant
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +66,7 @@ FAULTS = [
     (PROMPT + TONES + '[fields]\ntext = {type = "string"}', "fields.text.type = 'string' is not accepted: give one of"),
     (PROMPT + TONES + "[fields]\ntext = {max_length = 3}", "fields.text.type = None"),
     (PROMPT + TONES + '[fields]\ntext = {type = ["text"]}', "fields.text.type = ['text']"),
-    (PROMPT + TONES + '[fields]\nid = {type = "text"}', "none of id, asked, provenance"),
+    (PROMPT + TONES + '[fields]\nid = {type = "text"}', "none of id, request, provenance"),
     (PROMPT + TONES + '[fields]\n"a b" = {type = "text"}', "a name of letters, digits and _"),
     (PROMPT + TONES + '[fields]\nx = {type = "text", min = 1}', "key in [fields.x] = 'min'"),
     (PROMPT + TONES + '[fields]\nx = {type = "text", max_length = 2.5}', "fields.x.max_length = 2.5"),
@@ -87,7 +86,7 @@ FAULTS = [
     (PROMPT + FIELDS + FILE.replace("2", "6"), "give at most 5: seeds.jsonl has 6 rows"),
     (WHOLE.replace("per_prompt = 2", "per_prompt = -1"), "seeds.per_prompt = -1"),
     (WHOLE + 'answer = "text"', "the columns of an answer are those of [fields]"),
-    (WHOLE + "[sampling]\ntemperature = -1", "sampling: temperature, top_p = (-1"),
+    (WHOLE + "[sampling]\ntemperature = -1", "sampling.temperature, top_p = (-1"),
     (WHOLE + "[sampling]\ntop_p = 0", "a top_p above 0"),
     (WHOLE + '[sampling]\ntemperature = "hot"', "sampling.temperature = 'hot'"),
     (WHOLE + "[sampling]\nmax_tokens = 0", "max_tokens = 0"),
@@ -128,6 +127,19 @@ def test_what_is_wrong_with_a_task_is_named_with_what_would_be_accepted(toml: st
     with pytest.raises(InvalidArgument) as caught:
         read(tmp_path, toml, rows)
     assert says in str(caught.value) and "is not accepted: give" in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_all_problems_of_a_task_are_listed_at_once(tmp_path: Path) -> None:
+    toml = 'prompt = 3\n[sampling]\nmax_tokens = "x"\n[fields.text]\ntype = "txt"\n[filters]\nmin_lenght = 3'
+    with pytest.raises(InvalidArgument) as caught:
+        read(tmp_path, toml)
+    problems = str(caught.value).splitlines()
+    assert [line.split(" is not accepted")[0] for line in problems] == [
+        "task.toml: prompt = 3",
+        "task.toml: fields.text.type = 'txt'",
+        "task.toml: sampling.max_tokens = 'x'",
+        "task.toml: key in [filters] = 'min_lenght'",
+    ]
 
 
 BAD_SEEDS = [
@@ -172,10 +184,14 @@ def test_a_key_in_the_file_is_refused_and_never_shown(key: str, tmp_path: Path) 
         read(tmp_path, f'{key} = "sk-hidden"\n' + WHOLE)
 
 
+def schema_of(table: dict[str, Any], module: Any = fields) -> ResponseSchema:
+    return module.ResponseSchema({name: module.Field(**field) for name, field in table.items()})  # type: ignore[no-any-return]
+
+
 def test_a_field_may_be_called_as_a_secret_or_as_a_method_is(tmp_path: Path) -> None:
     names = ("key", "token", "schema", "json", "model_config", "title", "_x", "größe")
     table = {name: {"type": "text"} for name in names}
-    form = read_form("task.toml", table)
+    form = schema_of(table)
     values = {name: f"a {name}" for name in names}
     assert form.read(json.dumps(values)) == (values, "")
     assert list(form.schema["properties"]) == form.schema["required"] == list(names)
@@ -326,7 +342,7 @@ WRONG: list[tuple[dict[str, Any] | str, str]] = [
 
 
 def test_an_answer_of_the_form_is_read_and_described() -> None:
-    form = read_form("task.toml", FORM)
+    form = schema_of(FORM)
     assert form.read(json.dumps(GOOD)) == (GOOD, "") and form.read(json.dumps(GOOD | {"price": 3}))[1] == ""
     assert form.schema["additionalProperties"] is False and form.schema["required"] == list(FORM)
     assert form.schema["properties"]["kind"]["enum"] == ["a", "b"]
@@ -336,29 +352,29 @@ def test_an_answer_of_the_form_is_read_and_described() -> None:
     words += '"price" (a number of at least 0), "sure" (true or false), "kind" (one of "a", "b")'
     assert form.words == words
     assert form.text(GOOD) == "hello"
-    large = ResponseSchema((fields.Field("n", "integer"),))
+    large = ResponseSchema({"n": Field(type="integer")})
     assert large.read('{"n": 9007199254740993}')[1] == "n: beyond 2^53"
 
 
 @pytest.mark.parametrize(("change", "says"), WRONG, ids=[str(change)[:30] for change, _ in WRONG])
 def test_an_answer_of_another_form_is_refused_in_words_of_ours(change: dict[str, Any] | str, says: str) -> None:
     answer = change if isinstance(change, str) else json.dumps(GOOD | change)
-    found, wrong = read_form("task.toml", FORM).read(answer)
+    found, wrong = schema_of(FORM).read(answer)
     assert not found and wrong and says in wrong and "evil" not in wrong and "hello!" not in wrong
 
 
 @pytest.mark.parametrize(
     ("old", "new", "slips"),
     [
-        ('extra="forbid"', 'extra="ignore"', {"other": 1}),
-        ("allow_inf_nan=False", "allow_inf_nan=True", {"price": float("inf")}),
+        ('ConfigDict(extra="forbid", allow', 'ConfigDict(extra="ignore", allow', {"other": 1}),
+        ("allow_inf_nan=False), **fields", "allow_inf_nan=True), **fields", {"price": float("inf")}),
         ("if value is not None}", "if value is None}", {"stars": 6}),
     ],
 )
 def test_a_form_that_forgets_a_check_lets_something_through(old: str, new: str, slips: dict[str, Any]) -> None:
     answer = json.dumps(GOOD | slips).replace("Infinity", "1e999")
-    assert read_form("task.toml", FORM).read(answer)[1] != ""
-    assert mutant(fields, old, new).read_form("task.toml", FORM).read(answer)[1] == ""
+    assert schema_of(FORM).read(answer)[1] != ""
+    assert schema_of(FORM, mutant(fields, old, new)).read(answer)[1] == ""
 
 
 # ── what is filled in is data ────────────────────────────────────────────────────────────────────────────────────────
@@ -384,7 +400,7 @@ def test_a_seed_or_value_cannot_leave_its_turn(text: str, tmp_path: Path) -> Non
     question = read(tmp_path, toml.replace("40", "200"), seeds).question(0, seed=0)
     turns = question.request.messages
     assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
-    words = read_form("task.toml", {"text": {"type": "text", "max_length": 200}, "stars": FORM["stars"]}).words
+    words = schema_of({"text": {"type": "text", "max_length": 200}, "stars": FORM["stars"]}).words
     assert turns[-1].content == turns[0].content == f"Write a {break_special_tokens(text)} review. {words}"
     assert json.loads(turns[1].content) == {"text": break_special_tokens(text), "stars": 1}
     said = " ".join(turn.content for turn in turns)
@@ -394,9 +410,9 @@ def test_a_seed_or_value_cannot_leave_its_turn(text: str, tmp_path: Path) -> Non
 def test_templates_that_read_twice_or_leave_marks_whole_are_caught() -> None:
     text = "{tone}<|im_end|>"
     assert Template.of("{tone} {{tone}} {a: 1} {}").fill({"tone": text}) == "{tone}< |im_end|> {tone} {a: 1} {}"
-    whole = mutant(template, "break_special_tokens(values[text]) if is_name", "values[text] if is_name")
+    whole = mutant(fields, "break_special_tokens(values[text]) if is_name", "values[text] if is_name")
     assert "<|im_end|>" in whole.Template.of("{tone}").fill({"tone": text})
-    twice = mutant(template, 'pieces.append((f"{{{found[1]}}}", False) if', "pieces.append((found[1], True) if")
+    twice = mutant(fields, 'pieces.append((f"{{{match[1]}}}", False) if', "pieces.append((match[1], True) if")
     assert twice.Template.of("{{tone}}").fill({"tone": "x"}) == "x"
     assert visible("a\x1b[0m\u202e\x9b\r\nb \xa0\u3000é") == "a\\x1b[0m\\u202e\\x9b\\r\nb \xa0\u3000é"
 

@@ -1,7 +1,6 @@
-"""A task of yours, read from a task.toml: what is asked, in which form answers come, and what is kept of them.
+"""The task file of `synthbook generate`: prompt, values, response fields, seeds, sampling, filters and model.
 
-Everything that can be wrong with it is found while it is read, before a model is asked anything. The i-th question
-depends on the seed and on i alone.
+All errors are found while the file is read, before any request. The i-th request depends on the seed and i alone.
 """
 
 from __future__ import annotations
@@ -11,41 +10,191 @@ import io
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import BeforeValidator
+from pydantic import Field as Constraints
+from pydantic import model_validator as validator
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.storage import sha256, sha256_file, strict_json
 from synthbook.language.messages import SURROGATES, ChatRequest, Message, SamplingParams, break_special_tokens
 from synthbook.language.records import read_jsonl
-from synthbook.language.task.fields import Keys, ResponseSchema, read_form, shown
-from synthbook.language.task.template import NAME, Template, as_text
+from synthbook.language.task.fields import (
+    NAME,
+    Count,
+    Field,
+    Length,
+    Number,
+    ResponseSchema,
+    Table,
+    Template,
+    Text,
+    Texts,
+    accepts,
+    as_text,
+    check_fields,
+    parse_table,
+    shown,
+)
 
+Row = Mapping[str, str]
+FIELDS = "fields"  # the placeholder in a prompt for a description of the response
+TEXT = "text"  # the column of plain answers
 SUFFIXES = (".jsonl", ".csv")
+
+
+# ── The tables of a task file ──
+
+
+def _values(table: object) -> tuple[tuple[Row, ...], ...]:
+    """[values] has a list for each name; [[values]] has rows of values that belong together."""
+    if isinstance(table, dict):
+        for name, column in table.items():
+            if not isinstance(column, list) or not column:
+                raise InvalidArgument(name, shown(column), "a list with at least one value")
+        groups = [(name, [{name: value} for value in column]) for name, column in table.items()]
+    elif isinstance(table, list) and table and all(isinstance(row, dict) for row in table):
+        if any(one.keys() != other.keys() for one, other in pairwise(table)):
+            raise InvalidArgument("", "rows of different keys", "the same keys in every [[values]]")
+        groups = [("", table)]
+    else:
+        raise InvalidArgument("", shown(table), 'lists by name, such as tone = ["glad", "angry"], or rows')
+    return tuple(tuple(_row(where, row) for row in rows) for where, rows in groups)
+
+
+def _row(where: str, row: dict[str, Any]) -> Row:
+    for name, value in row.items():
+        if not NAME.fullmatch(name) or name == FIELDS:
+            raise InvalidArgument(where, shown(name), f"a name of letters, digits and _ other than {FIELDS}")
+        if as_text(value) is None:
+            raise InvalidArgument(where, shown(value), "text, numbers, true or false")
+    return {name: str(as_text(value)) for name, value in row.items()}
+
+
+class SeedTable(Table):
+    """[seeds]: a file of real examples and how they are shown."""
+
+    file: Text = None  # type: ignore[assignment]
+    per_prompt: Length = 3
+    prompt: Text | None = None
+    answer: Text | None = None
+
+
+class SamplingTable(Table):
+    """[sampling]: how responses are sampled."""
+
+    temperature: Number = 1.0
+    top_p: Number = 1.0
+    max_tokens: Annotated[int, Constraints(strict=True), accepts("a whole number of at least 1")] = 256
+    stop: Texts = ()
+
+    @validator(mode="after")
+    def _accepted(self) -> Self:
+        self.params(None)
+        return self
+
+    def params(self, schema: Mapping[str, Any] | None) -> SamplingParams:
+        """The parameters of a request whose response has this schema. Raises `InvalidArgument`."""
+        return SamplingParams(self.temperature, self.top_p, self.max_tokens, self.stop, schema)
+
+
+_SIMILARITY = "a similarity above 0 and at most 1"
+Similarity = Annotated[float, Constraints(strict=True, gt=0, le=1), accepts(_SIMILARITY)]
+
+
+class Filters(Table):
+    """[filters]: lengths in characters, similarities in [0, 1], and the name that is balanced; None is off."""
+
+    min_length: Length | None = None
+    max_length: Length | None = None
+    near_duplicates: Similarity | None = None
+    copies_of_seeds: Similarity | None = None
+    label: Text | None = None
+    balance: Text | None = None
+    at_most: Count | None = None
+
+    @validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            raise InvalidArgument("max_length", self.max_length, f"at least min_length, {self.min_length}")
+        if self.at_most is not None and self.balance is None:
+            if self.label is None:
+                raise InvalidArgument("at_most", self.at_most, "balance = NAME as well: it limits each of its values")
+            self.balance = self.label
+        return self
+
+
+Price = Annotated[
+    float, Constraints(strict=True, ge=0, allow_inf_nan=False), accepts("the price of a million tokens, at least 0")
+]
+
+
+class Prices(Table):
+    """[model.prices]: of a million tokens, in and out."""
+
+    input: Price = None  # type: ignore[assignment]
+    output: Price = None  # type: ignore[assignment]
+
+
+class ModelConfig(Table):
+    """[model]: the address and the name of a model, and its prices."""
+
+    url: Text | None = None
+    name: Text | None = None
+    price_table: Prices | None = Constraints(None, alias="prices")
+
+    @property
+    def prices(self) -> tuple[float, float] | None:
+        """Prices of a million tokens, in and out."""
+        return None if self.price_table is None else (self.price_table.input, self.price_table.output)
+
+
+class TaskFile(Table):
+    """The whole file."""
+
+    prompt: Text = None  # type: ignore[assignment]
+    system: Text | None = None
+    values: Annotated[Any, BeforeValidator(_values)] = Constraints(default_factory=dict)  # groups of rows
+    fields: Annotated[dict[str, Field], BeforeValidator(check_fields)] | None = None
+    seeds: SeedTable | None = None
+    sampling: SamplingTable = SamplingTable()
+    filters: Filters = Filters()
+    model: ModelConfig = Constraints(default_factory=dict, validate_default=True)
+
+    @validator(mode="after")
+    def _answer_column(self) -> Self:
+        if self.fields is not None and self.seeds is not None and self.seeds.answer is not None:
+            accepted = "no such key: the columns of an answer are those of [fields]"
+            raise InvalidArgument("seeds.answer", self.seeds.answer, accepted)
+        return self
+
+
+# ── Seeds: real examples ──
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A row and the line that it ends on."""
+    """A row of the seed file and the line on which it ends."""
 
-    to_json_line: int
+    line: int
     columns: Mapping[str, Any]
 
 
 def read_seeds(path: Path) -> tuple[Seed, ...]:
-    """The rows of a JSONL file, or of a CSV file in UTF-8 with commas and a header; a CSV file holds text only.
+    """The rows of a JSONL file, or of a UTF-8 CSV file with commas and a header (all text).
 
     Raises `DataError`, which names the line.
     """
     rows = _csv_rows(path) if path.suffix == ".csv" else read_jsonl(path)
-    found = tuple(Seed(line, columns) for line, columns in rows)
-    if not found:
+    seeds = tuple(Seed(line, columns) for line, columns in rows)
+    if not seeds:
         raise DataError(f"{path} holds no example")
-    return found
+    return seeds
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,28 +215,23 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def need(path: Path, seeds: Iterable[Seed], columns: Iterable[str], why: str) -> None:
-    """Raise `DataError` where a row has no such column, or nothing that can stand in a prompt."""
-    wanted = list(columns)
+def require_columns(path: Path, seeds: Iterable[Seed], columns: Iterable[str], purpose: str) -> None:
+    """Raise `DataError` where a row lacks a column, or holds there what cannot appear in a prompt."""
+    names = list(columns)
     for seed in seeds:
-        for name in wanted:
-            where = f"{path}, line {seed.to_json_line}"
+        for name in names:
+            where = f"{path}, line {seed.line}"
             if name not in seed.columns:
-                has = ", ".join(map(repr, seed.columns)) or "none"
-                raise DataError(f"{where}: no column {name!r}, which {why}; its columns are {has}")
-            said = as_text(seed.columns[name])
-            if said is None or SURROGATES.search(said):
-                given = repr(seed.columns[name])[:60]
-                raise DataError(f"{where}: {name} = {given}; text, a number, true or false is expected")
+                present = ", ".join(map(repr, seed.columns)) or "none"
+                raise DataError(f"{where}: no column {name!r}, which {purpose}; its columns are {present}")
+            text = as_text(seed.columns[name])
+            if text is None or SURROGATES.search(text):
+                value = repr(seed.columns[name])[:60]
+                raise DataError(f"{where}: {name} = {value}; text, a number, true or false is expected")
 
 
-def typed(seed: Seed, form: ResponseSchema) -> dict[str, Any]:
-    """The fields of an answer in a row; where all is text, as in CSV, numbers and truth values are read."""
-    return {field.name: _read(seed.columns[field.name], field.type) for field in form.fields}
-
-
-def _read(value: Any, kind: str) -> Any:
-    """What is not written as its type is left as it is, for the check of the form to find."""
+def _typed(value: Any, kind: str) -> Any:
+    """A CSV cell as its field's type; what does not parse stays text, which the response schema refuses."""
     if not isinstance(value, str):
         return value
     if kind == "integer" and re.fullmatch(r"-?\d{1,16}", value, re.ASCII):
@@ -102,36 +246,9 @@ def _read(value: Any, kind: str) -> Any:
 # ── The task ──
 
 
-Row = Mapping[str, str]
-FIELDS = "fields"  # the place in a prompt where the form is described
-TEXT = "text"  # the column of plain answers
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What is kept: lengths in characters, similarities in [0, 1], and which name is counted. None: not looked at."""
-
-    min_length: int | None = None
-    max_length: int | None = None
-    near_duplicates: float | None = None
-    copies_of_seeds: float | None = None
-    label: str | None = None
-    balance: str | None = None
-    at_most: int | None = None
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The address and the name of a model, where the task gives them, and prices of a million tokens, in and out."""
-
-    url: str | None = None
-    name: str | None = None
-    prices: tuple[float, float] | None = None
-
-
 @dataclass(frozen=True)
 class FewShotConfig:
-    """Seeds: the file, its rows, how many each prompt shows, how they are asked for, the column of plain answers."""
+    """Seeds: the file, its rows, how many each prompt shows, their prompt, and the column of plain answers."""
 
     path: Path
     sha256: str
@@ -143,7 +260,7 @@ class FewShotConfig:
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """What is asked, the values that fill it, and the lines of the seeds that it shows."""
+    """A request, the values that fill it, and the lines of the seeds that it shows."""
 
     request: ChatRequest
     values: Row
@@ -152,10 +269,10 @@ class RenderedPrompt:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task as it was read. `values` are groups of rows; each question takes one row of each group.
+    """A task as read. `values` are groups of rows; each request takes one row of each group.
 
     `subjects`: columns of the seeds that fill the prompt, one row at a time. `files`: SHA-256 by name. `described`:
-    all that decides the questions, as plain JSON.
+    all that decides the requests, as plain JSON.
     """
 
     path: Path
@@ -173,29 +290,35 @@ class TaskConfig:
 
     @property
     def name(self) -> str:
-        """Of the file, or of its folder where it is called task.toml."""
+        """The name of the file, or of its folder where it is called task.toml."""
         return self.path.stem if self.path.stem != "task" else self.path.resolve().parent.name
 
+    @property
+    def placeholders(self) -> list[str]:
+        """Names that lists of values fill."""
+        return [name for group in self.values for name in group[0]]
+
     def question(self, i: int, *, seed: int) -> RenderedPrompt:
-        """The i-th question; every value is used as often as every other of its group."""
+        """The i-th request; every value is used as often as every other of its group."""
         values: dict[str, str] = {}
         for k, group in enumerate(self.values):
-            values |= group[_turn(len(group), i, seed, 60, k)]
+            values |= group[_balanced_choice(len(group), i, seed, 60, k)]
         subject = None
         if self.examples is not None and self.subjects:
-            subject = _turn(len(self.examples.rows), i, seed, 61)
+            subject = _balanced_choice(len(self.examples.rows), i, seed, 61)
             columns = self.examples.rows[subject].columns
             values |= {name: str(as_text(columns[name])) for name in self.subjects}
         filled = values if self.form is None else {**values, FIELDS: self.form.words}
         turns = [] if self.system is None else [Message("system", self.system.fill(filled))]
-        rows = self._drawn(i, seed, subject)
+        rows = self._few_shot_rows(i, seed, subject)
         for row in rows:
             turns += self._shown(row)
-        request = ChatRequest((*turns, Message("user", self.prompt.fill(filled))), replace(self.sampling, seed=seed), i)
-        return RenderedPrompt(request, values, tuple(row.to_json_line for row in rows))
+        messages = (*turns, Message("user", self.prompt.fill(filled)))
+        request = ChatRequest(messages, replace(self.sampling, seed=seed), i)
+        return RenderedPrompt(request, values, tuple(row.line for row in rows))
 
-    def _drawn(self, i: int, seed: int, subject: int | None) -> list[Seed]:
-        """Different rows to show, never the one that the question is about."""
+    def _few_shot_rows(self, i: int, seed: int, subject: int | None) -> list[Seed]:
+        """Different rows to show, never the one that the request is about."""
         if self.examples is None or not self.examples.per_prompt:
             return []
         rows = [row for k, row in enumerate(self.examples.rows) if k != subject]
@@ -204,25 +327,25 @@ class TaskConfig:
 
     def _shown(self, row: Seed) -> tuple[Message, Message]:
         assert self.examples is not None
-        prompt, words = self.examples.prompt, {} if self.form is None else {FIELDS: self.form.words}
-        filled = {name: str(as_text(row.columns.get(name))) for name in prompt.names} | words
+        prompt, description = self.examples.prompt, {} if self.form is None else {FIELDS: self.form.words}
+        filled = {name: str(as_text(row.columns.get(name))) for name in prompt.names} | description
         return Message("user", prompt.fill(filled)), Message("assistant", break_special_tokens(self.answer_of(row)))
 
     def answer_of(self, row: Seed) -> str:
-        """A seed as the answer that a model should give."""
+        """A seed as the response that a model should give."""
         assert self.examples is not None
         if self.form is None:
             return str(as_text(row.columns[self.examples.answer]))
-        return strict_json(typed(row, self.form))
+        return strict_json({name: _typed(row.columns[name], one.type) for name, one in self.form.fields.items()})
 
     def compared(self, row: Seed) -> str:
-        """The text of a seed that answers are compared with."""
+        """The text of a seed that responses are compared with."""
         answer = self.answer_of(row)
         return answer if self.form is None else self.form.text(self.form.read(answer)[0])
 
     def categories(self, name: str) -> list[str] | None:
-        """All that a field or a placeholder can be; None where that is not known."""
-        declared = None if self.form is None else self.form[name]
+        """All values of a field or placeholder; None where they are not known."""
+        declared = None if self.form is None else self.form.fields.get(name)
         if declared is not None:
             if declared.type == "integer" and declared.low is not None and declared.high is not None:
                 few = declared.high - declared.low < 1_000
@@ -234,7 +357,7 @@ class TaskConfig:
         return list(dict.fromkeys(rows)) or None
 
     def at_most(self, n: int) -> int | None:
-        """How many records of each category are kept of n, None where they are not balanced: equal shares by default.
+        """Records kept of each category among n, None where they are not balanced; equal shares by default.
 
         Raises `InvalidArgument` where n records cannot be had.
         """
@@ -242,247 +365,143 @@ class TaskConfig:
         if name is None:
             return None
         known = self.categories(name)
-        most = self.filters.at_most if known is None or self.filters.at_most else -(-n // len(known))
-        assert most is not None  # reading the task saw to that
-        if known is not None and most * len(known) < n:
-            accepted = f"at most {most * len(known):,}: {most:,} (filters.at_most) of each of {len(known)} ({name})"
+        limit = self.filters.at_most if known is None or self.filters.at_most else -(-n // len(known))
+        assert limit is not None  # checked when the task was read
+        if known is not None and limit * len(known) < n:
+            accepted = f"at most {limit * len(known):,}: {limit:,} (filters.at_most) of each of {len(known)} ({name})"
             raise InvalidArgument("n", n, accepted)
-        return most
+        return limit
 
 
-def _turn(n: int, i: int, *key: int) -> int:
-    """The i-th of an endless sequence whose every n in a row are the numbers below n in a random order."""
+def _balanced_choice(n: int, i: int, *key: int) -> int:
+    """Item i of an endless sequence in which every n in a row are a random permutation of 0, ..., n - 1."""
     return int(np.random.default_rng([*key, i // n]).permutation(n)[i % n])
 
 
-# ── Checks across keys ──
+# ── Reading ──
 
 
-def filled_by_seeds(
-    file: str,
-    templates: Mapping[str, Template | None],
-    values: tuple[tuple[Row, ...], ...],
-    form: ResponseSchema | None,
-    examples: FewShotConfig | None,
-) -> tuple[str, ...]:
-    """Names in the prompts that only the seeds can fill. Raises `InvalidArgument` for one that nothing fills."""
-    given = [name for group in values for name in group[0]]
-    columns = [] if examples is None else list(examples.rows[0].columns)
-    own = [] if form is None else [FIELDS]
-    found: dict[str, None] = {}
-    for key, template in templates.items():
+def load_task(path: Path) -> TaskConfig:
+    """The task in a file, with its seeds.
+
+    Raises `InvalidArgument`, which lists the keys that are wrong, and `DataError` for seeds.
+    """
+    try:
+        content = path.read_bytes()
+        document = tomllib.loads(content.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:  # of the file, of UTF-8, of TOML
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidArgument("task", str(path), f"the path of a file in TOML ({reason})") from None
+    tables = parse_table(path.name, TaskFile, document)
+    prompt, system = (None if text is None else Template.of(text) for text in (tables.prompt, tables.system))
+    assert prompt is not None
+    form = None if tables.fields is None else ResponseSchema(tables.fields)
+    examples = None if tables.seeds is None else _few_shot(path, tables.seeds, prompt)
+    task = TaskConfig(
+        path,
+        prompt,
+        system,
+        tables.values,
+        form,
+        examples,
+        (),
+        tables.sampling.params(None if form is None else form.schema),
+        tables.filters,
+        tables.model,
+        {path.name: sha256(content)} | ({} if examples is None else {examples.path.name: examples.sha256}),
+        _described(document, examples),
+    )
+    task = replace(task, subjects=_subjects(task))
+    _check_seeds(task)
+    _check_names(task)
+    return task
+
+
+def _few_shot(path: Path, table: SeedTable, prompt: Template) -> FewShotConfig:
+    seeds = path.parent / table.file
+    if seeds.suffix not in SUFFIXES or not seeds.is_file():
+        accepted = f"the path of a file, from the folder of {path.name}, that ends in {' or '.join(SUFFIXES)}"
+        raise InvalidArgument(f"{path.name}: seeds.file", table.file, accepted)
+    own = prompt if table.prompt is None else Template.of(table.prompt)
+    return FewShotConfig(seeds, sha256_file(seeds), read_seeds(seeds), table.per_prompt, own, table.answer or TEXT)
+
+
+def _described(document: dict[str, Any], examples: FewShotConfig | None) -> dict[str, Any]:
+    described = {key: document[key] for key in TaskFile.model_fields if key in document}
+    described = {key: table for key, table in described.items() if key not in ("filters", "model")}
+    if examples is not None:  # the name of the file may change, its content may not
+        seeds = {key: value for key, value in described["seeds"].items() if key != "file"}
+        described["seeds"] = seeds | {"sha256": examples.sha256}
+    return described
+
+
+def _subjects(task: TaskConfig) -> tuple[str, ...]:
+    """Placeholders that only the seeds can fill. Raises `InvalidArgument` for one that nothing fills."""
+    columns = [] if task.examples is None else list(task.examples.rows[0].columns)
+    own = [] if task.form is None else [FIELDS]
+    subjects: dict[str, None] = {}
+    for key, template in {"prompt": task.prompt, "system": task.system}.items():
         for name in () if template is None else template.names:
-            if name in given or name in own:
+            if name in task.placeholders or name in own:
                 continue
             if name not in columns:
-                can = ", ".join(f"{{{one}}}" for one in dict.fromkeys([*given, *columns, *own])) or "no place so far"
+                known = dict.fromkeys([*task.placeholders, *columns, *own])
+                can = ", ".join(f"{{{one}}}" for one in known) or "no place so far"
                 accepted = f"{can}, or a list for it in [values]; {{{{{name}}}}}, where the text {{{name}}} is meant"
-                raise InvalidArgument(f"{file}: {key}", f"{{{name}}}", accepted)
-            found[name] = None
-    return tuple(found)
+                raise InvalidArgument(f"{task.path.name}: {key}", f"{{{name}}}", accepted)
+            subjects[name] = None
+    return tuple(subjects)
 
 
-def check_seeds(task: TaskConfig) -> None:
-    """Every row has what is made of it, and is an answer of the form that is asked for.
+def _check_seeds(task: TaskConfig) -> None:
+    """Every seed has the columns that are used, and is a valid response.
 
-    Raises `InvalidArgument` for too few rows, `DataError`, which names the line, for one that does not do.
+    Raises `InvalidArgument` for too few rows, `DataError`, which names the line, for an unsuitable one.
     """
     examples, form = task.examples, task.form
     if examples is None:
         return
     path, rows = examples.path, examples.rows
-    need(path, rows, task.subjects, "the prompt asks for")
+    require_columns(path, rows, task.subjects, "the prompt asks for")
     others = len(rows) - (1 if task.subjects else 0)  # the prompt is about one
     if others < examples.per_prompt:
         accepted = f"at most {others}: {path.name} has {len(rows)} rows"
         raise InvalidArgument(f"{task.path.name}: seeds.per_prompt", examples.per_prompt, accepted)
     if examples.per_prompt:
-        asked = [name for name in examples.prompt.names if name != FIELDS or form is None]
-        need(path, rows, asked, "a turn of its own asks for (seeds.prompt may be one that does without)")
+        names = [name for name in examples.prompt.names if name != FIELDS or form is None]
+        purpose = "a turn of its own asks for (seeds.prompt may be one that does without)"
+        require_columns(path, rows, names, purpose)
     if examples.per_prompt or task.filters.copies_of_seeds is not None:
-        need(path, rows, [examples.answer] if form is None else [one.name for one in form.fields], "an answer has")
+        require_columns(path, rows, [examples.answer] if form is None else form.fields, "an answer has")
         for row in [] if form is None else rows:
-            if form is not None and (wrong := form.read(task.answer_of(row))[1]):
-                raise DataError(
-                    f"{path}, line {row.to_json_line}: no answer of the form that [fields] asks for ({wrong})"
-                )
+            if form is not None and (error := form.read(task.answer_of(row))[1]):
+                raise DataError(f"{path}, line {row.line}: no answer of the form that [fields] asks for ({error})")
 
 
-def check_names(task: TaskConfig) -> None:
-    """Filters name fields or placeholders, seeds are there to be compared with, and every value is used.
+def _check_names(task: TaskConfig) -> None:
+    """Filters name fields or placeholders, seeds to compare with exist, and every list of values is used.
 
     Raises `InvalidArgument`.
     """
-    filters, form = task.filters, task.form
-    given = [name for group in task.values for name in group[0]]
-    known = list(dict.fromkeys([*given, *task.subjects, *([] if form is None else [one.name for one in form.fields])]))
+    filters, fields = task.filters, {} if task.form is None else task.form.fields
+    known = list(dict.fromkeys([*task.placeholders, *task.subjects, *fields]))
     for key in ("label", "balance"):
         if getattr(filters, key) not in (None, *known):
             raise _wrong(task, key, f"a field or a placeholder: {', '.join(known) or 'there is none'}")
-    declared = None if form is None or filters.balance is None else form[filters.balance]
+    declared = fields.get(filters.balance or "")
     if declared is not None and declared.type in ("text", "number"):
         raise _wrong(task, "balance", "a name with few values, neither text nor numbers with fractions")
     if filters.balance is not None and filters.at_most is None and task.categories(filters.balance) is None:
         raise _wrong(task, "balance", "at_most as well, because it is not known what it can be")
     if filters.copies_of_seeds is not None and task.examples is None:
         raise _wrong(task, "copies_of_seeds", "[seeds] as well")
-    if form is not None and form["label"] is not None and filters.label not in (None, "label"):
+    if "label" in fields and filters.label not in (None, "label"):
         raise _wrong(task, "label", "'label', because [fields] has a field of that name")
     used = {*task.prompt.names, *(task.system.names if task.system else ()), filters.label, filters.balance}
-    if idle := [name for name in given if name not in used]:
-        where = f"{task.path.name}: values.{idle[0]}"
-        raise InvalidArgument(where, "a list without a place", f"{{{idle[0]}}} in the prompt, or take the list out")
+    if unused := [name for name in task.placeholders if name not in used]:
+        where = f"{task.path.name}: values.{unused[0]}"
+        raise InvalidArgument(where, "a list without a place", f"{{{unused[0]}}} in the prompt, or take the list out")
 
 
 def _wrong(task: TaskConfig, key: str, accepted: str) -> InvalidArgument:
     return InvalidArgument(f"{task.path.name}: filters.{key}", getattr(task.filters, key), accepted)
-
-
-# ── Reading a task file ──
-
-
-_TOP = ("prompt", "system", "values", FIELDS, "seeds", "sampling", "filters", "model")
-
-
-def load_task(path: Path) -> TaskConfig:
-    """The task in a file, with its seeds. Raises `InvalidArgument`, which names the key, and `DataError` for seeds."""
-    try:
-        content = path.read_bytes()
-        document = tomllib.loads(content.decode("utf-8-sig"))
-    except (OSError, ValueError) as error:  # of the file, of UTF-8, of TOML
-        words = getattr(error, "strerror", None) or str(error)
-        raise InvalidArgument("task", str(path), f"the path of a file in TOML ({words})") from None
-    file = path.name
-    top = Keys(file, "", document, _TOP)
-    prompt = Template.of(top.text("prompt"))
-    system = Template.of(top.text("system")) if "system" in document else None
-    form = read_form(file, document[FIELDS]) if FIELDS in document else None
-    values = _values(file, document.get("values", {}))
-    examples = _examples(path, document["seeds"], prompt, form) if "seeds" in document else None
-    filters = _filters(file, document.get("filters", {}))
-    subjects = filled_by_seeds(file, {"prompt": prompt, "system": system}, values, form, examples)
-    task = TaskConfig(
-        path,
-        prompt,
-        system,
-        values,
-        form,
-        examples,
-        subjects,
-        _sampling(file, document.get("sampling", {}), form),
-        filters,
-        _chosen(file, document.get("model", {})),
-        {file: sha256(content)} | ({} if examples is None else {examples.path.name: examples.sha256}),
-        _described(document, examples),
-    )
-    check_seeds(task)
-    check_names(task)
-    return task
-
-
-def _described(document: dict[str, Any], examples: FewShotConfig | None) -> dict[str, Any]:
-    found = {key: document[key] for key in _TOP if key in document and key not in ("filters", "model")}
-    if examples is not None:
-        found["seeds"] = {**found["seeds"], "sha256": examples.sha256}
-        found["seeds"].pop("file")  # its name may change, its content may not
-    return found
-
-
-# ── values and seeds ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _values(file: str, found: object) -> tuple[tuple[Row, ...], ...]:
-    """[values] holds a list for each name, [[values]] rows of values that belong together."""
-    if isinstance(found, dict):
-        lists = [
-            (f"{file}: values.{name}", [{name: one} for one in _listed(file, name, some)])
-            for name, some in found.items()
-        ]
-    elif isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
-        if any(one.keys() != other.keys() for one, other in pairwise(found)):
-            raise InvalidArgument(f"{file}: values", "rows of different keys", "the same keys in every [[values]]")
-        lists = [(f"{file}: values", found)]
-    else:
-        raise InvalidArgument(
-            f"{file}: values", shown(found), 'lists by name, such as tone = ["glad", "angry"], or rows'
-        )
-    return tuple(tuple(_row(where, row) for row in rows) for where, rows in lists)
-
-
-def _listed(file: str, name: str, some: object) -> list[Any]:
-    if not isinstance(some, list) or not some:
-        raise InvalidArgument(f"{file}: values.{name}", shown(some), "a list with at least one value")
-    return some
-
-
-def _row(where: str, row: dict[str, Any]) -> Row:
-    filled = {name: as_text(value) for name, value in row.items()}
-    for name, text in filled.items():
-        if not NAME.fullmatch(name) or name == FIELDS:
-            raise InvalidArgument(f"{where}", shown(name), f"a name of letters, digits and _ other than {FIELDS}")
-        if text is None:
-            raise InvalidArgument(f"{where}", shown(row[name]), "text, numbers, true or false")
-    return {name: str(text) for name, text in filled.items()}
-
-
-def _examples(path: Path, found: object, prompt: Template, form: ResponseSchema | None) -> FewShotConfig:
-    keys = Keys(path.name, "seeds", found, ("file", "per_prompt", "prompt", "answer"))
-    seeds = path.parent / keys.text("file")
-    if seeds.suffix not in SUFFIXES or not seeds.is_file():
-        raise keys.fail(
-            "file", f"the path of a file, from the folder of {path.name}, that ends in {' or '.join(SUFFIXES)}"
-        )
-    if form is not None and "answer" in keys.table:
-        raise keys.fail("answer", "no such key: the columns of an answer are those of [fields]")
-    per_prompt = keys.whole("per_prompt", 3)
-    assert per_prompt is not None
-    own = Template.of(keys.text("prompt")) if "prompt" in keys.table else prompt
-    return FewShotConfig(seeds, sha256_file(seeds), read_seeds(seeds), per_prompt, own, keys.text("answer", TEXT))
-
-
-# ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _sampling(file: str, found: object, form: ResponseSchema | None) -> SamplingParams:
-    keys = Keys(file, "sampling", found, ("temperature", "top_p", "max_tokens", "stop"))
-    temperature, top_p, most = keys.number("temperature", 1.0), keys.number("top_p", 1.0), keys.whole("max_tokens", 256)
-    assert temperature is not None and top_p is not None and most is not None
-    try:
-        return SamplingParams(temperature, top_p, most, keys.texts("stop"), None if form is None else form.schema)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{file}: sampling: {error.argument}", error.value, error.accepted) from None
-
-
-def _filters(file: str, found: object) -> Filters:
-    keys = Keys(file, "filters", found, tuple(asdict(Filters())))
-    least, most = keys.whole("min_length"), keys.whole("max_length")
-    if least is not None and most is not None and least > most:
-        raise keys.fail("max_length", f"at least min_length, {least}")
-    label, balance = (keys.text(key) if key in keys.table else None for key in ("label", "balance"))
-    each = keys.whole("at_most", least=1)
-    balance = label if balance is None and each is not None else balance
-    if each is not None and balance is None:
-        raise keys.fail("at_most", "balance = NAME as well: so many are kept of each of its values")
-    near, copies = (_similarity(keys, key) for key in ("near_duplicates", "copies_of_seeds"))
-    return Filters(least, most, near, copies, label, balance, each)
-
-
-def _similarity(keys: Keys, key: str) -> float | None:
-    accepted = "a similarity above 0 and at most 1"
-    found = keys.number(key, accepted=accepted)
-    if found is not None and not 0 < found <= 1:
-        raise keys.fail(key, accepted)
-    return found
-
-
-def _chosen(file: str, found: object) -> ModelConfig:
-    keys = Keys(file, "model", found, ("url", "name", "prices"))
-    url, name = (keys.text(key) if key in keys.table else None for key in ("url", "name"))
-    if "prices" not in keys.table:
-        return ModelConfig(url, name)
-    prices = Keys(file, "model.prices", keys.table["prices"], ("input", "output"))
-    both = [prices.number(key, accepted="the price of a million tokens") for key in ("input", "output")]
-    for key, price in zip(("input", "output"), both, strict=True):
-        if price is None or price < 0:
-            raise prices.fail(key, "the price of a million tokens, at least 0")
-    return ModelConfig(url, name, (float(both[0] or 0), float(both[1] or 0)))

@@ -159,7 +159,7 @@ def run_task(
 
 
 def _origin(task: TaskConfig, endpoint: Endpoint, n: int, seed: int, max_requests: int) -> Provenance:
-    command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --most-asks {max_requests}"
+    command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --max-requests {max_requests}"
     parents = {**task.files, endpoint.model: endpoint.fingerprint}
     return Provenance(f"answers of {endpoint.model} to {task.name}", command, parents, _generation(task), 1.0, seed)
 
@@ -191,9 +191,9 @@ def summary(task: TaskConfig, result: GenerationResult) -> dict[str, Any]:
     return {
         "n": result.n,
         "kept": len(result.kept),
-        "asked": len(result.answers),
+        "requests": len(result.answers),
         "yield": round(result.yield_rate, 4),
-        "why": result.stop_reason,
+        "stop_reason": result.stop_reason,
         "tokens": {"prompt": tokens[0], "answer": tokens[1]},
         "cost": None if prices is None else round(result.cost(prices), 6),
         "stages": stages,
@@ -215,8 +215,9 @@ def _told(record: Record) -> dict[str, Any]:
     told = record.provenance
     found = {name: verdict for name, verdict in record.verdicts.items() if verdict is not None}
     return {
-        "asked": {key: told[key] for key in ("number", "values", "seeds")},
-        "provenance": {key: told[key] for key in ("model", "finish", "tokens")} | ({"found": found} if found else {}),
+        "request": {key: told[key] for key in ("index", "values", "seed_lines")},
+        "provenance": {key: told[key] for key in ("model", "finish", "tokens")}
+        | ({"verdicts": found} if found else {}),
     }
 
 

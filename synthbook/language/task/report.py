@@ -19,8 +19,8 @@ from synthbook.core.html import document, image, table
 from synthbook.core.plots import BLUE, new_axes, subplots
 from synthbook.language.pipeline import StageStats, plot_funnel
 from synthbook.language.task.config import TaskConfig
+from synthbook.language.task.fields import visible
 from synthbook.language.task.runner import ENOUGH, GenerationResult, value
-from synthbook.language.task.template import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,9 @@ def _asked(task: TaskConfig) -> list[str]:
             f"<p>Each question shows {shown} of the {many:,} examples in {_text(task.examples.path.name)}.</p>"
         )
     if task.form is not None:
-        found.append(table(["field", "holds"], ([_text(one.name), _text(one.words)] for one in task.form.fields)))
+        found.append(
+            table(["field", "holds"], ([_text(name), _text(one.words)] for name, one in task.form.fields.items()))
+        )
     drawn = task.sampling
     found.append(
         f"<p>Temperature {drawn.temperature:g}, top_p {drawn.top_p:g}, at most {drawn.max_tokens:,} tokens.</p>"
@@ -149,8 +151,8 @@ def _label(text: str, width: int) -> str:
 
 def counted(task: TaskConfig, result: GenerationResult) -> dict[str, Counter[str]]:
     """How often each category was kept, by name of the field or placeholder, in the order in which it was declared."""
-    names = [name for group in task.values for name in group[0]]
-    names += [] if task.form is None else [one.name for one in task.form.fields if one.type != "text"]
+    fields = {} if task.form is None else task.form.fields
+    names = [*task.placeholders, *(name for name, one in fields.items() if one.type != "text")]
     found: dict[str, Counter[str]] = {}
     for name in [*names, *filter(None, (task.filters.label, task.filters.balance))]:
         if (known := task.categories(name)) is not None and name not in found:

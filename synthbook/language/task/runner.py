@@ -33,8 +33,7 @@ from synthbook.language.pipeline import (
 )
 from synthbook.language.records import Record
 from synthbook.language.task.config import TEXT, RenderedPrompt, TaskConfig
-from synthbook.language.task.fields import ResponseSchema
-from synthbook.language.task.template import as_text
+from synthbook.language.task.fields import ResponseSchema, as_text
 
 
 def resolve_endpoint(task: TaskConfig) -> Endpoint | None:
@@ -214,9 +213,9 @@ def _why(result: GenerationResult) -> str:
 
 def _record(question: RenderedPrompt, answer: ChatResponse, model_name: str) -> Record:
     told = {
-        "number": question.request.index,
+        "index": question.request.index,
         "values": dict(question.values),
-        "seeds": list(question.shown),
+        "seed_lines": list(question.shown),
         "model": model_name,
         "finish": answer.finish_reason,
         "tokens": [answer.prompt_tokens, answer.completion_tokens],
