@@ -87,17 +87,17 @@ def timed(call: Callable[[], object]) -> float:
 
 def main() -> None:
     from synthbook.datasets import fashion_mnist
-    from synthbook.generators.diffusion import Diffusion, Schedule, q_sample
-    from synthbook.generators.neural import learnt
+    from synthbook.generators.diffusion import Diffusion, NoiseSchedule, q_sample
+    from synthbook.generators.neural import prepare_data
 
     torch.set_num_threads(1)
     data = fashion_mnist()
-    x, labels, _ = learnt(data.train)
-    held, held_labels = (part[:HELD_OUT] for part in learnt(data.test.data)[:2])
+    x, labels, _ = prepare_data(data.train)
+    held, held_labels = (part[:HELD_OUT] for part in prepare_data(data.test.data)[:2])
     rng = torch.Generator().manual_seed(0)
     t = torch.arange(HELD_OUT) * T // HELD_OUT + 1  # every step as often as any other
     noise = torch.randn(held.shape, generator=rng)
-    noised = q_sample(held, t, noise, Schedule.linear(T))
+    noised = q_sample(held, t, noise, NoiseSchedule.linear(T))
 
     def ours(rate: float) -> Diffusion:
         return Diffusion(

@@ -23,7 +23,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.generators.neural import Learnt
+from synthbook.generators.neural import DataSpec
 from synthbook.privacy.dpsgd import DpSgdConfig, ghost_clipped_sum, noisy_mean, per_sample_clipped_sum
 from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
 
@@ -69,15 +69,15 @@ def linear() -> Case:
 
 def images() -> Case:
     """The private autoencoder of 28 x 28 pixels and ten classes, as it comes; its loss is what comes out of it."""
-    learnt = Learnt(shape=(1, 28, 28), class_names=tuple("0123456789"), shares=(0.1,) * 10)
+    spec = DataSpec(shape=(1, 28, 28), class_names=tuple("0123456789"), shares=(0.1,) * 10)
     model = DpVae(epsilon=1.0, delta=1e-5)
     config = model.config
     assert isinstance(config, DpVaeConfig)
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        built = model._build(learnt)
-        return PerSampleLoss(built["encoder"], built["decoder"], learnt, config)
+        built = model._build(spec)
+        return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
 
     rng = torch.Generator().manual_seed(1)
     pixels, eps = torch.rand(config.batch, 784, generator=rng), torch.randn(config.batch, config.latents, generator=rng)

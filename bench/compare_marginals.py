@@ -148,13 +148,13 @@ class Judge:
 
     def __init__(self, few: int | None):
         from synthbook.datasets import adult
-        from synthbook.generators.tabular.base import Layout
+        from synthbook.generators.tabular.base import TableSpec
         from synthbook.privacy.generators.discretize import Discretizer
 
         self.data = adult()
         train = self.data.train
-        self.layout = Layout.of(train, public_only=True)
-        self.cells = [Discretizer.from_column(column) for column in self.layout.modelled]
+        self.layout = TableSpec.of(train, public_only=True)
+        self.cells = [Discretizer.from_column(column) for column in self.layout.modeled]
         self.rows = np.arange(len(train))
         if few is not None:
             self.rows = np.sort(np.random.default_rng(0).exponential_mechanism(len(train), few, replace=False))

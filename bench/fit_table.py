@@ -27,7 +27,7 @@ import torch
 from child import forget_peak, peak
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = {"ctgan": "Ctgan", "tvae": "Tvae", "diffusion": "TableDiffusion"}
+OURS = {"ctgan": "CTGAN", "tvae": "TVAE", "diffusion": "TabDDPM"}
 PEERS = {"peer-ctgan": "CTGAN", "peer-tvae": "TVAE"}
 WARM_UP = 1_000  # rows
 

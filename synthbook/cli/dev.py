@@ -60,10 +60,10 @@ def train_command(name: str) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         check_outputs(out, resume=resume, accept="--resume")
-        from synthbook.generators.pretrained import RECIPES, make
+        from synthbook.generators.pretrained import RECIPES, train_pretrained
 
         with loss_bar(f"training {name}", quiet=quiet) as callback:
-            log = make(
+            log = train_pretrained(
                 name,
                 RECIPES[name],
                 out,

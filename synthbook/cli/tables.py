@@ -95,8 +95,8 @@ def fit(
     if as_json:
         echo_json(facts | {"origin": declared.origin})
         return
-    echo(f"{out}: {model} of {len(table):,} rows and {len(fitted.layout_.modelled)} columns")
-    for rule in fitted.layout_.rules_at_risk:
+    echo(f"{out}: {model} of {len(table):,} rows and {len(fitted.table_spec_.modeled)} columns")
+    for rule in fitted.table_spec_.unenforced_rules:
         echo(
             f"rows may break the rule {rule.kind}{rule.columns}: if it is no law, remove it from {chosen}", stderr=True
         )

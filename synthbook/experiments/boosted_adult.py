@@ -20,7 +20,7 @@ from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.novelty import novelty
 from synthbook.evaluation.utility import utility
 from synthbook.experiments import experiment
-from synthbook.generators.tabular.trees import Boosted
+from synthbook.generators.tabular.trees import BoostedTrees
 
 TIMES, JUDGED = 4, 5_000  # draws over rows; rows whose nearness is judged
 SETTINGS: dict[str, Any] = {}  # the family's own
@@ -41,7 +41,7 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         raise InvalidArgument("case", case, f"one of {', '.join(CASES)}")
     torch.set_num_threads(1)
     data, began = adult(), time.perf_counter()
-    model = Boosted(**SETTINGS).fit(data.train, seed=seed)
+    model = BoostedTrees(**SETTINGS).fit(data.train, seed=seed)
     fitted = time.perf_counter()
     drawn = model.sample(TIMES * len(data.train), seed=seed)
     seconds = {"fit seconds": fitted - began, "draw seconds": time.perf_counter() - fitted}

@@ -14,8 +14,8 @@ from synthbook.evaluation.features import image_features
 from synthbook.evaluation.frechet import frechet_distance
 from synthbook.evaluation.novelty import NoveltyResult, novelty
 from synthbook.experiments import experiment
-from synthbook.generators.diffusion import Diffusion, NoisePredictor, Schedule, ancestral, loss_floor, q_sample
-from synthbook.generators.nets import TimedMlp, initialise
+from synthbook.generators.diffusion import Diffusion, NoisePredictor, NoiseSchedule, ancestral, optimal_loss, q_sample
+from synthbook.generators.nets import TimeMLP, init_weights
 
 VARIANCES = torch.tensor([4.0, 0.25])
 LOOKED_AT = (1, 25, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900, 1_000)
@@ -24,10 +24,10 @@ CASES = ("floor", "digits")
 TRIALS = "artifacts/calibration/diffusion/trials.json"
 
 
-def train_sketch(variances: Tensor, schedule: Schedule, *, seed: int, steps: int = 4_000) -> nn.Module:
+def train_noise_net(variances: Tensor, schedule: NoiseSchedule, *, seed: int, steps: int = 4_000) -> nn.Module:
     """The chapter's training loop, on points from a bell curve with these variances (d,)."""
     rng = torch.Generator().manual_seed(seed)
-    net = initialise(TimedMlp(len(variances), hidden=96), rng)
+    net = init_weights(TimeMLP(len(variances), hidden=96), rng)
     optimizer = torch.optim.Adam(net.parameters())
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -44,7 +44,7 @@ def train_sketch(variances: Tensor, schedule: Schedule, *, seed: int, steps: int
 
 @torch.no_grad()
 def loss_at(
-    predict_noise: NoisePredictor, t: int, variances: Tensor, schedule: Schedule, *, seed: int, n: int = 20_000
+    predict_noise: NoisePredictor, t: int, variances: Tensor, schedule: NoiseSchedule, *, seed: int, n: int = 20_000
 ) -> tuple[float, float]:
     """Mean squared error of the noise at step t on fresh points, and its standard error."""
     rng = torch.Generator().manual_seed(seed)
@@ -57,7 +57,7 @@ def loss_at(
     return float(lost.mean()), float(lost.std() / n**0.5)
 
 
-def halves_of_the_digits() -> tuple[Images, Images]:
+def split_digits() -> tuple[Images, Images]:
     """All of scikit-learn's digits divided at random (they are ordered by writer): 898 to learn from, 898 held out."""
     split = digits()
     images = torch.cat([split.train.images, split.test.data.images])
@@ -77,7 +77,7 @@ def digits_model(seen: Images, *, seed: int) -> Diffusion:
 def quality(model: Diffusion, steps: int, seen: Images, unseen: Images, *, seed: int, n: int = 800) -> float:
     """Fréchet distance on the digits CNN of digits drawn by ancestral sampling in so many steps, to held-out ones."""
     labels = seen.labels[:n]
-    start = torch.randn(n, *model.learnt_.shape, generator=torch.Generator().manual_seed(seed))
+    start = torch.randn(n, *model.data_spec_.shape, generator=torch.Generator().manual_seed(seed))
     rng = torch.Generator().manual_seed(seed + 1)
     drawn = ancestral(model.noise_predictor(labels), start, model.schedule.respaced(steps), rng, clip=1.0)
     return frechet_distance(
@@ -101,14 +101,14 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     found: dict[str, Any] = {"case": case, "seed": seed}
     if case == "floor":
-        schedule = Schedule.linear(1_000)
-        net = train_sketch(VARIANCES, schedule, seed=seed)
-        least = loss_floor(VARIANCES.numpy(), schedule)[np.array(LOOKED_AT) - 1]
+        schedule = NoiseSchedule.linear(1_000)
+        net = train_noise_net(VARIANCES, schedule, seed=seed)
+        least = optimal_loss(VARIANCES.numpy(), schedule)[np.array(LOOKED_AT) - 1]
         ours = np.array([loss_at(net, t, VARIANCES, schedule, seed=100 + seed) for t in LOOKED_AT])
         found["mean loss over floor"] = ours[:, 0].mean() / least.mean()
         found["standard errors above floor"] = float(((ours[:, 0] - least) / ours[:, 1]).min())
         return found
-    seen, unseen = halves_of_the_digits()
+    seen, unseen = split_digits()
     model = digits_model(seen, seed=seed)
     near = nearness(model.sample(1_000, seed=100 + seed).images, seen, unseen)
     found |= {"share nearer to training": near.dcr_share, "band": near.high}

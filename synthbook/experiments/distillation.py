@@ -10,7 +10,7 @@ import pandas as pd
 from synthbook.core.table import Table
 from synthbook.datasets import adult
 from synthbook.experiments import experiment
-from synthbook.generators.tabular.trees import Cart
+from synthbook.generators.tabular.trees import CART
 from synthbook.language.distill import distill
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def compress(*, seed: int) -> dict[str, float]:
     many, few = (_split(data.train.frame.iloc[part]) for part in (rows[:TEACHER_ROWS], rows[TEACHER_ROWS:][:SMALL]))
     inputs, truth = _split(data.test.data.frame)
     teacher = fit_teacher(*many)
-    generator = Cart().fit(Table(data.train.frame.iloc[rows[:GENERATOR_ROWS]], data.train.schema), seed=seed)
+    generator = CART().fit(Table(data.train.frame.iloc[rows[:GENERATOR_ROWS]], data.train.schema), seed=seed)
     drawn, _ = _split(generator.sample(REPEATS * TRANSFER[-1], seed=seed).frame)
     says = teacher.predict(inputs)
 

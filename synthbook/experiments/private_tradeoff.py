@@ -31,7 +31,7 @@ from synthbook.experiments.boosted_adult import taught
 from synthbook.experiments.table_choice import COUNTRY
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.copula import Copula
-from synthbook.generators.tabular.tvae import Tvae
+from synthbook.generators.tabular.tvae import TVAE
 from synthbook.privacy.generators.dp_tvae import DpTvae
 from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 
@@ -43,7 +43,7 @@ METHODS: Mapping[str, Callable[[float], TableGenerator]] = {
     TARGET: lambda epsilon: Mst(epsilon=epsilon, delta=DELTA, target="income"),
     NETWORK: lambda epsilon: DpTvae(epsilon=epsilon, delta=DELTA),
 }
-PLAIN: Mapping[str, Callable[[], TableGenerator]] = {"copula": Copula, "TVAE": Tvae}
+PLAIN: Mapping[str, Callable[[], TableGenerator]] = {"copula": Copula, "TVAE": TVAE}
 CASES = (*(f"{name}, epsilon {epsilon:g}" for name in METHODS for epsilon in EPSILONS), *PLAIN)
 JUDGED = 5_000  # rows whose nearness is judged
 TRIALS = "artifacts/calibration/private/trials.json"

@@ -18,7 +18,7 @@ from synthbook.core.table import Column, Schema, Table
 from synthbook.core.types import Seed
 from synthbook.datasets import shuttle
 from synthbook.experiments import experiment
-from synthbook.generators.tabular.ctgan import Ctgan
+from synthbook.generators.tabular.ctgan import CTGAN
 
 BUMP, WIDTH, VALLEY, RARE = 2.0, 0.4, 0.8, 0.01  # places and width of the bumps, half width of the valley, rare share
 TOY_ROWS = 10_000
@@ -56,9 +56,9 @@ def toy(n: int, *, seed: Seed) -> Table:
     return Table(schema.cast(frame), schema)
 
 
-def toy_model(how: str, *, seed: int) -> Ctgan:
+def toy_model(how: str, *, seed: int) -> CTGAN:
     """A small conditional GAN of the toy, with both devices or without one."""
-    return Ctgan(**TOY, **SETTINGS[how]).fit(toy(TOY_ROWS, seed=1_000 + seed), seed=seed)
+    return CTGAN(**TOY, **SETTINGS[how]).fit(toy(TOY_ROWS, seed=1_000 + seed), seed=seed)
 
 
 def score_toy(drawn: Table) -> dict[str, float]:
@@ -72,7 +72,7 @@ def score_toy(drawn: Table) -> dict[str, float]:
     }
 
 
-def shares_of_classes(drawn: Table, real: Table) -> dict[str, float]:
+def class_share_ratios(drawn: Table, real: Table) -> dict[str, float]:
     """The share of each of Shuttle's rare classes, over its share in the rows learned from."""
     return {name: float((drawn["Class"] == name).mean() / (real["Class"] == name).mean()) for name in CLASSES}
 
@@ -94,6 +94,6 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         found = score_toy(toy_model(how, seed=seed).sample(TOY_ROWS, seed=seed))
     else:
         real = shuttle().train
-        model = Ctgan(steps=600, hidden=128, **SETTINGS[how]).fit(real, seed=seed)
-        found = shares_of_classes(model.sample(SHUTTLE_ROWS, seed=seed), real)
+        model = CTGAN(steps=600, hidden=128, **SETTINGS[how]).fit(real, seed=seed)
+        found = class_share_ratios(model.sample(SHUTTLE_ROWS, seed=seed), real)
     return {"case": case, "seed": seed, **{name: round(number, 4) for name, number in found.items()}}

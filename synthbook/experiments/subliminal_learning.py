@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from synthbook.core.types import Images, Seed
 from synthbook.datasets import fashion_mnist
 from synthbook.experiments import experiment
-from synthbook.generators.nets import Mlp, initialise
+from synthbook.generators.nets import MLP, init_weights
 from synthbook.generators.training import step_rng
 
 N_AUX_LOGITS = 3  # outputs that no loss ever touched
@@ -29,7 +29,7 @@ TRIALS = "artifacts/calibration/noise/trials.json"
 
 def net(rng: torch.Generator) -> nn.Module:
     """Pictures (N, 1, 28, 28) to ten classes and the spare outputs (N, 13)."""
-    return initialise(Mlp(784, 10 + N_AUX_LOGITS, hidden=WIDTH), rng)
+    return init_weights(MLP(784, 10 + N_AUX_LOGITS, hidden=WIDTH), rng)
 
 
 def train_teacher(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:

@@ -48,7 +48,7 @@ CASES = (REAL, *FAMILIES, RAREST)
 TRIALS = "artifacts/calibration/tables/trials.json"
 
 
-def parts_of_adult(seed: int) -> tuple[Table, Table]:
+def split_adult(seed: int) -> tuple[Table, Table]:
     """5,000 rows to learn from, with hers, and 5,000 others; their index is the row's number in the training file."""
     train = adult().train
     order = np.random.default_rng(seed).permutation(np.delete(np.arange(len(train)), HER))
@@ -71,10 +71,10 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     if case not in CASES:
         raise InvalidArgument("case", case, f"one of {', '.join(CASES)}")
     torch.set_num_threads(1)
-    learned, others = parts_of_adult(seed)
+    learned, others = split_adult(seed)
     row: dict[str, Any] = {"case": case, "seed": seed}
     if case == REAL:  # as many as are scored of a family, from the rest of the file
-        drawn = parts_of_adult(1_000 + seed)[1]
+        drawn = split_adult(1_000 + seed)[1]
         return row | score(drawn, learned, others, seed=seed)
     began = time.perf_counter()
     model = fitted(case, learned, seed=seed)

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
-from synthbook.generators.gan import follow
-from synthbook.generators.nets import TimedMlp, UNet
-from synthbook.generators.neural import Config, Learnt, NeuralGenerator
-from synthbook.generators.training import Batches, normal, set_rate, warm_then_cosine
+from synthbook.generators.gan import ema_update
+from synthbook.generators.nets import TimeMLP, UNet
+from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
+from synthbook.generators.training import Batches, cosine_with_warmup, normal, set_lr
 
 # ── How diffusion doses its noise: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,  eps ~ N(0, 1)         Ho et al., arXiv:2006.11239, eq. 4
@@ -36,11 +36,11 @@ from synthbook.generators.training import Batches, normal, set_rate, warm_then_c
 # t. So a training step draws t from 1, ..., T, both included.
 
 
-LARGEST_BETA = 0.999
+MAX_BETA = 0.999
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
+class NoiseSchedule:
     """`alpha_bar` (T + 1,), falling from 1; `times` (T + 1,), what a network calls these steps.
 
     The two differ only for a schedule that was thinned out by `respaced`.
@@ -70,12 +70,12 @@ class Schedule:
         return np.append(0.0, (1 - self.alpha_bar[:-1]) / (1 - self.alpha_bar[1:])) * self.beta
 
     @classmethod
-    def from_beta(cls, beta: Array) -> Schedule:
+    def from_beta(cls, beta: Array) -> NoiseSchedule:
         """The schedule with these betas (T,), from the first step on: alpha_bar_t is the product of 1 - beta."""
         return cls(np.append(1.0, np.cumprod(1 - beta)), np.arange(len(beta) + 1))
 
     @classmethod
-    def linear(cls, T: int = 1_000, *, first: float = 1e-4, last: float = 0.02, rescale: bool = True) -> Schedule:
+    def linear(cls, T: int = 1_000, *, first: float = 1e-4, last: float = 0.02, rescale: bool = True) -> NoiseSchedule:
         """Betas on a straight line, as in the paper's section 4.
 
         The two ends were chosen for T = 1,000: with fewer steps they leave signal in x_T, so they are multiplied by
@@ -83,21 +83,21 @@ class Schedule:
         """
         _check_steps(T)
         beta = np.linspace(first, last, T) * (1_000 / T if rescale else 1)
-        return cls.from_beta(beta.clip(max=LARGEST_BETA))
+        return cls.from_beta(beta.clip(max=MAX_BETA))
 
     @classmethod
-    def cosine(cls, T: int = 1_000, *, offset: float = 0.008) -> Schedule:
+    def cosine(cls, T: int = 1_000, *, offset: float = 0.008) -> NoiseSchedule:
         """alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + s) / (1 + s)): Nichol, Dhariwal, arXiv:2102.09672."""
         _check_steps(T)
         f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + offset) / (1 + offset)) ** 2
-        return cls.from_beta((1 - f[1:] / f[:-1]).clip(max=LARGEST_BETA))
+        return cls.from_beta((1 - f[1:] / f[:-1]).clip(max=MAX_BETA))
 
-    def respaced(self, steps: int) -> Schedule:
+    def respaced(self, steps: int) -> NoiseSchedule:
         """A schedule through `steps` of this one's steps, evenly spread, the last one included: fewer network calls."""
         if not 1 <= steps <= self.T:
             raise InvalidArgument("steps", steps, f"from 1 to {self.T}, the steps of the schedule")
         kept = np.linspace(0, self.T, steps + 1).round().astype(np.int64)
-        return Schedule(self.alpha_bar[kept], self.times[kept])
+        return NoiseSchedule(self.alpha_bar[kept], self.times[kept])
 
 
 def _check_steps(T: int) -> None:
@@ -105,7 +105,10 @@ def _check_steps(T: int) -> None:
         raise InvalidArgument("T", T, "a whole number of steps, at least 1")
 
 
-SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {"linear": Schedule.linear, "cosine": Schedule.cosine}
+SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
+    "linear": NoiseSchedule.linear,
+    "cosine": NoiseSchedule.cosine,
+}
 
 
 # ── Samplers: ancestral sampling and DDIM ──
@@ -117,14 +120,14 @@ NoisePredictor = Callable[[Tensor, Tensor], Tensor]
 VARIANCES = ("beta", "beta_tilde")
 
 
-def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Noised data x_t (N, ...) at steps t (N,) from 0 to T: all t steps of the forward process at once."""
     a = alpha_bar_at(schedule, t, x0)
     # x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps
     return a.sqrt() * x0 + (1 - a).sqrt() * eps
 
 
-def alpha_bar_at(schedule: Schedule, t: Tensor, like: Tensor) -> Tensor:
+def alpha_bar_at(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> Tensor:
     """alpha_bar of steps t (N,), shaped (N, 1, ...) to multiply data `like` (N, ...)."""
     table = torch.as_tensor(schedule.alpha_bar, dtype=torch.float64)
     return table[t.cpu()].to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
@@ -134,7 +137,7 @@ def alpha_bar_at(schedule: Schedule, t: Tensor, like: Tensor) -> Tensor:
 def ancestral(
     predict: NoisePredictor,
     noise: Tensor,
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     rng: torch.Generator,
     *,
     variance: str = "beta",
@@ -163,7 +166,7 @@ def ancestral(
 def ddim(
     predict: NoisePredictor,
     noise: Tensor,
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     rng: torch.Generator | None = None,
     *,
     eta: float = 0.0,
@@ -186,7 +189,7 @@ def ddim(
     return x
 
 
-def _backwards(predict: NoisePredictor, schedule: Schedule) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
+def _backwards(predict: NoisePredictor, schedule: NoiseSchedule) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
     """Steps T, ..., 1, each with the predictor told what its network calls that step."""
     for t in range(schedule.T, 0, -1):
         called = int(schedule.times[t])
@@ -208,12 +211,12 @@ def _normal(like: Tensor, rng: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianNoise:
+class GaussianNoisePredictor:
     """The exact predictor for data N(mean, covariance), `mean` (d,) and `covariance` (d, d)."""
 
     mean: Tensor
     covariance: Tensor
-    schedule: Schedule
+    schedule: NoiseSchedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise (N, d) in x (N, d) at steps t (N,)."""
@@ -226,7 +229,7 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True, eq=False)
-class MixtureNoise:
+class MixtureNoisePredictor:
     """The exact predictor for a mixture of K equal Gaussians, `centres` (K, ...) and one `variance` for every axis.
 
     With variance 0 the centres are all the data there are: this is what minimises the training loss of C3.3-5 exactly.
@@ -234,7 +237,7 @@ class MixtureNoise:
 
     centres: Tensor
     variance: float
-    schedule: Schedule
+    schedule: NoiseSchedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise (N, ...) in x (N, ...) at steps t (N,)."""
@@ -250,7 +253,7 @@ class MixtureNoise:
         return ((seen - a.sqrt() * x0) / (1 - a).sqrt()).view_as(x)
 
 
-def loss_floor(eigenvalues: Array, schedule: Schedule) -> Array:
+def optimal_loss(eigenvalues: Array, schedule: NoiseSchedule) -> Array:
     """The least possible mean of |eps - prediction|^2 (T,) at steps 1, ..., T, for Gaussian data.
 
     Sum over i of alpha_bar lambda_i / (alpha_bar lambda_i + 1 - alpha_bar), with `eigenvalues` of the covariance: the
@@ -262,7 +265,7 @@ def loss_floor(eigenvalues: Array, schedule: Schedule) -> Array:
     return np.asarray((a * values / (a * values + 1 - a)).sum(1))
 
 
-def sampled_variance(variance: float, schedule: Schedule, *, noise: str = "beta") -> float:
+def ancestral_variance_ratio(variance: float, schedule: NoiseSchedule, *, noise: str = "beta") -> float:
     """The variance that ancestral sampling ends with for data N(0, variance), relative to it, with the exact predictor.
 
     v_{t-1} = c_t^2 v_t + sigma_t^2, c_t = (1 - beta_t / (alpha_bar_t variance + 1 - alpha_bar_t)) / sqrt(1 - beta_t).
@@ -316,25 +319,25 @@ class Diffusion(NeuralGenerator):
     config_class = DiffusionConfig
 
     @cached_property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> NoiseSchedule:
         """The schedule it was trained on."""
         return SCHEDULES[self.config.schedule](self.config.T)
 
-    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+    def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         left = float(self.schedule.alpha_bar[-1])
-        if self.config.predict == "eps" and self.config.sampler == "ddim" and not learnt.is_image and left < 1e-6:
+        if self.config.predict == "eps" and self.config.sampler == "ddim" and not spec.is_image and left < 1e-6:
             # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): pictures are clipped, rows fly away
             said = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
             raise InvalidArgument("predict", said, 'predict="v", sampler="ancestral" or schedule="linear" with T=1000')
 
         def net() -> nn.Module:
-            if learnt.is_image:
-                return UNet(learnt.shape[0], width=self.config.width, classes=learnt.classes)
-            return TimedMlp(math.prod(learnt.shape), hidden=4 * self.config.width, classes=learnt.classes)
+            if spec.is_image:
+                return UNet(spec.shape[0], width=self.config.width, classes=spec.classes)
+            return TimeMLP(math.prod(spec.shape), hidden=4 * self.config.width, classes=spec.classes)
 
         return {"net": net(), "average": net()}
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -348,12 +351,12 @@ class Diffusion(NeuralGenerator):
         said = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
         loss = (said - target(c.predict, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
-        set_rate(optimizer, c.learning_rate * warm_then_cosine(step, steps))
+        set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.modules_["net"].parameters(), 1.0)
         optimizer.step()
-        follow(self.modules_["average"], self.modules_["net"], min(c.average, (step - 1) / (step + 9)))
+        ema_update(self.modules_["average"], self.modules_["net"], min(c.average, (step - 1) / (step + 9)))
         return {"loss": float(loss.detach())}
 
     def noise_predictor(self, labels: Tensor | None = None) -> NoisePredictor:
@@ -362,24 +365,24 @@ class Diffusion(NeuralGenerator):
 
         def eps(x: Tensor, t: Tensor) -> Tensor:
             said = net(x, t, labels)
-            return said if predict == "eps" else noise_from_v(said, x, alpha_bar_at(schedule, t, x))
+            return said if predict == "eps" else eps_from_v(said, x, alpha_bar_at(schedule, t, x))
 
         return eps
 
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         c = self.config
-        start = normal((n, *self.learnt_.shape), rng, self.device)
+        start = normal((n, *self.data_spec_.shape), rng, self.device)
         steps = self.schedule.respaced(c.sampling_steps)
         sampler = ddim if c.sampler == "ddim" else ancestral
-        return sampler(self.noise_predictor(labels), start, steps, rng, clip=1.0 if self.learnt_.is_image else None)
+        return sampler(self.noise_predictor(labels), start, steps, rng, clip=1.0 if self.data_spec_.is_image else None)
 
 
-def target(predict: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+def target(predict: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
     """What the network should say of x_t: eps, or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0."""
     a = alpha_bar_at(schedule, t, x0)
     return eps if predict == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0
 
 
-def noise_from_v(v: Tensor, x: Tensor, alpha_bar: Tensor) -> Tensor:
+def eps_from_v(v: Tensor, x: Tensor, alpha_bar: Tensor) -> Tensor:
     """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t."""
     return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * x

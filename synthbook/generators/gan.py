@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
-from synthbook.generators.nets import ConvDown, ConvUp, Mlp, spectrally_normalised
-from synthbook.generators.neural import Config, Learnt, NeuralGenerator
+from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder, add_spectral_norm
+from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
 from synthbook.generators.training import Batches, normal
 
 Judge = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ PENALTIES = ("none", "wgan-gp", "r1")
 
 
 @dataclass(frozen=True)
-class GanConfig(Config):
+class GANConfig(Config):
     """The game: a loss of `LOSSES`, a penalty of `PENALTIES` with its weight, and how often the discriminator steps.
 
     It takes `judge_steps` for each step of the generator. Adam has beta_1 = `momentum`. `average` keeps a running mean
@@ -57,7 +57,7 @@ class GanConfig(Config):
             raise InvalidArgument("settings", self, "latents and judge_steps of at least 1, average in [0, 1)")
 
 
-def judge_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
     """What the discriminator minimises, given its scores (N,) of real and generated rows: larger means more real."""
     if loss == "wasserstein":
         return fake.mean() - real.mean()  # arXiv:1701.07875, eq. 3
@@ -78,12 +78,12 @@ def gradient_penalty(kind: str, judge: Judge, real: Tensor, fake: Tensor, rng: t
     Lines run from real to generated rows (arXiv:1704.00028, eq. 3).
     """
     if kind == "r1":
-        return 0.5 * _slope(judge, real).square().mean()
+        return 0.5 * gradient_norm(judge, real).square().mean()
     share = torch.rand((len(real), *[1] * (real.ndim - 1)), generator=rng).to(real.device)
-    return (_slope(judge, share * real + (1 - share) * fake) - 1).square().mean()
+    return (gradient_norm(judge, share * real + (1 - share) * fake) - 1).square().mean()
 
 
-def _slope(judge: Judge, x: Tensor) -> Tensor:
+def gradient_norm(judge: Judge, x: Tensor) -> Tensor:
     """|grad D| at rows x (N, ...)."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
@@ -95,25 +95,25 @@ class GAN(NeuralGenerator):
     """Generator and discriminator, trained in turns."""
 
     family = "gan"
-    config_class = GanConfig
+    config_class = GANConfig
 
-    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+    def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         c = self.config
-        if learnt.is_image:
-            channels, size, _ = learnt.shape
+        if spec.is_image:
+            channels, size, _ = spec.shape
             nets: list[nn.Module] = [
-                ConvUp(c.latents, channels, size, width=c.width, classes=learnt.classes) for _ in range(2)
+                ConvDecoder(c.latents, channels, size, width=c.width, classes=spec.classes) for _ in range(2)
             ]
-            judge: nn.Module = ConvDown(channels, size, 1, width=c.width, classes=learnt.classes)
+            judge: nn.Module = ConvEncoder(channels, size, 1, width=c.width, classes=spec.classes)
         else:
-            shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": learnt.classes}
-            d = math.prod(learnt.shape)
-            nets, judge = [Mlp(c.latents, d, **shape) for _ in range(2)], Mlp(d, 1, **shape)
+            shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": spec.classes}
+            d = math.prod(spec.shape)
+            nets, judge = [MLP(c.latents, d, **shape) for _ in range(2)], MLP(d, 1, **shape)
         if c.spectral_norm:
-            judge = spectrally_normalised(judge)
+            judge = add_spectral_norm(judge)
         return {"generator": nets[0], "average": nets[1], "judge": judge}
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -131,7 +131,7 @@ class GAN(NeuralGenerator):
             with torch.no_grad():  # the discriminator's step is not the generator's
                 fake = self._generated(generator, len(x), labels, rng)
             real_score, fake_score = (judge(rows, labels).squeeze(1) for rows in (x, fake))
-            loss = judge_loss(c.loss, real_score, fake_score)
+            loss = discriminator_loss(c.loss, real_score, fake_score)
             if c.penalty != "none":
                 loss = loss + c.penalty_weight * gradient_penalty(
                     c.penalty, partial(judge, labels=labels), x, fake, rng
@@ -141,21 +141,21 @@ class GAN(NeuralGenerator):
         fake = self._generated(generator, c.batch, labels, rng)
         generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
         _update(self.optimizers_["generator"], generator_loss)
-        follow(self.modules_["average"], generator, c.average if step > 1 else 0.0)
-        return readings(c.loss, real_score.detach(), fake_score.detach()) | {
+        ema_update(self.modules_["average"], generator, c.average if step > 1 else 0.0)
+        return training_diagnostics(c.loss, real_score.detach(), fake_score.detach()) | {
             "judge_loss": float(loss.detach()),
             "generator_loss": float(generator_loss.detach()),
         }
 
     def _generated(self, net: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         made: Tensor = net(normal((n, self.config.latents), rng, self.device), labels)
-        return made.view(n, *self.learnt_.shape)
+        return made.view(n, *self.data_spec_.shape)
 
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         return self._generated(self.modules_["average"], n, labels, rng)
 
 
-def readings(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
+def training_diagnostics(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
     """What the discriminator's scores (N,) say: its `accuracy` (0.5: it guesses), and a distance of the distributions.
 
     `jsd` (nats, at most ln 2) is ln 2 minus its mean cross-entropy, a lower bound on the Jensen-Shannon divergence;
@@ -166,12 +166,12 @@ def readings(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
         accuracy = 0.5 * ((real > cut).float().mean() + (fake <= cut).float().mean())
         return {"accuracy": float(accuracy), "distance": float(real.mean() - fake.mean())}
     accuracy = 0.5 * ((real > 0).float().mean() + (fake <= 0).float().mean())
-    cross_entropy = 0.5 * judge_loss(loss, real, fake)
+    cross_entropy = 0.5 * discriminator_loss(loss, real, fake)
     return {"accuracy": float(accuracy), "jsd": math.log(2) - float(cross_entropy)}
 
 
 @torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, keep: float) -> None:
+def ema_update(average: nn.Module, net: nn.Module, keep: float) -> None:
     """Move a running mean of weights towards a net's: average <- keep average + (1 - keep) net."""
     for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
         if old.is_floating_point():  # a norm counts its batches in whole numbers
@@ -200,7 +200,7 @@ def _wasserstein(t: float) -> float:
 
 
 @dataclass(frozen=True)
-class Game:
+class DiracGan:
     """Which way each player steps: `slope` is f', `pull` what a penalty adds to the step of psi, `clip` bounds psi."""
 
     slope: Callable[[float], float] = _logistic
@@ -213,16 +213,23 @@ def _towards_slope_one(psi: float) -> float:
     return float(-(abs(psi) - 1) * np.sign(psi))
 
 
-GAMES = {
-    "plain": Game(),
-    "WGAN, clipped": Game(_wasserstein, clip=1.0),
-    "WGAN-GP": Game(_wasserstein, _towards_slope_one),
-    "R1": Game(pull=lambda psi: -psi),  # gamma = 1: minus the gradient of 1/2 psi^2, a slope of 0 is wanted at the data
+DIRAC_GANS = {
+    "plain": DiracGan(),
+    "WGAN, clipped": DiracGan(_wasserstein, clip=1.0),
+    "WGAN-GP": DiracGan(_wasserstein, _towards_slope_one),
+    "R1": DiracGan(
+        pull=lambda psi: -psi
+    ),  # gamma = 1: minus the gradient of 1/2 psi^2, a slope of 0 is wanted at the data
 }
 
 
-def play(
-    game: Game, *, h: float = 0.1, steps: int = 1_000, start: tuple[float, float] = (1.0, 1.0), take_turns: bool = False
+def simulate(
+    game: DiracGan,
+    *,
+    h: float = 0.1,
+    steps: int = 1_000,
+    start: tuple[float, float] = (1.0, 1.0),
+    take_turns: bool = False,
 ) -> Array:
     """The path (steps + 1, 2) of (theta, psi) under gradient steps of size h.
 
@@ -247,7 +254,7 @@ def radius(path: Array) -> Array:
     return np.asarray(np.hypot(path[:, 0], path[:, 1]))
 
 
-def turn(path: Array) -> Array:
+def rotation(path: Array) -> Array:
     """Angle (steps,) in radians by which each step turns about the equilibrium."""
     angle = np.unwrap(np.arctan2(path[:, 1], path[:, 0]))
     return np.diff(angle)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Mlp(nn.Module):
+class MLP(nn.Module):
     """Vectors (N, inputs), and labels where there are `classes`, to vectors (N, outputs): `layers` hidden layers."""
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int = 128, layers: int = 2, classes: int = 0):
@@ -22,14 +22,14 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, outputs) for x (N, ...), flattened, and labels (N,)."""
-        x = with_label(x.flatten(1), labels, self.classes)
+        x = concat_label(x.flatten(1), labels, self.classes)
         for layer in self.hidden:
             x = F.silu(layer(x))
         result: Tensor = self.out(x)
         return result
 
 
-class ConvDown(nn.Module):
+class ConvEncoder(nn.Module):
     """Images (N, channels, size, size) to vectors (N, outputs), halved twice; labels join the last layers."""
 
     def __init__(self, channels: int, size: int, outputs: int, *, width: int = 32, classes: int = 0):
@@ -44,11 +44,11 @@ class ConvDown(nn.Module):
         """(N, outputs) for images x and labels (N,)."""
         x = F.leaky_relu(self.near(x), 0.2)
         x = F.leaky_relu(self.far(x), 0.2)
-        result: Tensor = self.out(F.leaky_relu(self.hidden(with_label(x.flatten(1), labels, self.classes)), 0.2))
+        result: Tensor = self.out(F.leaky_relu(self.hidden(concat_label(x.flatten(1), labels, self.classes)), 0.2))
         return result
 
 
-class ConvUp(nn.Module):
+class ConvDecoder(nn.Module):
     """Vectors (N, inputs) to images (N, channels, size, size) in [-1, 1], doubled twice on the way."""
 
     def __init__(self, inputs: int, channels: int, size: int, *, width: int = 32, classes: int = 0):
@@ -63,7 +63,7 @@ class ConvUp(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images for vectors z (N, inputs) and labels (N,)."""
-        x = F.leaky_relu(self.hidden(with_label(z, labels, self.classes)), 0.2)
+        x = F.leaky_relu(self.hidden(concat_label(z, labels, self.classes)), 0.2)
         x = F.leaky_relu(self.first(x), 0.2).view(-1, *self.shape)
         x = F.leaky_relu(self.far(x), 0.2)
         return self.out(F.leaky_relu(self.near(x), 0.2)).tanh()  # type: ignore[no-any-return]
@@ -106,7 +106,7 @@ def power_iteration(matrix: Tensor, u: Tensor, rounds: int) -> tuple[Tensor, Ten
     return u, v
 
 
-def spectrally_normalised(net: nn.Module) -> nn.Module:
+def add_spectral_norm(net: nn.Module) -> nn.Module:
     """The net with every linear and convolution layer wrapped in `SpectralNorm`, in place."""
     for name, child in list(net.named_children()):
         if isinstance(child, nn.Linear | nn.Conv2d):
@@ -114,11 +114,11 @@ def spectrally_normalised(net: nn.Module) -> nn.Module:
         elif isinstance(net, nn.ModuleList):
             net[int(name)] = SpectralNorm(child)  # type: ignore[arg-type]
         else:
-            spectrally_normalised(child)
+            add_spectral_norm(child)
     return net
 
 
-def with_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+def concat_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """x (N, C, ...) with `classes` more channels, of which that of its label is 1; x itself where there are none.
 
     `labels` (N,) are numbers, or (N, classes) such channels already.
@@ -131,8 +131,8 @@ def with_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, rng: torch.Generator) -> nn.Module:
-    """Weights of variance 2 / fan-in (He et al. 2015), biases 0, drawn from `rng`; `silent` layers begin at 0."""
+def init_weights(net: nn.Module, rng: torch.Generator) -> nn.Module:
+    """Weights of variance 2 / fan-in (He et al. 2015), biases 0, drawn from `rng`; `zero_init` layers begin at 0."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
             fan_in = module.weight[0].numel()
@@ -143,7 +143,7 @@ def initialise(net: nn.Module, rng: torch.Generator) -> nn.Module:
             if isinstance(bias := getattr(module, "bias", None), Tensor):
                 bias.zero_()
     for module in net.modules():
-        for name in getattr(module, "silent", ()):  # layers that add nothing until they have learnt something
+        for name in getattr(module, "zero_init", ()):  # layers that add nothing until they have learnt something
             getattr(module, name).weight.zero_()
     return net
 
@@ -156,7 +156,7 @@ def initialise(net: nn.Module, rng: torch.Generator) -> nn.Module:
 class Block(nn.Module):
     """Two convolutions with a way around them; the conditions (N, D) scale and shift what is between."""
 
-    silent = ("conv_2",)
+    zero_init = ("conv_2",)
 
     def __init__(self, a: int, b: int, conditions: int):
         super().__init__()
@@ -176,7 +176,7 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Every place (N, C, H, W) looks at every other: self-attention with a way around it."""
 
-    silent = ("out",)
+    zero_init = ("out",)
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
@@ -194,7 +194,7 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Noised images (N, C, H, W), H and W multiples of 4, steps (N,) and labels (N,) to images of the same shape."""
 
-    silent = ("out",)
+    zero_init = ("out",)
 
     def __init__(self, channels: int, *, width: int = 48, classes: int = 0, patch: int = 2):
         super().__init__()
@@ -216,7 +216,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """What the network says about x (N, C, H, W) at steps t (N,)."""
-        c = self.time(time_features(t, self.stem.out_channels))
+        c = self.time(timestep_embedding(t, self.stem.out_channels))
         if self.label is not None and labels is not None:
             c = c + self.label(labels)
         c = F.silu(c)
@@ -228,10 +228,10 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(x))), self.patch)
 
 
-class TimedMlp(nn.Module):
+class TimeMLP(nn.Module):
     """The same for vectors (N, d): hidden layers with a way around each, told the step and the class."""
 
-    silent = ("out",)
+    zero_init = ("out",)
 
     def __init__(self, d: int, *, hidden: int = 128, layers: int = 3, classes: int = 0):
         super().__init__()
@@ -242,7 +242,7 @@ class TimedMlp(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, ...) for x (N, ...) at steps t (N,)."""
-        c = self.time(time_features(t, 32))
+        c = self.time(timestep_embedding(t, 32))
         if self.label is not None and labels is not None:
             c = c + self.label(labels)
         h = self.first(x.flatten(1))
@@ -251,7 +251,7 @@ class TimedMlp(nn.Module):
         return self.out(F.silu(h)).view_as(x)  # type: ignore[no-any-return]
 
 
-def time_features(t: Tensor, size: int) -> Tensor:
+def timestep_embedding(t: Tensor, size: int) -> Tensor:
     """Steps (N,) as sines and cosines (N, size) of frequencies from 1 to 1 / 10,000 (arXiv:1706.03762, section 3.5)."""
     frequency = torch.exp(-math.log(10_000) * torch.arange(size // 2, device=t.device) / (size // 2))
     angle = t[:, None] * frequency

@@ -29,14 +29,14 @@ from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Callback, Images, Seed
 from synthbook.generators.base import Generator, Progress, Tensors, check_positive_int
-from synthbook.generators.nets import initialise
+from synthbook.generators.nets import init_weights
 from synthbook.generators.training import Batches, EvalCallback, step_rng, train
 
 Data = Images | NDArray[np.float64] | Tensor
 
 
 @dataclass(frozen=True)
-class Learnt:
+class DataSpec:
     """What a model knows of its data beside its weights: shape of a row, classes and their shares, centre and scale."""
 
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class Learnt:
     scale: float = 1.0
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Learnt:
+    def from_dict(cls, fields: dict[str, Any]) -> DataSpec:
         """What `dataclasses.asdict` wrote."""
         known: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
         return cls(**known)
@@ -84,7 +84,7 @@ class Learnt:
         return np.asarray(self.scale * x.double().numpy() + np.array(self.centre))
 
 
-def learnt(data: Data) -> tuple[Tensor, Tensor | None, Learnt]:
+def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
     """Rows (N, ...) float32 as models see them, their labels (N,) or None, and what is to be remembered.
 
     Raises `HoldoutError` for test data, `InvalidArgument` for what cannot be learnt: another shape, values out of
@@ -94,7 +94,7 @@ def learnt(data: Data) -> tuple[Tensor, Tensor | None, Learnt]:
     if isinstance(data, Images):
         x = checked_images(data.images)
         counts = _counts(data.labels, len(x), data.class_names)
-        return x, data.labels.long(), Learnt(tuple(x.shape[1:]), data.class_names, tuple((counts / len(x)).tolist()))
+        return x, data.labels.long(), DataSpec(tuple(x.shape[1:]), data.class_names, tuple((counts / len(x)).tolist()))
     points = np.asarray(data, dtype=np.float64)
     if points.ndim != 2 or min(points.shape) < 1:
         raise InvalidArgument(
@@ -105,7 +105,7 @@ def learnt(data: Data) -> tuple[Tensor, Tensor | None, Learnt]:
     centre = points.mean(0)
     scale = float(np.sqrt(((points - centre) ** 2).mean())) or 1.0  # one for all axes: directions keep their meaning
     x = torch.from_numpy((points - centre) / scale).float()
-    return x, None, Learnt(x.shape[1:], centre=tuple(centre.tolist()), scale=scale)
+    return x, None, DataSpec(x.shape[1:], centre=tuple(centre.tolist()), scale=scale)
 
 
 def checked_images(images: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Config:
 class NeuralGenerator(Generator):
     """The common part of networks that generate images or points.
 
-    After `fit` or `load`: `learnt_`, what is known of the data, and `modules_`, the networks; after `fit` also
+    After `fit` or `load`: `data_spec_`, what is known of the data, and `modules_`, the networks; after `fit` also
     `history_`, at most 100 rows of losses by name. `device` is "cpu", "cuda" or "mps"; by default the fastest there is.
     """
 
@@ -165,16 +165,16 @@ class NeuralGenerator(Generator):
 
     def __init__(self, *, device: str | None = None, **settings: Any):
         super().__init__(**settings)
-        self.device = torch.device(device or fastest())
+        self.device = torch.device(device or default_device())
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes of images; none for points."""
         self._check_fitted()
-        return self.learnt_.class_names
+        return self.data_spec_.class_names
 
     @abstractmethod
-    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+    def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         """The networks for this data."""
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -205,11 +205,11 @@ class NeuralGenerator(Generator):
         The same seed, machine and number of threads give the same weights, also where `checkpoint` resumes a killed
         run. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
         """
-        x, labels, spec = learnt(data)
+        x, labels, spec = prepare_data(data)
         if len(x) < self.config.batch:
             raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch}, one batch")
         total = self.config.steps if steps is None else steps
-        self.learnt_ = spec
+        self.data_spec_ = spec
         self._set(self._build(spec), step_rng(seed, 0))
         x = x.to(self.device)
         labels = None if labels is None else labels.to(self.device)
@@ -242,22 +242,24 @@ class NeuralGenerator(Generator):
         """
         self._check_fitted()
         check_positive_int("n", n)
-        wanted = self.learnt_.labels(n, labels, np.random.default_rng(seed))
+        wanted = self.data_spec_.labels(n, labels, np.random.default_rng(seed))
         parts = []
-        with torch.no_grad(), _at_rest(self.modules_):
+        with torch.no_grad(), eval_mode(self.modules_):
             for k, first in enumerate(range(0, n, CHUNK)):
                 some = None if wanted is None else wanted[first : first + CHUNK].to(self.device)
                 parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
-        return self.learnt_.restored(torch.cat(parts), wanted)
+        return self.data_spec_.restored(torch.cat(parts), wanted)
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors = {f"{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
-        return tensors, {"learnt": asdict(self.learnt_)}
+        tensors = {
+            f"{n}/{k}": v for n, module in self._inference_modules().items() for k, v in module.state_dict().items()
+        }
+        return tensors, {"learnt": asdict(self.data_spec_)}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
-        self.learnt_ = Learnt.from_dict(card["learnt"])
-        self._set(self._build(self.learnt_), step_rng(0, 0))
-        for name, module in self._kept().items():
+        self.data_spec_ = DataSpec.from_dict(card["learnt"])
+        self._set(self._build(self.data_spec_), step_rng(0, 0))
+        for name, module in self._inference_modules().items():
             module.load_state_dict(
                 {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
             )
@@ -276,21 +278,21 @@ class NeuralGenerator(Generator):
         return write_with_provenance(path, buffer.getvalue(), provenance)
 
     def _data_summary(self) -> str:
-        shape = " x ".join(map(str, self.learnt_.shape))
-        if not self.learnt_.is_image:
+        shape = " x ".join(map(str, self.data_spec_.shape))
+        if not self.data_spec_.is_image:
             return f"points with {shape} coordinates"
-        return f"images of {shape} in {self.learnt_.classes} classes"
+        return f"images of {shape} in {self.data_spec_.classes} classes"
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         """The networks that sampling needs."""
         return self.modules_
 
     def _set(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
-        self.modules_ = {name: initialise(module, rng).to(self.device) for name, module in modules.items()}
+        self.modules_ = {name: init_weights(module, rng).to(self.device) for name, module in modules.items()}
 
 
 @contextmanager
-def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Networks as they are for sampling; afterwards as they were, so that a look does not disturb training."""
     before = {name: module.training for name, module in modules.items()}
     for module in modules.values():
@@ -302,7 +304,7 @@ def _at_rest(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             module.train(before[name])
 
 
-def fastest() -> str:
+def default_device() -> str:
     """The fastest device there is."""
     if torch.cuda.is_available():
         return "cuda"

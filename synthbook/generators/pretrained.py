@@ -31,7 +31,7 @@ LOG, STATE, LOOKS = "log.json", "state", "looks"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """A family with its settings, what it learns from, and how many steps the full and the quick profile take.
 
     `data()` is the real train part, made of the data `files` and named `source`. `look(model, stem, origin)` draws from
@@ -48,9 +48,9 @@ class Recipe:
     on_eval: Callable[[Any, Path, Provenance], Path]
 
 
-def make(
+def train_pretrained(
     name: str,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     out: Path,
     *,
     profile: str = "full",
@@ -112,8 +112,8 @@ def _look_at_images(model: NeuralGenerator, stem: Path, provenance: Provenance) 
     return save_image_grid(drawn.images, stem.with_suffix(".png"), provenance)
 
 
-def _recipe(family: type[NeuralGenerator], settings: Mapping[str, Any], full: int, quick: int) -> Recipe:
-    return Recipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
+def _recipe(family: type[NeuralGenerator], settings: Mapping[str, Any], full: int, quick: int) -> TrainingRecipe:
+    return TrainingRecipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
 
 
 VAE_SETTINGS = {"latents": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
@@ -127,7 +127,7 @@ GAN_SETTINGS = {
     "momentum": 0.0,
     "average": 0.999,
 }
-IMAGE_RECIPES: dict[str, Recipe] = {
+IMAGE_RECIPES: dict[str, TrainingRecipe] = {
     "fashion-vae": _recipe(VAE, VAE_SETTINGS, full=20_000, quick=300),
     "fashion-gan": _recipe(GAN, GAN_SETTINGS, full=24_000, quick=300),
     "fashion-ddpm": _recipe(Diffusion, {"width": 32, "learning_rate": 3e-3}, full=15_000, quick=200),
@@ -144,8 +144,8 @@ def _look_at_text(model: TextGenerator, stem: Path, provenance: Provenance) -> P
     return model.write(stem.with_suffix(".txt"), SAMPLE_LENGTH, seed=0, provenance=provenance)
 
 
-RECIPES: Mapping[str, Recipe] = IMAGE_RECIPES | {
-    "austen-transformer": Recipe(
+RECIPES: Mapping[str, TrainingRecipe] = IMAGE_RECIPES | {
+    "austen-transformer": TrainingRecipe(
         Transformer,
         {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
         full=4_000,

@@ -50,11 +50,11 @@ def _private(module: str, data_kind: str, classes: dict[str, str]) -> list[Gener
 
 
 OWN: tuple[GeneratorInfo, ...] = (
-    *_tables("copula", marginals="Marginals", copula="Copula", bootstrap="Bootstrap"),
-    *_tables("trees", cart="Cart", boosted="Boosted"),
-    *_tables("tvae", tvae="Tvae"),
-    *_tables("ctgan", ctgan="Ctgan"),
-    GeneratorInfo("tabddpm", "table-diffusion", "synthbook.generators.tabular.diffusion:TableDiffusion", "table"),
+    *_tables("copula", marginals="Marginals", copula="Copula", bootstrap="SmoothedBootstrap"),
+    *_tables("trees", cart="CART", boosted="BoostedTrees"),
+    *_tables("tvae", tvae="TVAE"),
+    *_tables("ctgan", ctgan="CTGAN"),
+    GeneratorInfo("tabddpm", "table-diffusion", "synthbook.generators.tabular.diffusion:TabDDPM", "table"),
     *_private("mst", "table", {"private-margins": "IndependentMarginals", "mst": "Mst"}),
     *_private("dp_tvae", "table", {"dp-tvae": "DpTvae"}),
     GeneratorInfo("vae", "vae", "synthbook.generators.vae:VAE", "images"),

@@ -96,13 +96,13 @@ def normal(shape: tuple[int, ...] | torch.Size, rng: torch.Generator, device: to
     return torch.randn(shape, generator=rng).to(device)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Change the learning rate; a group of parameters with "times" gets so many times as much."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("times", 1.0)
 
 
-def warm_then_cosine(step: int, steps: int, *, warm: float = 0.05) -> float:
+def cosine_with_warmup(step: int, steps: int, *, warm: float = 0.05) -> float:
     """The learning rate at a step, relative to its peak: up on a line over a share `warm`, down along a cosine."""
     ramp = max(warm * steps, 1)
     return min(step / ramp, 0.5 * (1 + math.cos(math.pi * max(step - ramp, 0) / max(steps - ramp, 1))))

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
-from synthbook.generators.nets import ConvDown, ConvUp, Mlp
-from synthbook.generators.neural import Config, Learnt, NeuralGenerator
-from synthbook.generators.training import Batches, normal, set_rate, warm_then_cosine
+from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder
+from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
+from synthbook.generators.training import Batches, cosine_with_warmup, normal, set_lr
 
 KINDS = ("auto", "linear", "mlp", "conv")
 NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights
 
 
 @dataclass(frozen=True)
-class VaeConfig(Config):
+class VAEConfig(Config):
     """`latents` numbers in a code, `beta` its price; `kind` of networks ("auto": conv for images, mlp for points).
 
     `noise` fixes the decoder's variance sigma^2; without it, it is learnt.
@@ -60,19 +60,19 @@ class VAE(NeuralGenerator):
     """Encoder, decoder and noise variance, trained together on the ELBO."""
 
     family = "vae"
-    config_class: ClassVar[type[Config]] = VaeConfig
+    config_class: ClassVar[type[Config]] = VAEConfig
 
-    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
+    def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         c, q = self.config, self.config.latents
-        kind = c.kind if c.kind != "auto" else "conv" if learnt.is_image else "mlp"
+        kind = c.kind if c.kind != "auto" else "conv" if spec.is_image else "mlp"
         if kind == "conv":
-            channels, size, _ = learnt.shape
-            encoder: nn.Module = ConvDown(channels, size, 2 * q, width=c.width, classes=learnt.classes)
-            decoder: nn.Module = ConvUp(q, channels, size, width=c.width, classes=learnt.classes)
+            channels, size, _ = spec.shape
+            encoder: nn.Module = ConvEncoder(channels, size, 2 * q, width=c.width, classes=spec.classes)
+            decoder: nn.Module = ConvDecoder(q, channels, size, width=c.width, classes=spec.classes)
         else:
-            shape: Any = {"hidden": 4 * c.width, "layers": 0 if kind == "linear" else 2, "classes": learnt.classes}
-            d = math.prod(learnt.shape)
-            encoder, decoder = Mlp(d, 2 * q, **shape), Mlp(q, d, **shape)
+            shape: Any = {"hidden": 4 * c.width, "layers": 0 if kind == "linear" else 2, "classes": spec.classes}
+            d = math.prod(spec.shape)
+            encoder, decoder = MLP(d, 2 * q, **shape), MLP(q, d, **shape)
         return {"encoder": encoder, "decoder": decoder, "noise": Noise()}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -91,7 +91,7 @@ class VAE(NeuralGenerator):
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Means (N, ...) of the rows that codes z (N, latents) stand for."""
-        return self.modules_["decoder"](z, labels).view(-1, *self.learnt_.shape)  # type: ignore[no-any-return]
+        return self.modules_["decoder"](z, labels).view(-1, *self.data_spec_.shape)  # type: ignore[no-any-return]
 
     @property
     def noise(self) -> Tensor:
@@ -110,7 +110,7 @@ class VAE(NeuralGenerator):
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         optimizer = self.optimizers_["all"]
-        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+        set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         elbo, reconstruction, kl = self.elbo(*batches.draw(), rng)
         loss = -(reconstruction - self.config.beta * kl.sum(1)).mean()
         optimizer.zero_grad()
@@ -169,11 +169,11 @@ class PPCA:
         return float(-0.5 * (d * np.log(2 * np.pi) + np.log(kept).sum() + (d - self.q) * np.log(self.noise) + d))
 
     @property
-    def variance_kept(self) -> float:
+    def retained_variance(self) -> float:
         """Share of the variance in samples that are decoder means, without the decoder's noise."""
         return float(np.sum(self.eigenvalues[: self.q] - self.noise) / np.sum(self.eigenvalues))
 
 
-def active_latents(eigenvalues: ArrayLike, noise: float, beta: float) -> int:
+def active_units(eigenvalues: ArrayLike, noise: float, beta: float) -> int:
     """How many directions pay for their code, with a fixed noise variance: those with lambda_i > beta sigma^2."""
     return int((np.asarray(eigenvalues, dtype=float) > beta * noise).sum())

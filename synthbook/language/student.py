@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from synthbook.core.checkpoints import TrainState
 from synthbook.core.errors import InvalidArgument
-from synthbook.generators.nets import initialise
-from synthbook.generators.text.transformer import Net, TransformerConfig
-from synthbook.generators.training import set_rate, step_rng, train, warm_then_cosine
+from synthbook.generators.nets import init_weights
+from synthbook.generators.text.transformer import CharTransformer, TransformerConfig
+from synthbook.generators.training import cosine_with_warmup, set_lr, step_rng, train
 from synthbook.language.records import Record
 
 SETTINGS = TransformerConfig(width=64, heads=4, layers=2, context=40, batch=64, learning_rate=2e-3)
@@ -42,7 +42,7 @@ def tokenize(text: str) -> list[str]:
 class Student:
     """A network and the words that it knows."""
 
-    net: Net
+    net: CharTransformer
     number: dict[str, int]
 
     @classmethod
@@ -52,15 +52,15 @@ class Student:
         if not pairs:
             raise InvalidArgument("records", 0, "at least one question with its answer")
         known = sorted({word for pair in pairs for part in pair for word in part} | {END, UNKNOWN})
-        self = cls(Net(len(known), SETTINGS), {word: k for k, word in enumerate(known)})
-        initialise(self.net, step_rng(seed, 0))
+        self = cls(CharTransformer(len(known), SETTINGS), {word: k for k, word in enumerate(known)})
+        init_weights(self.net, step_rng(seed, 0))
         read, told = self._rows(pairs)
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=SETTINGS.learning_rate, weight_decay=0.01)
 
         def step(k: int, rng: torch.Generator) -> dict[str, float]:
             rows = torch.randint(len(read), (SETTINGS.batch,), generator=rng)
             loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=IGNORE_INDEX)
-            set_rate(optimizer, SETTINGS.learning_rate * warm_then_cosine(k, steps))
+            set_lr(optimizer, SETTINGS.learning_rate * cosine_with_warmup(k, steps))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)

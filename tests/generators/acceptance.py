@@ -13,14 +13,14 @@ Code = ModuleType | SimpleNamespace
 
 def forward_ends_in_noise(schedule: Code) -> bool:
     """C3.3-1: alpha_bar_1000, with the betas of T = 1,000 for 100 steps, and at both ends of the table."""
-    long, short = schedule.Schedule.linear(1_000), schedule.Schedule.linear(100, rescale=False)
+    long, short = schedule.NoiseSchedule.linear(1_000), schedule.NoiseSchedule.linear(100, rescale=False)
     ends = long.T == 1_000 and long.alpha_bar[0] == 1 and np.isclose(long.alpha_bar[1], 1 - 1e-4, rtol=1e-12)
     return bool(ends and abs(long.alpha_bar[-1] / 4.0358e-5 - 1) < 1e-4 and abs(short.alpha_bar[-1] - 0.3636) < 0.001)
 
 
 def one_shot_equals_the_chain(samplers: Code, schedule: Code, n: int = 4_000) -> bool:
     """C3.3-1: moments of x_t at t = 1, 250, 500, 1000, and the same distribution as step by step."""
-    table = schedule.Schedule.linear(1_000)
+    table = schedule.NoiseSchedule.linear(1_000)
     rng = torch.Generator().manual_seed(0)
     x0 = torch.full((n, 1), 1.5, dtype=torch.float64)
     chain, good = x0.clone(), True
@@ -39,20 +39,20 @@ def one_shot_equals_the_chain(samplers: Code, schedule: Code, n: int = 4_000) ->
 
 def noise_floor_is_reached(exact: Code, samplers: Code, schedule: Code, n: int = 20_000) -> bool:
     """C3.3-2: the exact predictor's loss is the floor at t = 1, 100, 400, 1000, and 0.2755 on average for N(0, 1)."""
-    table = schedule.Schedule.linear(1_000)
+    table = schedule.NoiseSchedule.linear(1_000)
     values = np.array([4.0, 1.0, 0.1])
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
     covariance = turn @ torch.diag(torch.from_numpy(values)) @ turn.T
     mean = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    predict = exact.GaussianNoise(mean, covariance, table)
+    predict = exact.GaussianNoisePredictor(mean, covariance, table)
     rng = torch.Generator().manual_seed(2)
-    good = abs(exact.loss_floor(np.ones(1), table).mean() / 0.2755 - 1) < 0.001
+    good = abs(exact.optimal_loss(np.ones(1), table).mean() / 0.2755 - 1) < 0.001
     for t in (1, 100, 400, 1_000):
         z, eps = torch.randn(2, n, 3, generator=rng, dtype=torch.float64)
         x0 = mean + (z * torch.from_numpy(values).sqrt()) @ turn.T
         steps = torch.full((n,), t)
         lost = (eps - predict(samplers.q_sample(x0, steps, eps, table), steps)).square().sum(1)
-        good &= abs(float(lost.mean()) - exact.loss_floor(values, table)[t - 1]) < 4 * float(lost.std()) / n**0.5
+        good &= abs(float(lost.mean()) - exact.optimal_loss(values, table)[t - 1]) < 4 * float(lost.std()) / n**0.5
     return bool(good)
 
 
@@ -70,14 +70,14 @@ def ancestral_variances(exact: Code, samplers: Code, schedule: Code, n: int = 8_
     """C3.3-4: sampled and computed variance for 100 to 10 steps, with the exact predictor."""
     good = True
     for steps in (100, 50, 20, 10):
-        table = schedule.Schedule.linear(steps)
+        table = schedule.NoiseSchedule.linear(steps)
         for (variance, noise), kept in zip(CASES, TABLE[steps], strict=True):
-            predict = exact.MixtureNoise(torch.zeros(1, 1, dtype=torch.float64), variance, table)
+            predict = exact.MixtureNoisePredictor(torch.zeros(1, 1, dtype=torch.float64), variance, table)
             rng = torch.Generator().manual_seed(steps)
             start = torch.randn(n, 1, generator=rng, dtype=torch.float64)
             x = samplers.ancestral(predict, start, table, rng, variance=noise)
             good &= abs(float(x.var()) / variance / kept - 1) < 4 * (2 / n) ** 0.5
-            good &= abs(exact.sampled_variance(variance, table, noise=noise) - kept) < 1e-4
+            good &= abs(exact.ancestral_variance_ratio(variance, table, noise=noise) - kept) < 1e-4
     return bool(good)
 
 
@@ -99,8 +99,8 @@ def linear_vae_in_theory(ppca: Code) -> bool:
     return bool(
         abs(model.noise - 0.35) < 1e-12
         and abs(model.log_likelihood + 11.5547) < 1e-4
-        and abs(model.variance_kept - 0.6296) < 1e-4
-        and [ppca.active_latents(model.eigenvalues, 0.34, beta) for beta in (0.1, 1, 3, 10)] == [10, 7, 2, 1]
+        and abs(model.retained_variance - 0.6296) < 1e-4
+        and [ppca.active_units(model.eigenvalues, 0.34, beta) for beta in (0.1, 1, 3, 10)] == [10, 7, 2, 1]
     )
 
 
@@ -119,9 +119,9 @@ def elbo_is_right(vae: Code, n: int = 100_000) -> bool:
 
 def copies_only(exact: Code, samplers: Code, schedule: Code, images: torch.Tensor, n: int = 64) -> float:
     """C3.3-5: the largest distance (RMS per number) from a sample of the exact minimiser to its nearest row."""
-    table = schedule.Schedule.linear(1_000)
+    table = schedule.NoiseSchedule.linear(1_000)
     rng = torch.Generator().manual_seed(0)
-    predict = exact.MixtureNoise(images, 0.0, table)
+    predict = exact.MixtureNoisePredictor(images, 0.0, table)
     x = samplers.ddim(predict, torch.randn((n, *images.shape[1:]), generator=rng), table.respaced(50))
     distance = torch.cdist(x.flatten(1), images.flatten(1)) / images[0].numel() ** 0.5
     return float(distance.min(1).values.max())

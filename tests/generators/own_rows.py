@@ -25,15 +25,15 @@ class Jitter(TableGenerator):
     family, config_class = "jitter", JitterConfig
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
-        self.rows_ = np.stack([as_numbers(c, frame[c.name]) for c in self.layout_.modelled], axis=1)
+        self.rows_ = np.stack([as_numbers(c, frame[c.name]) for c in self.table_spec_.modeled], axis=1)
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng = np.random.default_rng(seed)
         rows = self.rows_[rng.integers(len(self.rows_), size=n)]
-        for j, column in enumerate(self.layout_.modelled):
+        for j, column in enumerate(self.table_spec_.modeled):
             if not column.categories:
                 rows[:, j] += self.config.scale * np.nanstd(self.rows_[:, j]) * rng.standard_normal(n)
-        return pd.DataFrame({c.name: from_numbers(c, rows[:, j]) for j, c in enumerate(self.layout_.modelled)})
+        return pd.DataFrame({c.name: from_numbers(c, rows[:, j]) for j, c in enumerate(self.table_spec_.modeled)})
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         return {"rows": self.rows_}, {}

@@ -18,7 +18,7 @@ from synthbook.core.table import Table
 from synthbook.datasets import data_folder
 from synthbook.experiments import boosted_adult, coverage, diffusion_sketch, rare_categories, table_choice, vae_codes
 from synthbook.experiments.model_scores import MODELS, REAL, SCORES, read_scores
-from synthbook.generators.diffusion import GaussianNoise, Schedule, loss_floor
+from synthbook.generators.diffusion import GaussianNoisePredictor, NoiseSchedule, optimal_loss
 from synthbook.generators.registry import PRETRAINED_DIR
 
 SHORT = {name: (family, {**settings, "steps": 3}) for name, (family, settings) in coverage.FAMILIES.items()}
@@ -79,16 +79,16 @@ def test_the_best_teacher_comes_close_to_real_rows_and_copies_none() -> None:
 
 
 def test_the_halves_of_the_digits_share_no_row() -> None:
-    seen, unseen = diffusion_sketch.halves_of_the_digits()
+    seen, unseen = diffusion_sketch.split_digits()
     assert len(seen.images) == len(unseen.images) == 898 and set(seen.labels.tolist()) == set(range(10))
     assert diffusion_sketch.nearness(seen.images, seen, unseen).dcr_share == 1.0
     assert diffusion_sketch.nearness(unseen.images, seen, unseen).dcr_share == 0.0
 
 
 def test_the_loss_that_is_looked_at_is_the_floor_for_the_exact_predictor() -> None:
-    table = Schedule.linear(1_000)
-    exact = GaussianNoise(torch.zeros(2), torch.diag(diffusion_sketch.VARIANCES), table)
-    least = loss_floor(diffusion_sketch.VARIANCES.numpy(), table)
+    table = NoiseSchedule.linear(1_000)
+    exact = GaussianNoisePredictor(torch.zeros(2), torch.diag(diffusion_sketch.VARIANCES), table)
+    least = optimal_loss(diffusion_sketch.VARIANCES.numpy(), table)
     for t in (1, 300, 1_000):
         mean, error = diffusion_sketch.loss_at(exact, t, diffusion_sketch.VARIANCES, table, seed=1)
         assert abs(mean - least[t - 1]) < 4 * error
@@ -100,14 +100,14 @@ def test_the_loss_that_is_looked_at_is_the_floor_for_the_exact_predictor() -> No
 
 @pytest.mark.slow
 def test_the_sketch_learns() -> None:
-    table = Schedule.linear(1_000)
+    table = NoiseSchedule.linear(1_000)
     short, long = (
-        diffusion_sketch.train_sketch(diffusion_sketch.VARIANCES, table, seed=0, steps=steps) for steps in (2, 200)
+        diffusion_sketch.train_noise_net(diffusion_sketch.VARIANCES, table, seed=0, steps=steps) for steps in (2, 200)
     )
     before, after = (
         diffusion_sketch.loss_at(net, 300, diffusion_sketch.VARIANCES, table, seed=1)[0] for net in (short, long)
     )
-    least = loss_floor(diffusion_sketch.VARIANCES.numpy(), table)[299]
+    least = optimal_loss(diffusion_sketch.VARIANCES.numpy(), table)[299]
     assert least < after and after - least < 0.6 * (before - least)
 
 
@@ -137,7 +137,7 @@ def test_score_models_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_trial_on_tables_repeats_itself_and_knows_whose_rows_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_choice, "ROWS", 400)
     monkeypatch.setattr(table_choice, "MANY", 800)
-    learned, others = table_choice.parts_of_adult(3)
+    learned, others = table_choice.split_adult(3)
     assert len(learned) == len(others) == 400 and not set(learned.frame.index) & set(others.frame.index)
     assert learned.frame.loc[table_choice.HER, "native-country"] == table_choice.COUNTRY
     assert (learned["native-country"] == table_choice.COUNTRY).sum() == 1 and table_choice.HER not in others.frame.index

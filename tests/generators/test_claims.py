@@ -92,8 +92,8 @@ def test_the_exact_minimiser_copies() -> None:
 
 def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     """Song et al., section 4.1, with the noise that both add switched on and the data far from Gaussian."""
-    table = diffusion.Schedule.cosine(40)
-    predict = diffusion.MixtureNoise(torch.tensor([[-1.0, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.02, table)
+    table = diffusion.NoiseSchedule.cosine(40)
+    predict = diffusion.MixtureNoisePredictor(torch.tensor([[-1.0, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.02, table)
     start = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     one = diffusion.ancestral(predict, start, table, torch.Generator().manual_seed(1), variance="beta_tilde")
     other = diffusion.ddim(predict, start, table, torch.Generator().manual_seed(1), eta=1.0)
@@ -102,7 +102,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
 
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_a_thinned_schedule_asks_the_network_about_the_right_steps(steps: int) -> None:
-    table = diffusion.Schedule.linear(100)
+    table = diffusion.NoiseSchedule.linear(100)
     thin = table.respaced(steps)
     assert steps == thin.T and thin.times[-1] == 100 and thin.times[0] == 0
     assert (thin.alpha_bar == table.alpha_bar[thin.times]).all()

@@ -10,8 +10,8 @@ import torch
 from scipy import integrate, stats
 
 from synthbook.generators import gan, nets
-from synthbook.generators.gan import follow, gradient_penalty, judge_loss, readings
-from synthbook.generators.nets import ConvDown, Mlp, SpectralNorm, initialise, spectrally_normalised
+from synthbook.generators.gan import discriminator_loss, ema_update, gradient_penalty, training_diagnostics
+from synthbook.generators.nets import MLP, ConvEncoder, SpectralNorm, add_spectral_norm, init_weights
 from tests.mutation import mutant
 
 
@@ -40,13 +40,13 @@ def trained_judge(code: ModuleType, m: float, n: int = 100_000) -> tuple[float, 
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss: torch.Tensor = code.judge_loss("non-saturating", w[0] * real + w[1], w[0] * fake + w[1])
+        loss: torch.Tensor = code.discriminator_loss("non-saturating", w[0] * real + w[1], w[0] * fake + w[1])
         loss.backward()
         return loss
 
     optimizer.step(closure)
     slope, intercept = w.detach().tolist()
-    said = code.readings("non-saturating", slope * real + intercept, slope * fake + intercept)
+    said = code.training_diagnostics("non-saturating", slope * real + intercept, slope * fake + intercept)
     return slope, intercept, said["jsd"]
 
 
@@ -70,9 +70,9 @@ def test_the_best_discriminator_is_found_and_tells_the_divergence(m: float) -> N
 
 def test_alike_it_can_only_guess() -> None:
     x = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(1))
-    said = readings("saturating", 0.01 * x[0], 0.01 * x[1])
+    said = training_diagnostics("saturating", 0.01 * x[0], 0.01 * x[1])
     assert abs(said["accuracy"] - 0.5) < 3.3 * 0.5 / 200_000**0.5 and abs(said["jsd"]) < 0.002
-    assert readings("wasserstein", x[0] + 3, x[1])["distance"] == pytest.approx(3, abs=0.02)
+    assert training_diagnostics("wasserstein", x[0] + 3, x[1])["distance"] == pytest.approx(3, abs=0.02)
 
 
 def test_losses_of_the_generator_pull_the_same_way() -> None:
@@ -100,7 +100,7 @@ def test_penalties_against_finite_differences(kind: str) -> None:
 
 
 def test_a_penalty_reaches_the_weights() -> None:
-    judge = initialise(Mlp(2, 1, hidden=8), torch.Generator().manual_seed(0))
+    judge = init_weights(MLP(2, 1, hidden=8), torch.Generator().manual_seed(0))
     x = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
     gradient_penalty("r1", judge, x, x, torch.Generator()).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in judge.named_parameters() if "weight" in n)
@@ -123,8 +123,8 @@ def test_power_iteration() -> None:
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_no_spectrally_normalised_layer_stretches(kind: str) -> None:
-    net: torch.nn.Module = Mlp(2, 1, hidden=32) if kind == "mlp" else ConvDown(1, 8, 1, width=8, classes=2)
-    spectrally_normalised(initialise(net, torch.Generator().manual_seed(0)))
+    net: torch.nn.Module = MLP(2, 1, hidden=32) if kind == "mlp" else ConvEncoder(1, 8, 1, width=8, classes=2)
+    add_spectral_norm(init_weights(net, torch.Generator().manual_seed(0)))
     layers = [module for module in net.modules() if isinstance(module, SpectralNorm)]
     assert len(layers) == (3 if kind == "mlp" else 4)
     with torch.no_grad():
@@ -146,8 +146,8 @@ def test_no_spectrally_normalised_layer_stretches(kind: str) -> None:
 
 
 def test_the_judge_loss_of_a_sure_judge() -> None:
-    assert float(judge_loss("saturating", torch.tensor([9.0]), torch.tensor([-9.0]))) < 1e-3
-    assert float(judge_loss("wasserstein", torch.tensor([9.0]), torch.tensor([-9.0]))) == -18
+    assert float(discriminator_loss("saturating", torch.tensor([9.0]), torch.tensor([-9.0]))) < 1e-3
+    assert float(discriminator_loss("wasserstein", torch.tensor([9.0]), torch.tensor([-9.0]))) == -18
 
 
 def test_an_average_of_weights_leaves_counts_alone() -> None:
@@ -155,5 +155,5 @@ def test_an_average_of_weights_leaves_counts_alone() -> None:
     with torch.no_grad():
         net.weight.fill_(3.0)
     net(torch.zeros(4, 2))
-    follow(average, net, 0.75)
+    ema_update(average, net, 0.75)
     assert torch.allclose(average.weight, torch.full((2,), 1.5)) and int(average.num_batches_tracked) == 0

@@ -250,8 +250,8 @@ def test_a_generator_in_one_file_goes_through_fit_sample_and_evaluate(tmp_path: 
     check_generator(Jitter)
     (tmp_path / "rows.py").write_text(ROWS.read_text())
     frame = _example("table").frame
-    frame.iloc[:200].to_csv(tmp_path / "real.csv", index=False)
-    frame.iloc[200:].to_csv(tmp_path / "test.csv", index=False)
+    frame.iloc[:150].to_csv(tmp_path / "real.csv", index=False)
+    frame.iloc[150:].to_csv(tmp_path / "test.csv", index=False)
     _example("table").schema.to_toml(tmp_path / "schema.toml")
 
     def synthbook(*arguments: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def test_a_generator_in_one_file_goes_through_fit_sample_and_evaluate(tmp_path: 
         return document
 
     synthbook("fit", "real.csv", "--model", "rows.py:Jitter", "--schema", "schema.toml", "--out", "model")
-    synthbook("sample", "model", "--generator", "rows.py:Jitter", "-n", "200", "--out", "drawn.csv")
+    synthbook("sample", "model", "--generator", "rows.py:Jitter", "-n", "150", "--out", "drawn.csv")
     assert "name it as FILE.py:CLASS" in synthbook("sample", "model", "--out", "x.csv", codes=(1,))["error"]
     judged = ("--holdout", "test.csv", "--schema", "schema.toml")
     report = synthbook("evaluate", "real.csv", "drawn.csv", *judged, codes=(0, 1))

@@ -182,7 +182,7 @@ def test_classes_are_drawn_as_asked() -> None:
     drawn = model.sample(4_000, seed=1)
     assert isinstance(drawn, Images)
     share = np.bincount(drawn.labels, minlength=10) / 4_000
-    assert np.abs(share - np.array(model.learnt_.shares)).max() < 4 * (0.1 * 0.9 / 4_000) ** 0.5
+    assert np.abs(share - np.array(model.data_spec_.shares)).max() < 4 * (0.1 * 0.9 / 4_000) ** 0.5
     assert model.sample(3, seed=1, labels=[7, 7, 2]).labels.tolist() == [7, 7, 2]
     for wrong in ([7, 7], [7, 7, 10], [0.5, 1, 2], [-1, 0, 0]):
         with pytest.raises(InvalidArgument, match="3 whole numbers from 0 to 9"):
@@ -249,6 +249,6 @@ def test_a_loss_that_is_not_a_number_ends_training_and_says_what_to_do(tmp_path:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [training.warm_then_cosine(k, 100) for k in range(1, 101)]
+    rates = [training.cosine_with_warmup(k, 100) for k in range(1, 101)]
     assert np.argmax(rates) == 4 and rates[4] == 1 and 0 <= rates[-1] < 1e-3
     assert (np.diff(rates[4:]) < 0).all()

@@ -31,14 +31,14 @@ from synthbook.generators.base import Generator, Progress, Tensors, check_positi
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """`looked_up`: for each column that another one fixes, that column's name, and which value gives which."""
+class TableSpec:
+    """`derived`: for each column that another one fixes, that column's name, and which value gives which."""
 
     schema: Schema
-    looked_up: Mapping[str, tuple[str, Mapping[Any, Any]]]
+    derived: Mapping[str, tuple[str, Mapping[Any, Any]]]
 
     @classmethod
-    def of(cls, table: Table, *, public_only: bool = False) -> Layout:
+    def of(cls, table: Table, *, public_only: bool = False) -> TableSpec:
         """What is modelled of this table; with `public_only`, no row is looked at, and only listed pairs look up.
 
         Raises `SchemaError` where nothing is left to model.
@@ -53,36 +53,36 @@ class Layout:
             if pairs:
                 found[second.name] = (first.name, pairs)
         layout = cls(schema, found)
-        if not layout.modelled:
+        if not layout.modeled:
             raise SchemaError("every column is an id or free text: nothing is left to model")
         return layout
 
     @cached_property
-    def modelled(self) -> tuple[Column, ...]:
+    def modeled(self) -> tuple[Column, ...]:
         """The columns that a generator learns, in the schema's order."""
-        return tuple(c for c in self.schema.columns if c.kind not in ("id", "text") and c.name not in self.looked_up)
+        return tuple(c for c in self.schema.columns if c.kind not in ("id", "text") and c.name not in self.derived)
 
     @cached_property
-    def rules_of_rows(self) -> tuple[Constraint, ...]:
+    def row_rules(self) -> tuple[Constraint, ...]:
         """Rules that a row can break by itself: rows that do are drawn again."""
         return tuple(r for r in self.schema.rules if r.kind != "dependency" and not self._is_looked_up(r))
 
     @cached_property
-    def rules_at_risk(self) -> tuple[Constraint, ...]:
+    def unenforced_rules(self) -> tuple[Constraint, ...]:
         """Rules that only all rows together keep or break, and that nothing here makes sure of."""
-        known = {frozenset((name, source)) for name, (source, pairs) in self.looked_up.items() if _one_to_one(pairs)}
+        known = {frozenset((name, source)) for name, (source, pairs) in self.derived.items() if _one_to_one(pairs)}
         at_risk = (r for r in self.schema.rules if r.kind == "dependency" and not self._is_looked_up(r))
         return tuple(rule for rule in at_risk if frozenset(rule.columns) not in known)
 
     def _is_looked_up(self, rule: Constraint) -> bool:
-        return self.looked_up.get(rule.columns[1], ("",))[0] == rule.columns[0]
+        return self.derived.get(rule.columns[1], ("",))[0] == rule.columns[0]
 
     def completed(self, values: pd.DataFrame, first: int) -> pd.DataFrame:
         """All columns of rows whose modelled ones are given; ids count from `first`."""
         columns: dict[str, Any] = {}
         for column in self.schema.columns:
-            if column.name in self.looked_up:
-                source, pairs = self.looked_up[column.name]
+            if column.name in self.derived:
+                source, pairs = self.derived[column.name]
                 columns[column.name] = values[source].astype(object).map(pairs)
             elif column.kind == "id":
                 columns[column.name] = np.arange(first, first + len(values))
@@ -90,10 +90,10 @@ class Layout:
                 columns[column.name] = "" if column.kind == "text" else values[column.name]
         return self.schema.cast(pd.DataFrame(columns, index=values.index))
 
-    def keeps_rules(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    def satisfies_rules(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows (N,) keep the rules that a row can break by itself."""
         kept = np.ones(len(frame), dtype=bool)
-        for rule in self.rules_of_rows:
+        for rule in self.row_rules:
             rows = frame[list(rule.columns)]
             whole = rows.notna().all(axis=1).to_numpy()
             first, second = (rows.loc[whole, name] for name in rule.columns)
@@ -125,11 +125,11 @@ class Layout:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        found = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.looked_up.items()}
+        found = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.derived.items()}
         return {"schema": self.schema.as_toml(), "looked_up": found}
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any], source: Path) -> Layout:
+    def from_dict(cls, given: Mapping[str, Any], source: Path) -> TableSpec:
         """What `as_json` gave."""
         found = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
         return cls(Schema.from_text(given["schema"], source=source), found)
@@ -173,15 +173,15 @@ def _value(column: Column, given: Any) -> Any:
 
 
 CHUNK = 4_000  # rows at a time
-PATIENCE = 200  # rows drawn for each that is kept, before giving up
+MAX_DRAWS_PER_ROW = 200  # rows drawn for each that is kept, before giving up
 
 
-class TooRare(SynthbookError):
+class RejectionSamplingError(SynthbookError):
     """Rejection sampling accepts too few rows."""
 
 
 class TableGenerator(Generator):
-    """The common part of generators of tables; after `fit` or `load`: `layout_`, what of the table is modelled.
+    """The common part of generators of tables; after `fit` or `load`: `table_spec_`, what of the table is modelled.
 
     A subclass implements `_fit`, `_draw`, `_state` and `_set_state`, which see the modelled columns only.
     """
@@ -234,8 +234,8 @@ class TableGenerator(Generator):
             raise InvalidArgument("data", f"{len(data)} rows", "at least 2")
         if steps is not None and not hasattr(self.config, "steps"):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
-        self.layout_ = Layout.of(data, public_only=self.public_only)
-        frame = data.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
+        self.table_spec_ = TableSpec.of(data, public_only=self.public_only)
+        frame = data.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
         self._describe_fit(seed, steps, "" if self.private else _frame_sha256(data.frame))
         self._fit(frame, seed_sequence(seed), steps=steps, checkpoint=checkpoint, callback=callback)
         return self
@@ -243,12 +243,12 @@ class TableGenerator(Generator):
     def sample(self, n: int, *, seed: Seed, where: Mapping[str, Any] | None = None) -> Table:
         """`n` rows, all with the values of `where`, such as {"income": ">50K"}.
 
-        Raises `NotFittedError`, `InvalidArgument`, and `TooRare` where such rows hardly ever come.
+        Raises `NotFittedError`, `InvalidArgument`, and `RejectionSamplingError` where such rows hardly ever come.
         """
         parts = list(self.stream(n, seed=seed, where=where))
         frame = pd.concat(parts, ignore_index=True)
-        schema, broken = self.layout_.schema, []
-        for rule in self.layout_.rules_at_risk:
+        schema, broken = self.table_spec_.schema, []
+        for rule in self.table_spec_.unenforced_rules:
             if n_broken := rule.count_violations(frame):
                 warnings.warn(f"{n_broken} rows break the rule {rule.kind}{rule.columns}", stacklevel=2)
                 broken.append(rule)
@@ -259,21 +259,25 @@ class TableGenerator(Generator):
         """The rows of `sample` as frames of at most 4,000, in bounded memory."""
         self._check_fitted()
         check_positive_int("n", n)
-        return self._stream(int(n), seed_sequence(seed), self.layout_.check_where(where or {}))
+        return self._stream(int(n), seed_sequence(seed), self.table_spec_.check_where(where or {}))
 
     def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
         kept = drawn = chunk = 0
         while kept < n:
             # where no row is sent back, as many as are wanted
-            size = CHUNK if where or self.layout_.rules_of_rows else min(CHUNK, n - kept)
-            frame = self.layout_.completed(self._draw(size, child_seed(root, chunk), where), kept + 1)
-            frame = frame[self.layout_.keeps_rules(frame) & self.layout_.matches(frame, where)].iloc[: n - kept]
+            size = CHUNK if where or self.table_spec_.row_rules else min(CHUNK, n - kept)
+            frame = self.table_spec_.completed(self._draw(size, child_seed(root, chunk), where), kept + 1)
+            frame = frame[self.table_spec_.satisfies_rules(frame) & self.table_spec_.matches(frame, where)].iloc[
+                : n - kept
+            ]
             kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
-            if drawn > PATIENCE * (kept + CHUNK / 10):
+            if drawn > MAX_DRAWS_PER_ROW * (kept + CHUNK / 10):
                 what = " and ".join(f"{name} = {value}" for name, value in where.items()) or "all rules kept"
-                raise TooRare(f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less")
+                raise RejectionSamplingError(
+                    f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less"
+                )
             if len(frame):
-                for column in self.layout_.schema.columns:
+                for column in self.table_spec_.schema.columns:
                     if column.kind == "id":
                         frame[column.name] = np.arange(kept - len(frame) + 1, kept + 1)
                 yield frame.reset_index(drop=True)
@@ -294,14 +298,14 @@ class TableGenerator(Generator):
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, facts = self._state()
-        return tensors, {"layout": self.layout_.to_dict(), "facts": facts}
+        return tensors, {"layout": self.table_spec_.to_dict(), "facts": facts}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
-        self.layout_ = Layout.from_dict(card["layout"], source)
+        self.table_spec_ = TableSpec.from_dict(card["layout"], source)
         self._set_state(tensors, card["facts"])
 
     def _data_summary(self) -> str:
-        return f"a table with the columns {', '.join(self.layout_.schema.names)}"
+        return f"a table with the columns {', '.join(self.table_spec_.schema.names)}"
 
 
 def _frame_sha256(frame: pd.DataFrame) -> str:

@@ -20,11 +20,11 @@ from synthbook.core.types import Array
 from synthbook.generators.base import Tensors
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import (
-    Margin,
+    Marginal,
     as_numbers,
     from_numbers,
-    margins_state,
-    restored_margins,
+    marginals_state,
+    restore_marginals,
 )
 
 LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
@@ -36,22 +36,22 @@ class Marginals(TableGenerator):
     family = "table-marginals"
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
-        self.margins_ = [Margin.of(column, frame[column.name]) for column in self.layout_.modelled]
+        self.marginals_ = [Marginal.of(column, frame[column.name]) for column in self.table_spec_.modeled]
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         u = self._levels(n, np.random.default_rng(seed))
-        return pd.DataFrame({m.column.name: m.rows_at(u[:, j]) for j, m in enumerate(self.margins_)})
+        return pd.DataFrame({m.column.name: m.values_at(u[:, j]) for j, m in enumerate(self.marginals_)})
 
     def _levels(self, n: int, rng: np.random.Generator) -> Array:
         """Levels (n, columns), each uniform."""
-        return rng.random((n, len(self.margins_)))
+        return rng.random((n, len(self.marginals_)))
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        arrays, facts = margins_state(self.margins_)
+        arrays, facts = marginals_state(self.marginals_)
         return arrays, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.margins_ = restored_margins(self.layout_.modelled, tensors, facts["margins"])
+        self.marginals_ = restore_marginals(self.table_spec_.modeled, tensors, facts["margins"])
 
 
 class Copula(Marginals):
@@ -64,12 +64,12 @@ class Copula(Marginals):
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
         super()._fit(frame, seed, **training)
-        orders = nominal_orders(self.margins_, frame)
-        self.margins_ = [
-            Margin.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.margins_
+        orders = nominal_orders(self.marginals_, frame)
+        self.marginals_ = [
+            Marginal.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.marginals_
         ]
         self.root_ = _root(
-            latent_correlation(np.stack([m.scores(frame[m.column.name]) for m in self.margins_], axis=1))
+            latent_correlation(np.stack([m.scores(frame[m.column.name]) for m in self.marginals_], axis=1))
         )
 
     def _levels(self, n: int, rng: np.random.Generator) -> Array:
@@ -105,7 +105,7 @@ def _root(correlation: Array) -> Array:
     return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
 
 
-def nominal_orders(margins: list[Margin], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
+def nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
     """For each nominal column an order of its categories: that in which the other columns' means differ most."""
     scores = np.stack([margin.scores(frame[margin.column.name]) for margin in margins], axis=1)
     orders: dict[str, tuple[int, ...]] = {}
@@ -127,7 +127,7 @@ def nominal_orders(margins: list[Margin], frame: pd.DataFrame) -> dict[str, tupl
             # the direction between the categories' means: the first principal component of what the column explains
             _, _, axes = np.linalg.svd(means * np.sqrt(counts)[:, None], full_matrices=False)
             orders[column.name] = tuple(int(code) for code in np.argsort(means @ axes[0], kind="stable"))
-            scores[:, j] = Margin.of(column, frame[column.name], orders[column.name]).scores(frame[column.name])
+            scores[:, j] = Marginal.of(column, frame[column.name], orders[column.name]).scores(frame[column.name])
     return orders
 
 
@@ -139,7 +139,7 @@ def nominal_orders(margins: list[Margin], frame: pd.DataFrame) -> dict[str, tupl
 
 
 @dataclass(frozen=True)
-class BootstrapConfig:
+class SmoothedBootstrapConfig:
     """`bandwidth` h of the numbers, and the share `anew` of categories that are drawn from their own distribution."""
 
     bandwidth: float = 0.1
@@ -150,25 +150,25 @@ class BootstrapConfig:
             raise InvalidArgument("bandwidth, anew", (self.bandwidth, self.anew), "h >= 0 and a share from 0 to 1")
 
 
-class Bootstrap(Marginals):
+class SmoothedBootstrap(Marginals):
     """Training rows, shaken; with bandwidth and anew 0 it copies them."""
 
-    family, config_class = "table-bootstrap", BootstrapConfig
+    family, config_class = "table-bootstrap", SmoothedBootstrapConfig
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
         super()._fit(frame, seed, **training)
-        self.rows_ = np.stack([as_numbers(column, frame[column.name]) for column in self.layout_.modelled], axis=1)
+        self.rows_ = np.stack([as_numbers(column, frame[column.name]) for column in self.table_spec_.modeled], axis=1)
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, h = np.random.default_rng(seed), self.config.bandwidth
         rows = self.rows_[rng.integers(len(self.rows_), size=n)]
         columns = {}
-        for j, margin in enumerate(self.margins_):
+        for j, margin in enumerate(self.marginals_):
             column, shaken = margin.column, rows[:, j]
             if column.categories:
                 shaken = np.where(rng.random(n) < self.config.anew, margin.quantile(rng.random(n)), shaken)
             elif h > 0:
-                z = ndtri(margin.draw_levels(from_numbers(column, shaken), rng))
+                z = ndtri(margin.distributional_transform(from_numbers(column, shaken), rng))
                 shaken = margin.quantile(ndtr((z + h * rng.standard_normal(n)) / np.sqrt(1 + h**2)))
             columns[column.name] = from_numbers(column, shaken)
         return pd.DataFrame(columns)

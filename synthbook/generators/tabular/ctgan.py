@@ -24,23 +24,23 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.generators.base import Tensors
-from synthbook.generators.gan import follow
+from synthbook.generators.gan import ema_update
 from synthbook.generators.tabular.encoding import Span, as_numbers
 from synthbook.generators.tabular.networks import (
-    ModeNetwork,
-    NetworkConfig,
-    batch_of,
+    NeuralTableConfig,
+    TransformedTableGenerator,
     gumbel,
     one_hot_draws,
+    random_batch,
     sample_rng,
 )
-from synthbook.generators.training import set_rate, warm_then_cosine
+from synthbook.generators.training import cosine_with_warmup, set_lr
 
 Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
 
 
 @dataclass(frozen=True, eq=False)
-class Conditions:
+class ConditionSampler:
     """The categories that a row can be told to have: the columns' spans, and each category's share of the rows."""
 
     spans: tuple[Span, ...]
@@ -106,7 +106,7 @@ SOFT = 0.2  # temperature of the generator's categories
 
 
 @dataclass(frozen=True)
-class CtganConfig(NetworkConfig):
+class CTGANConfig(NeuralTableConfig):
     """`noise` numbers for a row, rows in a `pack`, weight of the gradient `penalty`, `modes` of a number at most.
 
     Rows are drawn by an average of the generator's weights, with memory `average`.
@@ -168,10 +168,10 @@ class Judge(nn.Module):
         return result
 
 
-class Ctgan(ModeNetwork):
+class CTGAN(TransformedTableGenerator):
     """Generator and judge."""
 
-    family, config_class = "table-ctgan", CtganConfig
+    family, config_class = "table-ctgan", CTGANConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         super()._learn_encoding(frame, rng)
@@ -180,7 +180,7 @@ class Ctgan(ModeNetwork):
             column = self.encoding_.columns[span.column]
             codes = np.nan_to_num(as_numbers(column, frame[column.name]), nan=span.width - 1).astype(np.int64)
             shares.append(torch.tensor(np.bincount(codes, minlength=span.width) / len(frame)))
-        self.conditions_ = Conditions(spans, tuple(shares))
+        self.conditions_ = ConditionSampler(spans, tuple(shares))
         self.rows_ = len(frame)
 
     def _category_spans(self) -> tuple[Span, ...]:
@@ -200,7 +200,7 @@ class Ctgan(ModeNetwork):
             "judge": Judge(self.encoding_.width + told, config.hidden, config.pack),
         }
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -215,9 +215,9 @@ class Ctgan(ModeNetwork):
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         judge, told = self.modules_["judge"], self._told(rng)
         for optimizer in self.optimizers_.values():
-            set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+            set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         if told is None:
-            real = batch_of(x, self.config.batch, rng)
+            real = random_batch(x, self.config.batch, rng)
         else:
             real = x[self.conditions_.rows(self.index_, *told, rng)]
         with torch.no_grad():
@@ -232,7 +232,7 @@ class Ctgan(ModeNetwork):
         fooled = judge(self._with_told(self._soft(out, rng), told)).mean()
         disobeyed = self._disobeyed(out, told)
         self._update("maker", disobeyed - fooled)
-        follow(self.modules_["average"], self.modules_["maker"], min(self.config.average, (1 + step) / (10 + step)))
+        ema_update(self.modules_["average"], self.modules_["maker"], min(self.config.average, (1 + step) / (10 + step)))
         losses = {"distance": distance, "penalty": penalty, "disobeyed": disobeyed}
         return {name: loss.item() for name, loss in losses.items()}
 
@@ -309,4 +309,4 @@ class Ctgan(ModeNetwork):
 
     def _set_more(self, tensors: Tensors) -> None:
         spans = self._category_spans()
-        self.conditions_ = Conditions(spans, tuple(tensors[f"share/{j}"] for j in range(len(spans))))
+        self.conditions_ = ConditionSampler(spans, tuple(tensors[f"share/{j}"] for j in range(len(spans))))

@@ -21,18 +21,24 @@ from torch.nn import functional as F
 
 from synthbook.core.table import Column
 from synthbook.generators.base import Tensors
-from synthbook.generators.diffusion import Schedule, alpha_bar_at, q_sample
-from synthbook.generators.gan import follow
-from synthbook.generators.nets import TimedMlp
-from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers, margins_state, restored_margins
-from synthbook.generators.tabular.networks import Network, NetworkConfig, batch_of, gumbel, sample_rng
-from synthbook.generators.training import set_rate, warm_then_cosine
+from synthbook.generators.diffusion import NoiseSchedule, alpha_bar_at, q_sample
+from synthbook.generators.gan import ema_update
+from synthbook.generators.nets import TimeMLP
+from synthbook.generators.tabular.encoding import Marginal, as_numbers, from_numbers, marginals_state, restore_marginals
+from synthbook.generators.tabular.networks import (
+    NeuralTableConfig,
+    NeuralTableGenerator,
+    gumbel,
+    random_batch,
+    sample_rng,
+)
+from synthbook.generators.training import cosine_with_warmup, set_lr
 
 EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(NetworkConfig):
+class DiffusionConfig(NeuralTableConfig):
     """`T` noise levels on the cosine schedule; `layers` of the network; weights are averaged with memory `average`."""
 
     steps: int = 6_000
@@ -42,31 +48,31 @@ class DiffusionConfig(NetworkConfig):
     average: float = 0.995
 
 
-class TableDiffusion(Network):
+class TabDDPM(NeuralTableGenerator):
     """A network for all columns, and the average of its weights, which draws."""
 
     family, config_class = "table-diffusion", DiffusionConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.margins_ = [Margin.of(column, frame[column.name]) for column in self._numbers()]
+        self.marginals_ = [Marginal.of(column, frame[column.name]) for column in self._numbers()]
 
     def _numbers(self) -> list[Column]:
-        return [column for column in self.layout_.modelled if not column.categories]
+        return [column for column in self.table_spec_.modeled if not column.categories]
 
     def _states(self) -> list[tuple[Column, int]]:
         """Columns of categories, and those that say whether a number is missing, with how many states each has."""
-        every = [c for c in self.layout_.modelled if c.categories or c.missing]
+        every = [c for c in self.table_spec_.modeled if c.categories or c.missing]
         return [(c, len(c.categories) + c.missing if c.categories else 2) for c in every]
 
     @property
-    def _schedule(self) -> Schedule:
-        return Schedule.cosine(self.config.T)
+    def _schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.cosine(self.config.T)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
         parts = []
-        for margin in self.margins_:
+        for margin in self.marginals_:
             rows = frame[margin.column.name]
-            u = margin.draw_levels(rows, rng)
+            u = margin.distributional_transform(rows, rng)
             scores = ndtri(np.clip((u - margin.missing) / max(1 - margin.missing, 1e-9), 1e-4, 1 - 1e-4))
             parts.append(np.where(rows.isna(), rng.standard_normal(len(rows)), scores)[:, None])
         for column, k in self._states():
@@ -80,9 +86,9 @@ class TableDiffusion(Network):
 
     def _build(self) -> dict[str, nn.Module]:
         width, config = self._width(), self.config
-        return {n: TimedMlp(width, hidden=config.hidden, layers=config.layers) for n in ("net", "average")}
+        return {n: TimeMLP(width, hidden=config.hidden, layers=config.layers) for n in ("net", "average")}
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         return {"average": self.modules_["average"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -91,7 +97,7 @@ class TableDiffusion(Network):
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         schedule, d = self._schedule, len(self._numbers())
-        rows = batch_of(x, self.config.batch, rng)
+        rows = random_batch(x, self.config.batch, rng)
         t = torch.randint(1, schedule.T + 1, (len(rows),), generator=rng)
         eps = torch.randn((len(rows), d), generator=rng)
         noised = torch.cat([q_sample(rows[:, :d], t, eps, schedule), self._shuffled(rows[:, d:], t, schedule, rng)], 1)
@@ -103,14 +109,14 @@ class TableDiffusion(Network):
             at += k
         loss = d * noise + odds
         optimizer = self.optimizers_["net"]
-        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+        set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        follow(self.modules_["average"], self.modules_["net"], min(self.config.average, (1 + step) / (10 + step)))
+        ema_update(self.modules_["average"], self.modules_["net"], min(self.config.average, (1 + step) / (10 + step)))
         return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
 
-    def _shuffled(self, x: Tensor, t: Tensor, schedule: Schedule, rng: torch.Generator) -> Tensor:
+    def _shuffled(self, x: Tensor, t: Tensor, schedule: NoiseSchedule, rng: torch.Generator) -> Tensor:
         """One-hot states (N, ...) at step t: each kept with probability alpha_bar_t, else drawn from all K."""
         a, at, parts = alpha_bar_at(schedule, t, x[:, :1]), 0, []
         for _, k in self._states():
@@ -143,24 +149,24 @@ class TableDiffusion(Network):
     def _decoded(self, x: np.ndarray[Any, Any], states: list[np.ndarray[Any, Any]]) -> pd.DataFrame:
         state = {column.name: codes for (column, _), codes in zip(self._states(), states, strict=True)}
         found = {}
-        for margin, z in zip(self.margins_, x.T, strict=True):
+        for margin, z in zip(self.marginals_, x.T, strict=True):
             numbers = margin.quantile(margin.missing + (1 - margin.missing) * ndtr(z))
             absent = state.get(margin.column.name, np.zeros(len(z))) == 1
             found[margin.column.name] = from_numbers(margin.column, np.where(absent, np.nan, numbers))
-        for column in self.layout_.modelled:
+        for column in self.table_spec_.modeled:
             if column.categories:
                 codes = state[column.name].astype(float)
                 codes[codes == len(column.categories)] = np.nan
                 found[column.name] = from_numbers(column, codes)
-        return pd.DataFrame({column.name: found[column.name] for column in self.layout_.modelled})
+        return pd.DataFrame({column.name: found[column.name] for column in self.table_spec_.modeled})
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, _ = super()._state()
-        arrays, facts = margins_state(self.margins_)
+        arrays, facts = marginals_state(self.marginals_)
         return {**tensors, **arrays}, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.margins_ = restored_margins(self._numbers(), tensors, facts["margins"])
+        self.marginals_ = restore_marginals(self._numbers(), tensors, facts["margins"])
         super()._set_state(tensors, facts)
 
 

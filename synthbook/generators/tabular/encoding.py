@@ -65,7 +65,7 @@ EDGE = 1e-9  # levels stay this far from 0 and 1
 
 
 @dataclass(frozen=True, eq=False)
-class Margin:
+class Marginal:
     """Knots `levels` and `values` (k,), both rising; below `missing` the value is missing.
 
     For a column of categories without an order, `order` lists their codes as they lie along the levels.
@@ -78,7 +78,7 @@ class Margin:
     order: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, column: Column, rows: pd.Series[Any], order: tuple[int, ...] = ()) -> Margin:
+    def of(cls, column: Column, rows: pd.Series[Any], order: tuple[int, ...] = ()) -> Marginal:
         """The distribution of these rows; nominal categories lie in `order`, else in the schema's."""
         numbers = as_numbers(column, rows)
         present = numbers[~np.isnan(numbers)]
@@ -106,7 +106,7 @@ class Margin:
             found = np.asarray(self.order, dtype=float)[np.rint(found).astype(np.int64)]
         return np.where(u < self.missing, np.nan, found)
 
-    def rows_at(self, u: Array) -> pd.Series[Any]:
+    def values_at(self, u: Array) -> pd.Series[Any]:
         """Q(u) as values of the column."""
         return from_numbers(self.column, self.quantile(u))
 
@@ -128,7 +128,7 @@ class Margin:
         high = np.where(known, self.levels[right - 1], between)
         return np.where(absent, 0, low), np.where(absent, self.missing, high)
 
-    def draw_levels(self, rows: pd.Series[Any], rng: np.random.Generator) -> Array:
+    def distributional_transform(self, rows: pd.Series[Any], rng: np.random.Generator) -> Array:
         """A level (N,) for each row, uniform between those of its value: the distributional transform."""
         low, high = self.interval(rows)
         return np.clip(low + (high - low) * rng.random(len(low)), EDGE, 1 - EDGE)
@@ -143,18 +143,18 @@ class Margin:
         return np.asarray(np.where(wide, mean, ndtri(np.clip((low + high) / 2, EDGE, 1 - EDGE))))
 
 
-def margins_state(margins: Sequence[Margin]) -> tuple[dict[str, Array], list[dict[str, Any]]]:
+def marginals_state(margins: Sequence[Marginal]) -> tuple[dict[str, Array], list[dict[str, Any]]]:
     """Margins as arrays, and as plain JSON what is not in them."""
     arrays = {f"margin/{k}/{name}": getattr(m, name) for k, m in enumerate(margins) for name in ("levels", "values")}
     return arrays, [{"missing": margin.missing, "order": list(margin.order)} for margin in margins]
 
 
-def restored_margins(columns: Sequence[Column], arrays: Mapping[str, Any], facts: Sequence[Any]) -> list[Margin]:
-    """What `margins_state` gave."""
+def restore_marginals(columns: Sequence[Column], arrays: Mapping[str, Any], facts: Sequence[Any]) -> list[Marginal]:
+    """What `marginals_state` gave."""
     found = []
     for k, (column, fact) in enumerate(zip(columns, facts, strict=True)):
         levels, values = (arrays[f"margin/{k}/{name}"].numpy() for name in ("levels", "values"))
-        found.append(Margin(column, levels, values, fact["missing"], tuple(fact["order"])))
+        found.append(Marginal(column, levels, values, fact["missing"], tuple(fact["order"])))
     return found
 
 
@@ -182,7 +182,7 @@ class Span:
 
 
 @dataclass(frozen=True, eq=False)
-class Modes:
+class ModeNormalizer:
     """Means and standard deviations (k,) of a number's modes, and their weights."""
 
     mean: Array
@@ -190,7 +190,7 @@ class Modes:
     weight: Array
 
     @classmethod
-    def of(cls, x: Array, *, most: int, rng: np.random.Generator) -> Modes:
+    def of(cls, x: Array, *, most: int, rng: np.random.Generator) -> ModeNormalizer:
         """At most `most` modes of numbers (N,) without holes; with 0, the range as one, which is min-max scaling."""
         if not len(x) or x.min() == x.max():
             return cls(np.array([x[0] if len(x) else 0.0]), np.ones(1), np.ones(1))
@@ -234,21 +234,23 @@ class Modes:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoding:
+class DataTransformer:
     """How each column is written; `modes` of those that are numbers or dates."""
 
     columns: tuple[Column, ...]
-    modes: Mapping[str, Modes]
+    modes: Mapping[str, ModeNormalizer]
     spans: tuple[Span, ...]
 
     @classmethod
-    def of(cls, columns: tuple[Column, ...], frame: pd.DataFrame, *, most: int, rng: np.random.Generator) -> Encoding:
+    def of(
+        cls, columns: tuple[Column, ...], frame: pd.DataFrame, *, most: int, rng: np.random.Generator
+    ) -> DataTransformer:
         """Learnt from these rows, with at most `most` modes for a number. Raises `InvalidArgument` if too wide."""
         modes = {}
         for column in columns:
             if not column.categories:
                 x = as_numbers(column, frame[column.name])
-                modes[column.name] = Modes.of(x[~np.isnan(x)], most=most, rng=rng)
+                modes[column.name] = ModeNormalizer.of(x[~np.isnan(x)], most=most, rng=rng)
         encoding = cls(columns, modes, _spans(columns, modes))
         if encoding.width > WIDEST:
             raise InvalidArgument(
@@ -310,18 +312,18 @@ class Encoding:
         }
 
     @classmethod
-    def from_tensors(cls, columns: tuple[Column, ...], tensors: Mapping[str, Any]) -> Encoding:
+    def from_tensors(cls, columns: tuple[Column, ...], tensors: Mapping[str, Any]) -> DataTransformer:
         """What `as_tensors` gave."""
         names = ("mean", "sd", "weight")
         modes = {
-            column.name: Modes(*(tensors[f"modes/{column.name}/{name}"].numpy() for name in names))
+            column.name: ModeNormalizer(*(tensors[f"modes/{column.name}/{name}"].numpy() for name in names))
             for column in columns
             if not column.categories
         }
         return cls(columns, modes, _spans(columns, modes))
 
 
-def _spans(columns: tuple[Column, ...], modes: Mapping[str, Modes]) -> tuple[Span, ...]:
+def _spans(columns: tuple[Column, ...], modes: Mapping[str, ModeNormalizer]) -> tuple[Span, ...]:
     spans: list[Span] = []
     at = 0
     for j, column in enumerate(columns):

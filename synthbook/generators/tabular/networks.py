@@ -17,16 +17,16 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, child_seed
 from synthbook.generators.base import Tensors
-from synthbook.generators.nets import initialise
+from synthbook.generators.nets import init_weights
 from synthbook.generators.tabular.base import TableGenerator
-from synthbook.generators.tabular.encoding import Encoding, Span
+from synthbook.generators.tabular.encoding import DataTransformer, Span
 from synthbook.generators.training import step_rng, train
 
 LEARNING, WRITING = 2**31, 2**31 + 1  # children of a fit's seed; the smaller ones are training steps
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NeuralTableConfig:
     """What all of them are told: training steps, rows in a batch, learning rate, units of a hidden layer."""
 
     steps: int = 3_000
@@ -40,7 +40,7 @@ class NetworkConfig:
             raise InvalidArgument("steps, batch, hidden, learning_rate", given, "positive numbers")
 
 
-class Network(TableGenerator):
+class NeuralTableGenerator(TableGenerator):
     """After `fit` or `load`: `modules_`; after `fit` also `history_`, at most 100 rows of losses by name."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Network(TableGenerator):
         self._learn_encoding(frame, np.random.default_rng(child_seed(seed, LEARNING)))
         x = self._encode(frame, np.random.default_rng(child_seed(seed, WRITING)))
         rng = step_rng(seed, 0)
-        self.modules_ = {name: initialise(module, rng) for name, module in self._build().items()}
+        self.modules_ = {name: init_weights(module, rng) for name, module in self._build().items()}
         self.optimizers_ = self._optimizers()
         total = self.config.steps if steps is None else steps
         self.history_ = train(
@@ -90,27 +90,29 @@ class Network(TableGenerator):
         for module in self.modules_.values():
             module.eval()
 
-    def _kept(self) -> dict[str, nn.Module]:
+    def _inference_modules(self) -> dict[str, nn.Module]:
         """The networks that sampling needs."""
         return self.modules_
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors = {f"net/{n}/{k}": v for n, module in self._kept().items() for k, v in module.state_dict().items()}
+        tensors = {
+            f"net/{n}/{k}": v for n, module in self._inference_modules().items() for k, v in module.state_dict().items()
+        }
         return tensors, {}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
         self.modules_ = self._build()
-        for name, module in self._kept().items():
+        for name, module in self._inference_modules().items():
             mine = f"net/{name}/"
             module.load_state_dict({k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)})
             module.eval()
 
 
-class ModeNetwork(Network):
+class TransformedTableGenerator(NeuralTableGenerator):
     """A network that sees rows as `Encoding` writes them; its settings name the `modes` of a number."""
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.encoding_ = Encoding.of(self.layout_.modelled, frame, most=self.config.modes, rng=rng)
+        self.encoding_ = DataTransformer.of(self.table_spec_.modeled, frame, most=self.config.modes, rng=rng)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
         return torch.tensor(self.encoding_.encode(frame, rng), dtype=torch.float32)
@@ -123,7 +125,7 @@ class ModeNetwork(Network):
         return {**tensors, **self.encoding_.as_tensors()}, facts
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.encoding_ = Encoding.from_tensors(self.layout_.modelled, tensors)
+        self.encoding_ = DataTransformer.from_tensors(self.table_spec_.modeled, tensors)
         self._set_more(tensors)
         super()._set_state(tensors, facts)
 
@@ -136,7 +138,7 @@ def sample_rng(seed: np.random.SeedSequence) -> torch.Generator:
     return step_rng(seed, 0)
 
 
-def batch_of(x: Tensor, size: int, rng: torch.Generator) -> Tensor:
+def random_batch(x: Tensor, size: int, rng: torch.Generator) -> Tensor:
     """Random rows (size, width), with replacement."""
     return x[torch.randint(len(x), (size,), generator=rng)]
 

@@ -18,11 +18,11 @@ from synthbook.core.types import Seed
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.utility import check_target
 from synthbook.generators.base import check_positive_int
-from synthbook.generators.tabular.base import Layout
+from synthbook.generators.tabular.base import TableSpec
 from synthbook.generators.tabular.encoding import as_numbers, from_numbers
 
 
-def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbours: int = 5) -> Table:
+def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbours: int = 5) -> Table:
     """`n` new rows with `value` in the column `target`; nearness is that of the table's standardised features.
 
     A missing value stays missing where the first row has it so, or the second. Raises `HoldoutError`,
@@ -38,7 +38,7 @@ def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, ne
     few = frame[frame[target] == value].reset_index(drop=True)
     if len(few) < 2:
         raise InvalidArgument("value", f"{value!r}, which {len(few)} rows have", "a value that at least 2 rows have")
-    rng, layout = np.random.default_rng(seed), Layout.of(table)
+    rng, layout = np.random.default_rng(seed), TableSpec.of(table)
     x = fit_table_encoder(table)(Table(few, table.schema))
     near = NearestNeighbors(n_neighbors=min(neighbours + 1, len(few))).fit(x).kneighbors(x, return_distance=False)
     first = rng.integers(len(few), size=n)
@@ -46,13 +46,13 @@ def interpolate(table: Table, n: int, *, target: str, value: str, seed: Seed, ne
     second = np.where(other == first, near[first, 0], other)  # a row with a twin may not be its own nearest
     share = rng.random(n)
     columns = {}
-    for modelled in layout.modelled:
-        numbers = as_numbers(modelled, few[modelled.name])
+    for modeled in layout.modeled:
+        numbers = as_numbers(modeled, few[modeled.name])
         a, b = numbers[first], numbers[second]
-        mixed = np.where(rng.random(n) < 0.5, a, b) if modelled.categories else a + share * (b - a)
-        columns[modelled.name] = from_numbers(modelled, mixed)
+        mixed = np.where(rng.random(n) < 0.5, a, b) if modeled.categories else a + share * (b - a)
+        columns[modeled.name] = from_numbers(modeled, mixed)
     made = layout.completed(pd.DataFrame(columns), 1)
-    broken = np.flatnonzero(~layout.keeps_rules(made))
+    broken = np.flatnonzero(~layout.satisfies_rules(made))
     made.iloc[broken] = layout.completed(few.iloc[first[broken]], 1)  # a rule between the two: the first row itself
     for identity in (c.name for c in table.schema.columns if c.kind == "id"):
         made[identity] = np.arange(1, n + 1)

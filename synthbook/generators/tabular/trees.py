@@ -27,18 +27,18 @@ from synthbook.generators.base import Tensors
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import (
     EDGE,
-    Margin,
+    Marginal,
     as_numbers,
     from_numbers,
-    margins_state,
-    restored_margins,
+    marginals_state,
+    restore_marginals,
 )
 
-ABSENT = -1e12  # what a tree sees of a missing number
+MISSING_SENTINEL = -1e12  # what a tree sees of a missing number
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
+class TreeNodes:
     """Trees as arrays (nodes,): a row goes left where its `feature` is at most the `threshold`."""
 
     feature: NDArray[np.int64]  # -1 in a leaf
@@ -65,7 +65,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class CartConfig:
+class CARTConfig:
     """`leaf`: training rows in a leaf, at least; with few of them the tree copies, with many it blurs."""
 
     leaf: int = 5
@@ -76,7 +76,7 @@ class CartConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Tree(Nodes):
+class Tree(TreeNodes):
     """A fitted tree (nodes,) and the values (N,) of the rows in its leaves, leaf after leaf."""
 
     start: NDArray[np.int64]  # where a leaf's values begin, and how many there are
@@ -112,15 +112,15 @@ class Tree(Nodes):
         return drawn
 
 
-class Cart(TableGenerator):
+class CART(TableGenerator):
     """Sequential trees in the schema's order of columns."""
 
-    family, config_class = "table-cart", CartConfig
+    family, config_class = "table-cart", CARTConfig
 
     def _fit(
         self, frame: pd.DataFrame, seed: np.random.SeedSequence, *, callback: Callback | None = None, **training: Any
     ) -> None:
-        columns = self.layout_.modelled
+        columns = self.table_spec_.modeled
         values = [as_numbers(column, frame[column.name]) for column in columns]
         self.trees_ = []
         seen = np.zeros((len(frame), 1))  # the first column has nothing to go by
@@ -133,7 +133,7 @@ class Cart(TableGenerator):
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 1))
-        for column, tree in zip(self.layout_.modelled, self.trees_, strict=True):
+        for column, tree in zip(self.table_spec_.modeled, self.trees_, strict=True):
             y = tree.draw(seen, rng)
             drawn[column.name] = from_numbers(column, y)
             seen = np.concatenate([seen, _features(column, y)], axis=1)
@@ -145,7 +145,7 @@ class Cart(TableGenerator):
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
         names = list(Tree.__dataclass_fields__)
         self.trees_ = [
-            Tree(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(self.layout_.modelled))
+            Tree(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(self.table_spec_.modeled))
         ]
 
 
@@ -153,7 +153,7 @@ def _features(column: Column, y: Array) -> Array:
     """What later trees see of a column (N, features): a number or a rank, or one column for each nominal category."""
     if column.kind == "categorical" and len(column.categories) > 2:
         return np.asarray(y[:, None] == np.arange(len(column.categories)), dtype=float)
-    return np.asarray(np.where(np.isnan(y), ABSENT, y)[:, None])
+    return np.asarray(np.where(np.isnan(y), MISSING_SENTINEL, y)[:, None])
 
 
 # ── Boosted trees ──
@@ -168,7 +168,7 @@ MOST_CATEGORIES = 255  # that scikit-learn's trees divide as sets
 
 
 @dataclass(frozen=True)
-class BoostedConfig:
+class BoostedTreesConfig:
     """`rounds` of boosting for a column of two classes, fewer for more; `cells` of a number; `leaves` of a tree,
     with at least `leaf` rows in each, whose values are shrunk by `l2`.
     """
@@ -186,7 +186,7 @@ class BoostedConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Votes(Nodes):
+class TreeEnsemble(TreeNodes):
     """The trees of a column: `value` (nodes,) of each leaf, `roots` (rounds, K), `base` (K,) of the `classes` (K,).
 
     Of a feature of categories a node has a `bitset` (-1: none): those that go left, as bits of 8 `words` of 32.
@@ -200,7 +200,7 @@ class Votes(Nodes):
     classes: Codes
 
     @classmethod
-    def grown(cls, x: Array, nominal: list[bool], codes: Codes, config: BoostedConfig, seed: int) -> Votes:
+    def grown(cls, x: Array, nominal: list[bool], codes: Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
         """Learnt from x (N, features), of which some are `nominal` codes, and the classes (N,)."""
         classes, counts = np.unique(codes, return_counts=True)
         if len(classes) == 1 or not x.shape[1]:
@@ -224,7 +224,7 @@ class Votes(Nodes):
         return votes
 
     @classmethod
-    def constant(cls, classes: Codes, counts: Codes) -> Votes:
+    def constant(cls, classes: Codes, counts: Codes) -> TreeEnsemble:
         """No trees: the classes' own shares, whatever came before."""
         nodes: Codes = np.zeros(0, dtype=np.int64)
         numbers: Array = np.zeros(0)
@@ -233,7 +233,7 @@ class Votes(Nodes):
         return cls(nodes, numbers, nodes, nodes, numbers, nodes, words, roots, base, classes)
 
     @classmethod
-    def _read(cls, rounds: list[list[Any]], order: Codes, classes: Codes) -> Votes:
+    def _read(cls, rounds: list[list[Any]], order: Codes, classes: Codes) -> TreeEnsemble:
         # the library counts features in this `order`: nominal ones first
         trees = [tree for row in rounds for tree in row]
         first = np.cumsum([0, *(len(tree.nodes) for tree in trees)])
@@ -297,46 +297,48 @@ class Votes(Nodes):
         return drawn
 
 
-class Boosted(TableGenerator):
+class BoostedTrees(TableGenerator):
     """Boosted trees in the schema's order of columns."""
 
-    family, config_class = "table-boosted", BoostedConfig
+    family, config_class = "table-boosted", BoostedTreesConfig
 
     def _fit(
         self, frame: pd.DataFrame, seed: np.random.SeedSequence, *, callback: Callback | None = None, **training: Any
     ) -> None:
-        columns = self.layout_.modelled
-        self.margins_ = [Margin.of(column, frame[column.name]) for column in columns]
-        self.votes_: list[Votes] = []
+        columns = self.table_spec_.modeled
+        self.marginals_ = [Marginal.of(column, frame[column.name]) for column in columns]
+        self.ensembles_: list[TreeEnsemble] = []
         seen, nominal = np.zeros((len(frame), 0)), [is_nominal(column) for column in columns]
-        for j, margin in enumerate(self.margins_):
+        for j, margin in enumerate(self.marginals_):
             rng = np.random.default_rng(child_seed(seed, j))
             codes = self._codes(margin, frame[margin.column.name], rng)
-            self.votes_.append(Votes.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
+            self.ensembles_.append(TreeEnsemble.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
             seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
             if callback is not None:
-                callback(j + 1, len(columns), {"classes": float(len(self.votes_[-1].classes))})
+                callback(j + 1, len(columns), {"classes": float(len(self.ensembles_[-1].classes))})
 
     def _feature(self, j: int, rows: pd.Series[Any]) -> Array:
         """What later trees see of column j (N,): a number, or the place of a category among those that occur."""
-        column = self.margins_[j].column
+        column = self.marginals_[j].column
         numbers = as_numbers(column, rows)
         if is_nominal(column):
             codes = np.nan_to_num(numbers, nan=len(column.categories))
-            return np.asarray(np.searchsorted(self.votes_[j].classes, codes), dtype=float)
-        return np.asarray(np.where(np.isnan(numbers), ABSENT, numbers))
+            return np.asarray(np.searchsorted(self.ensembles_[j].classes, codes), dtype=float)
+        return np.asarray(np.where(np.isnan(numbers), MISSING_SENTINEL, numbers))
 
-    def _codes(self, margin: Margin, rows: pd.Series[Any], rng: np.random.Generator) -> Codes:
+    def _codes(self, margin: Marginal, rows: pd.Series[Any], rng: np.random.Generator) -> Codes:
         """The cell (N,) of each number, the code of each category; a missing category is one more."""
         column = margin.column
         if column.categories:
             return np.nan_to_num(as_numbers(column, rows), nan=len(column.categories)).astype(np.int64)
         edges = cells(margin, self.config.cells)
-        return np.clip(np.searchsorted(edges, margin.draw_levels(rows, rng), "right") - 1, 0, len(edges) - 2)
+        return np.clip(
+            np.searchsorted(edges, margin.distributional_transform(rows, rng), "right") - 1, 0, len(edges) - 2
+        )
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 0))
-        for j, (margin, votes) in enumerate(zip(self.margins_, self.votes_, strict=True)):
+        for j, (margin, votes) in enumerate(zip(self.marginals_, self.ensembles_, strict=True)):
             column, codes = margin.column, votes.draw(seen, rng)
             if column.categories:
                 numbers = np.where(codes == len(column.categories), np.nan, codes)
@@ -349,14 +351,16 @@ class Boosted(TableGenerator):
         return pd.DataFrame(drawn)
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        arrays, facts = margins_state(self.margins_)
-        votes = {f"{j}/{name}": value for j, votes in enumerate(self.votes_) for name, value in vars(votes).items()}
+        arrays, facts = marginals_state(self.marginals_)
+        votes = {f"{j}/{name}": value for j, votes in enumerate(self.ensembles_) for name, value in vars(votes).items()}
         return {**arrays, **votes}, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        columns, names = self.layout_.modelled, list(Votes.__dataclass_fields__)
-        self.margins_ = restored_margins(columns, tensors, facts["margins"])
-        self.votes_ = [Votes(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(columns))]
+        columns, names = self.table_spec_.modeled, list(TreeEnsemble.__dataclass_fields__)
+        self.marginals_ = restore_marginals(columns, tensors, facts["margins"])
+        self.ensembles_ = [
+            TreeEnsemble(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(columns))
+        ]
 
 
 def is_nominal(column: Column) -> bool:
@@ -364,7 +368,7 @@ def is_nominal(column: Column) -> bool:
     return column.kind == "categorical" and 2 < len(column.categories) < MOST_CATEGORIES
 
 
-def cells(margin: Margin, most: int) -> Array:
+def cells(margin: Marginal, most: int) -> Array:
     """Edges of cells along a number's levels: one for missing values, one for each frequent value, `most` for the rest.
 
     A value is frequent with a share of at least 1 / (2 `most`).

@@ -20,15 +20,21 @@ from torch.nn import functional as F
 from synthbook.core.errors import SchemaError
 from synthbook.core.table import Table
 from synthbook.core.types import Array, Seed, seed_sequence
-from synthbook.generators.nets import Mlp
-from synthbook.generators.tabular.networks import ModeNetwork, NetworkConfig, batch_of, one_hot_draws, sample_rng
-from synthbook.generators.training import set_rate, warm_then_cosine
+from synthbook.generators.nets import MLP
+from synthbook.generators.tabular.networks import (
+    NeuralTableConfig,
+    TransformedTableGenerator,
+    one_hot_draws,
+    random_batch,
+    sample_rng,
+)
+from synthbook.generators.training import cosine_with_warmup, set_lr
 
 LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
 
 
 @dataclass(frozen=True)
-class TvaeConfig(NetworkConfig):
+class TVAEConfig(NeuralTableConfig):
     """`latents` numbers in a code, `beta` its price, `modes` of a number at most (0: min-max scaling)."""
 
     steps: int = 2_000
@@ -46,25 +52,25 @@ class Spread(nn.Module):
         self.log_sd = nn.Parameter(torch.full((alphas,), -1.0))
 
 
-class Tvae(ModeNetwork):
+class TVAE(TransformedTableGenerator):
     """Encoder, decoder and the alphas' spread, trained together."""
 
-    family, config_class = "table-tvae", TvaeConfig
+    family, config_class = "table-tvae", TVAEConfig
 
     def _build(self) -> dict[str, nn.Module]:
         width, config = self.encoding_.width, self.config
         return {
-            "encoder": Mlp(width, 2 * config.latents, hidden=config.hidden),
-            "decoder": Mlp(config.latents, width, hidden=config.hidden),
+            "encoder": MLP(width, 2 * config.latents, hidden=config.hidden),
+            "decoder": MLP(config.latents, width, hidden=config.hidden),
             "spread": Spread(len(self._alphas())),
         }
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        rows = batch_of(x, self.config.batch, rng)
+        rows = random_batch(x, self.config.batch, rng)
         likelihood, kl = self._terms(rows, rng)
         rebuilt, price = -likelihood.mean(), kl.mean()
         (optimizer,) = self.optimizers_.values()
-        set_rate(optimizer, self.config.learning_rate * warm_then_cosine(step, steps))
+        set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         optimizer.zero_grad()
         loss = rebuilt + self.config.beta * price
         loss.backward()
@@ -86,10 +92,10 @@ class Tvae(ModeNetwork):
         Densities are those of the encoding's alphas. Raises `NotFittedError`, `SchemaError` for other columns.
         """
         self._check_fitted()
-        if table.schema.names != self.layout_.schema.names:
-            raise SchemaError(f"the rows have the columns {table.schema.names}, not {self.layout_.schema.names}")
+        if table.schema.names != self.table_spec_.schema.names:
+            raise SchemaError(f"the rows have the columns {table.schema.names}, not {self.table_spec_.schema.names}")
         root = seed_sequence(seed)
-        frame = table.frame[[column.name for column in self.layout_.modelled]].reset_index(drop=True)
+        frame = table.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
         rows, rng = self._encode(frame, np.random.default_rng(root)), sample_rng(root)
         found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(codes))]
         return np.asarray(torch.stack(found).mean(dim=0), dtype=float)

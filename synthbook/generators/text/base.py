@@ -18,10 +18,10 @@ from synthbook.core.types import Seed, Texts, seed_sequence
 from synthbook.generators.base import Generator, Progress
 
 Codes = NDArray[np.int64]
-UNKNOWN, BEFORE = "\ufffd", "\n"  # what stands for other characters, and what comes before a text
+UNK, BOS = "\ufffd", "\n"  # what stands for other characters, and what comes before a text
 
 
-def parts_of(texts: Texts | Iterable[str], for_what: str) -> list[str]:
+def check_texts(texts: Texts | Iterable[str], for_what: str) -> list[str]:
     """The texts to learn from; a string is one. Raises `HoldoutError`, and `InvalidArgument` without a character."""
     refuse_holdout(texts, for_what)
     parts = list(texts.texts if isinstance(texts, Texts) else [texts] if isinstance(texts, str) else texts)
@@ -31,15 +31,15 @@ def parts_of(texts: Texts | Iterable[str], for_what: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Alphabet:
+class CharTokenizer:
     """The characters, in the order of their codes; `UNKNOWN` is the last."""
 
     characters: str
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Alphabet:
+    def of(cls, texts: Iterable[str]) -> CharTokenizer:
         """All characters of these texts."""
-        return cls("".join(sorted({c for text in texts for c in text} | {BEFORE} - {UNKNOWN})) + UNKNOWN)
+        return cls("".join(sorted({c for text in texts for c in text} | {BOS} - {UNK})) + UNK)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -71,10 +71,10 @@ STRETCH = 500  # characters that `write` samples together
 
 
 class TextGenerator(Generator):
-    """The common part of generators of text; after `fit` or `load`: `alphabet_`."""
+    """The common part of generators of text; after `fit` or `load`: `tokenizer_`."""
 
     data_kind, suffix, unit = "text", ".txt", "characters"
-    alphabet_: Alphabet
+    tokenizer_: CharTokenizer
 
     @abstractmethod
     def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
@@ -108,4 +108,4 @@ class TextGenerator(Generator):
         return write_with_provenance(path, pieces(), provenance)
 
     def _data_summary(self) -> str:
-        return f"text with {len(self.alphabet_)} different characters"
+        return f"text with {len(self.tokenizer_)} different characters"

@@ -24,7 +24,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, Seed, Texts
 from synthbook.generators.base import Tensors, check_positive_int
-from synthbook.generators.text.base import BEFORE, Alphabet, Codes, TextGenerator, parts_of
+from synthbook.generators.text.base import BOS, CharTokenizer, Codes, TextGenerator, check_texts
 
 SMOOTHINGS = ("add-one", "witten-bell", "kneser-ney")
 DISCOUNT = 0.75  # D
@@ -63,7 +63,7 @@ class NGramConfig:
 
 
 class NGram(TextGenerator):
-    """A model of characters given the `n` - 1 before. After `fit`: `alphabet_`, `counts_` for k = 1, ..., n."""
+    """A model of characters given the `n` - 1 before. After `fit`: `tokenizer_`, `counts_` for k = 1, ..., n."""
 
     family, config_class = "text-ngram", NGramConfig
 
@@ -84,10 +84,10 @@ class NGram(TextGenerator):
 
         Raises `HoldoutError`, and `InvalidArgument` for texts without a character.
         """
-        parts = parts_of(data, "fitting an n-gram model")
+        parts = check_texts(data, "fitting an n-gram model")
         self._describe_fit(seed, None, sha256("\n".join(parts).encode()))
-        self.alphabet_ = Alphabet.of(parts)
-        v, codes = len(self.alphabet_), [self._padded(part) for part in parts]
+        self.tokenizer_ = CharTokenizer.of(parts)
+        v, codes = len(self.tokenizer_), [self._padded(part) for part in parts]
         self.counts_: list[Counts] = []
         for k in range(self.n, 0, -1):
             if k < self.n and self.smoothing == "kneser-ney":
@@ -103,13 +103,13 @@ class NGram(TextGenerator):
         if not text:
             raise InvalidArgument("text", text, "at least one character")
         codes = self._padded(text)
-        contexts = self._grams(codes, self.n) // len(self.alphabet_)
+        contexts = self._grams(codes, self.n) // len(self.tokenizer_)
         return float(-np.log2(self.probability(contexts, codes[self.n - 1 :])).mean())
 
     def probability(self, contexts: Codes, characters: Codes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """p(character | context) (N,) for contexts (N,), n - 1 characters each as a number in base V."""
         self._check_fitted()
-        v = len(self.alphabet_)
+        v = len(self.tokenizer_)
         p = np.full(len(characters), 1 / v)
         for k, counts in enumerate(self.counts_, start=1):
             context = contexts % v ** (k - 1)
@@ -130,7 +130,7 @@ class NGram(TextGenerator):
         """`n` characters that follow `prompt`, one after the other."""
         check_positive_int("n", n)
         self._check_fitted()
-        rng, v = np.random.default_rng(seed), len(self.alphabet_)
+        rng, v = np.random.default_rng(seed), len(self.tokenizer_)
         drawn, every = list(self._padded(prompt)[-(self.n - 1) :] if self.n > 1 else []), np.arange(v)
         before = len(drawn)
         for _ in range(n):
@@ -140,23 +140,23 @@ class NGram(TextGenerator):
             p = self.probability(np.full(v, context), every)
             p[-1] = 0  # what stands for characters that were never seen is not written
             drawn.append(int(rng.choice(v, p=p / p.sum())))
-        return self.alphabet_.text(drawn[before:])
+        return self.tokenizer_.text(drawn[before:])
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
-        return tensors, {"alphabet": self.alphabet_.characters}
+        return tensors, {"alphabet": self.tokenizer_.characters}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
-        self.alphabet_ = Alphabet(card["alphabet"])
+        self.tokenizer_ = CharTokenizer(card["alphabet"])
         names = list(Counts.__dataclass_fields__)
         self.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
 
     def _padded(self, text: str) -> Codes:
-        return self.alphabet_.codes(BEFORE * (self.n - 1) + text)
+        return self.tokenizer_.codes(BOS * (self.n - 1) + text)
 
     def _grams(self, codes: Codes, k: int) -> Codes:
         """The k-gram (N,) that ends at each character of a padded text."""
-        v, last = len(self.alphabet_), len(codes) - self.n + 1
+        v, last = len(self.tokenizer_), len(codes) - self.n + 1
         gram = np.zeros(last, dtype=np.int64)
         for i in range(self.n - k, self.n):
             gram = gram * v + codes[i : i + last]

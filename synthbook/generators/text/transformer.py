@@ -22,9 +22,9 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, Seed, Texts
 from synthbook.generators.base import Tensors, check_positive_int
-from synthbook.generators.nets import initialise
-from synthbook.generators.text.base import BEFORE, Alphabet, TextGenerator, parts_of
-from synthbook.generators.training import EvalCallback, set_rate, step_rng, train, warm_then_cosine
+from synthbook.generators.nets import init_weights
+from synthbook.generators.text.base import BOS, CharTokenizer, TextGenerator, check_texts
+from synthbook.generators.training import EvalCallback, cosine_with_warmup, set_lr, step_rng, train
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class TransformerConfig:
             raise InvalidArgument("settings", asdict(self), "positive numbers, heads that divide the width")
 
 
-class Layer(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then a small network for each place, each with a way around it."""
 
-    silent = ("mixed", "down")
+    zero_init = ("mixed", "down")
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -65,16 +65,16 @@ class Layer(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm_2(x))))  # type: ignore[no-any-return]
 
 
-class Net(nn.Module):
+class CharTransformer(nn.Module):
     """Characters (N, places) to logits of the next (N, places, V)."""
 
-    silent = ("out",)
+    zero_init = ("out",)
 
     def __init__(self, characters: int, config: TransformerConfig):
         super().__init__()
         self.character = nn.Embedding(characters, config.width)
         self.place = nn.Embedding(config.context, config.width)
-        self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
+        self.layers = nn.ModuleList(TransformerBlock(config.width, config.heads) for _ in range(config.layers))
         self.norm, self.out = nn.LayerNorm(config.width), nn.Linear(config.width, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Net(nn.Module):
 
 
 class Transformer(TextGenerator):
-    """After `fit` or `load`: `alphabet_`, `net_`; after `fit` also `history_`, losses in nats."""
+    """After `fit` or `load`: `tokenizer_`, `net_`; after `fit` also `history_`, losses in nats."""
 
     family, config_class = "text-transformer", TransformerConfig
 
@@ -105,14 +105,14 @@ class Transformer(TextGenerator):
 
         Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`.
         """
-        parts = parts_of(data, "training a transformer")
-        self.alphabet_ = Alphabet.of(parts)
-        codes = torch.from_numpy(self.alphabet_.codes(BEFORE.join(["", *parts])))
+        parts = check_texts(data, "training a transformer")
+        self.tokenizer_ = CharTokenizer.of(parts)
+        codes = torch.from_numpy(self.tokenizer_.codes(BOS.join(["", *parts])))
         length = self.config.context + 1
         if len(codes) < length:
             raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context}")
-        self.net_ = Net(len(self.alphabet_), self.config)
-        initialise(self.net_, step_rng(seed, 0))
+        self.net_ = CharTransformer(len(self.tokenizer_), self.config)
+        init_weights(self.net_, step_rng(seed, 0))
         optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
         total = self.config.steps if steps is None else steps
 
@@ -120,7 +120,7 @@ class Transformer(TextGenerator):
             first = torch.randint(len(codes) - length + 1, (self.config.batch, 1), generator=rng)
             rows = codes[first + torch.arange(length)]
             loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-            set_rate(optimizer, self.config.learning_rate * warm_then_cosine(k, total))
+            set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(k, total))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
@@ -148,7 +148,7 @@ class Transformer(TextGenerator):
         self._check_fitted()
         if not text:
             raise InvalidArgument("text", text, "at least one character")
-        codes, half = torch.from_numpy(self.alphabet_.codes(BEFORE + text)), self.config.context // 2
+        codes, half = torch.from_numpy(self.tokenizer_.codes(BOS + text)), self.config.context // 2
         total = 0.0
         for first in range(0, len(codes) - 1, half):
             start = max(first - half, 0)
@@ -162,18 +162,18 @@ class Transformer(TextGenerator):
         """`n` characters that follow `prompt`, one after the other."""
         self._check_fitted()
         check_positive_int("n", n)
-        rng, codes = step_rng(seed, 0), torch.from_numpy(self.alphabet_.codes(BEFORE + prompt))
+        rng, codes = step_rng(seed, 0), torch.from_numpy(self.tokenizer_.codes(BOS + prompt))
         before = len(codes)
         for _ in range(n):
             odds = self.net_(codes[None, -self.config.context :])[0, -1].softmax(dim=0)
             odds[-1] = 0  # what stands for characters that were never seen is not written
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
-        return self.alphabet_.text(codes[before:].tolist())
+        return self.tokenizer_.text(codes[before:].tolist())
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
-        return self.net_.state_dict(), {"alphabet": self.alphabet_.characters}
+        return self.net_.state_dict(), {"alphabet": self.tokenizer_.characters}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
-        self.alphabet_ = Alphabet(card["alphabet"])
-        self.net_ = Net(len(self.alphabet_), self.config)
+        self.tokenizer_ = CharTokenizer(card["alphabet"])
+        self.net_ = CharTransformer(len(self.tokenizer_), self.config)
         self.net_.load_state_dict(tensors)

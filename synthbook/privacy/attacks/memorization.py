@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.types import Seed
-from synthbook.generators.text.base import BEFORE, Alphabet, Codes
+from synthbook.generators.text.base import BOS, CharTokenizer, Codes
 from synthbook.generators.text.ngram import NGram
 
 DIGITS, PREFIX = "0123456789", "the code: "
@@ -35,7 +35,7 @@ Bits = NDArray[np.float64]
 class TextModel(Protocol):
     """What is attacked: it has an alphabet, gives a text its bits, and writes on."""
 
-    alphabet_: Alphabet
+    tokenizer_: CharTokenizer
 
     def bits_per_character(self, text: str) -> float: ...
 
@@ -55,7 +55,7 @@ class Canary:
             raise InvalidArgument("characters", self.characters, "two characters or more, each of them once")
         if not self.secret or set(self.secret) - set(self.characters):
             raise InvalidArgument("secret", self.secret, f"at least one of the characters {self.characters!r}")
-        if BEFORE in self.prefix + self.characters or not self.prefix:
+        if BOS in self.prefix + self.characters or not self.prefix:
             raise InvalidArgument("prefix", self.prefix, "at least one character, all of the canary on one line")
 
     @property
@@ -131,7 +131,7 @@ def _kind(model: TextModel, canaries: Sequence[Canary]) -> tuple[str, str, int]:
     if len(kinds) != 1:
         raise InvalidArgument("canaries", sorted(kinds), "at least one, all with the same prefix, characters, length")
     (kind,) = kinds
-    if strange := sorted(set(kind[0] + kind[1]) - set(model.alphabet_.characters)):
+    if strange := sorted(set(kind[0] + kind[1]) - set(model.tokenizer_.characters)):
         raise InvalidArgument("canaries", "".join(strange), "characters that the model saw in training")
     return kind
 
@@ -156,7 +156,7 @@ def _drawn(secrets: Codes, base: int, sample: int, seed: Seed) -> Codes:
 def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> Bits:
     """-log2 p(secret | prefix) (N,) for secrets (N, length), rounded so that equal ones are equal."""
     if isinstance(model, NGram):
-        bits = _by_counts(model, prefix, model.alphabet_.codes(characters)[rows])
+        bits = _by_counts(model, prefix, model.tokenizer_.codes(characters)[rows])
     else:
         before = len(prefix) * model.bits_per_character(prefix)
         texts = (prefix + "".join(characters[k] for k in row) for row in rows)
@@ -165,8 +165,8 @@ def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> Bits:
 
 
 def _by_counts(model: NGram, prefix: str, codes: Codes) -> Bits:
-    v, n = len(model.alphabet_), model.n
-    before = model.alphabet_.codes(BEFORE * (n - 1) + prefix)
+    v, n = len(model.tokenizer_), model.n
+    before = model.tokenizer_.codes(BOS * (n - 1) + prefix)
     whole = np.hstack([np.broadcast_to(before[len(before) - n + 1 :], (len(codes), n - 1)), codes])
     bits = np.zeros(len(codes))
     for k in range(codes.shape[1]):

@@ -21,7 +21,7 @@ from synthbook.core.storage import Provenance
 from synthbook.core.table import Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
 from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
 from synthbook.generators.base import check_positive_int
-from synthbook.generators.tabular.base import Layout, TableGenerator
+from synthbook.generators.tabular.base import TableGenerator, TableSpec
 from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE
 from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
@@ -187,7 +187,7 @@ class PrivateTableGenerator(TableGenerator):
         n = check_private(data, self.config, what)
         check_seed(self.config, seed, checkpoint)
         self._check_steps(steps)
-        for column in Layout.of(data, public_only=True).modelled:
+        for column in TableSpec.of(data, public_only=True).modeled:
             Discretizer.from_column(column)  # refuses what has no public bounds
         self._check(data, n, steps)
         if budget is not None:
@@ -224,12 +224,12 @@ class PrivateTableGenerator(TableGenerator):
     def _guarantee(
         self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float
     ) -> PrivacyGuarantee:
-        config, entity = self.config, self.layout_.schema.entity
+        config, entity = self.config, self.table_spec_.schema.entity
         return PrivacyGuarantee(
             epsilon=config.epsilon,
             delta=config.delta,
             neighbours=ADD_OR_REMOVE_ONE if entity is None else f"add or remove one {entity}",
-            unit=unit_of(self.layout_.schema, config.max_rows_per_entity),
+            unit=unit_of(self.table_spec_.schema, config.max_rows_per_entity),
             accountant=accountant,
             steps=steps,
             sample_rate=rate,

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
 from synthbook.core.types import child_seed
-from synthbook.generators.nets import Mlp
-from synthbook.generators.tabular.networks import Network, NetworkConfig, one_hot_draws, sample_rng
+from synthbook.generators.nets import MLP
+from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTableGenerator, one_hot_draws, sample_rng
 from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
@@ -39,8 +39,8 @@ from synthbook.privacy.generators.discretize import PublicEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpTvaeConfig(PrivacyConfig, NetworkConfig):
-    """`batch` is the expected number of units in a step, `clip` the length C; see `TvaeConfig` for the rest."""
+class DpTvaeConfig(PrivacyConfig, NeuralTableConfig):
+    """`batch` is the expected number of units in a step, `clip` the length C; see `TVAEConfig` for the rest."""
 
     steps: int = 1_500
     batch: int = 1_000
@@ -52,7 +52,7 @@ class DpTvaeConfig(PrivacyConfig, NetworkConfig):
 
     def __post_init__(self) -> None:
         PrivacyConfig.__post_init__(self)
-        NetworkConfig.__post_init__(self)
+        NeuralTableConfig.__post_init__(self)
 
 
 class PerSampleLoss(nn.Module):
@@ -76,7 +76,7 @@ class PerSampleLoss(nn.Module):
         return result
 
 
-class DpTvae(PrivateTableGenerator, Network):
+class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
     """A variational autoencoder of a table's public cells."""
 
     family, config_class = "dp-tvae", DpTvaeConfig
@@ -92,11 +92,11 @@ class DpTvae(PrivateTableGenerator, Network):
         steps = self.config.steps if training["steps"] is None else training["steps"]
         self._units, self._root = int(self._unit_of.max()) + 1, child_seed(seed, NOISE)
         rate = self.config.batch / self._units
-        Network._fit(self, frame, seed, **training)
+        NeuralTableGenerator._fit(self, frame, seed, **training)
         return self._guarantee(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.encoding_ = PublicEncoding(self.layout_.modelled)
+        self.encoding_ = PublicEncoding(self.table_spec_.modeled)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
         return torch.tensor(self.encoding_.encode(frame), dtype=torch.float32)
@@ -104,8 +104,8 @@ class DpTvae(PrivateTableGenerator, Network):
     def _build(self) -> dict[str, nn.Module]:
         width, c = self.encoding_.width, self.config
         return {
-            "encoder": Mlp(width, 2 * c.latents, hidden=c.hidden),
-            "decoder": Mlp(c.latents, width, hidden=c.hidden),
+            "encoder": MLP(width, 2 * c.latents, hidden=c.hidden),
+            "decoder": MLP(c.latents, width, hidden=c.hidden),
         }
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
@@ -128,5 +128,5 @@ class DpTvae(PrivateTableGenerator, Network):
         return self.encoding_.decode(one_hot_draws(out, self.encoding_.spans, rng).numpy(), np.random.default_rng(seed))
 
     def _set_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        self.encoding_ = PublicEncoding(self.layout_.modelled)
+        self.encoding_ = PublicEncoding(self.table_spec_.modeled)
         super()._set_state(tensors, facts)

@@ -24,9 +24,9 @@ from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Callback, Images, Seed, child_seed, seed_sequence
 from synthbook.generators.base import check_positive_int
-from synthbook.generators.neural import Data, Learnt, learnt
+from synthbook.generators.neural import Data, DataSpec, prepare_data
 from synthbook.generators.training import Batches, EvalCallback
-from synthbook.generators.vae import VAE, VaeConfig, gaussian_log_density, kl_from_standard
+from synthbook.generators.vae import VAE, VAEConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, check_model, dpsgd_step, per_sample_clipped_sum, poisson_sample
 from synthbook.privacy.generators.base import (
@@ -43,7 +43,7 @@ from synthbook.privacy.mechanisms import check_delta
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpVaeConfig(PrivacyConfig, VaeConfig):
+class DpVaeConfig(PrivacyConfig, VAEConfig):
     """`batch` is the expected number of images in a step, `clip` the length C; `noise` must be given."""
 
     steps: int = 1_000
@@ -55,7 +55,7 @@ class DpVaeConfig(PrivacyConfig, VaeConfig):
 
     def __post_init__(self) -> None:
         PrivacyConfig.__post_init__(self)
-        VaeConfig.__post_init__(self)
+        VAEConfig.__post_init__(self)
         if self.noise is None or self.max_rows_per_entity != 1:
             given = (self.noise, self.max_rows_per_entity)
             raise InvalidArgument("noise, max_rows_per_entity", given, "a variance that no image sets, and 1")
@@ -64,10 +64,10 @@ class DpVaeConfig(PrivacyConfig, VaeConfig):
 class PerSampleLoss(nn.Module):
     """Minus the ELBO (B,) of images, class and code's randomness side by side, (B, pixels + classes + latents)."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, learnt: Learnt, config: DpVaeConfig):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, spec: DataSpec, config: DpVaeConfig):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.learnt, self.config = learnt, config
+        self.learnt, self.config = spec, config
 
     def forward(self, given: Tensor) -> Tensor:
         """(B,) nats."""
@@ -111,7 +111,7 @@ class DpVae(VAE):
         check_seed(c, seed, checkpoint)
         if c.batch >= n:
             raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
-        learnt(data)  # refuses what is no image
+        prepare_data(data)  # refuses what is no image
         total = c.steps if steps is None else check_positive_int("steps", steps)
         self._sigma = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=total)
         if budget is not None:
@@ -120,7 +120,7 @@ class DpVae(VAE):
         self._root = child_seed(root, NOISE)
         super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, on_eval=on_eval)
         self._describe_fit(seed, steps, "")
-        self.learnt_ = replace(self.learnt_, shares=(1 / self.learnt_.classes,) * self.learnt_.classes)
+        self.data_spec_ = replace(self.data_spec_, shares=(1 / self.data_spec_.classes,) * self.data_spec_.classes)
         self.guarantee_ = PrivacyGuarantee(
             epsilon=c.epsilon,
             delta=c.delta,
@@ -134,8 +134,8 @@ class DpVae(VAE):
         )
         return self
 
-    def _build(self, learnt: Learnt) -> dict[str, nn.Module]:
-        built = {name: module for name, module in super()._build(learnt).items() if name != "noise"}
+    def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
+        built = {name: module for name, module in super()._build(spec).items() if name != "noise"}
         for module in built.values():
             check_model(module)
         return built
@@ -147,11 +147,11 @@ class DpVae(VAE):
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c, x, labels = self.config, batches.x, batches.labels
         assert labels is not None
-        loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.learnt_, c)
+        loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.data_spec_, c)
         private_rng = np.random.default_rng(child_seed(self._root, step))
         rows = poisson_sample(len(x), c.batch / len(x), private_rng)
         eps = torch.randn((len(rows), c.latents), generator=rng)
-        given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.learnt_.classes), eps], dim=1)
+        given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.data_spec_.classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
         total = per_sample_clipped_sum(loss, lambda out, _: out, given, given, clip)
         dpsgd_step(loss, total, DpSgdConfig(c.clip, self._sigma, c.batch), self.optimizers_["all"], private_rng)

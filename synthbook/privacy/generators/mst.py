@@ -26,7 +26,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
 from synthbook.core.types import Array, child_seed
 from synthbook.generators.base import Tensors
-from synthbook.generators.tabular.base import Layout
+from synthbook.generators.tabular.base import TableSpec
 from synthbook.privacy.generators.base import NOISE, PrivacyConfig, PrivacyGuarantee, PrivateTableGenerator
 from synthbook.privacy.generators.discretize import Codes, Discretizer
 from synthbook.privacy.mechanisms import exponential_mechanism, gaussian_sigma, zcdp_rho
@@ -147,7 +147,7 @@ class IndependentMarginals(PrivateTableGenerator):
         return self._guarantee("analytic Gaussian mechanism", steps=1, noise=sigma / length, clip=length)
 
     def _set_cells(self) -> None:
-        self.discretizers_ = tuple(Discretizer.from_column(column) for column in self.layout_.modelled)
+        self.discretizers_ = tuple(Discretizer.from_column(column) for column in self.table_spec_.modeled)
 
     def _coded(self, frame: pd.DataFrame) -> list[tuple[Codes, Discretizer]]:
         return [(cells.codes(frame[cells.column.name]), cells) for cells in self.discretizers_]
@@ -206,7 +206,7 @@ class Mst(IndependentMarginals):
     family, config_class = "mst", MstConfig
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
-        names = [column.name for column in Layout.of(table, public_only=True).modelled]
+        names = [column.name for column in TableSpec.of(table, public_only=True).modeled]
         if self.config.target not in (None, *names):
             raise InvalidArgument("target", self.config.target, f"one of {', '.join(names)}")
 

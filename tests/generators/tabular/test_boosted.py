@@ -15,8 +15,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
 from synthbook.generators.tabular import trees
-from synthbook.generators.tabular.encoding import Margin
-from synthbook.generators.tabular.trees import Boosted, cells
+from synthbook.generators.tabular.encoding import Marginal
+from synthbook.generators.tabular.trees import BoostedTrees, cells
 from tests.mutation import mutant
 
 ROWS = Table(adult().train.frame.head(3_000), adult().train.schema)
@@ -32,9 +32,9 @@ def disagreement(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> float:
             return super().fit(x, y)
 
     monkeypatch.setattr(module, "HistGradientBoostingClassifier", Watched)
-    model = module.Boosted(rounds=10).fit(ROWS, seed=0)
-    assert len(fitted) == len(model.votes_) - 1  # nothing comes before the first column
-    pairs = zip(model.votes_[1:], fitted, strict=True)
+    model = module.BoostedTrees(rounds=10).fit(ROWS, seed=0)
+    assert len(fitted) == len(model.ensembles_) - 1  # nothing comes before the first column
+    pairs = zip(model.ensembles_[1:], fitted, strict=True)
     return max(float(np.abs(votes.probabilities(x) - peer.predict_proba(x)).max()) for votes, (peer, x) in pairs)
 
 
@@ -60,7 +60,7 @@ def test_mutants_disagree(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -
 def test_cells_cut_no_value_in_two_and_frequent_values_are_alone() -> None:
     for name in ("capital-gain", "age", "hours-per-week"):
         column = ROWS.schema[name]
-        margin = Margin.of(column, ROWS.frame[name])
+        margin = Marginal.of(column, ROWS.frame[name])
         edges = cells(margin, 20)
         assert edges[0] == 0 and edges[-1] == 1 and (np.diff(edges) > 0).all() and len(edges) < 45
         low, high = margin.interval(ROWS.frame[name])
@@ -89,7 +89,7 @@ def test_a_column_with_holes_and_one_with_many_categories() -> None:
         Column("gone", "numeric", -10, 10, missing=True),
     )
     schema = Schema(columns, "public")
-    made = Boosted(rounds=4).fit(Table(schema.cast(frame), schema), seed=0).sample(n, seed=1).frame
+    made = BoostedTrees(rounds=4).fit(Table(schema.cast(frame), schema), seed=0).sample(n, seed=1).frame
     assert made["number"].isna().mean() == pytest.approx(0.3, abs=0.05) and made["gone"].isna().all()
     assert made["number"].std() == pytest.approx(1, abs=0.15) and made["many"].nunique() > 300
 
@@ -97,4 +97,4 @@ def test_a_column_with_holes_and_one_with_many_categories() -> None:
 def test_settings_are_checked() -> None:
     for wrong in ({"rounds": 0}, {"leaves": 1}, {"learning_rate": 0.0}, {"cells": 0}, {"leaf": 0}):
         with pytest.raises(InvalidArgument, match="settings"):
-            Boosted(**wrong)
+            BoostedTrees(**wrong)

@@ -10,7 +10,7 @@ from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import shuttle
 from synthbook.generators.tabular import smote as module
-from synthbook.generators.tabular.smote import interpolate
+from synthbook.generators.tabular.smote import smote
 from tests.generators.tabular.test_tables import TABLE
 from tests.mutation import mutant
 
@@ -30,12 +30,12 @@ def ring() -> Table:
 
 
 def test_new_rows_lie_between_near_rows_of_the_class() -> None:
-    made = interpolate(ring(), 2_000, target="class", value="rare", seed=0).frame
+    made = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
     assert set(made["class"]) == {"rare"} and len(made) == 2_000
     from_centre = np.hypot(np.where(made["x"] > 5, made["x"] - 10, made["x"]), made["y"])
     assert from_centre.max() <= 1 + 1e-9 and from_centre.min() > 0.95  # chords between near points of a circle
     assert from_centre.min() < 0.999
-    again = interpolate(ring(), 2_000, target="class", value="rare", seed=0).frame
+    again = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
     pd.testing.assert_frame_equal(again, made)
     broken = mutant(module, "a + share * (b - a)", "a + 2 * share * (b - a)")
     wide = broken.interpolate(ring(), 2_000, target="class", value="rare", seed=0).frame
@@ -43,25 +43,25 @@ def test_new_rows_lie_between_near_rows_of_the_class() -> None:
 
 
 def test_whole_numbers_ids_missing_values_and_rules() -> None:
-    made = interpolate(TABLE, 300, target="size", value="L", seed=1).frame  # a Table: types, bounds and rules hold
+    made = smote(TABLE, 300, target="size", value="L", seed=1).frame  # a Table: types, bounds and rules hold
     assert made["id"].tolist() == list(range(1, 301)) and set(made["price"]) == {9}
     rare = shuttle().train
     value = rare.frame.iloc[:, -1].value_counts().index[-2]
     name = rare.schema.names[-1]
     few = rare.frame[rare.frame[name] == value]
-    made = interpolate(rare, 500, target=name, value=value, seed=0).frame
+    made = smote(rare, 500, target=name, value=value, seed=0).frame
     for column in rare.schema.names[:-1]:
         assert made[column].between(few[column].min(), few[column].max()).all()
 
 
 def test_classes_that_cannot_be_made_larger_are_refused() -> None:
     with pytest.raises(HoldoutError):
-        interpolate(shuttle().test, 5, target="class", value="1", seed=0)  # type: ignore[arg-type]
+        smote(shuttle().test, 5, target="class", value="1", seed=0)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="0 rows have"):
-        interpolate(ring(), 5, target="class", value="none", seed=0)
+        smote(ring(), 5, target="class", value="none", seed=0)
     with pytest.raises(InvalidArgument, match="3 strings"):
-        interpolate(ring(), 5, target="class", value="rarest", seed=0)
+        smote(ring(), 5, target="class", value="rarest", seed=0)
     with pytest.raises(SchemaError, match="is numeric"):
-        interpolate(ring(), 5, target="x", value="1", seed=0)
+        smote(ring(), 5, target="x", value="1", seed=0)
     with pytest.raises(InvalidArgument, match="neighbours"):
-        interpolate(ring(), 5, target="class", value="rare", seed=0, neighbours=0)
+        smote(ring(), 5, target="class", value="rare", seed=0, neighbours=0)

@@ -13,7 +13,7 @@ from synthbook.core.table import Column
 from synthbook.datasets import adult
 from synthbook.generators.tabular import copula, encoding
 from synthbook.generators.tabular.copula import latent_correlation
-from synthbook.generators.tabular.encoding import Margin, as_numbers, from_numbers
+from synthbook.generators.tabular.encoding import Marginal, as_numbers, from_numbers
 from tests.mutation import mutant
 
 COLUMNS = {
@@ -48,8 +48,8 @@ def test_numbers_become_whole_and_stay_within_the_bounds_of_the_schema() -> None
 def test_every_value_of_adult_has_its_share() -> None:
     frame, rng = adult().train.frame, np.random.default_rng(0)
     for column in adult().train.schema.columns:
-        margin = Margin.of(column, frame[column.name])
-        u = margin.draw_levels(frame[column.name], rng)
+        margin = Marginal.of(column, frame[column.name])
+        u = margin.distributional_transform(frame[column.name], rng)
         assert kstest(u, "uniform").pvalue > 1e-4, column.name
         back, true = margin.quantile(u), as_numbers(column, frame[column.name])
         np.testing.assert_array_equal(np.isnan(back), np.isnan(true))
@@ -59,7 +59,7 @@ def test_every_value_of_adult_has_its_share() -> None:
         else:
             np.testing.assert_allclose(back[spike], true[spike], atol=1e-6)
             assert np.nanmax(np.abs(back - true)) < 0.02 * (column.upper - column.lower)  # type: ignore[operator]
-        drawn = margin.rows_at(rng.random(100_000))
+        drawn = margin.values_at(rng.random(100_000))
         for value, share in frame[column.name].value_counts(normalize=True, dropna=False).head(3).items():
             found = drawn.isna().mean() if pd.isna(value) else (drawn == value).mean()
             assert abs(found - share) < 4 * np.sqrt(share / 100_000) + 0.001, (column.name, value)
@@ -73,7 +73,7 @@ def test_levels_with_a_gap_between_them_bend_the_steps() -> None:
     u = np.random.default_rng(0).random(50_000)
 
     def us(module: object) -> float:
-        return float((module.Margin.of(column, rows, order).rows_at(u) == "United-States").mean())  # type: ignore[attr-defined]
+        return float((module.Margin.of(column, rows, order).values_at(u) == "United-States").mean())  # type: ignore[attr-defined]
 
     assert us(encoding) == pytest.approx((rows == "United-States").mean(), abs=0.005)
     broken = mutant(encoding, "np.append(missing, above[:-1])", "above - 1.001 * counts / len(numbers)")
@@ -84,10 +84,10 @@ def test_levels_with_a_gap_between_them_bend_the_steps() -> None:
 def test_columns_with_nothing_to_learn(values: list[float | None]) -> None:
     column = Column("x", "numeric", 0, 9, missing=True)
     rows = series(column, values)
-    margin, rng = Margin.of(column, rows), np.random.default_rng(0)
-    drawn = margin.rows_at(rng.random(1_000))
+    margin, rng = Marginal.of(column, rows), np.random.default_rng(0)
+    drawn = margin.values_at(rng.random(1_000))
     assert drawn.isna().mean() == pytest.approx(rows.isna().mean(), abs=0.05) and drawn.dropna().eq(3).all()
-    assert np.isfinite(margin.scores(rows)).all() and np.isfinite(margin.draw_levels(rows, rng)).all()
+    assert np.isfinite(margin.scores(rows)).all() and np.isfinite(margin.distributional_transform(rows, rng)).all()
 
 
 def test_the_latent_correlation_is_found_behind_steps() -> None:
@@ -99,7 +99,7 @@ def test_the_latent_correlation_is_found_behind_steps() -> None:
         (Column("r", "ordinal", categories=("a", "b")), series(Column("r", "ordinal", categories=("a", "b")), ["a"])),
     ]
     columns[2] = (columns[2][0], pd.Series(np.where(z[:, 2] > 0.3, "b", "a")).astype(columns[2][0].dtype))
-    scores = np.stack([Margin.of(column, rows).scores(rows) for column, rows in columns], axis=1)
+    scores = np.stack([Marginal.of(column, rows).scores(rows) for column, rows in columns], axis=1)
     found = latent_correlation(scores)
     assert found[0, 1] == pytest.approx(rho, abs=0.01) and found[0, 2] == pytest.approx(0.3, abs=0.01)
     assert abs(np.corrcoef(scores.T)[0, 1] - rho) > 0.05  # what the scores alone would say

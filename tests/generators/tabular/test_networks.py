@@ -17,21 +17,21 @@ from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
 from synthbook.experiments import rare_categories
 from synthbook.generators.base import NotFittedError
-from synthbook.generators.diffusion import Schedule
+from synthbook.generators.diffusion import NoiseSchedule
 from synthbook.generators.tabular import diffusion
 from synthbook.generators.tabular import encoding as encode
-from synthbook.generators.tabular.ctgan import Conditions, Ctgan
-from synthbook.generators.tabular.diffusion import TableDiffusion, posterior
-from synthbook.generators.tabular.encoding import Encoding, Modes, Span
-from synthbook.generators.tabular.networks import Network
-from synthbook.generators.tabular.tvae import Tvae
+from synthbook.generators.tabular.ctgan import CTGAN, ConditionSampler
+from synthbook.generators.tabular.diffusion import TabDDPM, posterior
+from synthbook.generators.tabular.encoding import DataTransformer, ModeNormalizer, Span
+from synthbook.generators.tabular.networks import NeuralTableGenerator
+from synthbook.generators.tabular.tvae import TVAE
 from tests.generators.tabular.test_tables import TABLE, TINY
 from tests.mutation import mutant
 
-NETWORKS: dict[str, Callable[[], Network]] = {
-    "tvae": lambda: Tvae(**TINY, latents=4),
-    "ctgan": lambda: Ctgan(**TINY, noise=8),
-    "diffusion": lambda: TableDiffusion(**TINY, T=10),
+NETWORKS: dict[str, Callable[[], NeuralTableGenerator]] = {
+    "tvae": lambda: TVAE(**TINY, latents=4),
+    "ctgan": lambda: CTGAN(**TINY, noise=8),
+    "diffusion": lambda: TabDDPM(**TINY, T=10),
 }
 
 
@@ -47,7 +47,7 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
     table = TABLE if name == "small" else Table(adult().train.frame.head(4_000), adult().train.schema)
     columns = tuple(c for c in table.schema.columns if c.kind not in ("id", "text"))
     frame, rng = table.frame[[c.name for c in columns]].reset_index(drop=True), np.random.default_rng(0)
-    encoding = Encoding.of(columns, frame, most=most, rng=rng)
+    encoding = DataTransformer.of(columns, frame, most=most, rng=rng)
     for x in (encoding.encode(frame, rng), encoding.encode(frame, rng).astype(np.float32)):
         back = encoding.decode(x)
         for column in columns:
@@ -70,17 +70,17 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
 def test_modes_are_the_peaks_and_the_values_that_many_rows_have() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(-5, 0.5, 3_000), rng.normal(5, 1, 2_000), np.zeros(3_000)])
-    modes = Modes.of(x, most=10, rng=rng)
+    modes = ModeNormalizer.of(x, most=10, rng=rng)
     assert modes.mean[0] == 0 and modes.weight[0] == pytest.approx(3 / 8) and modes.weight.sum() == pytest.approx(1)
     near = {peak: modes.weight[np.abs(modes.mean - peak) < 2].sum() for peak in (-5, 5)}
     assert near[-5] == pytest.approx(3 / 8, abs=0.01) and near[5] == pytest.approx(1 / 4, abs=0.02)
     assert set(modes.mean[modes.draw(np.zeros(100), rng)]) == {0}
     away = (x - modes.mean[modes.draw(x, rng)]) / (4 * modes.sd[modes.draw(x, rng)])
     assert np.isfinite(away).all()
-    flat = Modes.of(x, most=0, rng=rng)
+    flat = ModeNormalizer.of(x, most=0, rng=rng)
     assert np.abs((x - flat.mean) / (4 * flat.sd)).max() == pytest.approx(1)
     for lonely in (np.zeros(0), np.full(5, 3.0), np.array([1.0] * 9 + [2.0])):
-        found = Modes.of(lonely, most=10, rng=rng)
+        found = ModeNormalizer.of(lonely, most=10, rng=rng)
         assert len(found.mean) == len(found.sd) == len(found.weight) and (found.sd > 0).all()
 
 
@@ -88,11 +88,11 @@ def test_a_table_that_is_too_wide_is_refused() -> None:
     many = tuple(f"c{k}" for k in range(6_000))
     schema = Schema((Column("x", "categorical", categories=many),), "public")
     with pytest.raises(InvalidArgument, match="6,000 states"):
-        Tvae(**TINY).fit(Table(pd.DataFrame({"x": many[:50]}), schema), seed=0)
+        TVAE(**TINY).fit(Table(pd.DataFrame({"x": many[:50]}), schema), seed=0)
     with pytest.raises(InvalidArgument, match="divisor of the 500"):
-        Ctgan(pack=7)
+        CTGAN(pack=7)
     with pytest.raises(InvalidArgument, match="positive"):
-        Tvae(steps=0)
+        TVAE(steps=0)
 
 
 @pytest.mark.slow
@@ -129,14 +129,14 @@ def pair() -> Table:
 @pytest.mark.parametrize(
     ("model", "letters", "numbers"),
     [
-        (Tvae(steps=1_000, batch=200, hidden=64, latents=4), 0.75, 0.8),
-        (Ctgan(steps=1_500, batch=200, hidden=64, noise=16), 0.85, 0.85),
-        (TableDiffusion(steps=1_000, batch=200, hidden=64, T=50), 0.85, 0.85),
+        (TVAE(steps=1_000, batch=200, hidden=64, latents=4), 0.75, 0.8),
+        (CTGAN(steps=1_500, batch=200, hidden=64, noise=16), 0.85, 0.85),
+        (TabDDPM(steps=1_000, batch=200, hidden=64, T=50), 0.85, 0.85),
     ],
     ids=["tvae", "ctgan", "diffusion"],
 )
 def test_what_goes_together_in_the_rows_goes_together_in_the_samples(
-    model: Network, letters: float, numbers: float
+    model: NeuralTableGenerator, letters: float, numbers: float
 ) -> None:
     made = model.fit(pair(), seed=0).sample(3_000, seed=1).frame
     p = made["a"] == "p"
@@ -148,7 +148,7 @@ def test_what_goes_together_in_the_rows_goes_together_in_the_samples(
 
 
 def test_the_step_back_between_categories_is_bayes_rule() -> None:
-    schedule, k, t = Schedule.cosine(10), 3, 6
+    schedule, k, t = NoiseSchedule.cosine(10), 3, 6
 
     def kernel(alpha: float) -> np.ndarray:  # [i, j]: from i to j
         return alpha * np.eye(k) + (1 - alpha) / k
@@ -172,7 +172,7 @@ def test_the_step_back_between_categories_is_bayes_rule() -> None:
 
 
 def test_categories_are_shuffled_as_often_as_the_schedule_says() -> None:
-    model = TableDiffusion(**TINY, T=10).fit(pair(), seed=0)
+    model = TabDDPM(**TINY, T=10).fit(pair(), seed=0)
     x, schedule = torch.tensor([[1.0, 0, 0, 1]]).repeat(50_000, 1), model._schedule
     for t in (1, 5, 10):
         noised = model._shuffled(x, torch.full((50_000,), t), schedule, torch.Generator().manual_seed(t))
@@ -182,7 +182,7 @@ def test_categories_are_shuffled_as_often_as_the_schedule_says() -> None:
 
 
 def test_the_likelihood_of_a_row_is_that_of_its_parts() -> None:
-    model = Tvae(**TINY, latents=4).fit(pair(), seed=0)
+    model = TVAE(**TINY, latents=4).fit(pair(), seed=0)
     rows = torch.tensor(model.encoding_.encode(pair().frame.head(5), np.random.default_rng(0)), dtype=torch.float32)
     z = torch.randn((5, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
     rng = torch.Generator().manual_seed(0)
     spans = (Span(0, 0, 2, False), Span(1, 2, 3, False))
     shares = (torch.tensor([0.99, 0.01]), torch.tensor([0.5, 0.5, 0.0]))
-    conditions = Conditions(spans, tuple(share.double() for share in shares))
+    conditions = ConditionSampler(spans, tuple(share.double() for share in shares))
     x = torch.zeros((1_000, 5))
     x[:990, 0], x[990:, 1], x[::2, 2], x[1::2, 3] = 1, 1, 1, 1
     column, state = conditions.draw(20_000, rng, rows=1_000)
@@ -221,14 +221,14 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
 @pytest.mark.slow
 def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
     few = rare_categories.toy(2_000, seed=0)
-    model = Ctgan(batch=100, hidden=32, noise=8, rarest=True, steps=400).fit(few, seed=0)
+    model = CTGAN(batch=100, hidden=32, noise=8, rarest=True, steps=400).fit(few, seed=0)
     drawn, real = (float((table["kind"] == "C").mean()) for table in (model.sample(20_000, seed=1), few))
     assert 0.4 * real < drawn < 1.5 * real
 
 
 @pytest.mark.slow
 def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_rows() -> None:
-    model = Tvae(steps=150, hidden=32, latents=4).fit(pair(), seed=0)
+    model = TVAE(steps=150, hidden=32, latents=4).fit(pair(), seed=0)
     last = model.history_[-1]
     bound = model.elbo(pair(), seed=1)
     assert bound.mean() == pytest.approx(-(last["rebuilding"] + last["KL"]), abs=0.5)
@@ -241,4 +241,4 @@ def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_r
     with pytest.raises(SchemaError, match="the rows have the columns"):
         model.elbo(TABLE, seed=0)
     with pytest.raises(NotFittedError):
-        Tvae().elbo(pair(), seed=0)
+        TVAE().elbo(pair(), seed=0)

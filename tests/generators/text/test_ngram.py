@@ -14,7 +14,7 @@ from synthbook.datasets import austen
 from synthbook.experiments.text_bits import bits_of_austen, plot_bits
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.text import ngram
-from synthbook.generators.text.base import UNKNOWN, unigram_entropy
+from synthbook.generators.text.base import UNK, unigram_entropy
 from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, NGram
 from synthbook.generators.text.transformer import Transformer
 from tests.mutation import mutant
@@ -56,8 +56,8 @@ def plain(texts: list[str], n: int, smoothing: str, v: int):
 
 def code_of(model: NGram, context: str) -> int:
     code = 0
-    for c in model.alphabet_.codes(context):
-        code = code * len(model.alphabet_) + int(c)
+    for c in model.tokenizer_.codes(context):
+        code = code * len(model.tokenizer_) + int(c)
     return code
 
 
@@ -65,13 +65,13 @@ def code_of(model: NGram, context: str) -> int:
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_probabilities_are_those_of_the_definitions(smoothing: str, n: int) -> None:
     model = NGram(n, smoothing=smoothing).fit(TEXTS)
-    p, every = plain(TEXTS, n, smoothing, len(model.alphabet_)), np.arange(len(model.alphabet_))
+    p, every = plain(TEXTS, n, smoothing, len(model.tokenizer_)), np.arange(len(model.tokenizer_))
     contexts = {text[i : i + n - 1] for text in (*TEXTS, "zzzz", "cadbra,") for i in range(len(text) - n + 2)}
     for context in contexts:
-        context = context.replace("z", UNKNOWN)
+        context = context.replace("z", UNK)
         found = model.probability(np.full(len(every), code_of(model, context)), every)
         assert found.sum() == pytest.approx(1)
-        np.testing.assert_allclose(found, [p(c, context) for c in model.alphabet_.characters], atol=1e-12)
+        np.testing.assert_allclose(found, [p(c, context) for c in model.tokenizer_.characters], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_probabilities_are_those_of_the_definitions(smoothing: str, n: int) -> N
 )
 def test_mutants_do_not_sum_to_one_or_forget_contexts(old: str, new: str) -> None:
     broken, whole = mutant(ngram, old, new).NGram(3).fit(TEXTS), NGram(3).fit(TEXTS)
-    every = np.arange(len(whole.alphabet_))
+    every = np.arange(len(whole.tokenizer_))
     context = np.full(len(every), code_of(whole, "ab"))
     assert np.abs(broken.probability(context, every) - whole.probability(context, every)).max() > 1e-3
 
@@ -102,7 +102,7 @@ def test_samples_repeat_themselves_and_follow_the_prompt() -> None:
     model = NGram(4).fit(["the cat sat on the mat. " * 50])
     made = model.sample(300, seed=0)
     assert made == model.sample(300, seed=0) != model.sample(300, seed=1) and len(made) == 300
-    assert UNKNOWN not in made and "the" in made
+    assert UNK not in made and "the" in made
     assert model.sample(2, seed=0, prompt="the c") == "at"
     assert len(NGram(1).fit(TEXTS).sample(20, seed=0)) == 20
 

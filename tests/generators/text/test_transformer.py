@@ -13,10 +13,10 @@ from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.datasets import austen
 from synthbook.generators.base import NotFittedError
-from synthbook.generators.nets import initialise
+from synthbook.generators.nets import init_weights
 from synthbook.generators.text import transformer
-from synthbook.generators.text.base import Alphabet, unigram_entropy
-from synthbook.generators.text.transformer import Net, Transformer, TransformerConfig
+from synthbook.generators.text.base import CharTokenizer, unigram_entropy
+from synthbook.generators.text.transformer import CharTransformer, Transformer, TransformerConfig
 from tests.mutation import mutant
 
 TINY = {"steps": 12, "batch": 4, "context": 16, "width": 16, "heads": 2, "layers": 1}
@@ -31,7 +31,7 @@ def one_thread() -> None:
 def test_nothing_is_seen_of_what_comes_after() -> None:
     def change(module: object) -> tuple[float, float]:
         net = module.Net(30, TransformerConfig())  # type: ignore[attr-defined]
-        net = initialise(net, torch.Generator().manual_seed(0))
+        net = init_weights(net, torch.Generator().manual_seed(0))
         for name, weight in net.named_parameters():
             if weight.dim() == 2:  # the silent layers, too
                 torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(len(name)))
@@ -48,7 +48,7 @@ def test_nothing_is_seen_of_what_comes_after() -> None:
 
 
 def test_it_is_small() -> None:
-    net = Net(len(Alphabet.of(austen().train.texts)), TransformerConfig())
+    net = CharTransformer(len(CharTokenizer.of(austen().train.texts)), TransformerConfig())
     assert sum(p.numel() for p in net.parameters()) < 1_000_000
 
 
@@ -64,7 +64,7 @@ def test_it_learns_what_repeats() -> None:
 def test_bits_are_those_of_one_character_after_the_other() -> None:
     model = Transformer(**TINY).fit(TEXT, seed=0)
     text = TEXT[5:17]  # within half a context of each other: nothing is cut
-    codes = torch.from_numpy(model.alphabet_.codes("\n" + text))
+    codes = torch.from_numpy(model.tokenizer_.codes("\n" + text))
     total = 0.0
     with torch.no_grad():
         for k in range(1, 9):

@@ -13,7 +13,7 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.datasets import austen
-from synthbook.generators.text.base import Alphabet
+from synthbook.generators.text.base import CharTokenizer
 from synthbook.generators.text.ngram import NGram
 from synthbook.generators.text.transformer import Transformer
 from synthbook.privacy.attacks import memorization
@@ -61,7 +61,7 @@ def in_null(bits: np.ndarray) -> bool:
 class Dice:
     """A model that has learned nothing: each text costs what a die says, and `spread` 0 makes them all alike."""
 
-    alphabet_ = Alphabet.of(["the code: 0123456789"])
+    tokenizer_ = CharTokenizer.of(["the code: 0123456789"])
 
     def __init__(self, seed: int = 0, spread: float = 1.0):
         self.rng, self.spread, self.said = np.random.default_rng(seed), spread, dict[str, float]()

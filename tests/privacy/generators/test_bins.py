@@ -16,7 +16,7 @@ from scipy import stats
 
 from synthbook.core.errors import SchemaError
 from synthbook.core.table import Column
-from synthbook.generators.tabular.encoding import Encoding
+from synthbook.generators.tabular.encoding import DataTransformer
 from synthbook.privacy.generators import discretize
 from synthbook.privacy.generators.discretize import MOST, Discretizer, PublicEncoding
 from tests.mutation import mutant
@@ -189,7 +189,7 @@ def by_range(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
 def by_modes(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
     """What the generators of section 3 do."""
     rng = np.random.default_rng(0)
-    fitted = Encoding.of((COLUMNS[4],), frame, most=5, rng=rng)
+    fitted = DataTransformer.of((COLUMNS[4],), frame, most=5, rng=rng)
     return lambda rows: fitted.encode(rows, np.random.default_rng(1))
 
 

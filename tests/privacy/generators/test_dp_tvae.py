@@ -17,7 +17,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Column, Schema, Table
-from synthbook.generators.nets import Mlp, initialise
+from synthbook.generators.nets import MLP, init_weights
 from synthbook.privacy import dpsgd
 from synthbook.privacy.accounting import SubsampledGaussian, pld_epsilon
 from synthbook.privacy.dpsgd import clipped_sum, ghost_clipped_sum, noisy_mean, per_sample_grads
@@ -156,8 +156,8 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def loss() -> PerSampleLoss:
     encoding, rng = PublicEncoding(COLUMNS), torch.Generator().manual_seed(0)
-    encoder = initialise(Mlp(encoding.width, 6, hidden=12), rng)
-    return PerSampleLoss(encoder, initialise(Mlp(3, encoding.width, hidden=12), rng), encoding, 0.7)
+    encoder = init_weights(MLP(encoding.width, 6, hidden=12), rng)
+    return PerSampleLoss(encoder, init_weights(MLP(3, encoding.width, hidden=12), rng), encoding, 0.7)
 
 
 @pytest.fixture

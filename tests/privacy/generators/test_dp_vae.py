@@ -22,8 +22,8 @@ from synthbook.core.errors import HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
 from synthbook.core.types import Images
-from synthbook.generators.nets import initialise
-from synthbook.generators.neural import Learnt
+from synthbook.generators.nets import init_weights
+from synthbook.generators.neural import DataSpec
 from synthbook.generators.vae import VAE
 from synthbook.privacy import dpsgd
 from synthbook.privacy.dpsgd import clipped_sum, noisy_mean, per_sample_grads
@@ -62,11 +62,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def loss() -> PerSampleLoss:
-    config, learnt = DpVaeConfig(**PROMISE, width=4, latents=3, beta=0.7), Learnt((1, 8, 8), NAMES, (0.5, 0.5))
+    config, spec = DpVaeConfig(**PROMISE, width=4, latents=3, beta=0.7), DataSpec((1, 8, 8), NAMES, (0.5, 0.5))
     model, rng = DpVae(**PROMISE, width=4, latents=3, device="cpu"), torch.Generator().manual_seed(0)
-    built = {name: initialise(module, rng) for name, module in model._build(learnt).items()}
+    built = {name: init_weights(module, rng) for name, module in model._build(spec).items()}
     assert {type(layer) for module in built.values() for layer in module.modules()} > {nn.Conv2d, nn.ConvTranspose2d}
-    return PerSampleLoss(built["encoder"], built["decoder"], learnt, config)
+    return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
 
 
 def given(n: int) -> Tensor:
@@ -212,7 +212,7 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
     model = DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)
     assert torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)))
     assert not torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=4, steps=3)))
-    assert model.learnt_.shares == (0.5, 0.5)  # not 31 and 30 of 61
+    assert model.data_spec_.shares == (0.5, 0.5)  # not 31 and 30 of 61
     assert set(model.history_[0]) == {"step", "noise multiplier"}  # losses of private images would be one more look
     kept = DpVae.load(model.save(tmp_path / "model", ORIGIN), device="cpu")
     assert kept.guarantee_ == model.guarantee_
@@ -319,8 +319,8 @@ def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.Mo
 def test_layers_that_mix_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     build = VAE._build
 
-    def mixing(self: VAE, learnt: Learnt) -> dict[str, nn.Module]:
-        modules = build(self, learnt)
+    def mixing(self: VAE, spec: DataSpec) -> dict[str, nn.Module]:
+        modules = build(self, spec)
         modules["encoder"].near = nn.Sequential(modules["encoder"].near, nn.BatchNorm2d(4))
         return modules
 
