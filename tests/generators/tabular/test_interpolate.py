@@ -38,7 +38,7 @@ def test_new_rows_lie_between_near_rows_of_the_class() -> None:
     again = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
     pd.testing.assert_frame_equal(again, made)
     broken = mutant(module, "a + share * (b - a)", "a + 2 * share * (b - a)")
-    wide = broken.interpolate(ring(), 2_000, target="class", value="rare", seed=0).frame
+    wide = broken.smote(ring(), 2_000, target="class", value="rare", seed=0).frame
     assert np.hypot(np.where(wide["x"] > 5, wide["x"] - 10, wide["x"]), wide["y"]).max() > 1.01
 
 

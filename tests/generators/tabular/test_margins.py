@@ -73,7 +73,7 @@ def test_levels_with_a_gap_between_them_bend_the_steps() -> None:
     u = np.random.default_rng(0).random(50_000)
 
     def us(module: object) -> float:
-        return float((module.Margin.of(column, rows, order).values_at(u) == "United-States").mean())  # type: ignore[attr-defined]
+        return float((module.Marginal.of(column, rows, order).values_at(u) == "United-States").mean())  # type: ignore[attr-defined]
 
     assert us(encoding) == pytest.approx((rows == "United-States").mean(), abs=0.005)
     broken = mutant(encoding, "np.append(missing, above[:-1])", "above - 1.001 * counts / len(numbers)")

@@ -62,7 +62,7 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
     for span in states:
         assert (x[:, span.start : span.start + span.width].sum(axis=1) == 1).all()
     broken = mutant(encode, "4 * modes.sd[chosen] * part", "2 * modes.sd[chosen] * part")
-    wrong = broken.Encoding(encoding.columns, encoding.modes, encoding.spans).decode(x)
+    wrong = broken.DataTransformer(encoding.columns, encoding.modes, encoding.spans).decode(x)
     assert not wrong.equals(back)
 
 

@@ -30,7 +30,7 @@ def one_thread() -> None:
 
 def test_nothing_is_seen_of_what_comes_after() -> None:
     def change(module: object) -> tuple[float, float]:
-        net = module.Net(30, TransformerConfig())  # type: ignore[attr-defined]
+        net = module.CharTransformer(30, TransformerConfig())  # type: ignore[attr-defined]
         net = init_weights(net, torch.Generator().manual_seed(0))
         for name, weight in net.named_parameters():
             if weight.dim() == 2:  # the silent layers, too
