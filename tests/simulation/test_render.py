@@ -126,9 +126,9 @@ def test_the_same_theta_gives_the_same_bytes_in_another_process() -> None:
         here = [task.sample(renderer, np.random.SeedSequence(5, spawn_key=(i,))).jpeg_bytes for i in (3, 1)]
     code = (
         "import hashlib, numpy as np; from synthbook.simulation.export import RenderShard\n"
-        "from synthbook.simulation.render import Renderer; from synthbook.simulation.randomize import SCENES\n"
-        "s = RenderShard(SCENES['cube'], 64, 48).sample(Renderer(), np.random.SeedSequence(5, spawn_key=(3,)))\n"
-        "print(hashlib.sha256(s.file).hexdigest())"
+        "from synthbook.simulation.render import Renderer; from synthbook.simulation.randomize import DOMAINS\n"
+        "s = RenderShard(DOMAINS['cube'], 64, 48).sample(Renderer(), np.random.SeedSequence(5, spawn_key=(3,)))\n"
+        "print(hashlib.sha256(s.jpeg_bytes).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == hashlib.sha256(here[0]).hexdigest() != hashlib.sha256(here[1]).hexdigest()
