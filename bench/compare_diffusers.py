@@ -101,7 +101,7 @@ def main() -> None:
 
     def ours(rate: float) -> Diffusion:
         return Diffusion(
-            device="cpu", width=32, learning_rate=rate, batch=BATCH, T=T, schedule="linear", predict="eps",
+            device="cpu", width=32, learning_rate=rate, batch_size=BATCH, T=T, schedule="linear", prediction_type="eps",
             sampler="ancestral", sampling_steps=SAMPLING_STEPS,
         )  # fmt: skip
 

@@ -69,7 +69,7 @@ def linear() -> Case:
 
 def images() -> Case:
     """The private autoencoder of 28 x 28 pixels and ten classes, as it comes; its loss is what comes out of it."""
-    spec = DataSpec(shape=(1, 28, 28), class_names=tuple("0123456789"), shares=(0.1,) * 10)
+    spec = DataSpec(shape=(1, 28, 28), class_names=tuple("0123456789"), class_probs=(0.1,) * 10)
     model = DpVae(epsilon=1.0, delta=1e-5)
     config = model.config
     assert isinstance(config, DpVaeConfig)
@@ -80,8 +80,11 @@ def images() -> Case:
         return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
 
     rng = torch.Generator().manual_seed(1)
-    pixels, eps = torch.rand(config.batch, 784, generator=rng), torch.randn(config.batch, config.latents, generator=rng)
-    labels = F.one_hot(torch.randint(10, (config.batch,), generator=rng), 10)
+    pixels, eps = (
+        torch.rand(config.batch_size, 784, generator=rng),
+        torch.randn(config.batch_size, config.latent_dim, generator=rng),
+    )
+    labels = F.one_hot(torch.randint(10, (config.batch_size,), generator=rng), 10)
     x = torch.cat([2 * pixels - 1, labels, eps], dim=1)
     return Case("autoencoder", network, lambda out, _: out, x, torch.zeros(len(x)), steps=1, rounds=11, norms=False)
 
@@ -195,7 +198,7 @@ def main() -> None:
             rows.append([case.name, name, shown, f"{ratio(spent, name, PLAIN)['median']:.1f}"])
         best = next(iter(works))
         found[case.name] = {
-            "batch": len(case.x),
+            "batch_size": len(case.x),
             "rounds": case.rounds,
             "steps": case.steps,
             "milliseconds": spreads,

@@ -17,10 +17,10 @@ from synthbook.generators.neural import NeuralGenerator
 from synthbook.generators.vae import VAE
 
 ROWS = 10_000  # points to learn from, and points drawn
-_GAN: Mapping[str, Any] = {"latents": 2, "batch": 256}
+_GAN: Mapping[str, Any] = {"latent_dim": 2, "batch_size": 256}
 FAMILIES: Mapping[str, tuple[type[NeuralGenerator], Mapping[str, Any]]] = {  # their steps take about the same time
     "plain GAN": (GAN, {**_GAN, "steps": 4_000}),
-    "R1": (GAN, {**_GAN, "steps": 3_000, "penalty": "r1", "penalty_weight": 0.1, "average": 0.999}),
+    "R1": (GAN, {**_GAN, "steps": 3_000, "penalty": "r1", "penalty_weight": 0.1, "ema_decay": 0.999}),
     "WGAN-GP": (
         GAN,
         {
@@ -29,14 +29,14 @@ FAMILIES: Mapping[str, tuple[type[NeuralGenerator], Mapping[str, Any]]] = {  # t
             "loss": "wasserstein",
             "penalty": "wgan-gp",
             "penalty_weight": 0.1,
-            "judge_steps": 3,
-            "momentum": 0.0,
-            "average": 0.995,
+            "n_critic": 3,
+            "adam_beta1": 0.0,
+            "ema_decay": 0.995,
         },
     ),
-    "spectral norm": (GAN, {**_GAN, "steps": 2_400, "spectral_norm": True, "average": 0.995}),
-    "VAE": (VAE, {"steps": 10_000, "latents": 2, "batch": 256, "learning_rate": 3e-3}),
-    "diffusion": (Diffusion, {"steps": 6_000, "batch": 256, "width": 32, "learning_rate": 4e-3}),
+    "spectral norm": (GAN, {**_GAN, "steps": 2_400, "spectral_norm": True, "ema_decay": 0.995}),
+    "VAE": (VAE, {"steps": 10_000, "latent_dim": 2, "batch_size": 256, "learning_rate": 3e-3}),
+    "diffusion": (Diffusion, {"steps": 6_000, "batch_size": 256, "width": 32, "learning_rate": 4e-3}),
 }
 CASES = tuple(f"{family} on {place}" for place in ("grid", "ring") for family in FAMILIES)
 TRIALS = "artifacts/calibration/modes/trials.json"

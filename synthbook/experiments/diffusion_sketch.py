@@ -71,7 +71,7 @@ def split_digits() -> tuple[Images, Images]:
 
 def digits_model(seen: Images, *, seed: int) -> Diffusion:
     """The small diffusion model of notebook 03c."""
-    return Diffusion(width=32, batch=64, learning_rate=3e-3).fit(seen, seed=seed, steps=1_000)
+    return Diffusion(width=32, batch_size=64, learning_rate=3e-3).fit(seen, seed=seed, steps=1_000)
 
 
 def quality(model: Diffusion, steps: int, seen: Images, unseen: Images, *, seed: int, n: int = 800) -> float:

@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "no condition": {"condition": False},
     "min-max": {"modes": 0},
 }
-TOY: Mapping[str, Any] = {"hidden": 64, "noise": 16, "batch": 200, "steps": 1_000, "rarest": True}
+TOY: Mapping[str, Any] = {"hidden": 64, "latent_dim": 16, "batch_size": 200, "steps": 1_000, "rarest": True}
 PLACES: Mapping[str, tuple[str, ...]] = {"toy": tuple(SETTINGS), "shuttle": ("both", "no sampling by category")}
 CASES = tuple(f"{place}: {how}" for place, settings in PLACES.items() for how in settings)
 TRIALS = "artifacts/calibration/rare/trials.json"

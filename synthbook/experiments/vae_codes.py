@@ -17,17 +17,19 @@ TRIALS = "artifacts/calibration/vae/trials.json"
 def priced(beta: float, *, seed: int) -> dict[str, float]:
     """Rate (nats per picture) and distortion (squared error per pixel) of a VAE of the digits at a price beta."""
     real = digits().train
-    model = VAE(latents=8, kind="mlp", learning_rate=3e-3, beta=beta, noise=0.5).fit(real, seed=seed, steps=1_200)
+    model = VAE(latent_dim=8, architecture="mlp", learning_rate=3e-3, beta=beta, decoder_variance=0.5).fit(
+        real, seed=seed, steps=1_200
+    )
     with torch.no_grad():
         mean, log_variance = model.encode(real.images, real.labels)
         error = (model.decode(mean, real.labels) - real.images).square().mean()
         return {"rate": float(kl_from_standard(mean, log_variance).sum(1).mean()), "distortion": float(error)}
 
 
-def detail(latents: int, *, seed: int) -> dict[str, float]:
+def detail(latent_dim: int, *, seed: int) -> dict[str, float]:
     """Fine detail over that of real digits: of digits redrawn from their codes, and of digits drawn from the prior."""
     real = digits().train
-    model = VAE(latents=latents, kind="mlp", learning_rate=3e-3).fit(real, seed=seed, steps=1_500)
+    model = VAE(latent_dim=latent_dim, architecture="mlp", learning_rate=3e-3).fit(real, seed=seed, steps=1_500)
     with torch.no_grad():
         redrawn = model.decode(model.encode(real.images, real.labels)[0], real.labels)
     drawn = model.sample(2_000, seed=seed).images

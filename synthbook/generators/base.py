@@ -27,7 +27,7 @@ from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
 from synthbook.core.storage import Provenance
 from synthbook.core.types import Callback, Seed
 
-VERSION = 1  # of what generators store in a checkpoint
+VERSION = 2  # of what generators store in a checkpoint
 Tensors = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # (done, n)
 

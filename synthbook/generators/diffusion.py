@@ -2,7 +2,7 @@
 
     L = E_{t, x_0, eps} |eps - eps_theta(sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, t)|^2,  t from 1, ..., T
 
-Ho et al., arXiv:2006.11239, eq. 14. With `predict="v"` the network says
+Ho et al., arXiv:2006.11239, eq. 14. With `prediction_type="v"` the network says
 
     v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0                        Salimans and Ho, arXiv:2202.00512
 
@@ -293,22 +293,22 @@ class DiffusionConfig(Config):
 
     T: int = 1_000
     schedule: str = "cosine"
-    predict: str = "v"
+    prediction_type: str = "v"
     sampler: str = "ddim"
     sampling_steps: int = 50
     width: int = 48  # channels; of an MLP, four units each
-    average: float = 0.999
+    ema_decay: float = 0.999
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("schedule", self.schedule, SCHEDULES),
-            ("predict", self.predict, PREDICTIONS),
+            ("prediction_type", self.prediction_type, PREDICTIONS),
             ("sampler", self.sampler, SAMPLERS),
         ):
             if value not in known:
                 raise InvalidArgument(name, value, f"one of {', '.join(known)}")
-        if not (1 <= self.sampling_steps <= self.T and 0 <= self.average < 1):
+        if not (1 <= self.sampling_steps <= self.T and 0 <= self.ema_decay < 1):
             raise InvalidArgument("settings", self, "sampling_steps from 1 to T, average in [0, 1)")
 
 
@@ -325,20 +325,22 @@ class Diffusion(NeuralGenerator):
 
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         left = float(self.schedule.alpha_bar[-1])
-        if self.config.predict == "eps" and self.config.sampler == "ddim" and not spec.is_image and left < 1e-6:
+        if self.config.prediction_type == "eps" and self.config.sampler == "ddim" and not spec.is_image and left < 1e-6:
             # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): pictures are clipped, rows fly away
             said = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
-            raise InvalidArgument("predict", said, 'predict="v", sampler="ancestral" or schedule="linear" with T=1000')
+            raise InvalidArgument(
+                "prediction_type", said, 'prediction_type="v", sampler="ancestral" or schedule="linear" with T=1000'
+            )
 
         def net() -> nn.Module:
             if spec.is_image:
-                return UNet(spec.shape[0], width=self.config.width, classes=spec.classes)
-            return TimeMLP(math.prod(spec.shape), hidden=4 * self.config.width, classes=spec.classes)
+                return UNet(spec.shape[0], width=self.config.width, classes=spec.n_classes)
+            return TimeMLP(math.prod(spec.shape), hidden=4 * self.config.width, classes=spec.n_classes)
 
-        return {"net": net(), "average": net()}
+        return {"net": net(), "ema": net()}
 
     def _inference_modules(self) -> dict[str, nn.Module]:
-        return {"average": self.modules_["average"]}
+        return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"net": torch.optim.Adam(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
@@ -349,19 +351,19 @@ class Diffusion(NeuralGenerator):
         t = torch.randint(1, c.T + 1, (len(x0),), generator=rng)  # 1 and T included
         eps = normal(x0.shape, rng, x0.device)
         said = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
-        loss = (said - target(c.predict, x0, t, eps, schedule)).square().mean()
+        loss = (said - target(c.prediction_type, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.modules_["net"].parameters(), 1.0)
         optimizer.step()
-        ema_update(self.modules_["average"], self.modules_["net"], min(c.average, (step - 1) / (step + 9)))
+        ema_update(self.modules_["ema"], self.modules_["net"], min(c.ema_decay, (step - 1) / (step + 9)))
         return {"loss": float(loss.detach())}
 
     def noise_predictor(self, labels: Tensor | None = None) -> NoisePredictor:
         """eps(x, t) of the averaged network, on the model's scale, for rows of these classes."""
-        net, schedule, predict = self.modules_["average"], self.schedule, self.config.predict
+        net, schedule, predict = self.modules_["ema"], self.schedule, self.config.prediction_type
 
         def eps(x: Tensor, t: Tensor) -> Tensor:
             said = net(x, t, labels)

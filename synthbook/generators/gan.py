@@ -42,18 +42,18 @@ class GANConfig(Config):
     penalty: str = "none"
     penalty_weight: float = 1.0
     spectral_norm: bool = False
-    judge_steps: int = 1
-    momentum: float = 0.5
-    latents: int = 16
+    n_critic: int = 1
+    adam_beta1: float = 0.5
+    latent_dim: int = 16
     width: int = 32  # channels; of an MLP, four units each
-    average: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise InvalidArgument("loss", self.loss, f"one of {', '.join(LOSSES)}")
         if self.penalty not in PENALTIES:
             raise InvalidArgument("penalty", self.penalty, f"one of {', '.join(PENALTIES)}")
-        if min(self.latents, self.judge_steps) < 1 or self.penalty_weight < 0 or not 0 <= self.average < 1:
+        if min(self.latent_dim, self.n_critic) < 1 or self.penalty_weight < 0 or not 0 <= self.ema_decay < 1:
             raise InvalidArgument("settings", self, "latents and judge_steps of at least 1, average in [0, 1)")
 
 
@@ -102,31 +102,31 @@ class GAN(NeuralGenerator):
         if spec.is_image:
             channels, size, _ = spec.shape
             nets: list[nn.Module] = [
-                ConvDecoder(c.latents, channels, size, width=c.width, classes=spec.classes) for _ in range(2)
+                ConvDecoder(c.latent_dim, channels, size, width=c.width, classes=spec.n_classes) for _ in range(2)
             ]
-            judge: nn.Module = ConvEncoder(channels, size, 1, width=c.width, classes=spec.classes)
+            judge: nn.Module = ConvEncoder(channels, size, 1, width=c.width, classes=spec.n_classes)
         else:
-            shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": spec.classes}
+            shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": spec.n_classes}
             d = math.prod(spec.shape)
-            nets, judge = [MLP(c.latents, d, **shape) for _ in range(2)], MLP(d, 1, **shape)
+            nets, judge = [MLP(c.latent_dim, d, **shape) for _ in range(2)], MLP(d, 1, **shape)
         if c.spectral_norm:
             judge = add_spectral_norm(judge)
-        return {"generator": nets[0], "average": nets[1], "judge": judge}
+        return {"generator": nets[0], "ema": nets[1], "judge": judge}
 
     def _inference_modules(self) -> dict[str, nn.Module]:
-        return {"average": self.modules_["average"]}
+        return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         def adam(name: str) -> torch.optim.Optimizer:
             parameters = self.modules_[name].parameters()
-            return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(self.config.momentum, 0.99))
+            return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(self.config.adam_beta1, 0.99))
 
         return {name: adam(name) for name in ("generator", "judge")}
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
         generator, judge = self.modules_["generator"], self.modules_["judge"]
-        for _ in range(c.judge_steps):
+        for _ in range(c.n_critic):
             x, labels = batches.draw()
             with torch.no_grad():  # the discriminator's step is not the generator's
                 fake = self._generated(generator, len(x), labels, rng)
@@ -138,21 +138,21 @@ class GAN(NeuralGenerator):
                 )
             _update(self.optimizers_["judge"], loss)
         _, labels = batches.draw()
-        fake = self._generated(generator, c.batch, labels, rng)
+        fake = self._generated(generator, c.batch_size, labels, rng)
         generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
         _update(self.optimizers_["generator"], generator_loss)
-        ema_update(self.modules_["average"], generator, c.average if step > 1 else 0.0)
+        ema_update(self.modules_["ema"], generator, c.ema_decay if step > 1 else 0.0)
         return training_diagnostics(c.loss, real_score.detach(), fake_score.detach()) | {
             "judge_loss": float(loss.detach()),
             "generator_loss": float(generator_loss.detach()),
         }
 
     def _generated(self, net: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        made: Tensor = net(normal((n, self.config.latents), rng, self.device), labels)
+        made: Tensor = net(normal((n, self.config.latent_dim), rng, self.device), labels)
         return made.view(n, *self.data_spec_.shape)
 
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        return self._generated(self.modules_["average"], n, labels, rng)
+        return self._generated(self.modules_["ema"], n, labels, rng)
 
 
 def training_diagnostics(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
@@ -171,11 +171,11 @@ def training_diagnostics(loss: str, real: Tensor, fake: Tensor) -> dict[str, flo
 
 
 @torch.no_grad()
-def ema_update(average: nn.Module, net: nn.Module, keep: float) -> None:
-    """Move a running mean of weights towards a net's: average <- keep average + (1 - keep) net."""
-    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+def ema_update(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    """Update an exponential moving average of weights, in place: ema <- decay ema + (1 - decay) net."""
+    for old, new in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
         if old.is_floating_point():  # a norm counts its batches in whole numbers
-            old.mul_(keep).add_(new, alpha=1 - keep)
+            old.mul_(decay).add_(new, alpha=1 - decay)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

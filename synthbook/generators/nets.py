@@ -35,15 +35,15 @@ class ConvEncoder(nn.Module):
     def __init__(self, channels: int, size: int, outputs: int, *, width: int = 32, classes: int = 0):
         super().__init__()
         self.classes = classes
-        self.near = nn.Conv2d(channels, width, 4, stride=2, padding=1)
-        self.far = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
+        self.conv_1 = nn.Conv2d(channels, width, 4, stride=2, padding=1)
+        self.conv_2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
         self.hidden = nn.Linear(2 * width * (size // 4) ** 2 + classes, 4 * width)
         self.out = nn.Linear(4 * width, outputs)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, outputs) for images x and labels (N,)."""
-        x = F.leaky_relu(self.near(x), 0.2)
-        x = F.leaky_relu(self.far(x), 0.2)
+        x = F.leaky_relu(self.conv_1(x), 0.2)
+        x = F.leaky_relu(self.conv_2(x), 0.2)
         result: Tensor = self.out(F.leaky_relu(self.hidden(concat_label(x.flatten(1), labels, self.classes)), 0.2))
         return result
 
@@ -57,16 +57,16 @@ class ConvDecoder(nn.Module):
         self.hidden = nn.Linear(inputs + classes, 4 * width)
         self.first = nn.Linear(4 * width, math.prod(self.shape))
         # a transposed convolution whose kernel is a multiple of its stride leaves no chequered pattern of its own
-        self.far = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)
-        self.near = nn.ConvTranspose2d(width, width // 4, 4, stride=2, padding=1)  # full size is where work is dear
+        self.conv_1 = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)
+        self.conv_2 = nn.ConvTranspose2d(width, width // 4, 4, stride=2, padding=1)  # full size is where work is dear
         self.out = nn.Conv2d(width // 4, channels, 3, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images for vectors z (N, inputs) and labels (N,)."""
         x = F.leaky_relu(self.hidden(concat_label(z, labels, self.classes)), 0.2)
         x = F.leaky_relu(self.first(x), 0.2).view(-1, *self.shape)
-        x = F.leaky_relu(self.far(x), 0.2)
-        return self.out(F.leaky_relu(self.near(x), 0.2)).tanh()  # type: ignore[no-any-return]
+        x = F.leaky_relu(self.conv_1(x), 0.2)
+        return self.out(F.leaky_relu(self.conv_2(x), 0.2)).tanh()  # type: ignore[no-any-return]
 
 
 class SpectralNorm(nn.Module):
@@ -163,14 +163,14 @@ class Block(nn.Module):
         self.norm_1, self.norm_2 = nn.GroupNorm(8, a), nn.GroupNorm(8, b)
         self.conv_1, self.conv_2 = nn.Conv2d(a, b, 3, padding=1), nn.Conv2d(b, b, 3, padding=1)
         self.conditions = nn.Linear(conditions, 2 * b)
-        self.around = nn.Conv2d(a, b, 1) if a != b else nn.Identity()
+        self.skip = nn.Conv2d(a, b, 1) if a != b else nn.Identity()
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
         """(N, b, H, W) for x (N, a, H, W)."""
         scale, shift = self.conditions(conditions)[..., None, None].chunk(2, dim=1)
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = self.conv_2(F.silu(self.norm_2(h) * (1 + scale) + shift))
-        return h + self.around(x)  # type: ignore[no-any-return]
+        return h + self.skip(x)  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):

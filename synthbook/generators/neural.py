@@ -41,8 +41,8 @@ class DataSpec:
 
     shape: tuple[int, ...]
     class_names: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
-    centre: tuple[float, ...] = ()  # of points
+    class_probs: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()  # of points
     scale: float = 1.0
 
     @classmethod
@@ -52,7 +52,7 @@ class DataSpec:
         return cls(**known)
 
     @property
-    def classes(self) -> int:
+    def n_classes(self) -> int:
         """The number of classes; 0 for points."""
         return len(self.class_names)
 
@@ -63,25 +63,25 @@ class DataSpec:
 
     def labels(self, n: int, wanted: ArrayLike | Tensor | None, rng: np.random.Generator) -> Tensor | None:
         """The classes (n,) of the samples to draw: those wanted, or drawn with the shares of the training data."""
-        if not self.classes:
+        if not self.n_classes:
             if wanted is not None:
                 raise InvalidArgument(
                     "labels", wanted, "nothing: this model was fitted to points, which have no classes"
                 )
             return None
         if wanted is None:
-            return torch.from_numpy(rng.choice(self.classes, size=n, p=self.shares))
+            return torch.from_numpy(rng.choice(self.n_classes, size=n, p=self.class_probs))
         labels = torch.as_tensor(wanted)
         good = labels.shape == (n,) and not labels.is_floating_point() and labels.dtype != torch.bool
-        if not (good and bool(((labels >= 0) & (labels < self.classes)).all())):
-            raise InvalidArgument("labels", wanted, f"{n} whole numbers from 0 to {self.classes - 1}")
+        if not (good and bool(((labels >= 0) & (labels < self.n_classes)).all())):
+            raise InvalidArgument("labels", wanted, f"{n} whole numbers from 0 to {self.n_classes - 1}")
         return labels.long()
 
     def restored(self, x: Tensor, labels: Tensor | None) -> Images | NDArray[np.float64]:
         """Samples (n, ...) on the scale of the data."""
         if labels is not None:
             return Images(x.clamp(-1, 1), labels, self.class_names)
-        return np.asarray(self.scale * x.double().numpy() + np.array(self.centre))
+        return np.asarray(self.scale * x.double().numpy() + np.array(self.mean))
 
 
 def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
@@ -105,7 +105,7 @@ def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
     centre = points.mean(0)
     scale = float(np.sqrt(((points - centre) ** 2).mean())) or 1.0  # one for all axes: directions keep their meaning
     x = torch.from_numpy((points - centre) / scale).float()
-    return x, None, DataSpec(x.shape[1:], centre=tuple(centre.tolist()), scale=scale)
+    return x, None, DataSpec(x.shape[1:], mean=tuple(centre.tolist()), scale=scale)
 
 
 def checked_images(images: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Config:
     """What all families are told: training steps, rows in a batch, Adam's learning rate."""
 
     steps: int = 2_000
-    batch: int = 128
+    batch_size: int = 128
     learning_rate: float = 1e-3
 
 
@@ -206,8 +206,8 @@ class NeuralGenerator(Generator):
         run. Raises `HoldoutError`, `InvalidArgument`, `TrainingDiverged`, `DataError`.
         """
         x, labels, spec = prepare_data(data)
-        if len(x) < self.config.batch:
-            raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch}, one batch")
+        if len(x) < self.config.batch_size:
+            raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch_size}, one batch")
         total = self.config.steps if steps is None else steps
         self.data_spec_ = spec
         self._set(self._build(spec), step_rng(seed, 0))
@@ -218,7 +218,7 @@ class NeuralGenerator(Generator):
         self._describe_fit(seed, steps, data_sha256)
 
         def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
-            return self._step(Batches(x, labels, self.config.batch, rng), k, total, rng)
+            return self._step(Batches(x, labels, self.config.batch_size, rng), k, total, rng)
 
         for module in self.modules_.values():
             module.train()
@@ -254,10 +254,10 @@ class NeuralGenerator(Generator):
         tensors = {
             f"{n}/{k}": v for n, module in self._inference_modules().items() for k, v in module.state_dict().items()
         }
-        return tensors, {"learnt": asdict(self.data_spec_)}
+        return tensors, {"data_spec": asdict(self.data_spec_)}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
-        self.data_spec_ = DataSpec.from_dict(card["learnt"])
+        self.data_spec_ = DataSpec.from_dict(card["data_spec"])
         self._set(self._build(self.data_spec_), step_rng(0, 0))
         for name, module in self._inference_modules().items():
             module.load_state_dict(
@@ -281,7 +281,7 @@ class NeuralGenerator(Generator):
         shape = " x ".join(map(str, self.data_spec_.shape))
         if not self.data_spec_.is_image:
             return f"points with {shape} coordinates"
-        return f"images of {shape} in {self.data_spec_.classes} classes"
+        return f"images of {shape} in {self.data_spec_.n_classes} classes"
 
     def _inference_modules(self) -> dict[str, nn.Module]:
         """The networks that sampling needs."""

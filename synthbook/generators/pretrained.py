@@ -116,16 +116,16 @@ def _recipe(family: type[NeuralGenerator], settings: Mapping[str, Any], full: in
     return TrainingRecipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
 
 
-VAE_SETTINGS = {"latents": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
+VAE_SETTINGS = {"latent_dim": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
 GAN_SETTINGS = {
-    "latents": 64,
+    "latent_dim": 64,
     "width": 32,
-    "batch": 64,
+    "batch_size": 64,
     "penalty": "r1",
     "penalty_weight": 1.0,
     "learning_rate": 1e-3,
-    "momentum": 0.0,
-    "average": 0.999,
+    "adam_beta1": 0.0,
+    "ema_decay": 0.999,
 }
 IMAGE_RECIPES: dict[str, TrainingRecipe] = {
     "fashion-vae": _recipe(VAE, VAE_SETTINGS, full=20_000, quick=300),
@@ -147,7 +147,7 @@ def _look_at_text(model: TextGenerator, stem: Path, provenance: Provenance) -> P
 RECIPES: Mapping[str, TrainingRecipe] = IMAGE_RECIPES | {
     "austen-transformer": TrainingRecipe(
         Transformer,
-        {"layers": 4, "width": 128, "context": 128, "batch": 24, "learning_rate": 2e-3},
+        {"n_layers": 4, "d_model": 128, "context_length": 128, "batch_size": 24, "learning_rate": 2e-3},
         full=4_000,
         quick=100,
         data=lambda: austen().train,

@@ -35,20 +35,24 @@ class VAEConfig(Config):
     `noise` fixes the decoder's variance sigma^2; without it, it is learnt.
     """
 
-    latents: int = 8
+    latent_dim: int = 8
     beta: float = 1.0
-    kind: str = "auto"
+    architecture: str = "auto"
     width: int = 32  # channels; of an MLP, four units each
-    noise: float | None = None
+    decoder_variance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidArgument("kind", self.kind, f"one of {', '.join(KINDS)}")
-        if self.latents < 1 or self.beta < 0 or (self.noise is not None and self.noise <= 0):
-            raise InvalidArgument("latents, beta, noise", (self.latents, self.beta, self.noise), "positive numbers")
+        if self.architecture not in KINDS:
+            raise InvalidArgument("architecture", self.architecture, f"one of {', '.join(KINDS)}")
+        if self.latent_dim < 1 or self.beta < 0 or (self.decoder_variance is not None and self.decoder_variance <= 0):
+            raise InvalidArgument(
+                "latent_dim, beta, decoder_variance",
+                (self.latent_dim, self.beta, self.decoder_variance),
+                "positive numbers",
+            )
 
 
-class Noise(nn.Module):
+class LogVariance(nn.Module):
     """The logarithm of the decoder's variance, one number for all pixels."""
 
     def __init__(self) -> None:
@@ -63,24 +67,24 @@ class VAE(NeuralGenerator):
     config_class: ClassVar[type[Config]] = VAEConfig
 
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
-        c, q = self.config, self.config.latents
-        kind = c.kind if c.kind != "auto" else "conv" if spec.is_image else "mlp"
+        c, q = self.config, self.config.latent_dim
+        kind = c.architecture if c.architecture != "auto" else "conv" if spec.is_image else "mlp"
         if kind == "conv":
             channels, size, _ = spec.shape
-            encoder: nn.Module = ConvEncoder(channels, size, 2 * q, width=c.width, classes=spec.classes)
-            decoder: nn.Module = ConvDecoder(q, channels, size, width=c.width, classes=spec.classes)
+            encoder: nn.Module = ConvEncoder(channels, size, 2 * q, width=c.width, classes=spec.n_classes)
+            decoder: nn.Module = ConvDecoder(q, channels, size, width=c.width, classes=spec.n_classes)
         else:
-            shape: Any = {"hidden": 4 * c.width, "layers": 0 if kind == "linear" else 2, "classes": spec.classes}
+            shape: Any = {"hidden": 4 * c.width, "layers": 0 if kind == "linear" else 2, "classes": spec.n_classes}
             d = math.prod(spec.shape)
             encoder, decoder = MLP(d, 2 * q, **shape), MLP(q, d, **shape)
-        return {"encoder": encoder, "decoder": decoder, "noise": Noise()}
+        return {"encoder": encoder, "decoder": decoder, "log_variance": LogVariance()}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         nets = [p for name in ("encoder", "decoder") for p in self.modules_[name].parameters()]
         # one number that may have to fall a hundredfold takes larger steps than weights do
         groups: list[dict[str, Any]] = [
             {"params": nets},
-            {"params": self.modules_["noise"].parameters(), "times": NOISE_RATE},
+            {"params": self.modules_["log_variance"].parameters(), "times": NOISE_RATE},
         ]
         return {"all": torch.optim.Adam(groups, lr=self.config.learning_rate)}
 
@@ -94,17 +98,19 @@ class VAE(NeuralGenerator):
         return self.modules_["decoder"](z, labels).view(-1, *self.data_spec_.shape)  # type: ignore[no-any-return]
 
     @property
-    def noise(self) -> Tensor:
+    def decoder_variance(self) -> Tensor:
         """sigma^2, the variance of a row about the decoder's mean; as learnt, or as given."""
-        log_variance: Tensor = self.modules_["noise"].log_variance  # type: ignore[assignment]
-        return log_variance.exp() if self.config.noise is None else torch.tensor(self.config.noise)
+        log_variance: Tensor = self.modules_["log_variance"].log_variance  # type: ignore[assignment]
+        return (
+            log_variance.exp() if self.config.decoder_variance is None else torch.tensor(self.config.decoder_variance)
+        )
 
     def elbo(self, x: Tensor, labels: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(ELBO at beta = 1, reconstruction, KL of each latent): (N,), (N,), (N, latents) nats, one draw of z."""
         mean, log_variance = self.encode(x, labels)
         # z = mu + s eps: the randomness stands apart, so that gradients reach mu and s
         z = mean + (0.5 * log_variance).exp() * normal(mean.shape, rng, x.device)
-        reconstruction = gaussian_log_density(x, self.decode(z, labels), self.noise)
+        reconstruction = gaussian_log_density(x, self.decode(z, labels), self.decoder_variance)
         kl = kl_from_standard(mean, log_variance)
         return reconstruction - kl.sum(1), reconstruction, kl
 
@@ -120,7 +126,7 @@ class VAE(NeuralGenerator):
         return {"loss": float(loss.detach()), "elbo": float(elbo.detach().mean()), "rate": float(rate)}
 
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        return self.decode(normal((n, self.config.latents), rng, self.device), labels)
+        return self.decode(normal((n, self.config.latent_dim), rng, self.device), labels)
 
 
 def kl_from_standard(mean: Tensor, log_variance: Tensor) -> Tensor:

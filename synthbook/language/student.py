@@ -23,7 +23,7 @@ from synthbook.generators.text.transformer import CharTransformer, TransformerCo
 from synthbook.generators.training import cosine_with_warmup, set_lr, step_rng, train
 from synthbook.language.records import Record
 
-SETTINGS = TransformerConfig(width=64, heads=4, layers=2, context=40, batch=64, learning_rate=2e-3)
+SETTINGS = TransformerConfig(d_model=64, n_heads=4, n_layers=2, context_length=40, batch_size=64, learning_rate=2e-3)
 END, UNKNOWN = "\n", "?"
 LONGEST = 12  # words of an answer
 IGNORE_INDEX = -100  # what cross-entropy passes over
@@ -58,7 +58,7 @@ class Student:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=SETTINGS.learning_rate, weight_decay=0.01)
 
         def step(k: int, rng: torch.Generator) -> dict[str, float]:
-            rows = torch.randint(len(read), (SETTINGS.batch,), generator=rng)
+            rows = torch.randint(len(read), (SETTINGS.batch_size,), generator=rng)
             loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=IGNORE_INDEX)
             set_lr(optimizer, SETTINGS.learning_rate * cosine_with_warmup(k, steps))
             optimizer.zero_grad()
@@ -81,7 +81,7 @@ class Student:
             here = [i for i, row in enumerate(rows) if len(row) == length]
             codes = torch.stack([self._codes(rows[i]) for i in here])
             for _ in range(LONGEST):
-                best = self.net(codes[:, -SETTINGS.context :])[:, -1].argmax(dim=1, keepdim=True)
+                best = self.net(codes[:, -SETTINGS.context_length :])[:, -1].argmax(dim=1, keepdim=True)
                 codes = torch.cat([codes, best], dim=1)
             for i, row in zip(here, codes[:, length:].tolist(), strict=True):
                 spoken[i] = list(takewhile(lambda name: name != END, (word[k] for k in row)))
@@ -92,12 +92,14 @@ class Student:
 
     def _rows(self, pairs: Sequence[tuple[list[str], list[str]]]) -> tuple[Tensor, Tensor]:
         """What is read, (N, L), and what is to be said after each word, (N, L): `IGNORE_INDEX` in the question."""
-        read = torch.full((len(pairs), SETTINGS.context), self.number[END])
+        read = torch.full((len(pairs), SETTINGS.context_length), self.number[END])
         told = torch.full_like(read, IGNORE_INDEX)
         for i, (question, answer) in enumerate(pairs):
             whole = self._codes([*question, *answer])
-            if len(whole) > SETTINGS.context + 1:
-                raise InvalidArgument("records", f"{len(whole)} words", f"at most {SETTINGS.context + 1} in a pair")
+            if len(whole) > SETTINGS.context_length + 1:
+                raise InvalidArgument(
+                    "records", f"{len(whole)} words", f"at most {SETTINGS.context_length + 1} in a pair"
+                )
             read[i, : len(whole) - 1] = whole[:-1]
             told[i, len(question) - 1 : len(whole) - 1] = whole[len(question) :]
         return read, told

@@ -35,7 +35,7 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = RECIPES[name]
-    small = replace(recipe, settings={**recipe.settings, "width": 8, "batch": 8}, quick=10)
+    small = replace(recipe, settings={**recipe.settings, "width": 8, "batch_size": 8}, quick=10)
     monkeypatch.setattr(pretrained, "RECIPES", {name: small})
     monkeypatch.setattr(pretrained, "fashion_mnist", digits)
     monkeypatch.setattr(pretrained, "SAMPLE_LENGTH", 30)

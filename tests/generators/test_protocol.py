@@ -24,21 +24,21 @@ from synthbook.testing import GeneratorCheckError, _example, check_generator
 from tests.generators.own_rows import Jitter
 
 ROWS = Path(__file__).with_name("own_rows.py")
-TINY_NET = {"steps": 3, "batch": 50, "hidden": 8}
+TINY_NET = {"steps": 3, "batch_size": 50, "hidden": 8}
 PROMISE = {"epsilon": 2.0, "delta": 1e-6}
 TINY: dict[str, dict[str, Any]] = {
-    "tvae": {**TINY_NET, "latents": 4},
-    "ctgan": {**TINY_NET, "noise": 8},
+    "tvae": {**TINY_NET, "latent_dim": 4},
+    "ctgan": {**TINY_NET, "latent_dim": 8},
     "tabddpm": {**TINY_NET, "T": 10},
     "private-margins": PROMISE,
     "mst": PROMISE,
-    "dp-tvae": PROMISE | {**TINY_NET, "latents": 4},
-    "vae": {"steps": 3, "batch": 20, "width": 4},
-    "gan": {"steps": 3, "batch": 20, "width": 4},
-    "ddpm": {"steps": 3, "batch": 20, "width": 8, "T": 10, "sampling_steps": 2},
-    "dp-vae": {"epsilon": 8.0, "delta": 1e-4, "steps": 2, "batch": 20, "width": 4},
+    "dp-tvae": PROMISE | {**TINY_NET, "latent_dim": 4},
+    "vae": {"steps": 3, "batch_size": 20, "width": 4},
+    "gan": {"steps": 3, "batch_size": 20, "width": 4},
+    "ddpm": {"steps": 3, "batch_size": 20, "width": 8, "T": 10, "sampling_steps": 2},
+    "dp-vae": {"epsilon": 8.0, "delta": 1e-4, "steps": 2, "batch_size": 20, "width": 4},
     "ngram": {"n": 3},
-    "transformer": {"steps": 3, "batch": 4, "context": 16, "width": 16, "heads": 2, "layers": 1},
+    "transformer": {"steps": 3, "batch_size": 4, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1},
 }
 
 

@@ -33,8 +33,8 @@ POINTS = GRID.sample(500, seed=0)
 
 def tiny(family: type[NeuralGenerator]) -> NeuralGenerator:
     """A model that trains in no time; the GAN with everything that has a memory."""
-    extra = {"spectral_norm": True, "average": 0.9, "penalty": "r1"} if family is GAN else {}
-    return family(width=8, batch=16, steps=12, device="cpu", **extra)
+    extra = {"spectral_norm": True, "ema_decay": 0.9, "penalty": "r1"} if family is GAN else {}
+    return family(width=8, batch_size=16, steps=12, device="cpu", **extra)
 
 
 def weights(model: NeuralGenerator) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 def learn(folder: Path, steps_done: Connection) -> None:
     """What a process of its own does: it reports each step, and resumes from the newest checkpoint."""
     torch.set_num_threads(1)
-    model = Diffusion(width=8, batch=16, device="cpu")
+    model = Diffusion(width=8, batch_size=16, device="cpu")
     checkpoint = CheckpointConfig(folder / "state", every_n_steps=1, resume=True)
     model.fit(
         digits().train,
@@ -151,7 +151,7 @@ def test_another_run_is_not_resumed_and_nothing_is_overwritten(tmp_path: Path) -
     for change, model, data in (
         ("seed", tiny(VAE), POINTS),
         ("data", tiny(VAE), POINTS[:400]),
-        ("config", VAE(width=16, batch=16, steps=12), POINTS),
+        ("config", VAE(width=16, batch_size=16, steps=12), POINTS),
     ):
         with pytest.raises(InvalidArgument, match=change):
             model.fit(data, seed=4 if change == "seed" else 3, checkpoint=CheckpointConfig(tmp_path, resume=True))
@@ -182,7 +182,7 @@ def test_classes_are_drawn_as_asked() -> None:
     drawn = model.sample(4_000, seed=1)
     assert isinstance(drawn, Images)
     share = np.bincount(drawn.labels, minlength=10) / 4_000
-    assert np.abs(share - np.array(model.data_spec_.shares)).max() < 4 * (0.1 * 0.9 / 4_000) ** 0.5
+    assert np.abs(share - np.array(model.data_spec_.class_probs)).max() < 4 * (0.1 * 0.9 / 4_000) ** 0.5
     assert model.sample(3, seed=1, labels=[7, 7, 2]).labels.tolist() == [7, 7, 2]
     for wrong in ([7, 7], [7, 7, 10], [0.5, 1, 2], [-1, 0, 0]):
         with pytest.raises(InvalidArgument, match="3 whole numbers from 0 to 9"):
@@ -194,7 +194,7 @@ def test_classes_are_drawn_as_asked() -> None:
 @pytest.mark.slow
 def test_points_come_back_on_their_own_scale() -> None:
     far = 1_000 + 50 * POINTS
-    drawn = VAE(width=16, steps=300, latents=2, device="cpu").fit(far, seed=0).sample(500, seed=1)
+    drawn = VAE(width=16, steps=300, latent_dim=2, device="cpu").fit(far, seed=0).sample(500, seed=1)
     assert drawn.shape == (500, 2) and np.abs(drawn.mean(0) - far.mean(0)).max() < 50
 
 
@@ -214,8 +214,8 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     ):
         with pytest.raises(InvalidArgument, match=says):
             tiny(VAE).fit(wrong, seed=0)
-    with pytest.raises(InvalidArgument, match='predict="v"'):  # ddim would divide by sqrt(alpha_bar_T)
-        Diffusion(predict="eps", steps=12, device="cpu").fit(POINTS, seed=0)
+    with pytest.raises(InvalidArgument, match='prediction_type="v"'):  # ddim would divide by sqrt(alpha_bar_T)
+        Diffusion(prediction_type="eps", steps=12, device="cpu").fit(POINTS, seed=0)
     with pytest.raises(HoldoutError):
         tiny(VAE).fit(digits().test, seed=0)  # type: ignore[arg-type]
     with pytest.raises(NotFittedError, match=r"call fit\(\)"):
@@ -227,13 +227,13 @@ def test_what_cannot_be_learnt_is_refused() -> None:
 @pytest.mark.parametrize(
     ("family", "settings", "says"),
     [
-        (VAE, {"latent": 3}, "some of steps, batch, learning_rate, latents"),
-        (VAE, {"kind": "deep"}, "one of auto, linear, mlp, conv"),
-        (VAE, {"noise": 0.0}, "positive"),
+        (VAE, {"latent": 3}, "some of steps, batch_size, learning_rate, latent_dim"),
+        (VAE, {"architecture": "deep"}, "one of auto, linear, mlp, conv"),
+        (VAE, {"decoder_variance": 0.0}, "positive"),
         (GAN, {"loss": "hinge"}, "one of saturating, non-saturating, wasserstein"),
         (GAN, {"penalty": "l2"}, "one of none, wgan-gp, r1"),
         (Diffusion, {"schedule": "square"}, "one of linear, cosine"),
-        (Diffusion, {"predict": "x"}, "one of eps, v"),
+        (Diffusion, {"prediction_type": "x"}, "one of eps, v"),
         (Diffusion, {"sampling_steps": 2_000}, "from 1 to T"),
     ],
 )
@@ -243,7 +243,7 @@ def test_settings_are_checked(family: type[NeuralGenerator], settings: dict[str,
 
 
 def test_a_loss_that_is_not_a_number_ends_training_and_says_what_to_do(tmp_path: Path) -> None:
-    model = VAE(width=8, batch=16, steps=400, learning_rate=1e4, device="cpu")
+    model = VAE(width=8, batch_size=16, steps=400, learning_rate=1e4, device="cpu")
     with pytest.raises(TrainingDiverged, match="lower the learning rate"):
         model.fit(POINTS, seed=0)
 

@@ -33,9 +33,9 @@ from tests.language.rude import Handler, completion, serving
 
 COLUMNS = ("age", "workclass", "education-num", "hours-per-week", "native-country", "income")
 SMALL_TABLE = {
-    "tvae": {"batch": 50, "hidden": 16, "latents": 4},
-    "ctgan": {"batch": 50, "hidden": 16, "noise": 8},
-    "diffusion": {"batch": 50, "hidden": 16, "T": 10},
+    "tvae": {"batch_size": 50, "hidden": 16, "latent_dim": 4},
+    "ctgan": {"batch_size": 50, "hidden": 16, "latent_dim": 8},
+    "diffusion": {"batch_size": 50, "hidden": 16, "T": 10},
 }
 PROMISE = {"epsilon": 2.0, "delta": 1e-6}
 TASK = """prompt = "Write a {tone} review."
@@ -122,10 +122,10 @@ def generators_of_images_and_points(folder: Path) -> Mapping[str, Any]:
         (Diffusion, {"T": 20, "sampling_steps": 5}),
     ):
         name = " ".join([family.__name__, *map(str, settings.values())])
-        model = family(width=8, batch=16, **settings).fit(pictures(64), seed=0, steps=4)
+        model = family(width=8, batch_size=16, **settings).fit(pictures(64), seed=0, steps=4)
         values[f"{name} digits"] = model.sample(10, seed=1, labels=np.arange(10)).images
         values[f"{name} points"] = (
-            family(width=8, batch=16, **settings).fit(points(64), seed=0, steps=4).sample(10, seed=1)
+            family(width=8, batch_size=16, **settings).fit(points(64), seed=0, steps=4).sample(10, seed=1)
         )
     return values
 
@@ -133,7 +133,7 @@ def generators_of_images_and_points(folder: Path) -> Mapping[str, Any]:
 @golden
 def generators_of_text(folder: Path) -> Mapping[str, Any]:
     text = austen().train.texts[0][:4_000]
-    tiny = {"batch": 4, "context": 16, "width": 16, "heads": 2, "layers": 1}
+    tiny = {"batch_size": 4, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1}
     return {
         "n-gram": NGram(3).fit([text]).sample(200, seed=1, prompt="She "),
         "transformer": Transformer(steps=5, **tiny).fit(text, seed=0).sample(60, seed=1, prompt="She "),
@@ -144,11 +144,11 @@ def generators_of_text(folder: Path) -> Mapping[str, Any]:
 def private_generators(folder: Path) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
     for name in ("private-margins", "mst", "dp-tvae"):
-        small = {"batch": 100, "hidden": 16, "latents": 4} if name == "dp-tvae" else {}
+        small = {"batch_size": 100, "hidden": 16, "latent_dim": 4} if name == "dp-tvae" else {}
         steps = 3 if small else None
         model = registry.get(name)(**PROMISE, **small).fit(people(400), seed=0, steps=steps)
         values[name] = model.sample(60, seed=1).frame
-    painter = DpVae(epsilon=8.0, delta=1e-4, batch=50, width=4).fit(pictures(200), seed=0, steps=3)
+    painter = DpVae(epsilon=8.0, delta=1e-4, batch_size=50, width=4).fit(pictures(200), seed=0, steps=3)
     values["dp-vae"] = painter.sample(10, seed=1, labels=np.arange(10)).images
     return values
 

@@ -118,19 +118,19 @@ class CTGANConfig(NeuralTableConfig):
 
     steps: int = 2_000
     learning_rate: float = 1e-3
-    noise: int = 128
+    latent_dim: int = 128
     pack: int = 2
     penalty: float = 10.0
     modes: int = 10
-    average: float = 0.999
+    ema_decay: float = 0.999
     condition: bool = True
     by_sampling: bool = True
     rarest: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pack < 1 or self.batch % self.pack:
-            raise InvalidArgument("pack", self.pack, f"a divisor of the {self.batch} rows in a batch")
+        if self.pack < 1 or self.batch_size % self.pack:
+            raise InvalidArgument("pack", self.pack, f"a divisor of the {self.batch_size} rows in a batch")
 
 
 class Maker(nn.Module):
@@ -195,17 +195,17 @@ class CTGAN(TransformedTableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         config, told = self.config, self.conditions_.width
         return {
-            "maker": Maker(config.noise + told, self.encoding_.width, config.hidden),
-            "average": Maker(config.noise + told, self.encoding_.width, config.hidden),
+            "maker": Maker(config.latent_dim + told, self.encoding_.width, config.hidden),
+            "ema": Maker(config.latent_dim + told, self.encoding_.width, config.hidden),
             "judge": Judge(self.encoding_.width + told, config.hidden, config.pack),
         }
 
     def _inference_modules(self) -> dict[str, nn.Module]:
-        return {"average": self.modules_["average"]}
+        return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         rate = self.config.learning_rate
-        self.modules_["average"].load_state_dict(self.modules_["maker"].state_dict())
+        self.modules_["ema"].load_state_dict(self.modules_["maker"].state_dict())
         maker, judge = (self.modules_[name].parameters() for name in ("maker", "judge"))
         return {
             "maker": torch.optim.Adam(maker, lr=rate, betas=(0.5, 0.9), weight_decay=1e-6),
@@ -217,32 +217,32 @@ class CTGAN(TransformedTableGenerator):
         for optimizer in self.optimizers_.values():
             set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         if told is None:
-            real = random_batch(x, self.config.batch, rng)
+            real = random_batch(x, self.config.batch_size, rng)
         else:
             real = x[self.conditions_.rows(self.index_, *told, rng)]
         with torch.no_grad():
-            fake = self._soft(self._make(told, self.config.batch, rng), rng)
+            fake = self._soft(self._make(told, self.config.batch_size, rng), rng)
         real, fake = self._with_told(real, told), self._with_told(fake, told)
         distance = judge(real).mean() - judge(fake).mean()
         penalty = self._penalty(real, fake, rng)
         self._update("judge", -distance + self.config.penalty * penalty)
 
         told = self._told(rng)
-        out = self._make(told, self.config.batch, rng)
+        out = self._make(told, self.config.batch_size, rng)
         fooled = judge(self._with_told(self._soft(out, rng), told)).mean()
         disobeyed = self._disobeyed(out, told)
         self._update("maker", disobeyed - fooled)
-        ema_update(self.modules_["average"], self.modules_["maker"], min(self.config.average, (1 + step) / (10 + step)))
+        ema_update(self.modules_["ema"], self.modules_["maker"], min(self.config.ema_decay, (1 + step) / (10 + step)))
         losses = {"distance": distance, "penalty": penalty, "disobeyed": disobeyed}
         return {name: loss.item() for name, loss in losses.items()}
 
     def _told(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
         if not self.conditions_.spans:
             return None
-        return self.conditions_.draw(self.config.batch, rng, rows=self.rows_ if self.config.by_sampling else None)
+        return self.conditions_.draw(self.config.batch_size, rng, rows=self.rows_ if self.config.by_sampling else None)
 
     def _make(self, told: tuple[Tensor, Tensor] | None, n: int, rng: torch.Generator, by: str = "maker") -> Tensor:
-        z = torch.randn((n, self.config.noise), generator=rng)
+        z = torch.randn((n, self.config.latent_dim), generator=rng)
         result: Tensor = self.modules_[by](self._with_told(z, told))
         return result
 
@@ -294,7 +294,7 @@ class CTGAN(TransformedTableGenerator):
                 if asked.name in where:
                     column[:], state[:] = j, asked.categories.index(where[asked.name])
             told = (column, state)
-        drawn = one_hot_draws(self._make(told, n, rng, by="average"), self.encoding_.spans, rng)
+        drawn = one_hot_draws(self._make(told, n, rng, by="ema"), self.encoding_.spans, rng)
         if told is not None:  # a row that does not have what it was told is not drawn
             first = torch.tensor([span.start for span in self.conditions_.spans])
             drawn = drawn[drawn[torch.arange(n), first[told[0]] + told[1]] == 1]

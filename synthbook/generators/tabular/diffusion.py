@@ -45,7 +45,7 @@ class DiffusionConfig(NeuralTableConfig):
     learning_rate: float = 2e-3
     T: int = 100
     layers: int = 3
-    average: float = 0.995
+    ema_decay: float = 0.995
 
 
 class TabDDPM(NeuralTableGenerator):
@@ -86,18 +86,18 @@ class TabDDPM(NeuralTableGenerator):
 
     def _build(self) -> dict[str, nn.Module]:
         width, config = self._width(), self.config
-        return {n: TimeMLP(width, hidden=config.hidden, layers=config.layers) for n in ("net", "average")}
+        return {n: TimeMLP(width, hidden=config.hidden, layers=config.layers) for n in ("net", "ema")}
 
     def _inference_modules(self) -> dict[str, nn.Module]:
-        return {"average": self.modules_["average"]}
+        return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        self.modules_["average"].load_state_dict(self.modules_["net"].state_dict())
+        self.modules_["ema"].load_state_dict(self.modules_["net"].state_dict())
         return {"net": torch.optim.AdamW(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         schedule, d = self._schedule, len(self._numbers())
-        rows = random_batch(x, self.config.batch, rng)
+        rows = random_batch(x, self.config.batch_size, rng)
         t = torch.randint(1, schedule.T + 1, (len(rows),), generator=rng)
         eps = torch.randn((len(rows), d), generator=rng)
         noised = torch.cat([q_sample(rows[:, :d], t, eps, schedule), self._shuffled(rows[:, d:], t, schedule, rng)], 1)
@@ -113,7 +113,7 @@ class TabDDPM(NeuralTableGenerator):
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema_update(self.modules_["average"], self.modules_["net"], min(self.config.average, (1 + step) / (10 + step)))
+        ema_update(self.modules_["ema"], self.modules_["net"], min(self.config.ema_decay, (1 + step) / (10 + step)))
         return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
 
     def _shuffled(self, x: Tensor, t: Tensor, schedule: NoiseSchedule, rng: torch.Generator) -> Tensor:
@@ -131,7 +131,7 @@ class TabDDPM(NeuralTableGenerator):
         x = torch.randn((n, d), generator=rng)
         c = [F.one_hot(torch.randint(k, (n,), generator=rng), k).float() for _, k in self._states()]
         for t in range(schedule.T, 0, -1):
-            out = self.modules_["average"](torch.cat([x, *c], dim=1), torch.full((n,), t))
+            out = self.modules_["ema"](torch.cat([x, *c], dim=1), torch.full((n,), t))
             a, before = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[t - 1])
             beta = float(schedule.beta[t])
             x0 = ((x - (1 - a) ** 0.5 * out[:, :d]) / a**0.5).clamp(-EXTREME, EXTREME)

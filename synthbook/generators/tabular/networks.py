@@ -30,13 +30,13 @@ class NeuralTableConfig:
     """What all of them are told: training steps, rows in a batch, learning rate, units of a hidden layer."""
 
     steps: int = 3_000
-    batch: int = 500
+    batch_size: int = 500
     learning_rate: float = 1e-3
     hidden: int = 256
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.hidden) < 1 or self.learning_rate <= 0:
-            given = (self.steps, self.batch, self.hidden, self.learning_rate)
+        if min(self.steps, self.batch_size, self.hidden) < 1 or self.learning_rate <= 0:
+            given = (self.steps, self.batch_size, self.hidden, self.learning_rate)
             raise InvalidArgument("steps, batch, hidden, learning_rate", given, "positive numbers")
 
 

@@ -39,7 +39,7 @@ class TVAEConfig(NeuralTableConfig):
 
     steps: int = 2_000
     learning_rate: float = 2e-3
-    latents: int = 32
+    latent_dim: int = 32
     beta: float = 0.5  # the published weight of the reconstruction is 2
     modes: int = 10
 
@@ -60,13 +60,13 @@ class TVAE(TransformedTableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         width, config = self.encoding_.width, self.config
         return {
-            "encoder": MLP(width, 2 * config.latents, hidden=config.hidden),
-            "decoder": MLP(config.latents, width, hidden=config.hidden),
+            "encoder": MLP(width, 2 * config.latent_dim, hidden=config.hidden),
+            "decoder": MLP(config.latent_dim, width, hidden=config.hidden),
             "spread": Spread(len(self._alphas())),
         }
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        rows = random_batch(x, self.config.batch, rng)
+        rows = random_batch(x, self.config.batch_size, rng)
         likelihood, kl = self._terms(rows, rng)
         rebuilt, price = -likelihood.mean(), kl.mean()
         (optimizer,) = self.optimizers_.values()
@@ -123,7 +123,7 @@ class TVAE(TransformedTableGenerator):
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, alphas = sample_rng(seed), self._alphas()
-        out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
+        out = self.modules_["decoder"](torch.randn((n, self.config.latent_dim), generator=rng))
         drawn = one_hot_draws(out, self.encoding_.spans, rng)
         drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)
         return self.encoding_.decode(drawn.numpy())

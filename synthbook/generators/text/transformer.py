@@ -32,36 +32,36 @@ class TransformerConfig:
     """Training `steps`, stretches in a `batch`, characters of `context`, and the size of the network."""
 
     steps: int = 2_000
-    batch: int = 32
-    context: int = 96
+    batch_size: int = 32
+    context_length: int = 96
     learning_rate: float = 3e-3
-    width: int = 96
-    heads: int = 4
-    layers: int = 3
+    d_model: int = 96
+    n_heads: int = 4
+    n_layers: int = 3
 
     def __post_init__(self) -> None:
-        if min(asdict(self).values()) <= 0 or self.width % self.heads:
+        if min(asdict(self).values()) <= 0 or self.d_model % self.n_heads:
             raise InvalidArgument("settings", asdict(self), "positive numbers, heads that divide the width")
 
 
 class TransformerBlock(nn.Module):
     """Attention, then a small network for each place, each with a way around it."""
 
-    zero_init = ("mixed", "down")
+    zero_init = ("proj", "down")
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.asked, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, places, width) to the same."""
         n, places, width = x.shape
-        q, k, v = self.asked(self.norm_1(x)).view(n, places, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(self.norm_1(x)).view(n, places, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (N, heads, places, width / heads)
-        x = x + self.mixed(seen.transpose(1, 2).reshape(n, places, width))
+        x = x + self.proj(seen.transpose(1, 2).reshape(n, places, width))
         return x + self.down(F.gelu(self.up(self.norm_2(x))))  # type: ignore[no-any-return]
 
 
@@ -72,14 +72,14 @@ class CharTransformer(nn.Module):
 
     def __init__(self, characters: int, config: TransformerConfig):
         super().__init__()
-        self.character = nn.Embedding(characters, config.width)
-        self.place = nn.Embedding(config.context, config.width)
-        self.layers = nn.ModuleList(TransformerBlock(config.width, config.heads) for _ in range(config.layers))
-        self.norm, self.out = nn.LayerNorm(config.width), nn.Linear(config.width, characters)
+        self.tok_emb = nn.Embedding(characters, config.d_model)
+        self.pos_emb = nn.Embedding(config.context_length, config.d_model)
+        self.layers = nn.ModuleList(TransformerBlock(config.d_model, config.n_heads) for _ in range(config.n_layers))
+        self.norm, self.out = nn.LayerNorm(config.d_model), nn.Linear(config.d_model, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits after each place."""
-        x = self.character(codes) + self.place(torch.arange(codes.shape[1]))
+        x = self.tok_emb(codes) + self.pos_emb(torch.arange(codes.shape[1]))
         for layer in self.layers:
             x = layer(x)
         result: Tensor = self.out(self.norm(x))
@@ -108,16 +108,16 @@ class Transformer(TextGenerator):
         parts = check_texts(data, "training a transformer")
         self.tokenizer_ = CharTokenizer.of(parts)
         codes = torch.from_numpy(self.tokenizer_.codes(BOS.join(["", *parts])))
-        length = self.config.context + 1
+        length = self.config.context_length + 1
         if len(codes) < length:
-            raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context}")
+            raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context_length}")
         self.net_ = CharTransformer(len(self.tokenizer_), self.config)
         init_weights(self.net_, step_rng(seed, 0))
         optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
         total = self.config.steps if steps is None else steps
 
         def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
-            first = torch.randint(len(codes) - length + 1, (self.config.batch, 1), generator=rng)
+            first = torch.randint(len(codes) - length + 1, (self.config.batch_size, 1), generator=rng)
             rows = codes[first + torch.arange(length)]
             loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
             set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(k, total))
@@ -148,7 +148,7 @@ class Transformer(TextGenerator):
         self._check_fitted()
         if not text:
             raise InvalidArgument("text", text, "at least one character")
-        codes, half = torch.from_numpy(self.tokenizer_.codes(BOS + text)), self.config.context // 2
+        codes, half = torch.from_numpy(self.tokenizer_.codes(BOS + text)), self.config.context_length // 2
         total = 0.0
         for first in range(0, len(codes) - 1, half):
             start = max(first - half, 0)
@@ -165,7 +165,7 @@ class Transformer(TextGenerator):
         rng, codes = step_rng(seed, 0), torch.from_numpy(self.tokenizer_.codes(BOS + prompt))
         before = len(codes)
         for _ in range(n):
-            odds = self.net_(codes[None, -self.config.context :])[0, -1].softmax(dim=0)
+            odds = self.net_(codes[None, -self.config.context_length :])[0, -1].softmax(dim=0)
             odds[-1] = 0  # what stands for characters that were never seen is not written
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
         return self.tokenizer_.text(codes[before:].tolist())

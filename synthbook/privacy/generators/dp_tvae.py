@@ -43,10 +43,10 @@ class DpTvaeConfig(PrivacyConfig, NeuralTableConfig):
     """`batch` is the expected number of units in a step, `clip` the length C; see `TVAEConfig` for the rest."""
 
     steps: int = 1_500
-    batch: int = 1_000
+    batch_size: int = 1_000
     learning_rate: float = 5e-3
     hidden: int = 128
-    latents: int = 16
+    latent_dim: int = 16
     beta: float = 0.5
     clip: float = 1.0
 
@@ -82,16 +82,16 @@ class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
     family, config_class = "dp-tvae", DpTvaeConfig
 
     def _check(self, table: Table, n: int, steps: int | None) -> None:
-        if self.config.batch >= n:
-            raise InvalidArgument("batch", self.config.batch, f"fewer than the {n:,} units of the table")
+        if self.config.batch_size >= n:
+            raise InvalidArgument("batch_size", self.config.batch_size, f"fewer than the {n:,} units of the table")
         steps = self.config.steps if steps is None else steps
         c = self.config
-        self._noise = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=steps)
+        self._noise = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch_size / n, steps=steps)
 
     def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
         steps = self.config.steps if training["steps"] is None else training["steps"]
         self._units, self._root = int(self._unit_of.max()) + 1, child_seed(seed, NOISE)
-        rate = self.config.batch / self._units
+        rate = self.config.batch_size / self._units
         NeuralTableGenerator._fit(self, frame, seed, **training)
         return self._guarantee(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
 
@@ -104,27 +104,27 @@ class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         width, c = self.encoding_.width, self.config
         return {
-            "encoder": MLP(width, 2 * c.latents, hidden=c.hidden),
-            "decoder": MLP(c.latents, width, hidden=c.hidden),
+            "encoder": MLP(width, 2 * c.latent_dim, hidden=c.hidden),
+            "decoder": MLP(c.latent_dim, width, hidden=c.hidden),
         }
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
         loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
         private_rng = np.random.default_rng(child_seed(self._root, step))
-        chosen = poisson_sample(self._units, c.batch / self._units, private_rng)
+        chosen = poisson_sample(self._units, c.batch_size / self._units, private_rng)
         rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
-        given = torch.cat([rows, torch.randn((len(rows), c.latents), generator=rng)], dim=1)
+        given = torch.cat([rows, torch.randn((len(rows), c.latent_dim), generator=rng)], dim=1)
         # each of a unit's k rows may add C / k, so that the unit adds C
         clip = c.clip / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
         total = ghost_clipped_sum(loss, lambda out, _: out, given, given, clip)
-        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._noise, c.batch), self.optimizers_["all"], private_rng)
+        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._noise, c.batch_size), self.optimizers_["all"], private_rng)
         return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng = sample_rng(seed)
-        out = self.modules_["decoder"](torch.randn((n, self.config.latents), generator=rng))
+        out = self.modules_["decoder"](torch.randn((n, self.config.latent_dim), generator=rng))
         return self.encoding_.decode(one_hot_draws(out, self.encoding_.spans, rng).numpy(), np.random.default_rng(seed))
 
     def _set_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

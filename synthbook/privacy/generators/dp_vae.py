@@ -44,21 +44,23 @@ from synthbook.privacy.mechanisms import check_delta
 
 @dataclass(frozen=True, kw_only=True)
 class DpVaeConfig(PrivacyConfig, VAEConfig):
-    """`batch` is the expected number of images in a step, `clip` the length C; `noise` must be given."""
+    """`batch` is the expected number of images in a step, `clip` the length C; `decoder_variance` must be given."""
 
     steps: int = 1_000
-    batch: int = 128
+    batch_size: int = 128
     learning_rate: float = 2e-3
     width: int = 16
-    noise: float | None = 0.1
+    decoder_variance: float | None = 0.1
     clip: float = 1.0
 
     def __post_init__(self) -> None:
         PrivacyConfig.__post_init__(self)
         VAEConfig.__post_init__(self)
-        if self.noise is None or self.max_rows_per_entity != 1:
-            given = (self.noise, self.max_rows_per_entity)
-            raise InvalidArgument("noise, max_rows_per_entity", given, "a variance that no image sets, and 1")
+        if self.decoder_variance is None or self.max_rows_per_entity != 1:
+            given = (self.decoder_variance, self.max_rows_per_entity)
+            raise InvalidArgument(
+                "decoder_variance, max_rows_per_entity", given, "a variance that no image sets, and 1"
+            )
 
 
 class PerSampleLoss(nn.Module):
@@ -71,13 +73,13 @@ class PerSampleLoss(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         """(B,) nats."""
-        pixels, classes = math.prod(self.learnt.shape), self.learnt.classes
-        x, label, eps = torch.split(given, [pixels, classes, self.config.latents], dim=1)
+        pixels, classes = math.prod(self.learnt.shape), self.learnt.n_classes
+        x, label, eps = torch.split(given, [pixels, classes, self.config.latent_dim], dim=1)
         x = x.view(-1, *self.learnt.shape)
         mean, log_variance = self.encoder(x, label).chunk(2, dim=1)
         z = mean + (log_variance.clamp(max=10.0) / 2).exp() * eps
         out = self.decoder(z, label).view(x.shape)
-        rebuilt = gaussian_log_density(x, out, torch.tensor(self.config.noise))
+        rebuilt = gaussian_log_density(x, out, torch.tensor(self.config.decoder_variance))
         return self.config.beta * kl_from_standard(mean, log_variance).sum(dim=1) - rebuilt
 
 
@@ -109,25 +111,27 @@ class DpVae(VAE):
         n = len(data)
         check_delta(c.delta, n)
         check_seed(c, seed, checkpoint)
-        if c.batch >= n:
-            raise InvalidArgument("batch", c.batch, f"fewer than the {n:,} images")
+        if c.batch_size >= n:
+            raise InvalidArgument("batch_size", c.batch_size, f"fewer than the {n:,} images")
         prepare_data(data)  # refuses what is no image
         total = c.steps if steps is None else check_positive_int("steps", steps)
-        self._sigma = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch / n, steps=total)
+        self._sigma = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch_size / n, steps=total)
         if budget is not None:
-            budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch=c.batch, clip=c.clip)
+            budget.spend("fitting DpVae", c.epsilon, c.delta, steps=total, batch_size=c.batch_size, clip=c.clip)
         root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
         self._root = child_seed(root, NOISE)
         super().fit(data, seed=root, steps=total, checkpoint=checkpoint, callback=callback, on_eval=on_eval)
         self._describe_fit(seed, steps, "")
-        self.data_spec_ = replace(self.data_spec_, shares=(1 / self.data_spec_.classes,) * self.data_spec_.classes)
+        self.data_spec_ = replace(
+            self.data_spec_, class_probs=(1 / self.data_spec_.n_classes,) * self.data_spec_.n_classes
+        )
         self.guarantee_ = PrivacyGuarantee(
             epsilon=c.epsilon,
             delta=c.delta,
             unit="one image",
             accountant=DPSGD,
             steps=total,
-            sample_rate=c.batch / n,
+            sample_rate=c.batch_size / n,
             noise_multiplier=self._sigma,
             clip=c.clip,
             noise=SYSTEM_ENTROPY if c.release else SEEDED_NOISE,
@@ -135,7 +139,7 @@ class DpVae(VAE):
         return self
 
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
-        built = {name: module for name, module in super()._build(spec).items() if name != "noise"}
+        built = {name: module for name, module in super()._build(spec).items() if name != "log_variance"}
         for module in built.values():
             check_model(module)
         return built
@@ -149,12 +153,12 @@ class DpVae(VAE):
         assert labels is not None
         loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.data_spec_, c)
         private_rng = np.random.default_rng(child_seed(self._root, step))
-        rows = poisson_sample(len(x), c.batch / len(x), private_rng)
-        eps = torch.randn((len(rows), c.latents), generator=rng)
-        given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.data_spec_.classes), eps], dim=1)
+        rows = poisson_sample(len(x), c.batch_size / len(x), private_rng)
+        eps = torch.randn((len(rows), c.latent_dim), generator=rng)
+        given = torch.cat([x[rows].flatten(1), F.one_hot(labels[rows], self.data_spec_.n_classes), eps], dim=1)
         clip = c.clip if math.isfinite(c.epsilon) else math.inf
         total = per_sample_clipped_sum(loss, lambda out, _: out, given, given, clip)
-        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._sigma, c.batch), self.optimizers_["all"], private_rng)
+        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._sigma, c.batch_size), self.optimizers_["all"], private_rng)
         return {"noise multiplier": self._sigma}  # what a batch loses is private, and nobody has paid for it
 
     def _attach_guarantee(self, provenance: Provenance) -> Provenance:

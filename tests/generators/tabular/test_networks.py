@@ -29,8 +29,8 @@ from tests.generators.tabular.test_tables import TABLE, TINY
 from tests.mutation import mutant
 
 NETWORKS: dict[str, Callable[[], NeuralTableGenerator]] = {
-    "tvae": lambda: TVAE(**TINY, latents=4),
-    "ctgan": lambda: CTGAN(**TINY, noise=8),
+    "tvae": lambda: TVAE(**TINY, latent_dim=4),
+    "ctgan": lambda: CTGAN(**TINY, latent_dim=8),
     "diffusion": lambda: TabDDPM(**TINY, T=10),
 }
 
@@ -129,9 +129,9 @@ def pair() -> Table:
 @pytest.mark.parametrize(
     ("model", "letters", "numbers"),
     [
-        (TVAE(steps=1_000, batch=200, hidden=64, latents=4), 0.75, 0.8),
-        (CTGAN(steps=1_500, batch=200, hidden=64, noise=16), 0.85, 0.85),
-        (TabDDPM(steps=1_000, batch=200, hidden=64, T=50), 0.85, 0.85),
+        (TVAE(steps=1_000, batch_size=200, hidden=64, latent_dim=4), 0.75, 0.8),
+        (CTGAN(steps=1_500, batch_size=200, hidden=64, latent_dim=16), 0.85, 0.85),
+        (TabDDPM(steps=1_000, batch_size=200, hidden=64, T=50), 0.85, 0.85),
     ],
     ids=["tvae", "ctgan", "diffusion"],
 )
@@ -182,7 +182,7 @@ def test_categories_are_shuffled_as_often_as_the_schedule_says() -> None:
 
 
 def test_the_likelihood_of_a_row_is_that_of_its_parts() -> None:
-    model = TVAE(**TINY, latents=4).fit(pair(), seed=0)
+    model = TVAE(**TINY, latent_dim=4).fit(pair(), seed=0)
     rows = torch.tensor(model.encoding_.encode(pair().frame.head(5), np.random.default_rng(0)), dtype=torch.float32)
     z = torch.randn((5, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -221,14 +221,14 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
 @pytest.mark.slow
 def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
     few = rare_categories.toy(2_000, seed=0)
-    model = CTGAN(batch=100, hidden=32, noise=8, rarest=True, steps=400).fit(few, seed=0)
+    model = CTGAN(batch_size=100, hidden=32, latent_dim=8, rarest=True, steps=400).fit(few, seed=0)
     drawn, real = (float((table["kind"] == "C").mean()) for table in (model.sample(20_000, seed=1), few))
     assert 0.4 * real < drawn < 1.5 * real
 
 
 @pytest.mark.slow
 def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_rows() -> None:
-    model = TVAE(steps=150, hidden=32, latents=4).fit(pair(), seed=0)
+    model = TVAE(steps=150, hidden=32, latent_dim=4).fit(pair(), seed=0)
     last = model.history_[-1]
     bound = model.elbo(pair(), seed=1)
     assert bound.mean() == pytest.approx(-(last["rebuilding"] + last["KL"]), abs=0.5)

@@ -34,10 +34,10 @@ FAMILIES: dict[str, Callable[[], TableGenerator]] = {
     "cart": CART,
     "boosted": BoostedTrees,
 }
-TINY = {"steps": 8, "batch": 40, "hidden": 16}  # they learn nothing in that time, and keep to the protocol
+TINY = {"steps": 8, "batch_size": 40, "hidden": 16}  # they learn nothing in that time, and keep to the protocol
 EVERY = FAMILIES | {
-    "tvae": lambda: TVAE(**TINY, latents=4),
-    "ctgan": lambda: CTGAN(**TINY, noise=8),
+    "tvae": lambda: TVAE(**TINY, latent_dim=4),
+    "ctgan": lambda: CTGAN(**TINY, latent_dim=8),
     "diffusion": lambda: TabDDPM(**TINY, T=10),
 }
 

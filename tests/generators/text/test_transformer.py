@@ -19,7 +19,7 @@ from synthbook.generators.text.base import CharTokenizer, unigram_entropy
 from synthbook.generators.text.transformer import CharTransformer, Transformer, TransformerConfig
 from tests.mutation import mutant
 
-TINY = {"steps": 12, "batch": 4, "context": 16, "width": 16, "heads": 2, "layers": 1}
+TINY = {"steps": 12, "batch_size": 4, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1}
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 40
 
 
@@ -54,7 +54,7 @@ def test_it_is_small() -> None:
 
 @pytest.mark.slow
 def test_it_learns_what_repeats() -> None:
-    model = Transformer(steps=600, batch=8, context=32, width=32, heads=2, layers=2).fit(TEXT, seed=0)
+    model = Transformer(steps=600, batch_size=8, context_length=32, d_model=32, n_heads=2, n_layers=2).fit(TEXT, seed=0)
     assert model.bits_per_character(TEXT[:500]) < 0.5 < unigram_entropy(TEXT)
     made = model.sample(400, seed=0, prompt="the cat sat on ")
     known = [word in TEXT.split() for word in made.split()]
@@ -103,7 +103,7 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="at least 96"):
         Transformer().fit("short", seed=0)
     with pytest.raises(InvalidArgument, match="heads that divide"):
-        Transformer(heads=5)
+        Transformer(n_heads=5)
     with pytest.raises(InvalidArgument, match="some of steps"):
         Transformer(depth=3)
     with pytest.raises(NotFittedError):

@@ -114,7 +114,7 @@ def test_exposure_is_the_rank_among_all_candidates_by_brute_force(n: int) -> Non
 def test_a_transformer_is_ranked_by_its_bits_as_any_model_is() -> None:
     canaries = make_canaries(3, seed=0, length=2)
     text = insert_canaries("0123456789\n" + corpus()[:5_000], canaries, [30, 1, 0], seed=0)
-    model = Transformer(steps=60, batch=16, context=32, width=32, heads=2, layers=1).fit(text, seed=0)
+    model = Transformer(steps=60, batch_size=16, context_length=32, d_model=32, n_heads=2, n_layers=1).fit(text, seed=0)
     costs = np.array([model.bits_per_character(canaries[0].prefix + f"{k:02}") for k in range(100)])
     ranks = stats.rankdata(costs.round(9))[[int(c.secret) for c in canaries]]
     assert exposure(model, canaries) == pytest.approx(np.log2(100 / ranks))

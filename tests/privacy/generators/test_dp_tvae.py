@@ -27,7 +27,7 @@ from synthbook.privacy.generators.dp_tvae import DpTvae, PerSampleLoss
 from tests.mutation import mutant
 
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
-TINY = {"hidden": 8, "latents": 2}
+TINY = {"hidden": 8, "latent_dim": 2}
 COLUMNS = (
     Column("tens", "categorical", categories=tuple(f"t{k}" for k in range(40))),
     Column("ones", "categorical", categories=tuple(f"o{k}" for k in range(10))),
@@ -118,7 +118,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
     n, q, steps = 100, 0.1, 100
 
     def chosen(module: ModuleType) -> list[np.ndarray]:
-        return [numbers(one.given) for one in batches(module, monkeypatch, numbered(n), steps, batch=10)]
+        return [numbers(one.given) for one in batches(module, monkeypatch, numbered(n), steps, batch_size=10)]
 
     assert departures(chosen(dp_tvae), n, q) == []
     shuffled = departures(chosen(mutant(dp_tvae, CHOSEN, DEALT)), n, q)
@@ -129,7 +129,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_people_are_sampled_with_all_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
-    steps = batches(dp_tvae, monkeypatch, table, 100, batch=10, max_rows_per_entity=3)
+    steps = batches(dp_tvae, monkeypatch, table, 100, batch_size=10, max_rows_per_entity=3)
     found = [np.bincount(numbers(one.given) % 100, minlength=100) for one in steps]
     assert {int(k) for counts in found for k in counts} == {0, 3}
     assert departures([np.flatnonzero(counts) for counts in found], 100, 0.1) == []
@@ -144,7 +144,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", spied)
-    seen = batches(dp_tvae, monkeypatch, numbered(300), 12, batch=1, clip=0.5, hidden=64)
+    seen = batches(dp_tvae, monkeypatch, numbered(300), 12, batch_size=1, clip=0.5, hidden=64)
     empty = [std for one, (norm, std) in zip(seen, steps, strict=True) if not len(one.given) and norm == 0]
     assert 1 < len(empty) == sum(not len(one.given) for one in seen) < 12
     assert empty == pytest.approx([0.5] * len(empty), rel=0.03)  # sigma C / batch
@@ -205,7 +205,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
 
     def furthest(module: ModuleType) -> float:
         found = []
-        for one in batches(module, monkeypatch, table, 6, batch=20, max_rows_per_entity=3, clip=0.4):
+        for one in batches(module, monkeypatch, table, 6, batch_size=20, max_rows_per_entity=3, clip=0.4):
             people = numbers(one.given) % 100
             everyone = one.sum_of(np.arange(len(people)))
             torch.testing.assert_close(everyone, flat(one.total))
@@ -228,7 +228,7 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr(DpTvae, "_build", mixing)
         with pytest.raises(InvalidArgument, match="BatchNorm1d"):
-            DpTvae(**PROMISE, **TINY, batch=20).fit(numbered(100), seed=0, steps=2)
+            DpTvae(**PROMISE, **TINY, batch_size=20).fit(numbered(100), seed=0, steps=2)
 
 
 # ── the promise ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,7 +252,7 @@ def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) 
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", seen)
-    model = DpTvae(**PROMISE, hidden=64, latents=4, batch=50, clip=0.5, max_rows_per_entity=2)
+    model = DpTvae(**PROMISE, hidden=64, latent_dim=4, batch_size=50, clip=0.5, max_rows_per_entity=2)
     told = model.fit(numbered(400, people=200), seed=0, steps=20).guarantee_
     assert [told.noise_multiplier] == found and (told.steps, told.sample_rate, told.clip) == (20, 0.25, 0.5)
     assert told.unit == "one person, with at most 2 rows" and told.accountant == base.DPSGD
@@ -266,7 +266,7 @@ def test_one_seed_gives_one_model_and_another_another(monkeypatch: pytest.Monkey
     monkeypatch.setattr(dp_tvae, "calibrate_noise", lambda *given, **named: 1.0)
 
     def weights(seed: int | None, **settings: Any) -> Tensor:
-        model = DpTvae(**PROMISE, **TINY, batch=20, **settings).fit(numbered(100), seed=seed, steps=4)
+        model = DpTvae(**PROMISE, **TINY, batch_size=20, **settings).fit(numbered(100), seed=seed, steps=4)
         return torch.cat([p.detach().flatten() for m in model.modules_.values() for p in m.parameters()])
 
     assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
@@ -279,7 +279,7 @@ def test_without_noise_it_learns() -> None:
     tens = rng.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
     ones = np.where(rng.random(n) < 0.8, tens, rng.integers(10, size=n))
     table = Table(pd.DataFrame({"tens": [f"t{k}" for k in tens], "ones": [f"o{k}" for k in ones]}), numbered(9).schema)
-    model = DpTvae(epsilon=math.inf, delta=1e-5, hidden=64, latents=4, batch=300).fit(table, seed=0, steps=250)
+    model = DpTvae(epsilon=math.inf, delta=1e-5, hidden=64, latent_dim=4, batch_size=300).fit(table, seed=0, steps=250)
     made = model.sample(4_000, seed=1)
     assert model.guarantee_.noise_multiplier == 0 and model.guarantee_.epsilon == math.inf
 

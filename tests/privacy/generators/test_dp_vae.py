@@ -35,7 +35,7 @@ from tests.mutation import mutant
 from tests.privacy.generators.test_dp_tvae import by_loop, departures, flat, same
 
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
-TINY = {"width": 4, "latents": 2, "device": "cpu"}
+TINY = {"width": 4, "latent_dim": 2, "device": "cpu"}
 ORIGIN = Provenance("a test", "pytest", seed=5)
 NAMES = ("left", "right")
 
@@ -62,8 +62,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def loss() -> PerSampleLoss:
-    config, spec = DpVaeConfig(**PROMISE, width=4, latents=3, beta=0.7), DataSpec((1, 8, 8), NAMES, (0.5, 0.5))
-    model, rng = DpVae(**PROMISE, width=4, latents=3, device="cpu"), torch.Generator().manual_seed(0)
+    config, spec = DpVaeConfig(**PROMISE, width=4, latent_dim=3, beta=0.7), DataSpec((1, 8, 8), NAMES, (0.5, 0.5))
+    model, rng = DpVae(**PROMISE, width=4, latent_dim=3, device="cpu"), torch.Generator().manual_seed(0)
     built = {name: init_weights(module, rng) for name, module in model._build(spec).items()}
     assert {type(layer) for module in built.values() for layer in module.modules()} > {nn.Conv2d, nn.ConvTranspose2d}
     return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
@@ -147,7 +147,7 @@ def steps_of(
 @pytest.mark.slow
 def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(module: ModuleType) -> list[np.ndarray]:
-        return [rows for rows, _, _ in steps_of(module, monkeypatch, pictures(60), 100, batch=6)]
+        return [rows for rows, _, _ in steps_of(module, monkeypatch, pictures(60), 100, batch_size=6)]
 
     assert departures(chosen(dp_vae), 60, 0.1) == []
     shuffled = departures(chosen(mutant(dp_vae, CHOSEN, DEALT)), 60, 0.1)
@@ -157,7 +157,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_no_image_moves_the_sum_further_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     def furthest(module: ModuleType) -> float:
-        steps = steps_of(module, monkeypatch, pictures(60), 6, batch=20, clip=0.3)
+        steps = steps_of(module, monkeypatch, pictures(60), 6, batch_size=20, clip=0.3)
         for _, each, total in steps:
             torch.testing.assert_close(each.sum(0), total, atol=1e-5, rtol=1e-4)
         return max(float(each.norm(dim=1).max()) for _, each, _ in steps)
@@ -176,7 +176,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", spied)
-    steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch=1, clip=0.5)
+    steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch_size=1, clip=0.5)
     assert 1 < sum(not len(rows) for rows, _, _ in steps) < 12
     assert all(float(total.norm()) == 0 for rows, _, total in steps if not len(rows))
     assert sizes == pytest.approx([0.5] * 12, rel=0.05)  # sigma C, in empty batches and others
@@ -191,11 +191,11 @@ def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytes
 
     # test_dp_tvae.py holds the real one against the accountant
     monkeypatch.setattr(dp_vae, "calibrate_noise", calibrate_noise)
-    told = DpVae(**PROMISE, **TINY, batch=20, clip=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
+    told = DpVae(**PROMISE, **TINY, batch_size=20, clip=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
     assert asked == [(2.0, 1e-5, 0.25, 3)]
     assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
     assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", base.DPSGD)
-    free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch=20).fit(pictures(80), seed=0, steps=3)
+    free = DpVae(epsilon=math.inf, delta=1e-5, **TINY, batch_size=20).fit(pictures(80), seed=0, steps=3)
     assert free.guarantee_.noise_multiplier == 0
 
 
@@ -209,10 +209,10 @@ def weights(model: DpVae) -> Tensor:
 @pytest.mark.usefixtures("quick")
 def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_path: Path) -> None:
     data = pictures(61)
-    model = DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)
-    assert torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=3, steps=3)))
-    assert not torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch=20).fit(data, seed=4, steps=3)))
-    assert model.data_spec_.shares == (0.5, 0.5)  # not 31 and 30 of 61
+    model = DpVae(**PROMISE, **TINY, batch_size=20).fit(data, seed=3, steps=3)
+    assert torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch_size=20).fit(data, seed=3, steps=3)))
+    assert not torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch_size=20).fit(data, seed=4, steps=3)))
+    assert model.data_spec_.class_probs == (0.5, 0.5)  # not 31 and 30 of 61
     assert set(model.history_[0]) == {"step", "noise multiplier"}  # losses of private images would be one more look
     kept = DpVae.load(model.save(tmp_path / "model", ORIGIN), device="cpu")
     assert kept.guarantee_ == model.guarantee_
@@ -225,7 +225,7 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
 def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) -> None:
     data, models = pictures(60), []
     for _ in range(2):
-        models.append(DpVae(**PROMISE, **TINY, batch=20, release=True).fit(data, seed=None, steps=2))
+        models.append(DpVae(**PROMISE, **TINY, batch_size=20, release=True).fit(data, seed=None, steps=2))
     assert not torch.equal(*map(weights, models))
     with pytest.raises(ReleaseRefused, match="audit's lower bound"):
         models[0].save(tmp_path / "model", ORIGIN)
@@ -237,7 +237,7 @@ def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) ->
 @pytest.mark.slow
 def test_without_noise_it_learns() -> None:
     data = pictures(400)
-    model = DpVae(epsilon=math.inf, delta=1e-5, width=8, latents=4, batch=64, learning_rate=0.01, device="cpu")
+    model = DpVae(epsilon=math.inf, delta=1e-5, width=8, latent_dim=4, batch_size=64, learning_rate=0.01, device="cpu")
     model.fit(data, seed=0, steps=100)
     drawn = model.sample(60, seed=1)
     for label in (0, 1):
@@ -253,10 +253,10 @@ def test_without_noise_it_learns() -> None:
     [
         ({"epsilon": 0.0}, "epsilon = 0.0"),
         ({"delta": 0.0}, "delta = 0.0"),
-        ({"noise": None}, r"noise, max_rows_per_entity = \(None, 1\)"),
+        ({"decoder_variance": None}, r"decoder_variance, max_rows_per_entity = \(None, 1\)"),
         ({"max_rows_per_entity": 2}, r"\(0.1, 2\)"),
         ({"epsilon": math.inf, "release": True}, "epsilon = inf"),
-        ({"latents": 0}, "latents"),
+        ({"latent_dim": 0}, "latent_dim"),
     ],
 )
 def test_settings_that_promise_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
@@ -271,7 +271,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], s
     "delta": (GREY, {"delta": 1 / 60}, {}, InvalidArgument, "delta = 0.01.*far below 1 / 60"),
     "one image": (pictures(1), {}, {}, InvalidArgument, "of at least 2"),
     "no image": (pictures(0), {}, {}, InvalidArgument, "of at least 2"),
-    "a batch of all": (GREY, {"batch": 60}, {}, InvalidArgument, "batch = 60 .*fewer than the 60 images"),
+    "a batch of all": (GREY, {"batch_size": 60}, {}, InvalidArgument, "batch_size = 60 .*fewer than the 60 images"),
     "no seed": (GREY, {}, {"seed": None}, InvalidArgument, "seed = None"),
     "a seed for release": (GREY, {"release": True}, {"seed": 0}, InvalidArgument, "takes the noise off"),
     "kept": (
@@ -299,20 +299,20 @@ def test_what_is_refused_uses_no_image_and_costs_nothing(
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
     budget = PrivacyLedger(9.0, 0.5, "one image")
     with pytest.raises(error, match=told):
-        DpVae(**PROMISE | {"batch": 20} | TINY | settings).fit(data, **{"seed": 0, "budget": budget} | fit)
+        DpVae(**PROMISE | {"batch_size": 20} | TINY | settings).fit(data, **{"seed": 0, "budget": budget} | fit)
     assert budget.entries == []
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = PrivacyLedger(3.0, 1e-4, "one image")
-    DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
+    DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, budget=budget)
     (entry,) = budget.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5)
-    assert entry.details == {"steps": 2, "batch": 20, "clip": 1.0}
+    assert entry.details == {"steps": 2, "batch_size": 20, "clip": 1.0}
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
     with pytest.raises(BudgetExceeded, match="1 and 9e-05 remain"):
-        DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2, budget=budget)
+        DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, budget=budget)
 
 
 @pytest.mark.usefixtures("quick")
@@ -321,9 +321,9 @@ def test_layers_that_mix_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
     def mixing(self: VAE, spec: DataSpec) -> dict[str, nn.Module]:
         modules = build(self, spec)
-        modules["encoder"].near = nn.Sequential(modules["encoder"].near, nn.BatchNorm2d(4))
+        modules["encoder"].conv_1 = nn.Sequential(modules["encoder"].conv_1, nn.BatchNorm2d(4))
         return modules
 
     monkeypatch.setattr(VAE, "_build", mixing)
-    with pytest.raises(InvalidArgument, match=r"near\.1: BatchNorm2d"):
-        DpVae(**PROMISE, **TINY, batch=20).fit(GREY, seed=0, steps=2)
+    with pytest.raises(InvalidArgument, match=r"conv_1\.1: BatchNorm2d"):
+        DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2)

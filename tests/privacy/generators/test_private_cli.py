@@ -280,7 +280,7 @@ def test_images_of_a_private_model_are_drawn_from_the_shell(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.uniform(-1, 1, (40, 1, 8, 8))).float()
     data = Images(images, torch.arange(40) % 2, ("zero", "one"))
-    model = DpVae(epsilon=2.0, delta=1e-3, steps=2, batch=5, width=4, latents=2).fit(data, seed=0)
+    model = DpVae(epsilon=2.0, delta=1e-3, steps=2, batch_size=5, width=4, latent_dim=2).fit(data, seed=0)
     folder, out = model.save(tmp_path / "model", Provenance("made here", "a test")), tmp_path / "some.npz"
     assert main(["sample", str(folder), "-n", "6", "--out", str(out)]) == 0
     assert np.load(out)["images"].shape[0] == 6

@@ -44,7 +44,7 @@ PRIVATE = {info.name: registry.get(info.name) for info in registry.available("ta
 
 ORIGIN = Provenance("a test", "pytest", seed=5)
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
-TINY = {"steps": 3, "batch": 40, "hidden": 8, "latents": 2}
+TINY = {"steps": 3, "batch_size": 40, "hidden": 8, "latent_dim": 2}
 MORE: dict[str, dict[str, Any]] = {"private-margins": {}, "mst": {}, "dp-tvae": TINY}
 KEYS = {"epsilon", "delta", "neighbours", "unit", "accountant", "steps", "sample_rate", "noise_multiplier", "clip"}
 KEYS |= {"noise", "floating_point", "audit"}
@@ -155,8 +155,8 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
     "nothing to model": (of_ids(), {}, {}, SchemaError, "nothing is left to model"),
 }
 OTHERS = {
-    "a batch of all": ("dp-tvae", LARGE, {"batch": 200}, {}, "batch = 200 .*fewer than the 200 units"),
-    "a batch of all people": ("dp-tvae", some(200, visits=4), {"batch": 50}, {}, "batch = 50 .*fewer than the 50"),
+    "a batch of all": ("dp-tvae", LARGE, {"batch_size": 200}, {}, "batch_size = 200 .*fewer than the 200 units"),
+    "a batch of all people": ("dp-tvae", some(200, visits=4), {"batch_size": 50}, {}, "batch_size = 50 .*fewer than the 50"),
     "no steps": ("dp-tvae", LARGE, {}, {"steps": 0}, "steps = 0"),
     "an unknown target": ("mst", LARGE, {"target": "income"}, {}, "target = 'income' .*one of size, age, weight"),
     "a target that another column fixes": ("mst", fixed(), {"target": "price"}, {}, "target = 'price' .*one of size"),
@@ -410,7 +410,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
 def test_the_rows_that_a_fit_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = visits([9] * 30), []
     for family in PRIVATE:
-        fitted = model(family, max_rows_per_entity=2, **({"batch": 5} if family == "dp-tvae" else {}))
+        fitted = model(family, max_rows_per_entity=2, **({"batch_size": 5} if family == "dp-tvae" else {}))
         learn = type(fitted)._learn
 
         def spied(self: Any, frame: pd.DataFrame, *given: Any, learn: Any = learn, **training: Any) -> PrivacyGuarantee:
