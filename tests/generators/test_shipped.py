@@ -28,7 +28,9 @@ def test_the_log_tells_how_it_was_made(name: str) -> None:
     log = json.loads((folder / LOG).read_text())
     assert log["sha256"] == sha256_file(folder / WEIGHTS_NAME)
     assert (folder / WEIGHTS_NAME).stat().st_size < 4_000_000
-    assert log["command"] == read_provenance(folder / LOG).command == f"synthbook dev train {name} --profile full --seed 0"
+    assert (
+        log["command"] == read_provenance(folder / LOG).command == f"synthbook dev train {name} --profile full --seed 0"
+    )
     assert log["steps"] == recipe.full == log["history"][-1]["step"] and log["settings"] == dict(recipe.settings)
     if name == "fashion-gan":  # its losses say nothing; its judge should still be challenged
         assert log["history"][-1]["accuracy"] < 0.7 and log["history"][-1]["jsd"] < 0.1

@@ -156,7 +156,13 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
 }
 OTHERS = {
     "a batch of all": ("dp-tvae", LARGE, {"batch_size": 200}, {}, "batch_size = 200 .*fewer than the 200 units"),
-    "a batch of all people": ("dp-tvae", some(200, visits=4), {"batch_size": 50}, {}, "batch_size = 50 .*fewer than the 50"),
+    "a batch of all people": (
+        "dp-tvae",
+        some(200, visits=4),
+        {"batch_size": 50},
+        {},
+        "batch_size = 50 .*fewer than the 50",
+    ),
     "no steps": ("dp-tvae", LARGE, {}, {"steps": 0}, "steps = 0"),
     "an unknown target": ("mst", LARGE, {"target": "income"}, {}, "target = 'income' .*one of size, age, weight"),
     "a target that another column fixes": ("mst", fixed(), {"target": "price"}, {}, "target = 'price' .*one of size"),
