@@ -33,24 +33,20 @@ def generate(
         Path | None, typer.Option(metavar="DATA.JSONL", help="Where they go; answers, drops and a ledger go beside.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="A page about the run.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which questions are asked, and how answers are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and sampling.")] = 0,
     max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Questions that may be asked at most (default: 20 for each record).")
+        int | None, typer.Option(min=1, help="Maximum number of model requests (default: 20 per record).")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Questions that are out at the same time.")] = 8,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds that one answer may take; it is asked for five times.")
-    ] = 120.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the first questions as they would be sent, and ask nothing.")
-    ] = False,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Requests in flight at the same time.")] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds for one attempt; a request has five attempts.")] = 120.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the first prompts and send no request.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run, which may want more records or other filters by now.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Remove what a run left, and ask everything again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a language model write data for a task of your own, and keep what its filters let through.
+    """Generate a data set for your task with a language model, then filter it.
 
     The model is the one that the task names, or SYNTHBOOK_LLM_URL and SYNTHBOOK_LLM_MODEL, else SmolLM2 on this
     machine. A key is read from SYNTHBOOK_LLM_KEY alone. Ends with 1 where fewer than n were kept; they are written.

@@ -227,7 +227,7 @@ def record(
         before, start = asdict(client.usage), time.perf_counter()
         experiment(client.chat)
         spent = {key: value - before[key] for key, value in asdict(client.usage).items() if key != "cost"}
-        if spent["asked"]:  # else all was there, and what it cost is known
+        if spent["requests"]:  # else all was there, and what it cost is known
             log["experiments"][name] = spent | {"seconds": round(time.perf_counter() - start, 1)}
             write_with_provenance(path, json.dumps(log, indent=1) + "\n", provenance)
     callback(len(chosen), len(chosen))

@@ -230,7 +230,7 @@ def _refusal(endpoint: Endpoint, code: int, said: bytes, retry_after: str | None
     if code in RETRY_STATUS or code >= 500:
         return TransientError(words, _seconds(retry_after))
     if code in (401, 403):
-        words += f" (it does not accept the key, which is read from {KEY})"
+        words += f" (the API key was rejected; it is read from {KEY})"
     return ModelError(f"{endpoint.model} at {endpoint.base_url} refused: {words}")
 
 

@@ -21,7 +21,7 @@ Rows = pd.DataFrame | Sequence[str] | NDArray[np.float64]
 
 
 def distill(teacher: Any, student: Any, inputs: Rows, *, soft: bool = True) -> Any:
-    """The student, fitted to what the teacher says of the inputs: its probabilities, or its most likely class.
+    """Fit the student to the teacher's soft labels (probabilities) or hard labels (most likely class).
 
     `student` is a scikit-learn classifier that takes weights, or a pipeline that ends with one. Raises
     `InvalidArgument` for a teacher without probabilities, or no inputs.
@@ -98,7 +98,7 @@ def expected_risk(real: int, drawn: int | None = None, *, d: int = 10, noise: fl
 def inductive_bias_gain(*, real: int = 400, drawn: int = 4_000, d: int = 10, seed: int = 0) -> dict[str, float]:
     """Accuracies of a nearest-neighbour teacher, a logistic student of it, and a logistic model of the real rows.
 
-    The truth is logistic: the student has the better prejudice, and gets from its teacher's noise more than it knows.
+    The truth is logistic: the student has the better inductive bias, so it surpasses its noisy teacher.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier

@@ -172,7 +172,7 @@ def match_schema(schema: type[BaseModel]) -> Stage:
 
 
 def drop_exact_duplicates() -> Stage:
-    """Drops what an earlier record says to the letter."""
+    """Drop exact duplicates of earlier records."""
 
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         seen: set[str] = set()
@@ -198,7 +198,7 @@ def cap_per_class(most: int, kind: Callable[[Record], str] = lambda record: reco
 
 
 def keep_if(holds: Callable[[Record], bool], reason: str) -> Stage:
-    """Keeps what a test of your own says yes to."""
+    """Keep records that satisfy a predicate."""
     return lambda records: ((record, None if holds(record) else reason) for record in records)
 
 

@@ -3,7 +3,7 @@
     show 6 written and 2 grown tasks  ->  a new one  ->  is its form plain?  ->  is it like another?
     kept: ROUGE-L < 0.7 against every instruction of the pool                  Wang et al., arXiv:2212.10560
 
-The filter buys difference, not truth: of the paper's tasks 46 in 100 had a fault in some field. The tasks that are
+The filter enforces diversity, not correctness: of the paper's tasks 46 in 100 had a fault in some field. The tasks
 shown are turns of a conversation: of a list in one message a small model copies a line.
 """
 

@@ -26,7 +26,7 @@ from synthbook.language.records import Record
 SETTINGS = TransformerConfig(d_model=64, n_heads=4, n_layers=2, context_length=40, batch_size=64, learning_rate=2e-3)
 END, UNKNOWN = "\n", "?"
 LONGEST = 12  # words of an answer
-IGNORE_INDEX = -100  # what cross-entropy passes over
+IGNORE_INDEX = -100  # label ignored by cross_entropy
 
 
 def tokenize(text: str) -> list[str]:

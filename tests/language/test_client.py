@@ -105,7 +105,7 @@ def test_what_fails_once_is_asked_again_and_what_fails_always_says_why_and_loses
     with pytest.raises(ModelError) as caught:
         list(client.chat([*before, single_turn("one more")]))
     said = str(caught.value)
-    assert why in said and "tiny at http://127.0.0.1:" in said and "3 tries" in said and said.isprintable()
+    assert why in said and "tiny at http://127.0.0.1:" in said and "3 attempts" in said and said.isprintable()
     assert "What was answered before is kept" in said and "look whether the server runs" in said
     assert server.requests.count("one more") == 3 and client.usage.requests == 2
     again = Client(None, cache=ResponseCache(tmp_path / "a.jsonl", model="tiny", read_only=True))
@@ -169,7 +169,7 @@ def test_a_model_that_has_nothing_to_say_has_said_that(server: Rude, tmp_path: P
         (says("\x1b[2Jgone\u2028\x00\ud7ff".encode(), 400), "HTTP 400: [2Jgone"),
         (never_ends(b"HTTP/1.1 403 No\r\nConnection: close\r\n\r\n"), "HTTP 403: an answer of more than 1,000,000"),
         (says(b"", 307, Location="http://127.0.0.1:1/v1"), "HTTP 307: without a word"),
-        (refuses(401, "wrong key"), f"wrong key (it does not accept the key, which is read from {KEY})"),
+        (refuses(401, "wrong key"), f"wrong key (it API key was rejected, which is read from {KEY})"),
     ],
 )
 def test_a_refusal_is_told_in_the_servers_words_and_not_tried_again(manner: Manner, why: str, server: Rude) -> None:
@@ -573,14 +573,14 @@ def test_the_key_is_never_seen(server: Rude, tmp_path: Path, caplog: pytest.LogC
 
 
 KEY_MUTANTS = [
-    (endpoint_module, "else text.replace(self.key, HIDDEN)", "else text"),
+    (endpoint_module, "else text.replace(self.api_key, HIDDEN)", "else text"),
     (endpoint_module, "field(default=NO_KEY, repr=False)", "field(default=NO_KEY)"),
     (endpoint_module, "whole = self.without_key(text)", "whole = text"),
     (endpoint_module, "whole = self.without_key(text)", "whole = self.without_key(text[:length])"),
     (exchange, "endpoint.without_key(said))", "said)"),
     (exchange, "endpoint.shown(_message(said))", "_message(said)"),
     (exchange, "endpoint.shown(content.decode(errors='replace'), 60)", "content.decode(errors='replace')[:60]"),
-    (exchange, "answer = Answer(text, finish[:40]", "answer = Answer(text, choice['finish_reason'][:40]"),
+    (exchange, "answer = ChatResponse(text, finish[:40]", "answer = ChatResponse(text, choice['finish_reason'][:40]"),
 ]
 
 
@@ -886,7 +886,7 @@ try:
         pass
 except SynthbookError as error:
     print(error)
-print(len(client.replay))
+print(len(client.cache))
 """
 
 
@@ -939,7 +939,7 @@ def checks(server: Rude, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 IN_REPLAY = [
     ('            if not raw.endswith(b"\\n"):\n                return\n', "", "cut"),
-    ("                cut_to_lines(self.path)", "                pass", "cut"),
+    ("                truncate_partial_line(self.path)", "                pass", "cut"),
     ("strict_json(document).translate(SEPARATORS)", "strict_json(document)", "hostile"),
     ('text.encode(errors="backslashreplace").decode()', "text", "hostile"),
     (" if name in prompts:", ":", "damaged"),
@@ -951,17 +951,17 @@ IN_CLIENT = [
     ("async with gate:", "if gate:", "out"),
     ("len(waiting) >= AHEAD * self.concurrency", "False", "ahead"),
     ("future.cancel()", "pass", "stops"),
-    ("self.patience.wait * 2 ** (k - 1)", "self.patience.wait", "waits"),
+    ("self.retry.initial_backoff * 2 ** (k - 1)", "self.retry.initial_backoff", "waits"),
     ("max(drawn, least)", "drawn", "waits"),
     ("self._count(failed.empty)", "pass", "empty"),
-    ("seed = ask.seed if not empty else", "seed = ask.seed if True else", "empty"),
-    ("self.replay.put(ask, answer)", "answer", "kept"),
+    ("seed = request.seed if not empty else", "seed = request.seed if True else", "empty"),
+    ("self.cache.put(request, answer)", "answer", "kept"),
 ]
 IN_EXCHANGE = [
     ("asyncio.timeout(seconds)", "asyncio.timeout(2.1)", "late"),
     ("trust_env=not endpoint.loopback", "trust_env=True", "proxy"),
     ("trust_env=not endpoint.loopback", "trust_env=False", "proxy"),
-    ('HALVES.sub("\\ufffd", endpoint.without_key(said))', "endpoint.without_key(said)", "halves"),
+    ('SURROGATES.sub("\\ufffd", endpoint.without_key(said))', "endpoint.without_key(said)", "halves"),
     ("if drawn.schema is not None:", "if False:", "sent"),
     ('"seed": seed,', "", "sent"),
     ("set(request.headers) - HEADERS:", "():", "theirs"),
@@ -993,9 +993,9 @@ def test_broken_ones_are_found_out(
 @pytest.mark.parametrize(
     ("module", "same", "names"),
     [
-        (replay, "class NotRecorded", ("cut", "hostile", "damaged", "mixed", "thesis")),
-        (client_module, "class Spent", ("out", "ahead", "waits", "kept")),
-        (exchange, "class Passing", ("late", "halves")),
+        (replay, "class CacheMiss", ("cut", "hostile", "damaged", "mixed", "thesis")),
+        (client_module, "class Usage", ("out", "ahead", "waits", "kept")),
+        (exchange, "class TransientError", ("late", "halves")),
     ],
 )
 def test_whole_ones_are_not(
@@ -1017,12 +1017,9 @@ def test_whole_ones_are_not(
 
 
 def use(broken: ModuleType, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a mutant where this file, and its neighbour, find the real one."""
-    if module is exchange:
-        for name in ("Passing", "answered", "connect", "start"):
-            monkeypatch.setattr(client_module, name, getattr(broken, name))
-    else:
-        for name in {replay: ("ResponseCache", "in_order"), client_module: ("Client", "RetryPolicy", "Spent")}[module]:
+    """Replace what this file imports from the module by the mutant's."""
+    for name, value in list(vars(sys.modules[__name__]).items()):
+        if getattr(value, "__module__", None) == module.__name__ and hasattr(broken, name):
             monkeypatch.setattr(sys.modules[__name__], name, getattr(broken, name))
 
 

@@ -211,7 +211,7 @@ def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Pa
             return box.map(counted())  # type: ignore[arg-type, return-value]
 
     def verdict_cache(some: list[Record]) -> list[Record]:
-        flow, _ = run_pipeline(some, {"execution": pass_tests(cases(4, seed=1), Counting(), yield_rate=file)})  # type: ignore[arg-type]
+        flow, _ = run_pipeline(some, {"execution": pass_tests(cases(4, seed=1), Counting(), verdict_cache=file)})  # type: ignore[arg-type]
         return list(flow)
 
     verdict_cache(made[:25])
@@ -223,11 +223,11 @@ def test_a_run_that_was_killed_asks_for_nothing_twice(box: Sandbox, tmp_path: Pa
     fresh, _ = run_pipeline(made, {"execution": pass_tests(cases(4, seed=1), box)})
     assert list(fresh) == whole
     others = {**cases(4, seed=1), **cases(1, seed=2)}
-    flow, _ = run_pipeline(made, {"execution": pass_tests(others, Counting(), yield_rate=file)})  # type: ignore[arg-type]
+    flow, _ = run_pipeline(made, {"execution": pass_tests(others, Counting(), verdict_cache=file)})  # type: ignore[arg-type]
     list(flow)
     assert len(asked) == 2 * len(set(asked))  # other cases are another question
     with pytest.raises(InvalidArgument, match="expected values only"):
-        pass_tests({"f": [Property("f", (), bool)]}, box, yield_rate=file)
+        pass_tests({"f": [Property("f", (), bool)]}, box, verdict_cache=file)
 
 
 def test_what_was_kept_is_written_with_its_origin(tmp_path: Path) -> None:

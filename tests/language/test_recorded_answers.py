@@ -35,7 +35,7 @@ def test_the_key_of_a_request_is_a_hash_of_plain_json() -> None:
 def test_every_recorded_answer_is_asked_for_by_an_experiment_and_none_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cache, requested = recording.cache(), set()
+    cache, requested = recording.replay(), set()
     original = cache.get
 
     def get(request: ChatRequest):  # type: ignore[no-untyped-def]

@@ -219,7 +219,13 @@ OLD = in_turn(*(bold(k) for k in (0, 1, 2, 0, 1, 2)))
 @pytest.mark.parametrize(
     ("module", "old", "new", "grammar_model", "proposals_per_round"),
     [
-        (self_instruct, "for task in pool.tasks]", "for task in pool.grown]", COPYING, 8),  # the written are left out
+        (
+            self_instruct,
+            "for task in pool.tasks]",
+            "for task in pool.generated]",
+            COPYING,
+            8,
+        ),  # the written are left out
         (
             self_instruct,
             "for task in pool.tasks]",
@@ -228,7 +234,7 @@ OLD = in_turn(*(bold(k) for k in (0, 1, 2, 0, 1, 2)))
             1,
         ),
         (proposals, "pool.append(record.response)", "pass", ECHO, 8),  # not those of the same round
-        (proposals, "None if alike < most", "None if alike <= 0.9", self_instruct_filter.grammar_model(), 8),
+        (proposals, "None if alike < rouge_threshold", "None if alike <= 0.9", self_instruct_filter.grammar_model(), 8),
         (proposals, "max((rouge_l", "min((rouge_l", self_instruct_filter.grammar_model(), 8),
     ],
 )
@@ -576,7 +582,7 @@ def test_the_experiment_compares_pools_of_the_same_size() -> None:
     ("old", "new"),
     [
         ("return filtered, unfiltered", "return unfiltered, unfiltered"),
-        ("rouge_l(text, other) >= MOST_ALIKE", "text == other"),
+        ("rouge_l(text, other) >= ROUGE_THRESHOLD", "text == other"),
         ("return filtered, unfiltered", "return filtered, filtered"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Is it said already? Exact copies by hash, overlap of words by ROUGE-L, near copies among a million by MinHash.
+"""Deduplication: ROUGE-L between two texts, and MinHash with locality-sensitive hashing among a million.
 
     Jaccard(A, B) = |A n B| / |A u B|,    P(the least hash of A is that of B) = Jaccard(A, B)     Broder 1997
     b bands of r hashes, and a pair is looked at where one band agrees:  P = 1 - (1 - s^r)^b      Indyk and Motwani 1998
@@ -128,8 +128,8 @@ def lsh_detection_probability(s: float, bands: int, rows: int) -> float:
 class NearDuplicateIndex:
     """Remembers texts, and says of new ones which they nearly repeat.
 
-    Looked at are those that share a band of `rows` hashes, among `bands`; told are those whose signatures agree in at
-    least `threshold`. Memory is about 750 bytes for each text that is kept, whatever its length, at times twice that.
+    Candidates share at least one LSH band of `rows` hashes, among `bands`; a near duplicate is one whose signature
+    agrees in at least `threshold`. Memory is about 750 bytes for each text that is kept, at times twice that.
     """
 
     def __init__(self, *, threshold: float = 0.7, bands: int = 20, rows: int = 5, shingle_size: int = 3, seed: int = 0):

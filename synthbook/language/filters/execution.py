@@ -42,7 +42,7 @@ class Property:
     holds: Callable[[Any], bool]
 
     def accepts(self, value: Any) -> bool:
-        """Whether the property holds; a value that it cannot be asked of has it not."""
+        """Whether the property holds; a value of an unexpected type fails it."""
         try:
             return self.holds(value) is True
         except Exception:  # of a type that the property did not think of

@@ -34,7 +34,7 @@ class FilterScore:
 
     @property
     def likelihood_ratio(self) -> float:
-        """How many times the odds of being right grew."""
+        """Positive likelihood ratio, TPR / FPR."""
         return self.tpr / self.fpr if self.fpr else float("inf")
 
 

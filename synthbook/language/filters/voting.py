@@ -1,4 +1,4 @@
-"""Ask several times and keep what the answers agree on: it amplifies the majority, right or wrong.
+"""Self-consistency: sample several answers and take the majority; it amplifies the most likely answer, even if wrong.
 
     majority of k independent answers      sum over j > k/2 of C(k, j) p^j (1 - p)^(k - j)             k odd
     all k agree, m possible answers        p^k / (p^k + (m - 1) ((1 - p) / (m - 1))^k)                 precision

@@ -1,4 +1,4 @@
-"""Taking away from this process, for ever, all but computing: limits, Landlock and seccomp, without any privilege.
+"""Irreversibly restrict this process to pure computation: rlimits, Landlock and seccomp, without any privilege.
 
     rlimits    how much memory, CPU time, open files               setrlimit(2)
     Landlock   which files: the standard library may be read       Linux 5.13, landlock(7)

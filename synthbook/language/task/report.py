@@ -52,7 +52,7 @@ def _page(task: TaskConfig, result: GenerationResult, model: str) -> str:
             f"<p>It ended before there were enough: {_text(result.stop_reason)}.</p>" if result.stop_reason else "",
             "<h2>What was asked</h2>",
             *_asked(task),
-            "<h2>What became of the answers</h2>",
+            "<h2>Filtering results</h2>",
             image(plot_funnel(_plain(result.ledger)).figure, flow_alt(result.ledger)),
             table(["stage", "came", "stayed", "dropped because"], map(_row, _telling(result.ledger))),
             "<h2>What was kept</h2>",
