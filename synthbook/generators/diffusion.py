@@ -327,9 +327,11 @@ class Diffusion(NeuralGenerator):
         left = float(self.schedule.alpha_bar[-1])
         if self.config.prediction_type == "eps" and self.config.sampler == "ddim" and not spec.is_image and left < 1e-6:
             # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): pictures are clipped, rows fly away
-            said = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
+            settings = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
             raise InvalidArgument(
-                "prediction_type", said, 'prediction_type="v", sampler="ancestral" or schedule="linear" with T=1000'
+                "prediction_type",
+                settings,
+                'prediction_type="v", sampler="ancestral" or schedule="linear" with T=1000',
             )
 
         def net() -> nn.Module:
@@ -350,8 +352,8 @@ class Diffusion(NeuralGenerator):
         x0, labels = batches.draw()
         t = torch.randint(1, c.T + 1, (len(x0),), generator=rng)  # 1 and T included
         eps = normal(x0.shape, rng, x0.device)
-        said = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
-        loss = (said - target(c.prediction_type, x0, t, eps, schedule)).square().mean()
+        prediction = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
+        loss = (prediction - target(c.prediction_type, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
         optimizer.zero_grad()
@@ -366,8 +368,8 @@ class Diffusion(NeuralGenerator):
         net, schedule, predict = self.modules_["ema"], self.schedule, self.config.prediction_type
 
         def eps(x: Tensor, t: Tensor) -> Tensor:
-            said = net(x, t, labels)
-            return said if predict == "eps" else eps_from_v(said, x, alpha_bar_at(schedule, t, x))
+            prediction = net(x, t, labels)
+            return prediction if predict == "eps" else eps_from_v(prediction, x, alpha_bar_at(schedule, t, x))
 
         return eps
 

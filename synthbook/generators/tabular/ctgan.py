@@ -133,7 +133,7 @@ class CTGANConfig(NeuralTableConfig):
             raise InvalidArgument("pack", self.pack, f"a divisor of the {self.batch_size} rows in a batch")
 
 
-class Maker(nn.Module):
+class GeneratorNet(nn.Module):
     """Noise and condition (N, inputs) to rows (N, width): each hidden layer sees all that came before."""
 
     def __init__(self, inputs: int, width: int, hidden: int):
@@ -150,7 +150,7 @@ class Maker(nn.Module):
         return result
 
 
-class Judge(nn.Module):
+class Critic(nn.Module):
     """Packs of rows (N, inputs) to scores (N / pack,)."""
 
     def __init__(self, inputs: int, hidden: int, pack: int):
@@ -193,11 +193,11 @@ class CTGAN(TransformedTableGenerator):
         return x
 
     def _build(self) -> dict[str, nn.Module]:
-        config, told = self.config, self.conditions_.width
+        config, condition_dim = self.config, self.conditions_.width
         return {
-            "maker": Maker(config.latent_dim + told, self.encoding_.width, config.hidden),
-            "ema": Maker(config.latent_dim + told, self.encoding_.width, config.hidden),
-            "judge": Judge(self.encoding_.width + told, config.hidden, config.pack),
+            "maker": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
+            "ema": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
+            "judge": Critic(self.encoding_.width + condition_dim, config.hidden, config.pack),
         }
 
     def _inference_modules(self) -> dict[str, nn.Module]:
@@ -206,48 +206,50 @@ class CTGAN(TransformedTableGenerator):
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         rate = self.config.learning_rate
         self.modules_["ema"].load_state_dict(self.modules_["maker"].state_dict())
-        maker, judge = (self.modules_[name].parameters() for name in ("maker", "judge"))
+        maker, critic = (self.modules_[name].parameters() for name in ("maker", "judge"))
         return {
             "maker": torch.optim.Adam(maker, lr=rate, betas=(0.5, 0.9), weight_decay=1e-6),
-            "judge": torch.optim.Adam(judge, lr=rate, betas=(0.5, 0.9)),
+            "judge": torch.optim.Adam(critic, lr=rate, betas=(0.5, 0.9)),
         }
 
     def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        judge, told = self.modules_["judge"], self._told(rng)
+        critic, drawn_condition = self.modules_["judge"], self._draw_condition(rng)
         for optimizer in self.optimizers_.values():
             set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
-        if told is None:
+        if drawn_condition is None:
             real = random_batch(x, self.config.batch_size, rng)
         else:
-            real = x[self.conditions_.rows(self.index_, *told, rng)]
+            real = x[self.conditions_.rows(self.index_, *drawn_condition, rng)]
         with torch.no_grad():
-            fake = self._soft(self._make(told, self.config.batch_size, rng), rng)
-        real, fake = self._with_told(real, told), self._with_told(fake, told)
-        distance = judge(real).mean() - judge(fake).mean()
+            fake = self._soft(self._make(drawn_condition, self.config.batch_size, rng), rng)
+        real, fake = self._concat_condition(real, drawn_condition), self._concat_condition(fake, drawn_condition)
+        distance = critic(real).mean() - critic(fake).mean()
         penalty = self._penalty(real, fake, rng)
         self._update("judge", -distance + self.config.penalty * penalty)
 
-        told = self._told(rng)
-        out = self._make(told, self.config.batch_size, rng)
-        fooled = judge(self._with_told(self._soft(out, rng), told)).mean()
-        disobeyed = self._disobeyed(out, told)
-        self._update("maker", disobeyed - fooled)
+        drawn_condition = self._draw_condition(rng)
+        out = self._make(drawn_condition, self.config.batch_size, rng)
+        critic_score = critic(self._concat_condition(self._soft(out, rng), drawn_condition)).mean()
+        condition_loss = self._condition_loss(out, drawn_condition)
+        self._update("maker", condition_loss - critic_score)
         ema_update(self.modules_["ema"], self.modules_["maker"], min(self.config.ema_decay, (1 + step) / (10 + step)))
-        losses = {"distance": distance, "penalty": penalty, "disobeyed": disobeyed}
+        losses = {"distance": distance, "penalty": penalty, "disobeyed": condition_loss}
         return {name: loss.item() for name, loss in losses.items()}
 
-    def _told(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
+    def _draw_condition(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
         if not self.conditions_.spans:
             return None
         return self.conditions_.draw(self.config.batch_size, rng, rows=self.rows_ if self.config.by_sampling else None)
 
-    def _make(self, told: tuple[Tensor, Tensor] | None, n: int, rng: torch.Generator, by: str = "maker") -> Tensor:
+    def _make(
+        self, drawn_condition: tuple[Tensor, Tensor] | None, n: int, rng: torch.Generator, by: str = "maker"
+    ) -> Tensor:
         z = torch.randn((n, self.config.latent_dim), generator=rng)
-        result: Tensor = self.modules_[by](self._with_told(z, told))
+        result: Tensor = self.modules_[by](self._concat_condition(z, drawn_condition))
         return result
 
-    def _with_told(self, x: Tensor, told: tuple[Tensor, Tensor] | None) -> Tensor:
-        return x if told is None else torch.cat([x, self.conditions_.one_hot(*told)], dim=1)
+    def _concat_condition(self, x: Tensor, drawn_condition: tuple[Tensor, Tensor] | None) -> Tensor:
+        return x if drawn_condition is None else torch.cat([x, self.conditions_.one_hot(*drawn_condition)], dim=1)
 
     def _soft(self, out: Tensor, rng: torch.Generator) -> Tensor:
         """Rows that a gradient passes: alphas in [-1, 1], states nearly one-hot (Gumbel-softmax, arXiv:1611.01144)."""
@@ -266,11 +268,11 @@ class CTGAN(TransformedTableGenerator):
         result: Tensor = ((slope.reshape(len(real) // pack, -1).norm(dim=1) - 1) ** 2).mean()
         return result
 
-    def _disobeyed(self, out: Tensor, told: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _condition_loss(self, out: Tensor, drawn_condition: tuple[Tensor, Tensor] | None) -> Tensor:
         """Mean of -log p(the state that was told)."""
-        if told is None:
+        if drawn_condition is None:
             return torch.zeros(())
-        total, (column, state) = torch.zeros(()), told
+        total, (column, state) = torch.zeros(()), drawn_condition
         for j, span in enumerate(self.conditions_.spans):
             mine = column == j
             logits = out[mine, span.start : span.start + span.width]
@@ -285,19 +287,19 @@ class CTGAN(TransformedTableGenerator):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, told = sample_rng(seed), None
+        rng, drawn_condition = sample_rng(seed), None
         if self.conditions_.spans:
             only = self.conditions_.rarest if self.config.rarest else None
             column, state = self.conditions_.draw(n, rng, only=only)
             for j, span in enumerate(self.conditions_.spans):
-                asked = self.encoding_.columns[span.column]
-                if asked.name in where:
-                    column[:], state[:] = j, asked.categories.index(where[asked.name])
-            told = (column, state)
-        drawn = one_hot_draws(self._make(told, n, rng, by="ema"), self.encoding_.spans, rng)
-        if told is not None:  # a row that does not have what it was told is not drawn
+                conditioned = self.encoding_.columns[span.column]
+                if conditioned.name in where:
+                    column[:], state[:] = j, conditioned.categories.index(where[conditioned.name])
+            drawn_condition = (column, state)
+        drawn = one_hot_draws(self._make(drawn_condition, n, rng, by="ema"), self.encoding_.spans, rng)
+        if drawn_condition is not None:  # a row that does not have what it was told is not drawn
             first = torch.tensor([span.start for span in self.conditions_.spans])
-            drawn = drawn[drawn[torch.arange(n), first[told[0]] + told[1]] == 1]
+            drawn = drawn[drawn[torch.arange(n), first[drawn_condition[0]] + drawn_condition[1]] == 1]
         alphas = self._alphas()
         drawn[:, alphas] = drawn[:, alphas].tanh()
         return self.encoding_.decode(drawn.numpy())

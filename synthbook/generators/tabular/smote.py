@@ -51,9 +51,9 @@ def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbou
         a, b = numbers[first], numbers[second]
         mixed = np.where(rng.random(n) < 0.5, a, b) if modeled.categories else a + share * (b - a)
         columns[modeled.name] = from_numbers(modeled, mixed)
-    made = layout.completed(pd.DataFrame(columns), 1)
-    broken = np.flatnonzero(~layout.satisfies_rules(made))
-    made.iloc[broken] = layout.completed(few.iloc[first[broken]], 1)  # a rule between the two: the first row itself
+    rows = layout.completed(pd.DataFrame(columns), 1)
+    broken = np.flatnonzero(~layout.satisfies_rules(rows))
+    rows.iloc[broken] = layout.completed(few.iloc[first[broken]], 1)  # a rule between the two: the first row itself
     for identity in (c.name for c in table.schema.columns if c.kind == "id"):
-        made[identity] = np.arange(1, n + 1)
-    return Table(made, table.schema)
+        rows[identity] = np.arange(1, n + 1)
+    return Table(rows, table.schema)

@@ -30,28 +30,28 @@ def ring() -> Table:
 
 
 def test_new_rows_lie_between_near_rows_of_the_class() -> None:
-    made = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
-    assert set(made["class"]) == {"rare"} and len(made) == 2_000
-    from_centre = np.hypot(np.where(made["x"] > 5, made["x"] - 10, made["x"]), made["y"])
+    rows = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
+    assert set(rows["class"]) == {"rare"} and len(rows) == 2_000
+    from_centre = np.hypot(np.where(rows["x"] > 5, rows["x"] - 10, rows["x"]), rows["y"])
     assert from_centre.max() <= 1 + 1e-9 and from_centre.min() > 0.95  # chords between near points of a circle
     assert from_centre.min() < 0.999
     again = smote(ring(), 2_000, target="class", value="rare", seed=0).frame
-    pd.testing.assert_frame_equal(again, made)
+    pd.testing.assert_frame_equal(again, rows)
     broken = mutant(module, "a + share * (b - a)", "a + 2 * share * (b - a)")
     wide = broken.smote(ring(), 2_000, target="class", value="rare", seed=0).frame
     assert np.hypot(np.where(wide["x"] > 5, wide["x"] - 10, wide["x"]), wide["y"]).max() > 1.01
 
 
 def test_whole_numbers_ids_missing_values_and_rules() -> None:
-    made = smote(TABLE, 300, target="size", value="L", seed=1).frame  # a Table: types, bounds and rules hold
-    assert made["id"].tolist() == list(range(1, 301)) and set(made["price"]) == {9}
+    rows = smote(TABLE, 300, target="size", value="L", seed=1).frame  # a Table: types, bounds and rules hold
+    assert rows["id"].tolist() == list(range(1, 301)) and set(rows["price"]) == {9}
     rare = shuttle().train
     value = rare.frame.iloc[:, -1].value_counts().index[-2]
     name = rare.schema.names[-1]
     few = rare.frame[rare.frame[name] == value]
-    made = smote(rare, 500, target=name, value=value, seed=0).frame
+    rows = smote(rare, 500, target=name, value=value, seed=0).frame
     for column in rare.schema.names[:-1]:
-        assert made[column].between(few[column].min(), few[column].max()).all()
+        assert rows[column].between(few[column].min(), few[column].max()).all()
 
 
 def test_classes_that_cannot_be_made_larger_are_refused() -> None:
