@@ -59,7 +59,7 @@ def test_the_dirac_game() -> None:
     for old, new in (
         ("seen = moved if take_turns else theta", "seen = moved"),  # a simultaneous game that takes turns
         ("return float(1 / (1 + np.exp(t)))", "return float(1 / (2 + np.exp(t)))"),
-        ("DiracGan(pull=lambda psi: -psi)", "DiracGan(pull=lambda psi: psi)"),
+        ("pull=lambda psi: -psi", "pull=lambda psi: psi"),
         ("-(abs(psi) - 1) * np.sign(psi)", "-psi"),
     ):
         with np.errstate(over="ignore"):
