@@ -207,7 +207,7 @@ def audit(
     from synthbook.core.csv import load_table
     from synthbook.core.storage import Provenance, read_provenance, sha256_file, sidecar_path
     from synthbook.core.table import Holdout, Schema
-    from synthbook.privacy.attacks.release_audit import audit_release
+    from synthbook.privacy.attacks.release_audit import audit
 
     files = {"synthetic": synthetic, "train": train, "holdout": holdout, "schema": schema}
     check_files(files, out)
@@ -215,10 +215,10 @@ def audit(
     said = read_provenance(synthetic).privacy if sidecar_path(synthetic).exists() else None
     with console(stderr=True).status("reading") as status:
         made, learned, kept = (load_table(path, declared) for path in (synthetic, train, holdout))
-        found = audit_release(
+        found = audit(
             made,
-            learned,
-            Holdout(kept),
+            train=learned,
+            holdout=Holdout(kept),
             secrets=None if secret is None else tuple(secret),
             delta=delta if delta is not None else (said or {}).get("delta"),
             claimed_epsilon=(said or {}).get("epsilon"),

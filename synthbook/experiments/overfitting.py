@@ -107,10 +107,10 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         "auc": AttackScores(scores[member], scores[~member]).auc,
     }
     if case == CASES[0]:
-        statistics, inside = train_shadow_models(
-            lambda mine, k: learn(net, mine, k), rows, confidence, models=SHADOWS, seed=seed + 1
+        statistics, in_mask = train_shadow_models(
+            lambda mine, k: learn(net, mine, k), rows, confidence, n_models=SHADOWS, seed=seed + 1
         )
-        ratio = lira(scores, statistics, inside)
+        ratio = lira(scores, statistics, in_mask)
         away = knn_distances(rows[:, :-1], rows[:, :-1], 2)[:, 1]
         apart = away > np.quantile(away, 1 - APART)
         for name, those in (("shadow auc", apart | ~apart), ("apart", apart), ("typical", ~apart)):

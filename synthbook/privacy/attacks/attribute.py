@@ -1,9 +1,9 @@
-"""Does the release tell a secret of the people in it that it does not tell of everyone else?
+"""Attribute inference: does a release reveal a secret of its members that it does not reveal of everyone else?
 
-An attacker who knows all of a person but one column looks for the released row that is most like her, and guesses its
-value. Whoever learns from data learns such things of people who are not in it, too: that smokers are ill more often is
-no leak. What counts is how much better the guesses are for members than for others (the non-member baseline; Giomi et
-al. 2023, arXiv:2211.10459).
+An attacker who knows all of a person but one column finds the synthetic row nearest to her and guesses its value. A
+release teaches such things about people who are not in the data, too: that smokers are ill more often is no leak. What
+counts is how much more accurate the guesses are for members than for non-members (the non-member baseline; Giomi et al.
+2023, arXiv:2211.10459).
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from synthbook.privacy.attacks.membership import nearest_index
 
 @dataclass(frozen=True)
 class AttributeInference:
-    """Right guesses of a secret column: the share among members and among others, and the difference with its error."""
+    """Accuracy of guesses of a secret column for members and for non-members; `se`, of their difference."""
 
     secret: str
-    members: float
-    others: float
+    member_accuracy: float
+    nonmember_accuracy: float
     se: float
 
     @property
     def advantage(self) -> float:
-        """What membership adds to the share of right guesses."""
-        return self.members - self.others
+        """By how much membership raises the accuracy."""
+        return self.member_accuracy - self.nonmember_accuracy
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the advantage, at 95 %."""
+        """The 95 % confidence interval of the advantage."""
         reach = float(norm.ppf(0.975)) * self.se
         return self.advantage - reach, self.advantage + reach
 
     @property
     def leaks(self) -> bool:
-        """Whether the advantage is more than chance explains, at 3.3 standard errors."""
+        """Whether the advantage exceeds what chance explains, at 3.3 standard errors."""
         return self.advantage > Z_BAND * self.se
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,47 +58,47 @@ class AttributeInference:
     def __str__(self) -> str:
         low, high = self.interval
         return (
-            f"{self.secret}: right for {self.members:.1%} of members and {self.others:.1%} of others, "
-            f"advantage {self.advantage:+.1%} ({low:+.1%} to {high:+.1%})"
+            f"{self.secret}: accuracy {self.member_accuracy:.1%} on members and {self.nonmember_accuracy:.1%} on "
+            f"non-members, advantage {self.advantage:+.1%} ({low:+.1%} to {high:+.1%})"
         )
 
 
-def attribute_inference(released: Table, members: Table, others: Table, secret: str) -> AttributeInference:
-    """Guess a column of categories of members and of others from the release.
+def attribute_inference(synthetic: Table, members: Table, nonmembers: Table, secret: str) -> AttributeInference:
+    """Infer a categorical column of members and of non-members from synthetic rows.
 
-    Where the schema names an entity, each counts once, with the share of its rows that are guessed right. Rows without
-    the secret are left out. Raises `SchemaError` for another kind of column, `InvalidArgument` where nobody is left.
+    Where the schema names an entity, each entity counts once, with its share of correctly guessed rows. Rows without
+    the secret are left out. Raises `SchemaError` for another kind of column, `InvalidArgument` where no rows are left.
     """
-    column = check_target(released.schema, secret)
-    known = {name: _with(table, secret) for name, table in (("released", released), ("members", members))}
-    known["others"] = _with(others, secret)
-    encode = fit_table_encoder(known["others"].drop_column(secret))  # a scale that no member has set
-    rows = encode(known["released"].drop_column(secret))
-    told = as_numbers(column, known["released"][secret])
-    right = {}
-    for name in ("members", "others"):
-        table = known[name]
-        guessed = told[nearest_index(encode(table.drop_column(secret)), rows)]
-        right[name] = _by_unit(table, guessed == as_numbers(column, table[secret]))
-    a, b = (float(right[name].mean()) for name in ("members", "others"))
-    se = math.sqrt(_variance(right["members"]) + _variance(right["others"]))
+    column = check_target(synthetic.schema, secret)
+    tables = {"synthetic": _with_value(synthetic, secret), "members": _with_value(members, secret)}
+    tables["nonmembers"] = _with_value(nonmembers, secret)
+    encode = fit_table_encoder(tables["nonmembers"].drop_column(secret))  # a scale that no member affects
+    rows = encode(tables["synthetic"].drop_column(secret))
+    values = as_numbers(column, tables["synthetic"][secret])
+    correct = {}
+    for name in ("members", "nonmembers"):
+        table = tables[name]
+        guesses = values[nearest_index(encode(table.drop_column(secret)), rows)]
+        correct[name] = _unit_means(table, guesses == as_numbers(column, table[secret]))
+    a, b = (float(correct[name].mean()) for name in ("members", "nonmembers"))
+    se = math.sqrt(_variance(correct["members"]) + _variance(correct["nonmembers"]))
     return AttributeInference(secret, a, b, se)
 
 
-def _with(table: Table, secret: str) -> Table:
+def _with_value(table: Table, secret: str) -> Table:
     frame = table.frame[table[secret].notna()]
     if len(frame) < 2:
         raise InvalidArgument("secret", secret, "a column that at least two rows of every table have")
     return Table(frame, table.schema)
 
 
-def _by_unit(table: Table, right: NDArray[np.bool_]) -> Array:
-    codes = unit_codes(table)  # rows of one unit are no independent witnesses
-    return np.asarray(np.bincount(codes, right) / np.bincount(codes))
+def _unit_means(table: Table, correct: NDArray[np.bool_]) -> Array:
+    codes = unit_codes(table)  # rows of the same unit are not independent
+    return np.asarray(np.bincount(codes, correct) / np.bincount(codes))
 
 
-def _variance(right: Array) -> float:
-    """Of a mean of shares, at most; by Laplace's rule, so that none of all is not certain."""
-    n = len(right)
-    p = (right.sum() + 1) / (n + 2)
+def _variance(shares: Array) -> float:
+    """Upper bound on the variance of a mean of shares; with Laplace's rule, so that a share of 0 has one above 0."""
+    n = len(shares)
+    p = (shares.sum() + 1) / (n + 2)
     return float(p * (1 - p) / n)

@@ -1,12 +1,13 @@
-"""Was this row among those that the generator learned from? Three attacks on a release, the weakest first.
+"""Membership inference attacks on synthetic data, from the weakest on.
 
-    distance        s(x) = - distance to the nearest released row                          Chen et al., arXiv:1909.03935
-    density ratio   s(x) = log(r_ref(x) / r_released(x)), r the distance to the k-th       (DOMIAS) arXiv:2302.12580
-    shadow models   s(x) = log N(t; mu_in, sd_in) - log N(t; mu_out, sd_out), with t any of the above, and its mean and
-                    deviation over generators that learned from x and others that did not    (LiRA) arXiv:2112.03570
+    distance        s(x) = - distance to the nearest synthetic row                         Chen et al., arXiv:1909.03935
+    DOMIAS          s(x) = log(r_ref(x) / r_synthetic(x)), r the distance to the k-th      arXiv:2302.12580, by k-NN
+    LiRA            s(x) = log N(t; mu_in, sd_in) - log N(t; mu_out, sd_out), with t any of the above, and its mean and
+                    deviation over generators that were trained with x and without x         arXiv:2112.03570
 
-Rows are arrays (N, d) of features, scaled alike for all. The reference of the second attack is real rows that are
-neither candidates nor were learned from: it tells what is common from what was copied.
+Rows are arrays (N, d) of features with one scale for all. The reference of DOMIAS is real rows that are neither
+candidates nor training rows: it separates what is common from what was copied. `domias` compares distances, a proxy for
+the ratio of densities in the paper.
 """
 
 from __future__ import annotations
@@ -25,100 +26,104 @@ from synthbook.core.types import Array
 from synthbook.privacy.audit import Scores
 from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_histogram, multinomial_counts
 
-LEAST = 1e-9  # a distance below counts as this one, so that its logarithm is finite
-Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to a release, or to a model
-Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and that to scores (N,)
+MIN_DISTANCE = 1e-9  # smaller distances count as this one, so that their logarithm is finite
+HOLE_NEIGHBORS = 50  # k: neighbors that measure the local density of the synthetic rows
+Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to synthetic rows, or to a model
+Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and what `Fit` returned to scores (N,)
 
 
 def knn_distances(candidates: Array, rows: Array, k: int = 1) -> Array:
-    """Distances (N, k) from each candidate (N, d) to its k nearest rows (M, d), the nearest first."""
-    return np.asarray(_neighbours(candidates, rows, k)[0])
+    """Distances (N, k) from each candidate (N, d) to its k nearest rows (M, d), in increasing order."""
+    return np.asarray(_neighbors(candidates, rows, k)[0])
 
 
 def nearest_index(candidates: Array, rows: Array) -> NDArray[np.int64]:
-    """The place (N,) of the row (M, d) that is nearest to each candidate (N, d)."""
-    return np.asarray(_neighbours(candidates, rows, 1)[1][:, 0], dtype=np.int64)
+    """Index (N,) of the row (M, d) nearest to each candidate (N, d)."""
+    return np.asarray(_neighbors(candidates, rows, 1)[1][:, 0], dtype=np.int64)
 
 
-def _neighbours(candidates: Array, rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
-    x, y = (np.asarray(given, dtype=float) for given in (candidates, rows))
+def _neighbors(candidates: Array, rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
+    x, y = (np.asarray(array, dtype=float) for array in (candidates, rows))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not 1 <= k <= len(y):
         raise InvalidArgument("candidates, rows", (x.shape, y.shape), f"(N, d) and (M, d), with M of at least k = {k}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InvalidArgument("candidates, rows", "NaN or infinity", "finite numbers")
-    distances, places = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(x)
-    return distances, places
+    distances, indices = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(x)
+    return distances, indices
 
 
-def nearest_distance_score(candidates: Array, released: Array) -> Scores:
-    """Minus the distance (N,) to the nearest released row."""
-    return -knn_distances(candidates, released)[:, 0]
+def _log_distances(candidates: Array, rows: Array, k: int) -> Array:
+    return np.asarray(np.log(np.maximum(knn_distances(candidates, rows, k), MIN_DISTANCE)))
 
 
-def domias(candidates: Array, released: Array, reference: Array, *, k: int = 1) -> Scores:
-    """How much denser the release is around each candidate (N,) than the world is, in logarithms of a distance."""
-    ours, others = (knn_distances(candidates, rows, k)[:, -1] for rows in (released, reference))
-    return np.asarray(np.log(np.maximum(others, LEAST)) - np.log(np.maximum(ours, LEAST)))
+def nearest_distance_score(candidates: Array, synthetic: Array) -> Scores:
+    """Minus the distance (N,) to the nearest synthetic row: high for members."""
+    return -knn_distances(candidates, synthetic)[:, 0]
+
+
+def domias(candidates: Array, synthetic: Array, reference: Array, *, k: int = 1) -> Scores:
+    """DOMIAS scores (N,) by k nearest neighbors: log distance to the reference minus log distance to synthetic rows."""
+    log_synthetic, log_reference = (_log_distances(candidates, rows, k)[:, -1] for rows in (synthetic, reference))
+    return np.asarray(log_reference - log_synthetic)
+
+
+# ── LiRA ──
 
 
 def train_shadow_models(
-    fit: Fit, pool: Array, statistic: Statistic, *, models: int, seed: int
+    fit: Fit, pool: Array, statistic: Statistic, *, n_models: int, seed: int
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Statistics (models, N) of a pool's rows (N, d) under generators that learned from a random half of it each.
+    """Statistics (n_models, N) of a pool's rows (N, d) under generators trained on random halves of it.
 
-    Also which rows each learned from (models, N). Raises `InvalidArgument` for fewer than 4 models.
+    Also which rows each was trained on (n_models, N). Raises `InvalidArgument` for fewer than 4 models.
     """
-    if models < 4 or len(pool) < 4:
-        raise InvalidArgument("models, pool", (models, len(pool)), "at least 4 of each")
-    rng, inside = np.random.default_rng(seed), np.zeros((models, len(pool)), dtype=bool)
-    for pair in range(0, models, 2):  # each row in one model of a pair: as often in as out
+    if n_models < 4 or len(pool) < 4:
+        raise InvalidArgument("n_models, pool", (n_models, len(pool)), "at least 4 of each")
+    rng, in_mask = np.random.default_rng(seed), np.zeros((n_models, len(pool)), dtype=bool)
+    for pair in range(0, n_models, 2):  # each row in one model of a pair: as often in as out
         half = rng.permutation(len(pool)) < len(pool) // 2
-        inside[pair] = half
-        if pair + 1 < models:
-            inside[pair + 1] = ~half
-    found = [statistic(pool, fit(pool[mine], int(rng.integers(2**31)))) for mine in inside]
-    return np.stack(found), inside
+        in_mask[pair] = half
+        if pair + 1 < n_models:
+            in_mask[pair + 1] = ~half
+    statistics = [statistic(pool, fit(pool[rows], int(rng.integers(2**31)))) for rows in in_mask]
+    return np.stack(statistics), in_mask
 
 
-def lira(observed: Scores, statistics: Array, inside: NDArray[np.bool_]) -> Scores:
-    """LiRA's score (N,) of rows with statistic `observed` (N,), given shadow models' statistics (S, N).
+def lira(observed: Scores, statistics: Array, in_mask: NDArray[np.bool_]) -> Scores:
+    """Likelihood ratio scores (N,) of rows with statistic `observed` (N,), given shadow models' statistics (S, N).
 
-    Means are each row's own, deviations are shared by all, which few shadow models need (arXiv:2112.03570, sec. VI).
+    Means are per row, deviations are shared by all rows, which needs few shadow models (arXiv:2112.03570, sec. VI).
     """
-    if statistics.shape != inside.shape or observed.shape != statistics.shape[1:]:
-        given = (observed.shape, statistics.shape, inside.shape)
-        raise InvalidArgument("observed, statistics, inside", given, "(N,), (S, N) and (S, N)")
+    if statistics.shape != in_mask.shape or observed.shape != statistics.shape[1:]:
+        shapes = (observed.shape, statistics.shape, in_mask.shape)
+        raise InvalidArgument("observed, statistics, in_mask", shapes, "(N,), (S, N) and (S, N)")
     if np.isnan(observed).any() or np.isnan(statistics).any():
         raise InvalidArgument("observed, statistics", "NaN", "a number for each row")
-    if not (inside.any(axis=0) & (~inside).any(axis=0)).all():
-        raise InvalidArgument("inside", "a row that is always in, or never", "rows in some models and out of others")
-    ins, outs = (np.where(side, statistics, np.nan) for side in (inside, ~inside))
+    if not (in_mask.any(axis=0) & (~in_mask).any(axis=0)).all():
+        raise InvalidArgument("in_mask", "a row that is always in, or never", "rows in some models and out of others")
+    ins, outs = (np.where(side, statistics, np.nan) for side in (in_mask, ~in_mask))
     mean_in, mean_out = np.nanmean(ins, axis=0), np.nanmean(outs, axis=0)
-    sd_in, sd_out = (max(float(np.nanstd(s - m)), LEAST) for s, m in ((ins, mean_in), (outs, mean_out)))
+    sd_in, sd_out = (max(float(np.nanstd(s - m)), MIN_DISTANCE) for s, m in ((ins, mean_in), (outs, mean_out)))
     return np.asarray(norm.logpdf(observed, mean_in, sd_in) - norm.logpdf(observed, mean_out, sd_out))
 
 
-# ── The attack on a filter by distance ──
-#     s(x) = log r_1(x) - log r_k(x),     r_k the distance from x to the k-th nearest released row
+# ── The attack on a similarity filter (Ganev and De Cristofaro, arXiv:2312.05114; claim C5.3-4) ──
+#     s(x) = log r_1(x) - log r_k(x),     r_k the distance from x to the k-th nearest synthetic row
 #
-# Where the release is dense around x (small r_k) and still keeps away from it (large r_1), somebody was cut out. Ganev
-# and De Cristofaro, arXiv:2312.05114; claim C5.3-4.
+# Where synthetic rows are dense around x (small r_k) but none is close to it (large r_1), a training row was filtered.
 
 
-AROUND = 50  # k: neighbours that tell how dense the release is here
-
-
-def similarity_filter(released: Array, train: Array, radius: float) -> Array:
-    """Released rows (M, d) without those nearer than `radius` to a training row (N, d)."""
+def similarity_filter(synthetic: Array, train: Array, radius: float) -> Array:
+    """Synthetic rows (M, d) without those nearer than `radius` to a training row (N, d)."""
     if not radius > 0:
         raise InvalidArgument("radius", radius, "a distance above 0")
-    return released[knn_distances(released, train)[:, 0] >= radius]
+    return synthetic[knn_distances(synthetic, train)[:, 0] >= radius]
 
 
-def hole_score(candidates: Array, released: Array, *, k: int = AROUND) -> Scores:
-    """How much a release (M, d) keeps away from each candidate (N,), for how dense it is around it."""
-    found = knn_distances(candidates, released, k)
-    return np.asarray(np.log(np.maximum(found[:, 0], LEAST)) - np.log(np.maximum(found[:, -1], LEAST)))
+def hole_score(candidates: Array, synthetic: Array, *, k: int = HOLE_NEIGHBORS) -> Scores:
+    """How far synthetic rows (M, d) stay away from each candidate (N,), relative to their local density."""
+    logs = _log_distances(candidates, synthetic, k)
+    return np.asarray(logs[:, 0] - logs[:, -1])
 
 
 # ── The attack on a histogram ──

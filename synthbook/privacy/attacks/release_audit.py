@@ -1,9 +1,9 @@
-"""An audit of a table that somebody wants to release: attacks on it, and what they prove.
+"""An audit of synthetic rows before their release: attacks on them, and the lower bounds on epsilon that these show.
 
-Members are training rows, others are rows of a holdout; half of the holdout is the reference that tells attackers what
-is common. Where the schema names an entity, the most suspicious of its rows speaks for it. What is proved is a lower
-bound on epsilon: by one run with many guesses (Steinke et al., arXiv:2305.08846), with the limits shared out among the
-attacks. Attacks that find nothing prove nothing: better ones exist.
+Members are training rows, non-members are rows of a holdout; half of the holdout is the reference sample from which
+attackers learn what is common. Where the schema names an entity, the row with the highest score represents it. The
+lower bounds come from one run with many guesses (Steinke et al., arXiv:2305.08846), with the error probability shared
+among the attacks. Attacks that find nothing show nothing: better ones may exist.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from synthbook.core import html
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.html import document, image, table
 from synthbook.core.storage import Provenance, strict_json, write_with_provenance
 from synthbook.core.table import (
     Holdout,
@@ -41,50 +41,57 @@ from synthbook.privacy.attacks.roc import AttackScores, plot_roc
 from synthbook.privacy.audit import one_run_epsilon
 from synthbook.privacy.mechanisms import check_delta
 
-if TYPE_CHECKING:
-    pass
-
-
-LEAST, MOST, RELEASED = 60, 5_000, 100_000  # units on each side; units, and rows of the release, that are looked at
-GUESSED = 0.2  # share of candidates that an attack dares to guess, half as members, half as others
-SECRETS = 5  # columns that are guessed where none is named
-CONFIDENCE, CERTAIN = 0.95, 0.999  # of the epsilon that is stated, and of one above 0 that is called a leak
-Observe = Callable[[str], None]
+MIN_UNITS, MAX_UNITS, MAX_SYNTHETIC_ROWS = 60, 5_000, 100_000  # on each side; compared; compared
+GUESSED = 0.2  # share of candidates that an attack guesses, half of them as members, half as non-members
+SECRETS = 5  # columns that are inferred where none is named
+CONFIDENCE, SIGNIFICANCE = 0.95, 0.999  # of the bound that is stated; of one above 0 that counts as a leak
 
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What an attack found, and the epsilon that it proves."""
+    """Scores of an attack and its lower bound on epsilon; `significant`: whether epsilon > 0 holds at 99.9 %."""
 
     name: str
     attack: AttackScores
-    epsilon: float
-    certain: bool  # that it is above 0
+    epsilon_lower_bound: float
+    significant: bool
 
     @property
     def auc_null_upper(self) -> float:
-        """The most that chance explains, at 3.3 standard errors."""
+        """The largest AUC that chance explains, at 3.3 standard errors."""
         return 0.5 + Z_BAND * self.attack.auc_null_se
 
     @property
-    def hits(self) -> float:
-        """Share of members that are found at 1 % false alarms."""
+    def tpr_at_1pct_fpr(self) -> float:
+        """The true positive rate at a false positive rate of 1 %."""
         return self.attack.tpr_at_fpr(0.01)
 
     @property
     def leaks(self) -> bool:
-        """Whether members are told from others better than by chance."""
-        return self.attack.auc > self.auc_null_upper or self.certain
+        """Whether the attack separates members from non-members better than chance explains."""
+        return self.attack.auc > self.auc_null_upper or self.significant
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """AUC, its upper limit under chance, TPR at 1 % FPR, and the lower bound on epsilon."""
+        return {
+            "auc": self.attack.auc,
+            "auc_null_upper": self.auc_null_upper,
+            "tpr_at_1pct_fpr": self.tpr_at_1pct_fpr,
+            "epsilon_lower_bound": self.epsilon_lower_bound,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        numbers = {"auc": self.attack.auc, "auc_high": self.auc_null_upper, "tpr_at_1_percent": self.hits}
-        return {"attack": self.name, **numbers, "epsilon": self.epsilon, "leaks": self.leaks}
+        return {"attack": self.name, **self.numbers, "leaks": self.leaks}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReleaseAudit:
-    """Everything that was found; `claimed_epsilon` is the epsilon that the release states, where it states one."""
+    """The results of all attacks; `claimed_epsilon` is the epsilon that the release states, None if it states none.
+
+    In Jupyter it shows itself as tables with verdicts and the ROC curves.
+    """
 
     attacks: tuple[AttackResult, ...]
     attribute_inferences: tuple[AttributeInference, ...]
@@ -94,48 +101,53 @@ class ReleaseAudit:
     notes: tuple[str, ...]
 
     @property
-    def epsilon(self) -> float:
-        """The largest epsilon that was proved; 0 where nothing was."""
-        return max(finding.epsilon for finding in self.attacks)
+    def epsilon_lower_bound(self) -> float:
+        """The largest lower bound on epsilon of all attacks."""
+        return max(result.epsilon_lower_bound for result in self.attacks)
 
     @property
     def exceeds_claim(self) -> bool:
-        """Whether more was proved than was promised."""
-        return self.claimed_epsilon is not None and self.epsilon > self.claimed_epsilon
+        """Whether the lower bound on epsilon exceeds the claimed epsilon."""
+        return self.claimed_epsilon is not None and self.epsilon_lower_bound > self.claimed_epsilon
 
     @property
     def leaks(self) -> bool:
-        """Whether any attack found more than chance explains, or than was promised."""
-        return (
-            self.exceeds_claim or any(x.leaks for x in self.attacks) or any(x.leaks for x in self.attribute_inferences)
-        )
+        """Whether any attack succeeds beyond what chance explains, or beyond the claim."""
+        results: tuple[AttackResult | AttributeInference, ...] = (*self.attacks, *self.attribute_inferences)
+        return self.exceeds_claim or any(result.leaks for result in results)
 
     @property
     def verdict(self) -> str:
         """One sentence."""
         if self.exceeds_claim:
-            return f"broken promise: epsilon is at least {self.epsilon:.2f}, and {self.claimed_epsilon:g} was promised"
-        names = [f.name for f in self.attacks if f.leaks] + [x.secret for x in self.attribute_inferences if x.leaks]
+            bound, claim = self.epsilon_lower_bound, self.claimed_epsilon
+            return f"claim refuted: epsilon is at least {bound:.2f}, and {claim:g} was claimed"
+        names = [result.name for result in self.attacks if result.leaks]
+        names += [result.secret for result in self.attribute_inferences if result.leaks]
         if names:
-            return f"it leaks ({', '.join(names)}); epsilon is at least {self.epsilon:.2f}"
+            return f"it leaks ({', '.join(names)}); epsilon is at least {self.epsilon_lower_bound:.2f}"
         return "these attacks found nothing, which proves nothing: only a guarantee holds against all of them"
 
+    def __repr__(self) -> str:
+        return f"<ReleaseAudit of {len(self.attacks)} attacks: {self.verdict}>"
+
     def __str__(self) -> str:
-        head = ["attack", "AUC", "chance, at most", "hits at 1 % false alarms", "epsilon, at least"]
-        rows = [(f.name, f.attack.auc, f.auc_null_upper, f.hits, f.epsilon) for f in self.attacks]
-        shown = pd.DataFrame(rows, columns=head).round(3).to_string(index=False)
-        lines = [shown, *map(str, self.attribute_inferences), str(self.distances), *self.notes, self.verdict]
-        return "\n".join(lines)
+        rows = [(result.name, *result.numbers.values()) for result in self.attacks]
+        table = pd.DataFrame(rows, columns=ATTACK_COLUMNS).round(3).to_string(index=False)
+        return "\n".join([table, *map(str, self.attribute_inferences), str(self.distances), *self.notes, self.verdict])
+
+    def _repr_html_(self) -> str:
+        return "\n".join(html_parts(self))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
             "verdict": self.verdict,
             "leaks": self.leaks,
-            "epsilon_at_least": self.epsilon,
-            "promised": self.claimed_epsilon,
-            "attacks": [finding.to_dict() for finding in self.attacks],
-            "attributes": [x.to_dict() for x in self.attribute_inferences],
+            "epsilon_lower_bound": self.epsilon_lower_bound,
+            "claimed_epsilon": self.claimed_epsilon,
+            "attacks": [result.to_dict() for result in self.attacks],
+            "attribute_inferences": [result.to_dict() for result in self.attribute_inferences],
             "distances": self.distances.to_dict(),
             "copies": self.copies,
             "notes": list(self.notes),
@@ -146,161 +158,170 @@ class ReleaseAudit:
         return write_with_provenance(Path(path), strict_json(self.to_dict(), indent=1) + "\n", provenance)
 
     def to_html(self, path: Path, provenance: Provenance) -> Path:
-        """Write one page that needs no other file and no network, and its sidecar."""
+        """Write a self-contained HTML page and its sidecar."""
+        page = html.document("Audit of a release", ["<h1>Privacy audit</h1>", *html_parts(self)])
+        return write_with_provenance(Path(path), page, provenance)
 
-        return write_with_provenance(Path(path), page(self), provenance)
 
-
-def audit_release(
-    released: Table,
+def audit(
+    synthetic: Table,
+    *,
     train: Table,
     holdout: Holdout[Table],
-    *,
     secrets: tuple[str, ...] | None = None,
     delta: float | None = None,
     claimed_epsilon: float | None = None,
     seed: int = 0,
-    callback: Observe = lambda step: None,
+    callback: Callable[[str], None] = lambda step: None,
 ) -> ReleaseAudit:
-    """Attack a release of rows, with the rows it was made from and real rows that nothing has learned from.
+    """Attack synthetic rows, given the rows from which they were made and real rows that no generator has seen.
 
-    `secrets`: columns of categories to guess; without them the first five. `delta`: of the promise, 1 / (100 units)
-    where nothing is said. Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
+    `secrets`: categorical columns to infer; by default the first five. `delta`: of the claimed guarantee; by default
+    1 / (100 units). Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
     """
-    refuse_holdout([released, train], "a release and what it was made from")
+    refuse_holdout([synthetic, train], "synthetic rows and what they were made from")
     if not isinstance(holdout, Holdout):
-        raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that nothing has learned from")
-    compared = check_tables(released=released, train=train, holdout=holdout.data)
-    if len(released) < LEAST:
-        raise InvalidArgument("released", f"{len(released)} rows", f"at least {LEAST}")
+        raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that no generator has seen")
+    columns = check_tables(synthetic=synthetic, train=train, holdout=holdout.data)
+    if len(synthetic) < MIN_UNITS:
+        raise InvalidArgument("synthetic", f"{len(synthetic)} rows", f"at least {MIN_UNITS}")
     check_sides(train, holdout.data)
-    entity = train.schema.entity
-    columns = [c.name for c in compared if len(c.categories) > 1 and len(compared) > 1]
-    there = [name for name in columns if all(t[name].nunique() > 1 for t in (released, train, holdout.data))]
-    if secrets is not None and (unknown := [name for name in secrets if name not in columns]):
-        raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
-    secrets = tuple(there[:SECRETS]) if secrets is None else secrets
+    secrets = _check_secrets(
+        secrets,
+        [c.name for c in columns if len(c.categories) > 1 and len(columns) > 1],
+        (synthetic, train, holdout.data),
+    )
     rng = np.random.default_rng(seed)
     delta = 1 / (100 * n_units(train)) if delta is None else delta
     if not delta >= 0:
         raise InvalidArgument("delta", delta, "a probability, or 0")
     check_delta(delta, n_units(train))
-    others, reference = split_units(holdout.data, rng)
-    members, others = equalize_rows_per_unit([train, others], rng)
-    n = min(n_units(members), n_units(others), MOST)
-    members, others = (sample_units(table, n, rng) for table in (members, others))
+    nonmembers, reference = split_units(holdout.data, rng)
+    members, nonmembers = equalize_rows_per_unit([train, nonmembers], rng)
+    n = min(n_units(members), n_units(nonmembers), MAX_UNITS)
+    members, nonmembers = (sample_units(table, n, rng) for table in (members, nonmembers))
 
-    # every scale is the reference's: nothing of the training rows can tell on itself through it
-    encode = fit_table_encoder(reference)
-    looked_at = _rows(released, RELEASED, rng)
-    made, x, y, z = (encode(table) for table in (looked_at, members, others, _rows(reference, MOST, rng)))
-    attacks: dict[str, Callable[[Any], Any]] = {
-        "nearest released row": lambda rows: nearest_distance_score(rows, made),
-        "density ratio": lambda rows: domias(rows, made, z),
-        "holes": lambda rows: hole_score(rows, made),
+    encode = fit_table_encoder(reference)  # every scale is the reference's, so that no training row affects one
+    compared = _sample_rows(synthetic, MAX_SYNTHETIC_ROWS, rng)
+    reference = _sample_rows(reference, MAX_UNITS, rng)
+    z_synthetic, z_members, z_nonmembers, z_ref = (encode(t) for t in (compared, members, nonmembers, reference))
+    score_functions: dict[str, Callable[[Any], Any]] = {
+        "nearest synthetic row": lambda rows: nearest_distance_score(rows, z_synthetic),
+        "DOMIAS (k-NN)": lambda rows: domias(rows, z_synthetic, z_ref),
+        "holes": lambda rows: hole_score(rows, z_synthetic),
     }
-    findings = []
-    for name, scores in attacks.items():
+    results = []
+    for name, score in score_functions.items():
         callback(f"attack: {name}")
-        attack = AttackScores(max_score_per_unit(members, scores(x)), max_score_per_unit(others, scores(y)))
-        bounds = [one_run_lower_bound(attack, delta, 1 - (1 - c) / len(attacks), rng) for c in (CONFIDENCE, CERTAIN)]
-        findings.append(AttackResult(name, attack, bounds[0], bounds[1] > 0))
+        attack = AttackScores(
+            max_score_per_unit(members, score(z_members)), max_score_per_unit(nonmembers, score(z_nonmembers))
+        )
+        bounds = [
+            one_run_lower_bound(attack, delta, 1 - (1 - confidence) / len(score_functions), rng)
+            for confidence in (CONFIDENCE, SIGNIFICANCE)
+        ]
+        results.append(AttackResult(name, attack, bounds[0], bounds[1] > 0))
     inferences = []
     for secret in secrets:
-        callback(f"attack: guessing {secret}")
-        inferences.append(attribute_inference(looked_at, members, others, secret))
+        callback(f"attack: inferring {secret}")
+        inferences.append(attribute_inference(compared, members, nonmembers, secret))
     callback("distances")
-    some, learned = (encode(_rows(table, MOST, rng)) for table in (looked_at, train))
-    found = distances(some, learned, y, seed=seed)
-    copies = _copies(released, train, [c.name for c in compared])
+    sample, learned = (encode(_sample_rows(table, MAX_UNITS, rng)) for table in (compared, train))
+    names = [column.name for column in columns]
+    copies = len(synthetic.frame[names].merge(train.frame[names].drop_duplicates()))
     notes = (
-        f"{n:,} members and as many others of {n_units(train):,}; the unit is {entity or 'a record'}; "
-        f"delta {delta:.2g}.",
-        f"Distances are {NO_VERDICT}. The audit itself read private rows: what it says is not covered by any epsilon.",
+        f"{n:,} members and as many non-members of {n_units(train):,}; the unit is {train.schema.entity or 'a record'};"
+        f" delta {delta:.2g}.",
+        f"Distances are {NO_VERDICT}. The audit itself read private rows: its results are not covered by any epsilon.",
     )
-    return ReleaseAudit(tuple(findings), tuple(inferences), found, copies, claimed_epsilon, notes)
+    near = distances(sample, learned, z_nonmembers, seed=seed)
+    return ReleaseAudit(tuple(results), tuple(inferences), near, copies, claimed_epsilon, notes)
 
 
 def check_sides(train: Table, holdout: Table) -> None:
     """Raise `InvalidArgument` unless both have enough units, and none in common."""
     entity = train.schema.entity
     for name, side in (("train", train), ("holdout", holdout)):
-        if n_units(side) < LEAST:
+        if n_units(side) < MIN_UNITS:
             kind = "rows" if entity is None else f"different {entity}"
-            raise InvalidArgument(name, f"{n_units(side)} {kind}", f"at least {LEAST}")
-    if entity is not None and (both := set(train[entity]) & set(holdout[entity])):
-        raise InvalidArgument("holdout", f"{len(both)} {entity} that train has, too", "rows of others")
+            raise InvalidArgument(name, f"{n_units(side)} {kind}", f"at least {MIN_UNITS}")
+    if entity is not None and (shared := set(train[entity]) & set(holdout[entity])):
+        raise InvalidArgument("holdout", f"{len(shared)} {entity} that train has, too", "rows of others")
 
 
-def _rows(table: Table, n: int, rng: np.random.Generator) -> Table:
+def _check_secrets(secrets: tuple[str, ...] | None, columns: list[str], tables: tuple[Table, ...]) -> tuple[str, ...]:
+    """The columns to infer: those given, else the first that have two values in every table."""
+    if secrets is None:
+        return tuple([name for name in columns if all(t[name].nunique() > 1 for t in tables)][:SECRETS])
+    if unknown := [name for name in secrets if name not in columns]:
+        raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
+    return secrets
+
+
+def _sample_rows(table: Table, n: int, rng: np.random.Generator) -> Table:
     if len(table) <= n:
         return table
     return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
 
 
-def _copies(released: Table, train: Table, columns: list[str]) -> int:
-    """How many released rows repeat a training row exactly."""
-    return len(released.frame[columns].merge(train.frame[columns].drop_duplicates()))
-
-
 def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, rng: np.random.Generator) -> float:
-    """The epsilon that a fixed share of guesses proves: the highest scores as members, the lowest as others."""
+    """A lower bound on epsilon from a fixed share of guesses: the highest scores as members, the lowest as not."""
     scores = np.concatenate([attack.members, attack.nonmembers])
     is_member = np.arange(len(scores)) < len(attack.members)
-    mixed = rng.permutation(len(scores))  # so that ties are broken by chance
-    order = mixed[np.argsort(scores[mixed], kind="stable")]
+    shuffled = rng.permutation(len(scores))  # so that ties are broken at random
+    order = shuffled[np.argsort(scores[shuffled], kind="stable")]
     half = max(int(len(scores) * GUESSED / 2), 1)
-    right = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
-    return one_run_epsilon(delta, n_canaries=len(scores), n_guesses=2 * half, n_correct=right, confidence=confidence)
+    n_correct = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
+    n_canaries, n_guesses = len(scores), 2 * half
+    return one_run_epsilon(
+        delta, n_canaries=n_canaries, n_guesses=n_guesses, n_correct=n_correct, confidence=confidence
+    )
 
 
 # ── The page ──
 # Names of columns come from somebody's data: everything is escaped.
 
+ATTACK_COLUMNS = ["attack", "AUC", "chance, at most", "TPR at 1 % FPR", "epsilon, at least"]
+INFERENCE_COLUMNS = ["column inferred", "accuracy on members", "on non-members", "advantage", "from", "to", "verdict"]
 
-def figure(found: ReleaseAudit) -> tuple[Figure, str]:
-    """The attacks' curves, and the text that stands for them."""
-    attacks = {finding.name: finding.attack for finding in found.attacks}
+
+def figure(result: ReleaseAudit) -> tuple[Figure, str]:
+    """The ROC curves of the attacks, and their text alternative."""
+    attacks = {one.name: one.attack for one in result.attacks}
     ax = plot_roc(attacks)
-    ax.set_title("Above the dotted line, members are found")
-    drawn = ax.figure
-    assert isinstance(drawn, Figure)
-    said = ", ".join(f"{name} {attack.auc:.2f}" for name, attack in attacks.items())
-    return drawn, f"Hits against false alarms of each attack, on log scales; areas under the curves: {said}."
+    ax.set_title("Above the dotted line, members are identified")
+    assert isinstance(ax.figure, Figure)
+    areas = ", ".join(f"{name} {attack.auc:.2f}" for name, attack in attacks.items())
+    return ax.figure, f"ROC curves of the attacks, on log scales; areas under the curves: {areas}."
 
 
-def page(found: ReleaseAudit) -> str:
-    """The whole audit as one HTML page."""
+def html_parts(result: ReleaseAudit) -> list[str]:
+    """Verdict, tables and figure as HTML elements."""
     attacks = [
-        [
-            escape(f.name),
-            *(f"{v:.3f}" for v in (f.attack.auc, f.auc_null_upper, f.hits, f.epsilon)),
-            _mark(f.leaks),
-        ]
-        for f in found.attacks
+        [escape(one.name), *(f"{v:.3f}" for v in one.numbers.values()), _mark(one.leaks)] for one in result.attacks
     ]
     secrets = [
-        [escape(x.secret), *(f"{v:.3f}" for v in (x.members, x.others, x.advantage, *x.interval)), _mark(x.leaks)]
-        for x in found.attribute_inferences
+        [
+            escape(x.secret),
+            *(f"{v:.3f}" for v in (x.member_accuracy, x.nonmember_accuracy, x.advantage, *x.interval)),
+            _mark(x.leaks),
+        ]
+        for x in result.attribute_inferences
     ]
-    d = found.distances
+    d = result.distances
     near = [
-        ["to the closest training row", *(f"{v:.3g}" for v in (*d.dcr, *d.dcr_holdout))],
-        ["its ratio to the second closest", *(f"{v:.3g}" for v in (*d.nndr, *d.nndr_holdout))],
+        ["to the nearest training row", *(f"{v:.3g}" for v in (*d.dcr, *d.dcr_holdout))],
+        ["its ratio to the second nearest", *(f"{v:.3g}" for v in (*d.nndr, *d.nndr_holdout))],
     ]
-    asked = ["attack", "AUC", "chance, at most", "hits at 1 % false alarms", "epsilon, at least", "found"]
-    guessed = ["column guessed", "right for members", "for others", "advantage", "from", "to", "found"]
-    body = [
-        "<h1>Who was in it?</h1>",
-        f"<p><strong>{escape(found.verdict)}</strong></p>",
-        table(asked, attacks),
-        image(*figure(found)),
-        table(guessed, secrets),
-        table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
-        f"<p>{escape(str(d.novelty))}. {found.copies} rows repeat a training row exactly.</p>",
-        *(f"<p>{escape(note)}</p>" for note in found.notes),
+    return [
+        f"<p><strong>{escape(result.verdict)}</strong></p>",
+        html.table([*ATTACK_COLUMNS, "verdict"], attacks),
+        html.image(*figure(result)),
+        html.table(INFERENCE_COLUMNS, secrets),
+        html.table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
+        f"<p>{escape(str(d.novelty))}. {result.copies} rows repeat a training row exactly.</p>",
+        *(f"<p>{escape(note)}</p>" for note in result.notes),
     ]
-    return document("Audit of a release", body)
 
 
 def _mark(leaks: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synthbook.core.table import Holdout, Table
-from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit
 from synthbook.privacy.generators.base import PrivateTableGenerator
 
 
@@ -16,6 +16,6 @@ def audit_generator(
     """
     drawn = model.sample(len(train), seed=seed)
     terms = model.guarantee_
-    found = audit_release(drawn, train, holdout, delta=terms.delta, claimed_epsilon=terms.epsilon, seed=seed)
-    model.guarantee_ = terms.with_audit(found.epsilon)
+    found = audit(drawn, train=train, holdout=holdout, delta=terms.delta, claimed_epsilon=terms.epsilon, seed=seed)
+    model.guarantee_ = terms.with_audit(found.epsilon_lower_bound)
     return found

@@ -27,7 +27,7 @@ def world(seed: int, n: int = 300, d: int = 4) -> tuple[Array, Array, Array]:
 
 
 def by_loop(rows: Array, train: Array) -> tuple[list[float], list[float]]:
-    """Distance to the closest training row, and its ratio to the second, one row after the other."""
+    """Distance to the nearest training row, and its ratio to the second, one row after the other."""
     found = [sorted(float(np.linalg.norm(row - other)) for other in train)[:2] for row in rows]
     return [a for a, _ in found], [a / b for a, b in found]
 
@@ -50,10 +50,10 @@ def test_distances_and_ratios_are_those_of_a_loop() -> None:
     ("old", "new"),
     [
         ("knn_distances(rows, train, 2)", "knn_distances(rows, holdout, 2)"),
-        ("_low(ours[:, 0])", "_low(ours[:, 1])"),
-        ("np.maximum(pairs[:, 0], LEAST) / np", "1 / np.maximum(pairs[:, 0], LEAST) * np"),
-        ("float(np.percentile(values, LOW))", "float(np.percentile(values, 100 - LOW))"),
-        ("_low(_ratio(ours)), _low(_ratio(others))", "_low(_ratio(others)), _low(_ratio(ours))"),
+        ("_summary(ours[:, 0])", "_summary(ours[:, 1])"),
+        ("np.maximum(pairs[:, 0], MIN_DISTANCE) / np", "1 / np.maximum(pairs[:, 0], MIN_DISTANCE) * np"),
+        ("float(np.percentile(values, LOW_PERCENTILE))", "float(np.percentile(values, 100 - LOW_PERCENTILE))"),
+        ("_summary(_ratio(ours)), _summary(_ratio(theirs))", "_summary(_ratio(theirs)), _summary(_ratio(ours))"),
     ],
 )
 def test_broken_distances_are_found(old: str, new: str) -> None:
@@ -174,10 +174,10 @@ def test_it_says_that_it_is_no_verdict_on_privacy() -> None:
         found = distances(made, train, held, seed=0)
         assert str(found).endswith(": not a privacy verdict")
         told = json.loads(strict_json(found.to_dict()))
-        assert told["reads"] == "not a privacy verdict" and told["novelty"]["dcr_share"] == found.novelty.dcr_share
+        assert told["note"] == "not a privacy verdict" and told["novelty"]["dcr_share"] == found.novelty.dcr_share
         assert told["dcr"] == list(found.dcr)
     other: Distances = replace(found, dcr=(0.1234, 0.0))
-    assert "closest training row 0.123 (held-out rows" in str(other)
+    assert "nearest training row 0.123 (held-out rows" in str(other)
 
 
 @pytest.mark.parametrize(

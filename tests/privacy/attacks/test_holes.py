@@ -11,7 +11,7 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.novelty import novelty
 from synthbook.privacy.attacks import membership as module
-from synthbook.privacy.attacks.membership import AROUND, hole_score, similarity_filter
+from synthbook.privacy.attacks.membership import HOLE_NEIGHBORS, hole_score, similarity_filter
 from synthbook.privacy.attacks.roc import AttackScores
 from tests.mutation import mutant
 
@@ -28,7 +28,7 @@ def world(seed: int) -> tuple[Array, Array, Array, Array]:
     return train, held, made, similarity_filter(made, train, RADIUS)
 
 
-def area(by: ModuleType, seed: int, kept: bool, k: int = AROUND) -> float:
+def area(by: ModuleType, seed: int, kept: bool, k: int = HOLE_NEIGHBORS) -> float:
     train, held, *releases = world(seed)
     return AttackScores(*(by.hole_score(rows, releases[kept], k=k) for rows in (train, held))).auc
 
@@ -63,9 +63,9 @@ def test_one_neighbour_alone_tells_nothing() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("np.asarray(np.log", "-np.asarray(np.log"),  # sign flipped
-        ("found = nearest(candidates, released, k)", "found = nearest(candidates, released, 1)"),
-        ("np.log(np.maximum(found[:, 0], LEAST)) -", "-"),  # density alone
+        ("np.asarray(logs[:, 0] - logs", "-np.asarray(logs[:, 0] - logs"),  # sign flipped
+        ("_log_distances(candidates, synthetic, k)", "_log_distances(candidates, synthetic, 1)"),
+        ("logs[:, 0] - logs", "-logs"),  # density alone
     ],
 )
 def test_broken_attacks_find_no_hole(old: str, new: str) -> None:

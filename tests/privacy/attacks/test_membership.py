@@ -131,9 +131,9 @@ def test_the_area_falls_with_the_noise_and_a_fitted_gaussian_gives_nobody_away()
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("return -nearest(candidates, released)[:, 0]", "return nearest(candidates, released)[:, 0]"),  # sign flipped
-        ("return -nearest(candidates, released)[:, 0]", "return -nearest(candidates, released, 300)[:, -1]"),
-        ("return -nearest(candidates, released)[:, 0]", "return -nearest(candidates, candidates, 2)[:, 1]"),
+        ("return -nearest(candidates, synthetic)[:, 0]", "return nearest(candidates, synthetic)[:, 0]"),  # sign flipped
+        ("return -nearest(candidates, synthetic)[:, 0]", "return -nearest(candidates, synthetic, 300)[:, -1]"),
+        ("return -nearest(candidates, synthetic)[:, 0]", "return -nearest(candidates, candidates, 2)[:, 1]"),
     ],
 )
 def test_broken_distances_do_not_show_it(old: str, new: str) -> None:
@@ -178,10 +178,10 @@ def test_a_ratio_of_densities_sees_more_than_a_distance_where_density_varies(see
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("np.asarray(np.log(np.maximum(others, LEAST))", "-np.asarray(np.log(np.maximum(others, LEAST))"),  # flipped
-        ("np.log(np.maximum(others, LEAST)) -", "-"),  # without the world
-        ("np.log(np.maximum(others, LEAST)) - np.log(np.maximum(ours, LEAST))", "others - ours"),
-        ("for rows in (released, reference))", "for rows in (released, candidates))"),
+        ("np.asarray(log_reference", "-np.asarray(log_reference"),  # flipped
+        ("log_reference - log_synthetic", "-log_synthetic"),  # without the world
+        ("np.log(np.maximum(knn_distances(candidates, rows, k), MIN_DISTANCE))", "knn_distances(candidates, rows, k)"),
+        ("for rows in (synthetic, reference))", "for rows in (synthetic, candidates))"),
     ],
 )
 def test_broken_ratios_see_no_more(old: str, new: str) -> None:
@@ -210,16 +210,16 @@ def test_every_row_is_as_often_in_as_out(models: int, rows: int) -> None:
         seeds.append(seed)
         return mine
 
-    found, inside = train_shadow_models(fit, pool, lambda x, model: x[:, 0] + len(model), models=models, seed=1)
-    assert found.shape == inside.shape == (models, rows)
+    found, in_mask = train_shadow_models(fit, pool, lambda x, model: x[:, 0] + len(model), n_models=models, seed=1)
+    assert found.shape == in_mask.shape == (models, rows)
     even = models - models % 2
-    assert (inside[:even].sum(axis=0) == even // 2).all()
-    for k, (mine, members) in enumerate(zip(given, inside, strict=True)):
+    assert (in_mask[:even].sum(axis=0) == even // 2).all()
+    for k, (mine, members) in enumerate(zip(given, in_mask, strict=True)):
         assert (mine == pool[members]).all() and members.sum() in (rows // 2, rows - rows // 2)
         assert (found[k] == pool[:, 0] + len(mine)).all()
-    assert len(set(seeds)) == models and len({tuple(m) for m in inside}) > 2 - (rows < 5)
-    again, other = (train_shadow_models(fit, pool, nearest_distance_score, models=models, seed=s)[1] for s in (1, 2))
-    assert (again == inside).all() and (rows < 5 or (other != inside).any())
+    assert len(set(seeds)) == models and len({tuple(m) for m in in_mask}) > 2 - (rows < 5)
+    again, other = (train_shadow_models(fit, pool, nearest_distance_score, n_models=models, seed=s)[1] for s in (1, 2))
+    assert (again == in_mask).all() and (rows < 5 or (other != in_mask).any())
 
 
 def known(rng: np.random.Generator, rows: int, pairs: int) -> tuple[Array, ...]:
@@ -227,17 +227,17 @@ def known(rng: np.random.Generator, rows: int, pairs: int) -> tuple[Array, ...]:
     mean_in, mean_out = rng.normal(2, 3, rows), rng.normal(0, 3, rows)
     sign = np.tile([1.0, -1.0], pairs)[:, None]
     statistics = np.concatenate([mean_in + 0.7 * sign, mean_out + 1.9 * sign])
-    inside = np.repeat([[True], [False]], 2 * pairs, axis=0) & np.ones(rows, dtype=bool)
+    in_mask = np.repeat([[True], [False]], 2 * pairs, axis=0) & np.ones(rows, dtype=bool)
     order = rng.permutation(len(statistics))
-    return mean_in, mean_out, statistics[order], inside[order]
+    return mean_in, mean_out, statistics[order], in_mask[order]
 
 
 def exact(by: ModuleType) -> bool:
     rng = np.random.default_rng(4)
-    mean_in, mean_out, statistics, inside = known(rng, 50, 3)
+    mean_in, mean_out, statistics, in_mask = known(rng, 50, 3)
     observed = rng.normal(1, 3, 50)
     ratio = stats.norm(mean_in, 0.7).logpdf(observed) - stats.norm(mean_out, 1.9).logpdf(observed)
-    return bool(np.allclose(by.lira(observed, statistics, inside), ratio))
+    return bool(np.allclose(by.lira(observed, statistics, in_mask), ratio))
 
 
 def test_the_score_is_the_exact_log_likelihood_ratio_of_known_gaussians() -> None:
@@ -246,12 +246,12 @@ def test_the_score_is_the_exact_log_likelihood_ratio_of_known_gaussians() -> Non
 
 def test_with_many_models_the_score_comes_near_the_ratio_of_the_truth() -> None:
     rng, n, models = np.random.default_rng(0), 200, 2_000
-    mean_in, mean_out, inside = rng.normal(2, 1, n), rng.normal(0, 1, n), rng.random((models, n)) < 0.5
-    statistics = np.where(inside, mean_in, mean_out) + np.where(inside, 0.5, 1.0) * rng.normal(size=(models, n))
+    mean_in, mean_out, in_mask = rng.normal(2, 1, n), rng.normal(0, 1, n), rng.random((models, n)) < 0.5
+    statistics = np.where(in_mask, mean_in, mean_out) + np.where(in_mask, 0.5, 1.0) * rng.normal(size=(models, n))
     observed = rng.normal(1, 1, n)
     ratio = stats.norm(mean_in, 0.5).logpdf(observed) - stats.norm(mean_out, 1.0).logpdf(observed)
-    assert np.abs(lira(observed, statistics, inside) - ratio).max() < 1.0
-    assert np.corrcoef(lira(observed, statistics, inside), ratio)[0, 1] > 0.999
+    assert np.abs(lira(observed, statistics, in_mask) - ratio).max() < 1.0
+    assert np.corrcoef(lira(observed, statistics, in_mask), ratio)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_with_many_models_the_score_comes_near_the_ratio_of_the_truth() -> None:
     [
         ("np.asarray(norm.logpdf", "-np.asarray(norm.logpdf"),  # sign flipped
         ("norm.logpdf(observed, mean_in, sd_in) - norm.logpdf", "norm.pdf(observed, mean_in, sd_in) - norm.logpdf"),
-        ("for side in (inside, ~inside)", "for side in (~inside, inside)"),
+        ("for side in (in_mask, ~in_mask)", "for side in (~in_mask, in_mask)"),
         ("np.nanstd(s - m)", "np.nanstd(s)"),  # how hard records are counts as noise
         ("np.nanmean(ins, axis=0), np.nanmean(outs, axis=0)", "np.nanmean(ins), np.nanmean(outs)"),
     ],
@@ -274,18 +274,18 @@ def trial(seed: int, models: int) -> tuple[Array, ...]:
     pool = uneven([seed, 4], 400)
     mine = np.random.default_rng([seed, 5]).permutation(400) < 200
     observed = np.log(knn_distances(pool, blurred(pool[mine], seed)))[:, 0]
-    found, inside = train_shadow_models(
-        blurred, pool, lambda x, made: -np.log(knn_distances(x, made))[:, 0], models=models, seed=seed + 100
+    found, in_mask = train_shadow_models(
+        blurred, pool, lambda x, made: -np.log(knn_distances(x, made))[:, 0], n_models=models, seed=seed + 100
     )
-    return mine, -observed, found, inside
+    return mine, -observed, found, in_mask
 
 
 def judged(by: ModuleType, models: int = 16, seeds: int = 3) -> tuple[float, float]:
     """Mean areas of the distance attack and of LiRA."""
     areas = []
     for seed in range(seeds):
-        mine, observed, found, inside = trial(seed, models)
-        ratio = by.lira(observed, found, inside)
+        mine, observed, found, in_mask = trial(seed, models)
+        ratio = by.lira(observed, found, in_mask)
         areas.append([AttackScores(s[mine], s[~mine]).auc for s in (observed, ratio)])
     naive, ratio = np.mean(areas, axis=0)
     return float(naive), float(ratio)
@@ -299,8 +299,8 @@ def test_shadow_models_beat_the_distance_where_some_records_are_harder_than_othe
 def test_deviations_of_their_own_need_more_models_than_there_are() -> None:
     own = mutant(
         module,
-        "(max(float(np.nanstd(s - m)), LEAST) for s, m in ((ins, mean_in), (outs, mean_out)))",
-        "(np.maximum(np.nanstd(s - m, axis=0), LEAST) for s, m in ((ins, mean_in), (outs, mean_out)))",
+        "(max(float(np.nanstd(s - m)), MIN_DISTANCE) for s, m in ((ins, mean_in), (outs, mean_out)))",
+        "(np.maximum(np.nanstd(s - m, axis=0), MIN_DISTANCE) for s, m in ((ins, mean_in), (outs, mean_out)))",
     )
     (_, shared), (_, alone) = judged(module, models=4), judged(own, models=4)
     assert shared > alone + 0.05
@@ -314,11 +314,11 @@ def test_a_generator_that_ignores_its_rows_is_safe_from_all_attacks() -> None:
 
     pool, reference = rng.normal(size=(600, 4)), rng.normal(size=(300, 4))
     mine, made = rng.permutation(600) < 300, blind(pool, 12)
-    found, inside = train_shadow_models(blind, pool, nearest_distance_score, models=8, seed=13)
+    found, in_mask = train_shadow_models(blind, pool, nearest_distance_score, n_models=8, seed=13)
     scores = {
         "distance": nearest_distance_score(pool, made),
         "ratio": domias(pool, made, reference),
-        "shadows": lira(nearest_distance_score(pool, made), found, inside),
+        "shadows": lira(nearest_distance_score(pool, made), found, in_mask),
     }
     for name, score in scores.items():
         assert abs(AttackScores(score[mine], score[~mine]).auc - 0.5) < 4 * SE, name
@@ -351,17 +351,17 @@ def test_rows_that_cannot_be_compared_are_refused(candidates: Array, rows: Array
 def test_shadow_models_that_make_no_sense_are_refused() -> None:
     for models, pool in ((3, np.zeros((10, 2))), (4, np.zeros((3, 2)))):
         with pytest.raises(InvalidArgument, match="at least 4"):
-            train_shadow_models(lambda rows, seed: rows, pool, nearest_distance_score, models=models, seed=0)
-    statistics, inside = np.zeros((4, 3)), np.tile([[True], [False]], (2, 3))
+            train_shadow_models(lambda rows, seed: rows, pool, nearest_distance_score, n_models=models, seed=0)
+    statistics, in_mask = np.zeros((4, 3)), np.tile([[True], [False]], (2, 3))
     for observed, told, side in (
-        (np.zeros(2), statistics, inside),
-        (np.zeros(3), statistics[:3], inside),
-        (np.zeros((3, 1)), statistics, inside),
+        (np.zeros(2), statistics, in_mask),
+        (np.zeros(3), statistics[:3], in_mask),
+        (np.zeros((3, 1)), statistics, in_mask),
     ):
         with pytest.raises(InvalidArgument, match=r"\(N,\), \(S, N\)"):
             lira(observed, told, side)
     for always in (True, False):
-        lonely = inside.copy()
+        lonely = in_mask.copy()
         lonely[:, 1] = always
         with pytest.raises(InvalidArgument, match="out of others"):
             lira(np.zeros(3), statistics, lonely)
@@ -369,4 +369,4 @@ def test_shadow_models_that_make_no_sense_are_refused() -> None:
     hole_score[0, 0] = np.nan
     for observed, told in ((np.array([0.0, np.nan, 0.0]), statistics), (np.zeros(3), hole_score)):
         with pytest.raises(InvalidArgument, match="NaN"):
-            lira(observed, told, inside)
+            lira(observed, told, in_mask)

@@ -35,7 +35,7 @@ from synthbook.core.table import (
 )
 from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks import release_audit as module
-from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit_release, one_run_lower_bound
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit, one_run_lower_bound
 from synthbook.privacy.attacks.roc import AttackScores
 from synthbook.privacy.generators.mst import IndependentMarginals
 from tests.mutation import mutant
@@ -71,14 +71,18 @@ def bootstrap(table: Table, seed: int = 0) -> Table:
     return Table(table.frame.iloc[rows].reset_index(drop=True), table.schema)
 
 
+def attack(synthetic: Any, train: Any, holdout: Any, **options: Any) -> ReleaseAudit:
+    return audit(synthetic, train=train, holdout=holdout, **options)
+
+
 @cache
 def copied() -> ReleaseAudit:
-    return audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), claimed_epsilon=0.5)
+    return audit(bootstrap(real(1, 300)), train=real(1, 300), holdout=Holdout(real(2, 600)), claimed_epsilon=0.5)
 
 
 @cache
 def fresh() -> ReleaseAudit:
-    return audit_release(real(3), real(1), Holdout(real(2, 240)), claimed_epsilon=0.5)
+    return audit(real(3), train=real(1), holdout=Holdout(real(2, 240)), claimed_epsilon=0.5)
 
 
 # ── who is found ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,11 +90,14 @@ def fresh() -> ReleaseAudit:
 
 def test_copies_leak_and_prove_an_epsilon() -> None:
     found = copied()
-    assert found.leaks and found.epsilon > 0.5 and found.copies == 300
-    assert found.epsilon == max(one.epsilon for one in found.attacks)
+    assert found.leaks and found.epsilon_lower_bound > 0.5 and found.copies == 300
+    assert found.epsilon_lower_bound == max(one.epsilon_lower_bound for one in found.attacks)
     near = found.attacks[0]
     assert (
-        near.name == "nearest released row" and near.leaks and near.attack.auc > near.auc_null_upper and near.hits > 0.5
+        near.name == "nearest synthetic row"
+        and near.leaks
+        and near.attack.auc > near.auc_null_upper
+        and near.tpr_at_1pct_fpr > 0.5
     )
     assert {one.secret for one in found.attribute_inferences} == {"group", "label"}
     assert "1.000 (" in str(found.distances)
@@ -98,11 +105,11 @@ def test_copies_leak_and_prove_an_epsilon() -> None:
 
 def test_a_broken_promise_is_said_first_and_a_kept_one_is_not() -> None:
     found = copied()
-    assert found.verdict == f"broken promise: epsilon is at least {found.epsilon:.2f}, and 0.5 was promised"
+    assert found.verdict == f"claim refuted: epsilon is at least {found.epsilon_lower_bound:.2f}, and 0.5 was claimed"
     for claimed_epsilon in (None, 50.0, float("inf")):
         verdict = ReleaseAudit(**(vars(found) | {"claimed_epsilon": claimed_epsilon})).verdict
-        assert verdict.startswith("it leaks (nearest released row, density ratio")
-        assert verdict.endswith(f"epsilon is at least {found.epsilon:.2f}")
+        assert verdict.startswith("it leaks (nearest synthetic row, DOMIAS (k-NN)")
+        assert verdict.endswith(f"epsilon is at least {found.epsilon_lower_bound:.2f}")
     assert fresh().verdict.startswith("these attacks found nothing, which proves nothing")
 
 
@@ -110,7 +117,9 @@ def test_a_broken_promise_is_said_first_and_a_kept_one_is_not() -> None:
 def test_fresh_rows_are_accused_no_more_often_than_the_level_says() -> None:
     runs = 20
     found = [
-        audit_release(real([k, 1], 80), real([k, 2], 80), Holdout(real([k, 3], 160)), secrets=(), delta=1e-6, seed=k)
+        audit(
+            real([k, 1], 80), train=real([k, 2], 80), holdout=Holdout(real([k, 3], 160)), secrets=(), delta=1e-6, seed=k
+        )
         for k in range(runs)
     ]
     accused = sum(one.leaks for one in found)
@@ -125,12 +134,14 @@ def test_fresh_rows_are_accused_no_more_often_than_the_level_says() -> None:
 def judged(by: ModuleType) -> bool:
     """Whether copies are found by both attacks that can, and fresh rows by none."""
     train, held = real(1), Holdout(real(2, 240))
-    copies = by.audit_release(train, train, held, secrets=("label",), delta=1e-6)
+    copies = by.audit(train, train=train, holdout=held, secrets=("label",), delta=1e-6)
     near, ratio, holes = copies.attacks
-    found = near.leaks and ratio.leaks and not holes.leaks and min(near.epsilon, ratio.epsilon) > 1
+    found = (
+        near.leaks and ratio.leaks and not holes.leaks and min(near.epsilon_lower_bound, ratio.epsilon_lower_bound) > 1
+    )
     if not (found and copies.leaks and copies.attribute_inferences[0].leaks):
         return False
-    return not by.audit_release(real(3), train, held, secrets=("label",), delta=1e-6).leaks
+    return not by.audit(real(3), train=train, holdout=held, secrets=("label",), delta=1e-6).leaks
 
 
 @pytest.mark.slow
@@ -138,22 +149,25 @@ def judged(by: ModuleType) -> bool:
     ("old", "new"),
     [
         (
-            "others, reference = split_units(holdout.data, rng)",
-            "others = reference = holdout.data",
+            "nonmembers, reference = split_units(holdout.data, rng)",
+            "nonmembers = reference = holdout.data",
         ),  # scored with itself
-        ("density_ratio(rows, made, z)", "density_ratio(rows, made, x)"),  # scored with the members
-        ("max_score_per_unit(members, scores(x))", "max_score_per_unit(others, scores(y))"),
-        ("max_score_per_unit(members, scores(x))", "-max_score_per_unit(members, scores(x))"),
-        ("infer(looked_at, members, others, secret)", "infer(looked_at, others, members, secret)"),
-        ("self.attack.auc > self.auc_high or self.certain", "self.attack.auc > 0.45"),
-        ("any(x.leaks for x in self.findings) or any", "any"),
+        ("domias(rows, z_synthetic, z_ref)", "domias(rows, z_synthetic, z_members)"),  # scored with the members
+        ("max_score_per_unit(members, score(z_members))", "max_score_per_unit(nonmembers, score(z_nonmembers))"),
+        ("max_score_per_unit(members, score(z_members))", "-max_score_per_unit(members, score(z_members))"),
+        (
+            "attribute_inference(compared, members, nonmembers, secret)",
+            "attribute_inference(compared, nonmembers, members, secret)",
+        ),
+        ("self.attack.auc > self.auc_null_upper or self.significant", "self.attack.auc > 0.45"),
+        ("(*self.attacks, *self.attribute_inferences)", "self.attribute_inferences"),
         ("order[-half:]].sum()", "order[:half]].sum()"),
     ],
 )
 def test_broken_audits_are_found(old: str, new: str) -> None:
     broken = mutant(module, old, new)
-    if new == "any":  # attacks that do not count are missed where no secret is guessed
-        assert not broken.audit_release(real(1), real(1), Holdout(real(2, 240)), secrets=()).leaks
+    if new == "self.attribute_inferences":  # attacks that do not count are missed where no secret is guessed
+        assert not broken.audit(real(1), train=real(1), holdout=Holdout(real(2, 240)), secrets=()).leaks
     else:
         assert not judged(broken)
 
@@ -163,7 +177,7 @@ def test_the_audit_finds_copies_and_leaves_fresh_rows_alone() -> None:
 
 
 def test_the_same_seed_gives_the_same_audit() -> None:
-    again = audit_release(bootstrap(real(1, 300)), real(1, 300), Holdout(real(2, 600)), claimed_epsilon=0.5)
+    again = audit(bootstrap(real(1, 300)), train=real(1, 300), holdout=Holdout(real(2, 600)), claimed_epsilon=0.5)
     assert again.to_dict() == copied().to_dict()
 
 
@@ -175,7 +189,7 @@ def test_the_limits_are_shared_out_among_the_attacks(monkeypatch: pytest.MonkeyP
         return 0.0
 
     monkeypatch.setattr(module, "one_run_lower_bound", told)
-    audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=())
+    audit(real(3), train=real(1), holdout=Holdout(real(2, 240)), secrets=())
     assert sum(1 - confidence for confidence in asked[::2]) == pytest.approx(0.05)
     assert sum(1 - confidence for confidence in asked[1::2]) == pytest.approx(0.001) and len(asked) == 6
 
@@ -183,23 +197,23 @@ def test_the_limits_are_shared_out_among_the_attacks(monkeypatch: pytest.MonkeyP
 def test_copies_are_counted_over_all_training_rows_though_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     train = real(1, 400)
     again = pd.concat([frame(5, 100), train.frame.iloc[250:300], train.frame.iloc[250:300]])
-    found = audit_release(Table(again, SCHEMA), train, Holdout(real(2, 120)), secrets=())
+    found = audit(Table(again, SCHEMA), train=train, holdout=Holdout(real(2, 120)), secrets=())
     assert found.copies == 100
-    whole = audit_release(train, train, Holdout(real(2, 120)), secrets=())
+    whole = audit(train, train=train, holdout=Holdout(real(2, 120)), secrets=())
     assert whole.copies == 400 and whole.distances.dcr == (0.0, 0.0)  # not to the few members that were drawn
-    monkeypatch.setattr(module, "MOST", 60)
-    assert audit_release(Table(again, SCHEMA), train, Holdout(real(2, 160)), secrets=()).copies == 100
+    monkeypatch.setattr(module, "MAX_UNITS", 60)
+    assert audit(Table(again, SCHEMA), train=train, holdout=Holdout(real(2, 160)), secrets=()).copies == 100
 
 
 def test_a_column_is_guessed_only_where_others_are_left_to_guess_it_from() -> None:
     alone, numbers = Schema(COLUMNS[3:], "public"), Schema(COLUMNS[:1], "public")
     for schema in (alone, numbers):
         made, train, held = (Table(frame(k)[schema.names], schema) for k in (1, 2, 3))
-        found = audit_release(made, train, Holdout(held))
+        found = audit(made, train=train, holdout=Holdout(held))
         assert found.attribute_inferences == () and not found.leaks
         assert "nothing" in found.verdict and isinstance(str(found), str)
         with pytest.raises(InvalidArgument, match="some of no columns"):
-            audit_release(made, train, Holdout(held), secrets=(schema.names[0],))
+            audit(made, train=train, holdout=Holdout(held), secrets=(schema.names[0],))
 
 
 # ── what is proved ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,9 +247,12 @@ def test_what_is_proved_of_epsilon_one_exceeds_it_as_seldom_as_it_says(mechanism
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("n_correct=right, confidence", "n_correct=min(right + half // 4, 2 * half), confidence"),
-        ("confidence=confidence)", "confidence=0.5)"),
-        ("n_guesses=2 * half, n_correct=right", "n_guesses=4 * half, n_correct=2 * right"),  # each guess counted twice
+        ("n_correct=n_correct, confidence", "n_correct=min(n_correct + half // 4, 2 * half), confidence"),
+        ("confidence=confidence", "confidence=0.5"),
+        (
+            "n_guesses=n_guesses, n_correct=n_correct",
+            "n_guesses=2 * n_guesses, n_correct=2 * n_correct",
+        ),  # each guess counted twice
         ("is_member = np.arange(len(scores)) < len(attack.members)", "is_member = scores > np.median(scores)"),
     ],
 )
@@ -307,7 +324,7 @@ def test_persons_with_more_rows_are_not_taken_for_members() -> None:
     """The highest of six scores is higher than a single one: rows of persons are made as many on both sides."""
     for seed in range(3):
         many, few = visits(10 + seed, 100, rows=6), visits(20 + seed, 160, rows=1)
-        found = audit_release(visits(30 + seed, 100), many, Holdout(few), secrets=(), seed=seed)
+        found = audit(visits(30 + seed, 100), train=many, holdout=Holdout(few), secrets=(), seed=seed)
         assert not found.leaks and all(one.attack.auc < one.auc_null_upper for one in found.attacks)
     rng, sizes = np.random.default_rng(0), (6, 2, 1)
     tables = [visits(seed, 40, rows=k) for seed, k in enumerate(sizes)]
@@ -326,19 +343,21 @@ def test_a_row_that_does_not_say_whose_it_is_is_refused() -> None:
     with pytest.raises(SchemaError, match="4 rows do not say whose they are"):
         n_units(Table(lost, schema))
     with pytest.raises(SchemaError, match="4 rows do not say whose"):
-        audit_release(Table(visits(3).frame, schema), Table(lost, schema), Holdout(Table(visits(2).frame, schema)))
+        audit(
+            Table(visits(3).frame, schema), train=Table(lost, schema), holdout=Holdout(Table(visits(2).frame, schema))
+        )
 
 
 def test_an_audit_by_persons_scores_persons() -> None:
     train, held = visits(1, 100), Holdout(visits(2, 130))
-    found = audit_release(visits(3, 100), train, held, secrets=("label",))
-    assert not found.leaks and "65 members and as many others of 100; the unit is person" in found.notes[0]
+    found = audit(visits(3, 100), train=train, holdout=held, secrets=("label",))
+    assert not found.leaks and "65 members and as many non-members of 100; the unit is person" in found.notes[0]
     for one in found.attacks:
         assert len(one.attack.members) == len(one.attack.nonmembers) == 65
     # one row of each person is enough to give all of them away
     first = train.frame.drop_duplicates("person")
-    leaky = audit_release(Table(first, VISITS), train, held, secrets=(), delta=1e-6)
-    assert leaky.leaks and leaky.epsilon > 1.5 and leaky.attacks[0].attack.auc == 1
+    leaky = audit(Table(first, VISITS), train=train, holdout=held, secrets=(), delta=1e-6)
+    assert leaky.leaks and leaky.epsilon_lower_bound > 1.5 and leaky.attacks[0].attack.auc == 1
 
 
 def test_rows_of_one_person_on_both_sides_are_refused() -> None:
@@ -346,7 +365,7 @@ def test_rows_of_one_person_on_both_sides_are_refused() -> None:
     held.loc[held.index[:5], "person"] = train["person"].iloc[:5].to_numpy()
     both = len(set(held["person"]) & set(train["person"]))
     with pytest.raises(InvalidArgument, match=f"holdout = '{both} person that train has, too'"):
-        audit_release(visits(3), train, Holdout(Table(held, VISITS)))
+        audit(visits(3), train=train, holdout=Holdout(Table(held, VISITS)))
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -357,14 +376,14 @@ def test_what_is_refused_before_any_attack() -> None:
     silent: list[str] = []
     for tables in ((held, train, held), (made, held, held)):
         with pytest.raises(HoldoutError, match="kept for testing"):
-            audit_release(*tables, callback=silent.append)  # type: ignore[arg-type]
+            attack(*tables, callback=silent.append)  # type: ignore[arg-type]
     few = real(1, 59)
     for tables, options, why in (
         ((made, train, real(2)), {}, "holdout = 'Table'.*a Holdout"),
-        ((few, train, held), {}, "released = '59 rows'.*at least 60"),
+        ((few, train, held), {}, "synthetic = '59 rows'.*at least 60"),
         ((made, few, held), {}, "train = '59 rows'.*at least 60"),
         ((made, train, Holdout(few)), {}, "holdout = '59 rows'.*at least 60"),
-        ((made.frame, train, held), {}, "released = 'DataFrame'.*a Table"),
+        ((made.frame, train, held), {}, "synthetic = 'DataFrame'.*a Table"),
         ((made, train, held), {"secrets": ("nobody",)}, "secret = 'nobody'.*some of group, label"),
         ((made, train, held), {"secrets": ("label", "x", "y")}, "secret = 'x, y'.*some of group, label"),
         ((made, train, held), {"delta": 0.01}, r"delta = 0\.01.*far below 1 / 120"),
@@ -374,10 +393,10 @@ def test_what_is_refused_before_any_attack() -> None:
         ((visits(3, 80), visits(1), Holdout(visits(2, 59))), {}, "holdout = '59 different person'"),
     ):
         with pytest.raises(InvalidArgument, match=why):
-            audit_release(*tables, **options, callback=silent.append)  # type: ignore[arg-type]
+            attack(*tables, **options, callback=silent.append)  # type: ignore[arg-type]
     other = Table(made.frame.drop(columns="x"), Schema(COLUMNS[1:], "public"))
-    with pytest.raises(SchemaError, match=r"released has the columns .*train has"):
-        audit_release(other, train, held, callback=silent.append)
+    with pytest.raises(SchemaError, match=r"synthetic has the columns .*train has"):
+        audit(other, train=train, holdout=held, callback=silent.append)
     assert silent == []
 
 
@@ -387,20 +406,20 @@ def test_what_is_refused_before_any_attack() -> None:
 def test_it_says_all_that_it_found_in_words_and_as_data(tmp_path: Path) -> None:
     found = copied()
     said = str(found)
-    for part in ("nearest released row", "density ratio", "holes", "hits at 1 % false alarms", "group: right for"):
+    for part in ("nearest synthetic row", "DOMIAS (k-NN)", "holes", "TPR at 1 % FPR", "group: accuracy"):
         assert part in said
     assert "not a privacy verdict" in said and "not covered by any epsilon" in said and said.endswith(found.verdict)
     path = found.to_json(tmp_path / "audit.json", ORIGIN)
     told = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert told["verdict"] == found.verdict and told["leaks"] is True and told["copies"] == 300
-    assert told["epsilon_at_least"] == found.epsilon and told["promised"] == 0.5
-    assert [one["attack"] for one in told["attacks"]] == ["nearest released row", "density ratio", "holes"]
-    assert {one["secret"] for one in told["attributes"]} == {"group", "label"}
-    assert told["distances"]["reads"] == "not a privacy verdict"
+    assert told["epsilon_lower_bound"] == found.epsilon_lower_bound and told["claimed_epsilon"] == 0.5
+    assert [one["attack"] for one in told["attacks"]] == ["nearest synthetic row", "DOMIAS (k-NN)", "holes"]
+    assert {one["secret"] for one in told["attribute_inferences"]} == {"group", "label"}
+    assert told["distances"]["note"] == "not a privacy verdict"
     assert read_provenance(path) == ORIGIN
     endless = ReleaseAudit(**(vars(found) | {"claimed_epsilon": float("inf")}))
     again = endless.to_json(tmp_path / "endless.json", ORIGIN).read_text()
-    assert json.loads(again, parse_constant=pytest.fail)["promised"] == "Infinity"
+    assert json.loads(again, parse_constant=pytest.fail)["claimed_epsilon"] == "Infinity"
 
 
 class Page(HTMLParser):
@@ -420,7 +439,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     schema = Schema(columns, "public")
     train, held = (Table(frame(k, 240).rename(columns={"group": evil}), schema) for k in (1, 2))
     before = plt.get_fignums()
-    found = audit_release(train, train, Holdout(held))
+    found = audit(train, train=train, holdout=Holdout(held))
     assert evil in found.verdict  # its secret leaks, so that its name stands in the verdict, too
     path = found.to_html(tmp_path / "audit.html", ORIGIN)
     text, page = path.read_text(), Page(path.read_text())
@@ -429,12 +448,12 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert len(sources) == 1 and all(re.match("data:image/png;base64,", source or "") for source in sources)
     assert "http" not in re.sub("&lt;script.*?&gt;", "", text) and "url(" not in text and "@import" not in text
     alts = [given.get("alt") or "" for tag, given in page.tags if tag == "img"]
-    assert len(alts) == 1 and f"nearest released row {found.attacks[0].attack.auc:.2f}" in alts[0]
+    assert len(alts) == 1 and f"nearest synthetic row {found.attacks[0].attack.auc:.2f}" in alts[0]
     assert "240 rows repeat a training row exactly" in text and "not a privacy verdict" in text
     assert read_provenance(path) == ORIGIN and plt.get_fignums() == before
-    for cell in ("escape(x.secret)", "escape(found.verdict)"):
+    for cell in ("escape(x.secret)", "escape(result.verdict)"):
         careless = mutant(release_audit, cell, cell[7:-1])
-        assert "script" in {tag for tag, _ in Page(careless.page(found)).tags}
+        assert "script" in {tag for tag, _ in Page("".join(careless.html_parts(found))).tags}
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -458,13 +477,13 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     assert main(["audit", "fresh.csv", *RULED, "--secret", "label", "--out", "fresh.html"]) == 0
     printed = capsys.readouterr()
     assert "these attacks found nothing" in printed.out and "report: fresh.html" in printed.out
-    assert "label: right for" in printed.out and "group: right for" not in printed.out and printed.err == ""
+    assert "label: accuracy" in printed.out and "group: accuracy" not in printed.out and printed.err == ""
     provenance = read_provenance(files / "fresh.html")
     assert set(provenance.parents) == {"synthetic", "train", "holdout", "schema"}
     assert provenance.command.endswith("--schema schema.toml --seed 0 --secret label")
     assert main(["audit", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert told["leaks"] is True and told["promised"] is None and told["report"] == "copy.json"
+    assert told["leaks"] is True and told["claimed_epsilon"] is None and told["report"] == "copy.json"
     assert told["copies"] == 120 and json.loads((files / "copy.json").read_text())["attacks"] == told["attacks"]
     assert main(["audit", "--help"]) == 0 and "--train train.csv" in capsys.readouterr().out
 
@@ -478,7 +497,7 @@ def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     capsys.readouterr()
     assert main(["audit", "private.csv", *RULED, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["promised"] == 3.0 and told["epsilon_at_least"] == 0 and "delta 1e-05" in told["notes"][0]
+    assert told["claimed_epsilon"] == 3.0 and told["epsilon_lower_bound"] == 0 and "delta 1e-05" in told["notes"][0]
     # somebody wrote a promise beside copies
     text = (files / "copy.csv").read_text()
     write_with_provenance(
@@ -486,7 +505,7 @@ def test_the_promise_of_a_private_model_is_read_beside_its_rows(
     )
     assert main(["audit", "copy.csv", *RULED]) == 1
     said = capsys.readouterr().out
-    assert "broken promise: epsilon is at least" in said and "0.1 was promised" in said and "delta 1e-06" in said
+    assert "claim refuted: epsilon is at least" in said and "0.1 was claimed" in said and "delta 1e-06" in said
     assert main(["audit", "copy.csv", *RULED, "--delta", "1e-4"]) == 1 and "delta 0.0001" in capsys.readouterr().out
 
 
@@ -524,7 +543,7 @@ def test_rows_that_changed_after_they_were_described_are_refused(
 
 
 def test_a_broken_promise_counts_as_a_leak_though_no_attack_is_certain() -> None:
-    found = audit_release(real(3), real(1), Holdout(real(2, 240)), secrets=(), claimed_epsilon=0.5)
+    found = audit(real(3), train=real(1), holdout=Holdout(real(2, 240)), secrets=(), claimed_epsilon=0.5)
     assert not found.leaks and not found.exceeds_claim
-    proved_more = replace(found, attacks=(replace(found.attacks[0], epsilon=0.7),))
-    assert proved_more.exceeds_claim and proved_more.leaks and proved_more.verdict.startswith("broken promise")
+    proved_more = replace(found, attacks=(replace(found.attacks[0], epsilon_lower_bound=0.7),))
+    assert proved_more.exceeds_claim and proved_more.leaks and proved_more.verdict.startswith("claim refuted")
