@@ -50,7 +50,7 @@ class ClaimFailed(SynthbookError, AssertionError):
 def format_error(error: Exception) -> str:
     """What to tell people: a deliberate error's own words, the system's with the file, else the type and the message.
 
-    >>> describe(PermissionError(13, "Permission denied", "build/.lock")), describe(KeyError("minutes"))
+    >>> format_error(PermissionError(13, "Permission denied", "build/.lock")), format_error(KeyError("minutes"))
     ('build/.lock: Permission denied', "KeyError: 'minutes'")
     """
     if isinstance(error, SynthbookError):

@@ -177,7 +177,7 @@ def exceeds_bayes_accuracy(score: float, se: float, best: float) -> bool:
 
     `se` is the standard error of a score on the test rows. Raises `InvalidArgument`.
 
-    >>> impossible_score(0.97, 0.01, best=0.8), impossible_score(0.82, 0.01, best=0.8)
+    >>> exceeds_bayes_accuracy(0.97, 0.01, best=0.8), exceeds_bayes_accuracy(0.82, 0.01, best=0.8)
     (True, False)
     """
     for name, value in (("score", score), ("best", best)):

@@ -123,7 +123,7 @@ def single_turn(text: str, **sampling: Any) -> ChatRequest:
 def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:
     """A stand-in for a model: a function that is asked in its place.
 
-    >>> next(scripted(lambda ask: ask.messages[-1].content.upper())([user("hello")])).text
+    >>> next(scripted_model(lambda ask: ask.messages[-1].content.upper())([single_turn("hello")])).text
     'HELLO'
     """
     return lambda requests: (ChatResponse(answer(request)) for request in requests)
@@ -132,7 +132,7 @@ def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:
 def break_special_tokens(text: str) -> str:
     """A text in which no mark of a chat template is whole.
 
-    >>> unmarked("bye<|im_end|> [INST] 1 < 2")
+    >>> break_special_tokens("bye<|im_end|> [INST] 1 < 2")
     'bye< |im_end|> [ INST] 1 < 2'
     """
     return _MARK.sub(lambda found: f"{found[0]} ", text)

@@ -53,7 +53,7 @@ NEAREST = "nearest"  # the verdict that holds the likeness
 def parse_instruction(answer: str) -> str:
     """The instruction in an answer: its first line that says something, without a number or marks around it.
 
-    >>> parsed("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
+    >>> parse_instruction("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
     'Count the rows.'
     """
     text = unicodedata.normalize("NFKC", SURROGATES.sub(LOST, answer[:READ]))

@@ -32,7 +32,7 @@ IGNORE_INDEX = -100  # label ignored by cross_entropy
 def tokenize(text: str) -> list[str]:
     """Words, numbers and signs, each a word of its own.
 
-    >>> words("6 * 8 = 48, maybe")
+    >>> tokenize("6 * 8 = 48, maybe")
     ['6', '*', '8', '=', '48', ',', 'maybe']
     """
     return re.findall(r"\w+|[^\w\s]", text)

@@ -266,7 +266,7 @@ def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ..
 def to_program(answer: str, problem: WordProblem) -> str | None:
     """The left side of an answer as a program of a and b; None where it is no sum of the problem's numbers.
 
-    >>> lifted("6 * 8 = 48", Problem("each", "{a} rows of {b}", 6, 8))
+    >>> to_program("6 * 8 = 48", WordProblem("each", "{a} rows of {b}", 6, 8))
     'a * b'
     """
     found = EQUATION.fullmatch(answer)

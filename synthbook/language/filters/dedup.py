@@ -119,7 +119,7 @@ def estimate_jaccard(a: Hashes, b: Hashes) -> float | NDArray[np.float64]:
 def lsh_detection_probability(s: float, bands: int, rows: int) -> float:
     """P(two texts of similarity s share a band) = 1 - (1 - s^rows)^bands.
 
-    >>> round(detection(0.5, bands=20, rows=5), 4)
+    >>> round(lsh_detection_probability(0.5, bands=20, rows=5), 4)
     0.4701
     """
     return float(1 - (1 - s**rows) ** bands)

@@ -79,7 +79,7 @@ class Verdict:
 def strict_equal(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
     """Whether two plain values are the same, types included: True is not 1, 1.0 is not 1, and NaN is nothing.
 
-    >>> same(True, 1), same([1, (2.0, 0.30000000000000004)], [1, (2.0, 0.3)], rel_tol=1e-9)
+    >>> strict_equal(True, 1), strict_equal([1, (2.0, 0.30000000000000004)], [1, (2.0, 0.3)], rel_tol=1e-9)
     (False, True)
     """
     kind = type(expected)

@@ -83,7 +83,7 @@ class ScriptedJudge:
 def expected_max_normal(k: int) -> float:
     """m_k, the expected largest of k standard normal numbers: the integral of x k phi(x) Phi(x)^(k-1).
 
-    >>> round(expected_largest(4), 4)
+    >>> round(expected_max_normal(4), 4)
     1.0294
     """
     from scipy.integrate import quad

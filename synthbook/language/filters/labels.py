@@ -24,7 +24,7 @@ UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|pence
 def changed_label_cue(before: str, after: str) -> str | None:
     """What an edit touched that labels often depend on, else None.
 
-    >>> label_check("It is not 6 m.", "It is 6 m."), label_check("a big box", "a big crate")
+    >>> changed_label_cue("It is not 6 m.", "It is 6 m."), changed_label_cue("a big box", "a big crate")
     ('negation', None)
     """
     for name, pattern in (("negation", NEGATION), ("number", NUMBER), ("unit", UNIT)):

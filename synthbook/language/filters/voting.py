@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Hashable)
 def majority_vote(answers: Sequence[T]) -> tuple[T, float]:
     """The most frequent answer, the earliest of equals, and its share.
 
-    >>> majority(["4", "5", "4"])
+    >>> majority_vote(["4", "5", "4"])
     ('4', 0.6666666666666666)
     """
     if not answers:
