@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import JsonOption, echo_json
+from synthbook.cli.common import JsonOption, Quiet, echo_json
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import console, echo
 
@@ -18,7 +19,7 @@ data = typer.Typer(help="Verify the real data sets.")
 
 
 class Profile(StrEnum):
-    """How much a notebook may compute."""
+    """Computing budget of a notebook."""
 
     quick = "quick"
     full = "full"
@@ -27,19 +28,22 @@ class Profile(StrEnum):
 @course.command("run")
 def course_run(
     only: Annotated[list[str] | None, typer.Option(help="Beginning of a notebook's name; may be repeated.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks side by side (default: one per core).")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks run in parallel (default: one per core).")] = None,
     profile: Annotated[
-        Profile, typer.Option(envvar="SYNTHBOOK_PROFILE", help="full removes the budgets: for a GPU or an evening.")
+        Profile, typer.Option(envvar="SYNTHBOOK_PROFILE", help="full removes the time budgets.")
     ] = Profile.quick,
-    force: Annotated[bool, typer.Option("--force", help="Run unchanged notebooks, too.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Write what was executed back to notebooks/.")] = False,
-    no_site: Annotated[bool, typer.Option("--no-site", help="Leave the site as it is.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run unchanged notebooks too.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write the outputs back to notebooks/.")] = False,
+    no_site: Annotated[bool, typer.Option("--no-site", help="Do not build the site.")] = False,
     cell_timeout: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds for each cell (default: 600; none in the full profile).")
     ] = None,
+    quiet: Quiet = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Execute copies of the notebooks, check their claims, build the site.
+    """Execute the notebooks, check claims, build the site.
+
+    Copies are executed, in build/; unchanged notebooks are skipped.
 
     Examples: `synthbook course run`, `synthbook course run --only 07a --force`, `synthbook course run --update`
     """
@@ -56,7 +60,7 @@ def course_run(
     config = RunConfig(jobs, profile.value, force, update, cell_timeout)
     screen = console(stderr=as_json)
     sources = project.select(only or ())
-    with display.progress(screen) as callback:
+    with nullcontext(lambda job: None) if quiet else display.progress(screen) as callback:
         outcome = runner.run_course(
             project,
             sources,
@@ -74,7 +78,7 @@ def course_run(
 
 @course.command("site")
 def course_site(as_json: JsonOption = False) -> None:
-    """Build the site from the committed outputs, without executing anything.
+    """Build the site from the committed outputs.
 
     Example: `synthbook course site`
     """
@@ -89,10 +93,12 @@ def course_site(as_json: JsonOption = False) -> None:
 
 
 def claims(
-    section: Annotated[str | None, typer.Option(help="Only this section of the chapter, such as 7 or 7.2.")] = None,
+    section: Annotated[str | None, typer.Option(help="One section of the chapter, such as 7 or 7.2.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which claims the committed notebooks demonstrate, and whether they hold.
+    """Show which claims the notebooks demonstrate.
+
+    Exits with status 1 if a claim that the committed notebooks show does not hold.
 
     Examples: `synthbook claims`, `synthbook claims --section 7`, `synthbook claims --json`
     """
@@ -112,7 +118,7 @@ def claims(
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what works on this machine, and what to do about the rest.
+    """Check what works on this machine.
 
     Example: `synthbook doctor`
     """
@@ -135,9 +141,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 @data.command("verify")
 def data_verify(
-    update: Annotated[
-        bool, typer.Option("--update", help="Write the manifest anew from the files as they are.")
-    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Rewrite the manifest from the files as they are.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every data file with the manifest.

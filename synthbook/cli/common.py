@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,9 +73,46 @@ def counter(title: str, unit: str, *, quiet: bool) -> AbstractContextManager[Cal
     return nullcontext(lambda done, total: None) if quiet else progress.counter(title, unit)
 
 
-def loss_bar(title: str, *, quiet: bool) -> AbstractContextManager[Callable[[int, int, float], None]]:
-    """A progress bar with time left, for a callback (step, steps, loss)."""
-    return nullcontext(lambda step, steps, loss: None) if quiet else progress.bar(title)
+@contextmanager
+def loss_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int, float | Mapping[str, float]], None]]:
+    """A progress bar with time left, for a callback (step, steps, loss); of losses by name the first is shown."""
+    if quiet:
+        yield lambda step, steps, losses: None
+        return
+    with progress.bar(title) as update:
+        yield lambda step, steps, losses: update(
+            step, steps, next(iter(losses.values())) if isinstance(losses, Mapping) else losses
+        )
+
+
+@contextmanager
+def status(message: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the error stream that says what is being done, for a callback (message)."""
+    if quiet:
+        yield lambda message: None
+        return
+    with progress.console(stderr=True).status(message) as line:
+        yield line.update
+
+
+def echo_report(report: Any, out: Path | None, *, as_json: bool) -> None:
+    """Print a report, and where it was written."""
+    if as_json:
+        echo_json(report.to_dict() | {"report": None if out is None else str(out)})
+        return
+    echo(report)
+    if out is not None:
+        echo(f"report: {out}")
+
+
+def check_inputs(files: Mapping[str, Path]) -> None:
+    """Raise `InvalidArgument` unless all are files, and different ones."""
+    for name, path in files.items():
+        if not path.is_file():
+            raise InvalidArgument(name, str(path), "the path of a file that exists")
+    for (name, path), (other, same) in combinations(files.items(), 2):
+        if path.samefile(same):
+            raise InvalidArgument(other, str(same), f"another file than {name}")
 
 
 def check_outputs(*paths: Path | None, force: bool = False, resume: bool = False, accept: str = "--force") -> None:
@@ -82,10 +120,19 @@ def check_outputs(*paths: Path | None, force: bool = False, resume: bool = False
 
     Hidden files such as locks do not count. `accept` is the option that the message names. Raises `InvalidArgument`.
     """
-    if force and resume:
-        raise InvalidArgument("force, resume", (True, True), "one of both")
     if force or resume:
         return
     existing = [path for path in paths if path is not None and path.exists()]
     if taken := [str(path) for path in existing if not path.is_dir() or any(p.name[0] != "." for p in path.iterdir())]:
         raise InvalidArgument("out", ", ".join(taken), f"a path that does not exist, or {accept}")
+
+
+def check_report(out: Path | None, *, force: bool) -> None:
+    """Refuse a report that is neither .html nor .json, whose folder is missing, or that exists. See `check_outputs`."""
+    if out is None:
+        return
+    if out.suffix not in (".html", ".json"):
+        raise InvalidArgument("out", str(out), "a path that ends in .html or .json")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise InvalidArgument("out", str(out), "a file in a folder that exists")
+    check_outputs(out, force=force)

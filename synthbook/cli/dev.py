@@ -70,7 +70,7 @@ def train_command(name: str) -> Callable[..., None]:
                 profile=profile.value,
                 seed=seed,
                 resume=resume,
-                callback=lambda step, steps, losses: callback(step, steps, next(iter(losses.values()))),
+                callback=callback,
             )
         if as_json:
             echo_json({"folder": str(out)} | log)

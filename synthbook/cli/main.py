@@ -17,16 +17,22 @@ COMMANDS: dict[str, dict[str, Any]] = {  # in the order of use
     "Generators": {
         "schema": tables.schema,
         "fit": tables.fit,
-        "fit-private": privacy.fit_private,
         "sample": tables.sample,
         "evaluate": tables.evaluate,
     },
-    "Privacy": {"audit": privacy.audit, "epsilon": privacy.epsilon, "budget": privacy.budget},
+    "Privacy": {
+        "audit": privacy.audit,
+        "compute-epsilon": privacy.compute_epsilon,
+        "privacy-ledger": privacy.privacy_ledger,
+    },
     "Simulation": {"render": simulation.render, "locate": simulation.locate},
     "Language": {"generate": language.generate, "verify": language.verify, "models": language.models},
     "Authors": {"dev": dev.app},
 }
 RENAMED = {
+    "fit-private": "fit --model mst --epsilon ... --delta ...",
+    "epsilon": "compute-epsilon",
+    "budget": "privacy-ledger",
     "calibrate": "dev experiment",
     "train": "dev train",
     "record": "dev record",

@@ -7,31 +7,45 @@ from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import JsonOption, echo_json, echo_warning
+from synthbook.cli.common import (
+    Force,
+    JsonOption,
+    Quiet,
+    Resume,
+    Seed,
+    check_outputs,
+    counter,
+    echo_json,
+    echo_warning,
+)
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import counter, echo
+from synthbook.core.progress import echo
 
-PREVIEW = 24  # pictures on the sheet
+PREVIEW = 24  # images on the contact sheet
 
 
 def render(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the shards go.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the shards.")],
     scene: Annotated[str, typer.Option(help="cube, cube-half, cube-narrow or stand-in.")] = "cube",
-    n: Annotated[int, typer.Option(metavar="N", help="How many pictures.")] = 1_000,
-    seed: Annotated[int, typer.Option(help="With the picture's number, what it is drawn from.")] = 0,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1_000,
     width: Annotated[int, typer.Option(help="Pixels.")] = 160,
     height: Annotated[int, typer.Option(help="Pixels.")] = 120,
-    jobs: Annotated[int, typer.Option(help="Processes side by side; the bytes do not depend on it.")] = 1,
-    shard_size: Annotated[int, typer.Option(help="Pictures in one file.")] = 100,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    coco: Annotated[bool, typer.Option("--coco", help="Write images/ and instances.json as well.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel processes; the bytes do not depend on it.")] = 1,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images in one file.")] = 100,
+    coco: Annotated[bool, typer.Option("--coco", help="Also write COCO: images/ and instances.json.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
+    quiet: Quiet = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Render labelled pictures of a random scene: Parquet shards, a manifest, and a sheet to look at.
+    """Render labeled images of random scenes.
 
-    Examples: `synthbook render --scene cube --n 20000 --out renders/ --jobs 2 --seed 7`,
-    `synthbook render --scene cube --n 20000 --out renders/ --jobs 2 --seed 7 --resume`
+    Writes Parquet shards, a manifest, and a contact sheet.
+
+    Examples: `synthbook render --scene cube -n 20000 --out renders/ --jobs 2 --seed 7`, and with `--resume` after
+    Ctrl-C
     """
+    check_outputs(out, resume=resume, accept="--resume")
     from dataclasses import asdict
 
     from synthbook.core.jobs import ShardPlan, run_shards
@@ -50,9 +64,9 @@ def render(
         "made by": library_versions(),
     }
     plan = ShardPlan(n, seed, settings, shard_size)
-    command = f"synthbook render --scene {scene} --n {n} --seed {seed} --width {width} --height {height}"
+    command = f"synthbook render --scene {scene} -n {n} --seed {seed} --width {width} --height {height}"
     provenance = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
-    with counter("rendering", "pictures") as callback:
+    with counter("rendering", "images", quiet=quiet) as callback:
         manifest = run_shards(
             task,
             plan,
@@ -71,23 +85,25 @@ def render(
             {"pictures": n, "shards": len(plan.shard_names)} | {k: str(p) if p else None for k, p in paths.items()}
         )
     else:
-        echo(f"{n:,} pictures in {len(plan.shard_names)} shards: {manifest}")
-        echo(f"look at {preview}" + (f", COCO in {exported}" if exported else ""))
+        echo(f"{n:,} images in {len(plan.shard_names)} shards: {manifest}")
+        echo(f"contact sheet: {preview}" + (f", COCO: {exported}" if exported else ""))
 
 
 def locate(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO.JPG ...", help="Pictures that show a cube.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO.JPG ...", help="Images of a cube.")],
     intrinsics: Annotated[
         Path | None, typer.Option(metavar="K.JSON", help='The camera, as {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]}.')
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Draw what was found into PNG files there.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of PNG files with the detections drawn.")
     ] = None,
+    force: Force = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the cube in photographs: its eight corners, the box around them, its pose where intrinsics are given.
+    """Locate the cube in photographs.
 
-    The shipped network was trained on rendered pictures of a cube of 8.4 cm on a table, and always answers.
+    Its eight corners, their bounding box and, with intrinsics, its pose. The shipped network was trained on rendered
+    images of a cube of 8.4 cm on a table; it always gives an answer.
 
     Examples: `synthbook locate photo.jpg`, `synthbook locate *.jpg --intrinsics K.json --out located/ --json`
     """
@@ -95,21 +111,18 @@ def locate(
     from synthbook.simulation.localizer import load_pretrained
 
     if out is not None and len({path.stem for path in photos}) < len(photos):
-        raise InvalidArgument("photos", [str(p) for p in photos], "pictures with different names, to draw them")
-    pictures = {path: pose.read_photograph(path) for path in photos}
-    lens = None if intrinsics is None else pose.read_intrinsics(intrinsics)
+        raise InvalidArgument("photos", [str(path) for path in photos], "images with different names, to draw them")
+    plots = {} if out is None else {path: out / f"{path.stem}.png" for path in photos}
+    check_outputs(*plots.values(), force=force)
+    images = {path: pose.read_photograph(path) for path in photos}
+    camera = None if intrinsics is None else pose.read_intrinsics(intrinsics)
     net = load_pretrained()
-    found = {path: pose.locate(net, picture, lens) for path, picture in pictures.items()}
-    drawn = (
-        {}
-        if out is None
-        else {p: pose.save_detection_plot(pictures[p], found[p], out / f"{p.stem}.png") for p in photos}
-    )
+    detections = {path: pose.locate(net, image, camera) for path, image in images.items()}
+    for path, plot in plots.items():
+        pose.save_detection_plot(images[path], detections[path], plot)
     if as_json:
-        rows = [
-            {"photo": str(p), "drawn": str(drawn[p]) if p in drawn else None} | f.to_dict() for p, f in found.items()
-        ]
-        echo_json({"photos": rows})
+        drawn = {path: str(plots[path]) if path in plots else None for path in photos}
+        echo_json({"photos": [{"photo": str(p), "drawn": drawn[p]} | d.to_dict() for p, d in detections.items()]})
         return
-    for path, one in found.items():
-        echo(f"{path}: {one}" + (f"; drawn in {drawn[path]}" if path in drawn else ""))
+    for path, detection in detections.items():
+        echo(f"{path}: {detection}" + (f"; drawn in {plots[path]}" if path in plots else ""))

@@ -373,17 +373,22 @@ def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, datasets):
 def test_the_command_writes_prints_and_does_not_overwrite(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "real.csv", "age,sex\n" + "31,f\n40,m\n" * 20)
-    assert main(["schema", "draft", "real.csv"]) == 0
+    draft = ["schema", "draft", "real.csv", "--out", "schema.toml"]
+    assert main(draft) == 0
     out = capsys.readouterr().out
-    assert "age" in out and "numeric" in out and out.endswith("schema.toml: 2 columns, 2 rules to review\n")
-    reviewed = (tmp_path / "schema.toml").read_text().replace("inferred", "public")
+    assert "age" in out and "numeric" in out and out.endswith("schema.toml: 2 columns, 2 rules\n")
+    written = (tmp_path / "schema.toml").read_text()
+    assert main(draft[:3]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == written and "numeric" in printed.err
+    reviewed = written.replace("inferred", "public")
     (tmp_path / "schema.toml").write_text(reviewed)
-    assert main(["schema", "draft", "real.csv"]) == 1
-    assert "schema.toml exists, perhaps reviewed" in capsys.readouterr().err
+    assert main(draft) == 2
+    assert "--force" in capsys.readouterr().err
     assert (tmp_path / "schema.toml").read_text() == reviewed
-    assert main(["schema", "draft", "real.csv", "--json"]) == 1
-    assert "exists" in json.loads(capsys.readouterr().out)["error"]
-    assert main(["schema", "draft", "real.csv", "--force", "--json"]) == 0
+    assert main([*draft, "--json"]) == 2
+    assert "schema.toml" in json.loads(capsys.readouterr().out)["error"]
+    assert main([*draft, "--force", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "schema.toml" and document["rows"] == 40 and document["delimiter"] == ","
     assert [c["kind"] for c in document["columns"]] == ["numeric", "categorical"] and len(document["rules"]) == 2

@@ -252,19 +252,21 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-RULED = ["--holdout", "test.csv", "--schema", "schema.toml"]
+RULED = ["--train", "real.csv", "--holdout", "test.csv", "--schema", "schema.toml"]
 
 
 @pytest.mark.slow
 def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "real.csv", "fresh.csv", *RULED, "--target", "label", "--out", "fresh.html"]) == 0
+    assert main(["evaluate", "fresh.csv", *RULED, "--target", "label", "--out", "fresh.html"]) == 0
     printed = capsys.readouterr()
     assert "real, varied, useful, new: as fresh real rows are" in printed.out and "report: fresh.html" in printed.out
     assert printed.err == ""
     provenance = read_provenance(files / "fresh.html")
-    assert set(provenance.parents) == {"real", "synthetic", "holdout", "schema"} and provenance.seed == 0
-    assert provenance.command.endswith("fresh.csv --holdout test.csv --schema schema.toml --seed 0 --target label")
-    assert main(["evaluate", "real.csv", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
+    assert set(provenance.parents) == {"synthetic", "train", "holdout", "schema"} and provenance.seed == 0
+    assert provenance.command.endswith(
+        "fresh.csv --train real.csv --holdout test.csv --schema schema.toml --seed 0 --target label"
+    )
+    assert main(["evaluate", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["answers"]["new"] is False and found["report"] == "copy.json"
     assert json.loads((files / "copy.json").read_text())["lines"] == found["lines"]
@@ -275,14 +277,14 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["real.csv", "none.csv", *RULED], "synthetic = 'none.csv'"),
-        (["real.csv", "real.csv", *RULED], "another file than real"),
-        (["real.csv", "test.csv", *RULED], "another file than synthetic"),
-        (["real.csv", "copy.csv", *RULED, "--target", "nobody"], "'nobody' is not in the schema"),
-        (["real.csv", "copy.csv", *RULED, "--out", "report.pdf"], "ends in .html or .json"),
-        (["real.csv", "copy.csv", *RULED, "--out", "nowhere/report.html"], "a folder that exists"),
-        (["real.csv", "schema.toml", "--holdout", "test.csv", "--schema", "copy.csv"], "is not a schema"),
-        (["real.csv", "copy.csv", "--holdout", "test.csv"], "--schema"),
+        (["none.csv", *RULED], "synthetic = 'none.csv'"),
+        (["real.csv", *RULED], "another file than synthetic"),
+        (["test.csv", *RULED], "another file than synthetic"),
+        (["copy.csv", *RULED, "--target", "nobody"], "'nobody' is not in the schema"),
+        (["copy.csv", *RULED, "--out", "report.pdf"], "ends in .html or .json"),
+        (["copy.csv", *RULED, "--out", "nowhere/report.html"], "a folder that exists"),
+        (["schema.toml", *RULED[:4], "--schema", "copy.csv"], "is not a schema"),
+        (["copy.csv", *RULED[:4]], "--schema"),
     ],
 )
 def test_bad_input_to_the_command_ends_with_2(

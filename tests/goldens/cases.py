@@ -185,7 +185,7 @@ def render_command(folder: Path) -> Mapping[str, Any]:
     small = ("--width", "32", "--height", "24", "--shard-size", "4", "--seed", "7")
     values: dict[str, Any] = {}
     for scene in ("cube", "cube-half", "cube-narrow", "stand-in"):
-        values[f"{scene}, printed"] = document(folder, "render", "--scene", scene, "--n", "6", "--out", scene, *small)
+        values[f"{scene}, printed"] = document(folder, "render", "--scene", scene, "-n", "6", "--out", scene, *small)
         for path in shard_paths(folder / scene):
             values[f"{scene}, {path.name}"] = path.read_bytes()
     return values
@@ -212,7 +212,7 @@ def table_commands(folder: Path) -> Mapping[str, Any]:
     values["sample, rows"] = (folder / "drawn.csv").read_bytes()
     judged = ("--holdout", "test.csv", "--schema", "schema.toml")
     values["evaluate"] = document(
-        folder, "evaluate", "real.csv", "drawn.csv", *judged, "--target", "income", ends_with=(0, 1)
+        folder, "evaluate", "drawn.csv", "--train", "real.csv", *judged, "--target", "income", ends_with=(0, 1)
     )
     values["audit"] = document(folder, "audit", "drawn.csv", "--train", "real.csv", *judged, ends_with=(0, 1))
     return values
@@ -224,16 +224,16 @@ def private_commands(folder: Path) -> Mapping[str, Any]:
     people(400).schema.to_toml(folder / "schema.toml")
     values: dict[str, Any] = {}
     total = ("--epsilon", "5", "--delta", "1e-5", "--unit", "one record")
-    values["budget, begun"] = document(folder, "budget", "ledger.json", *total)
+    values["budget, begun"] = document(folder, "privacy-ledger", "ledger.json", *total)
     asked = ("--schema", "schema.toml", "--epsilon", "2", "--delta", "1e-6", "--ledger", "ledger.json", "--seed", "4")
-    values["fit-private"] = document(folder, "fit-private", "real.csv", *asked, "--out", "model")
-    values["budget, spent"] = document(folder, "budget", "ledger.json")
+    values["fit-private"] = document(folder, "fit", "real.csv", "--model", "mst", *asked, "--out", "model")
+    values["budget, spent"] = document(folder, "privacy-ledger", "ledger.json")
     values["ledger"] = (folder / "ledger.json").read_bytes()
     command(folder, "sample", "model", "-n", "50", "--out", "drawn.csv")
     values["sample, rows"] = (folder / "drawn.csv").read_bytes()
     run = ("--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5")
-    values["epsilon of a noise"] = document(folder, "epsilon", "--noise-multiplier", "1.1", *run)
-    values["noise of an epsilon"] = document(folder, "epsilon", "--target", "3", *run)
+    values["epsilon of a noise"] = document(folder, "compute-epsilon", "--noise-multiplier", "1.1", *run)
+    values["noise of an epsilon"] = document(folder, "compute-epsilon", "--target-epsilon", "3", *run)
     return values
 
 

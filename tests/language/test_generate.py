@@ -268,7 +268,7 @@ def test_a_run_leaves_records_drops_answers_ledger_and_a_page(
     assert ledger["cost"] == pytest.approx(asked * (10 * 2 + 5 * 4) / 1e6)
     assert ledger["stages"][0]["in"] == asked and ledger["questions"]["model"] == "tiny"
     said = capsys.readouterr()
-    assert re.search(rf"12 of 12 kept; tiny was asked {asked} times, [\d.]+% passed; .* tokens, cost 0\.00", said.out)
+    assert re.search(rf"12 of 12 kept; {asked} requests to tiny, [\d.]+% passed; .* tokens, cost 0\.00", said.out)
     assert "generating: 12 of 12 records" in said.err
     assert list(kept[0]) == ["id", "label", "text", "stars", "request", "provenance"]
     assert kept[0]["label"] == kept[0]["request"]["values"]["tone"] and kept[0]["provenance"]["model"] == "tiny"
@@ -304,7 +304,7 @@ def test_a_second_run_asks_nothing_twice_or_is_refused(
     assert main(command(folder, "--resume", "--force")) == 2
     assert main(command(folder, "--resume", "--json")) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["this time"]["requests"] == 0 and told["this time"]["cache_hits"] == asked and told["kept"] == 12
+    assert told["usage"]["requests"] == 0 and told["usage"]["cache_hits"] == asked and told["kept"] == 12
     assert contents(folder) == whole and len(server.bodies) == asked
     for old, now, says in (
         ("a {tone} review", "the {tone} review", "differs in prompt."),
@@ -403,7 +403,7 @@ def test_a_run_that_is_stopped_while_it_writes_goes_on(
             patched.setattr(generate_files, "write_with_provenance", interrupted)
             assert main(reported(stopped)) == 130
         said = capsys.readouterr().err
-        assert "interrupted" in said and ("--resume goes on" in said) is (moment > 1)
+        assert "interrupted" in said and ("and --resume" in said) is (moment > 1)
         assert moment == 1 or main(reported(stopped)) == 2
         assert main(reported(stopped, "--resume")) == 0
         assert contents(stopped) == contents(quiet)
@@ -417,7 +417,7 @@ def test_a_server_that_refuses_ends_the_run_and_what_it_gave_stays(
     server.script.extend([answers] * 5 + [refuses(402, f"no credit left for {SECRET}")])
     assert main(command(folder, "--concurrency", "1")) == 1
     said = capsys.readouterr().err
-    assert "no credit left" in said and "--resume goes on" in said and SECRET not in said
+    assert "no credit left" in said and "and --resume" in said and SECRET not in said
     assert not (folder / "data.jsonl").exists() and len(known(folder / "data.jsonl.answers.jsonl")) >= 5
     before, kept = len(server.bodies), known(folder / "data.jsonl.answers.jsonl")
     assert main(command(folder, "--resume")) == 0 and not kept & {body["seed"] for body in server.bodies[before:]}

@@ -220,10 +220,10 @@ def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None
 @pytest.mark.slow
 def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
-    assert main(["epsilon", "--noise-multiplier", "1.0", *run]) == 0
+    assert main(["compute-epsilon", "--noise-multiplier", "1.0", *run]) == 0
     said = capsys.readouterr().out
     assert "2.101" in said and "1.838" in said and "replace one record" in said and "unit: one record" in said
-    assert main(["epsilon", "--target", "2", *run, "--json"]) == 0
+    assert main(["compute-epsilon", "--target-epsilon", "2", *run, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["accountants"]["pld"]["epsilon"] <= 2.0 and 0.9 < found["noise_multiplier"] < 1.0
 
@@ -232,13 +232,13 @@ def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--noise-multiplier", "1", "--target", "2"],
+        ["--noise-multiplier", "1", "--target-epsilon", "2"],
         [],
-        ["--target", "-1"],
+        ["--target-epsilon", "-1"],
         ["--noise-multiplier", "0"],
-        ["--target", "2", "--accountant", "gdp"],
+        ["--target-epsilon", "2", "--accountant", "gdp"],
     ],
 )
 def test_the_command_refuses_what_makes_no_sense(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["epsilon", *wrong, "--sample-rate", "0.01", "--steps", "10", "--delta", "1e-5"]) == 2
+    assert main(["compute-epsilon", *wrong, "--sample-rate", "0.01", "--steps", "10", "--delta", "1e-5"]) == 2
     assert "not accepted" in capsys.readouterr().err

@@ -72,7 +72,7 @@ SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
 
 @pytest.mark.slow
 def test_figures_of_a_run(tmp_path: Path) -> None:
-    assert main(["render", "--n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
+    assert main(["render", "-n", "8", "--out", str(tmp_path / "run"), *SMALL, "--json"]) == 0
     rows = list(read_rows(tmp_path / "run"))
     figure, axes = plot_contact_sheet(rows, columns=3)
     assert [ax.get_title() for ax in axes] == [*map(str, range(8)), ""] and len(figure.axes) == 9

@@ -183,7 +183,7 @@ def test_a_client_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatc
 def test_without_pybullet_there_is_one_message() -> None:
     code = (
         "import sys; sys.modules['pybullet'] = None\n"
-        "from synthbook.cli.main import main; sys.exit(main(['render', '--n', '1', '--out', 'nowhere']))"
+        "from synthbook.cli.main import main; sys.exit(main(['render', '-n', '1', '--out', 'nowhere']))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1

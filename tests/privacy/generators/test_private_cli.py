@@ -1,4 +1,4 @@
-"""`synthbook fit-private`, `synthbook budget` and `synthbook sample`: what they write, pay, and keep to themselves."""
+"""Private models on the command line: what is written, what is paid, and what is kept out of the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from synthbook.cli import privacy
+from synthbook.cli import tables
 from synthbook.cli.common import run_app
 from synthbook.cli.main import app, main
 from synthbook.core.checkpoints import CONFIG_NAME, WEIGHTS_NAME
@@ -57,8 +57,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fit(files: Path, out: Path, *more: str, data: str = "real.csv", schema: str = "schema.toml") -> int:
     options = {"--epsilon": "2", "--delta": "1e-6", "--schema": str(files / schema), "--out": str(out)}
+    model = () if "--model" in more else ("--model", "mst")
     given = [part for name, value in options.items() if name not in more for part in (name, value)]
-    return run_app(app, ["fit-private", str(files / data), *given, *more])
+    return run_app(app, ["fit", str(files / data), *model, *given, *more])
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -92,7 +93,7 @@ def test_from_a_file_to_a_model_to_a_file(
     first = made.read_bytes()
     assert run_app(app, draw) == 2 and "--force" in said(capsys)
     assert run_app(app, [*draw, "--force"]) == 0 and made.read_bytes() == first
-    assert fit(files, out, "--model", family, *steps) == 2 and "nothing is overwritten" in said(capsys)
+    assert fit(files, out, "--model", family, *steps) == 2 and "--force" in said(capsys)
 
 
 def hashes(folder: Path, private: Path) -> list[str]:
@@ -107,22 +108,14 @@ def test_no_hash_of_the_private_rows_is_written(files: Path, tmp_path: Path, mon
     assert fit(files, tmp_path / "model", "--ledger", str(ledger)) == 0
     assert run_app(app, ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "made.csv")]) == 0
     assert hashes(tmp_path, files / "real.csv") == []
-    telling = mutant(
-        privacy, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}"
-    )
-    given: dict[str, Any] = {"source": files / "real.csv", "schema": files / "schema.toml", "out": tmp_path / "other"}
-    telling.fit_private(
-        **given,
+    telling = mutant(tables, "{schema.name: sha256_file(schema)}", "{n.name: sha256_file(n) for n in (schema, source)}")
+    telling.fit(
+        files / "real.csv",
+        tmp_path / "other",
+        "mst",
+        files / "schema.toml",
         epsilon=2.0,
         delta=1e-6,
-        model=telling.PrivateModel.mst,
-        target=None,
-        steps=None,
-        max_rows_per_entity=1,
-        ledger=None,
-        release=None,
-        seed=0,
-        as_json=False,
     )
     assert hashes(tmp_path, files / "real.csv") == [CONFIG_NAME]
 
@@ -143,11 +136,11 @@ def test_rows_of_one_person_are_bounded_and_named_in_the_promise(
 @pytest.mark.slow
 def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = str(tmp_path / "ledger.json")
-    begin = ["budget", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
-    assert run_app(app, ["budget", ledger]) == 2 and "both, to begin" in said(capsys)
+    begin = ["privacy-ledger", ledger, "--epsilon", "5", "--delta", "1e-5", "--unit", "one patient"]
+    assert run_app(app, ["privacy-ledger", ledger]) == 2 and "both, to create" in said(capsys)
     assert run_app(app, begin) == 0
-    assert "left: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["entries"] == []
-    assert run_app(app, begin) == 2 and "what was allowed stays" in said(capsys)
+    assert "remaining: epsilon 5, delta 1e-05" in said(capsys) and json.loads(Path(ledger).read_text())["entries"] == []
+    assert run_app(app, begin) == 2 and "a total is never changed" in said(capsys)
     for k in range(2):
         assert fit(files, tmp_path / f"model{k}", "--ledger", ledger) == 0
     capsys.readouterr()
@@ -155,13 +148,15 @@ def test_a_ledger_pays_until_nothing_is_left(files: Path, tmp_path: Path, capsys
     told = said(capsys)
     assert "needs epsilon 2" in told and "for one patient, 1 and 8e-06 remain" in told
     assert not (tmp_path / "third").exists()
-    assert run_app(app, ["budget", ledger, "--json"]) == 0
+    assert run_app(app, ["privacy-ledger", ledger, "--json"]) == 0
     told_ = json.loads(capsys.readouterr().out)
     assert told_["remaining"] == pytest.approx({"epsilon": 1.0, "delta": 8e-6}) and told_["unit"] == "one patient"
     assert [(one["purpose"], one["epsilon"], one["delta"]) for one in told_["entries"]] == [
         ("fitting Mst", 2.0, 1e-6)
     ] * 2
-    assert run_app(app, ["budget", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
+    assert (
+        run_app(app, ["privacy-ledger", ledger]) == 0 and said(capsys).count("fitting Mst: epsilon 2, delta 1e-06") == 2
+    )
 
 
 @pytest.mark.slow
@@ -245,7 +240,7 @@ def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path, capsys: pytest.
     path.write_text(text)
     with pytest.raises(DataError, match="is no ledger of a privacy budget"):
         PrivacyLedger.load(path)
-    assert run_app(app, ["budget", str(path)]) == 1 and "no ledger" in said(capsys)
+    assert run_app(app, ["privacy-ledger", str(path)]) == 1 and "no ledger" in said(capsys)
     assert path.read_text() == text
 
 
@@ -297,7 +292,16 @@ def test_sides_that_cannot_be_audited_are_refused_before_anything_is_paid(
     frame[:20].to_csv(tmp_path / "few.csv", index=False)
     ledger = tmp_path / "ledger.json"
     PrivacyLedger(2.0, 1e-3, "one record", path=ledger).create()
-    command = ["fit-private", str(tmp_path / "train.csv"), "--schema", str(tmp_path / "schema.toml"), "--epsilon", "1"]
+    command = [
+        "fit",
+        str(tmp_path / "train.csv"),
+        "--model",
+        "mst",
+        "--schema",
+        str(tmp_path / "schema.toml"),
+        "--epsilon",
+        "1",
+    ]
     command += ["--delta", "1e-4", "--out", str(tmp_path / "m"), "--ledger", str(ledger)]
     assert main([*command, "--release", str(tmp_path / "few.csv")]) == 2
     assert "holdout = '20 rows'" in capsys.readouterr().err and not PrivacyLedger.load(ledger).entries
