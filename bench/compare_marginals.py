@@ -177,7 +177,7 @@ class Judge:
         rng = np.random.default_rng(seed)
         values = {one.column.name: one.values(drawn[:, j], rng) for j, one in enumerate(self.cells)}
         made = Table(self.layout.completed(pd.DataFrame(values), 1), self.layout.schema)
-        moved = marginal_distances(self.data.train, made)["distance"].clip(upper=10).mean()
+        moved = marginal_distances(made, real=self.data.train)["distance"].clip(upper=10).mean()
         return {"auc": self.auc(made), "marginals": float(moved), "pairs": self.pairs(drawn)}
 
     def auc(self, made: Any) -> float:

@@ -25,7 +25,7 @@ GOLDEN = [
 def ours(real: np.ndarray, synthetic: np.ndarray) -> dict:
     from synthbook.evaluation.prdc import prdc
 
-    scores = prdc(real, synthetic, k=K)
+    scores = prdc(synthetic, real=real, k=K)
     return {name: getattr(scores, name) for name in SCORES}
 
 

@@ -30,7 +30,7 @@ def ours(**arrays: np.ndarray) -> dict:
     schema = Schema(tuple(whole[name] for name in frames["train"].columns), whole.origin)
     tables = {name: Table(schema.cast(frame), schema) for name, frame in frames.items()}
     features = fit_table_encoder(tables["train"])
-    found = novelty(*(features(tables[name]) for name in SETS), seed=0)
+    found = novelty(**{name: features(tables[name]) for name in SETS}, seed=0)
     return {"share": found.dcr_share, "low": found.low, "high": found.high}
 
 

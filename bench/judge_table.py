@@ -31,7 +31,9 @@ class Judge:
         made = as_table(frame)
         models = {"gradient boosting": HistGradientBoostingClassifier(early_stopping=False)}
         rows = max(len(made), len(self.train))
-        table = utility(self.train, made, self.test, target="income", seed=0, models=models, max_rows=rows)
+        table = utility(
+            made, train=self.train, holdout=self.test, target="income", seed=0, models=models, max_rows=rows
+        )
         found = table.set_index("protocol")
         scores = {
             kind: {s: [float(found.loc[protocol, s + end]) for end in ("", "_low", "_high")] for s in ("auc", "f1")}
@@ -39,7 +41,7 @@ class Judge:
         }
         features = fit_table_encoder(self.train)
         few = Table(made.frame.iloc[: self.judged], made.schema)
-        new = novelty(features(few), features(self.train), features(self.test.data), seed=0)
+        new = novelty(features(few), train=features(self.train), holdout=features(self.test.data), seed=0)
         near = {"share": new.dcr_share, "low": new.low, "high": new.high}
         near |= {"copies": new.n_copies, "copies_limit": new.max_copies, "suspicious": new.suspicious}
         broken = sum(rule.broken(frame) for rule in schema.rules) / len(frame)

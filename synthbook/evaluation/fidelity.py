@@ -1,8 +1,7 @@
-"""Two tables, column by column and pair by pair.
+"""Fidelity and diversity of a synthetic table: marginals, pairwise dependence, and reference values of all metrics.
 
-Marginals: how far each column's values have moved. Dependence: how strongly each pair of columns goes together, in the
-real and in the synthetic table. Ids and free text are not compared; a missing value is a category of its own in a
-column of categories, and in other columns its share is reported beside the distance.
+IDs and free text are not compared. A missing value is a category of its own in a categorical column; in other columns
+the fraction of missing values is reported beside the distance.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Codes = NDArray[np.int64]
 
 
 def check_tables(**tables: object) -> list[Column]:
-    """The columns to compare, all but ids and text; raise unless the named tables hold rows and the same columns.
+    """Return the columns to compare, all but IDs and text, of tables that hold rows and have the same columns.
 
     Bounds may differ; names, kinds and categories may not. Raises `InvalidArgument`, `SchemaError`.
     """
@@ -53,24 +52,23 @@ def check_tables(**tables: object) -> list[Column]:
                 raise SchemaError(f"column {a.name!r}: {first} and {name} declare different kinds or categories")
     columns = [column for column in one.schema.columns if column.kind not in ("id", "text")]
     if not columns:
-        raise SchemaError("the tables hold nothing but ids and text, which are not compared")
+        raise SchemaError("no comparable columns: all are IDs or free text")
     return columns
 
 
 def _codes(table: Table, column: Column) -> Codes:
-    """Position of each category; one more for a missing value."""
+    """Index of each category; one more for a missing value."""
     codes = table[column.name].cat.codes.to_numpy(dtype=np.int64)
     return np.where(codes < 0, len(column.categories), codes)
 
 
-def marginal_distances(real: Table, synthetic: Table) -> pd.DataFrame:
-    """How far each column has moved: one row for each, with `column`, `kind`, `measure`, `distance`, `missing`.
+def marginal_distances(synthetic: Table, *, real: Table) -> pd.DataFrame:
+    """Distance of each marginal from the real one: columns `column`, `kind`, `measure`, `distance`, `missing`.
 
-    Categories: total variation, the share of rows that would have to change, missing values counted as a category.
-    Numbers, ordered categories and dates: Wasserstein distance of the values present in units of the real standard
-    deviation; infinite, with a warning, where the real column is constant and the synthetic one is not the same, or
-    where only one of them has values. `missing`: synthetic share of missing values minus the real one. Raises
-    `InvalidArgument`, `SchemaError`.
+    Categorical: total variation, with missing values as a category. Numeric, ordinal and dates: Wasserstein distance of
+    the values present over the real standard deviation; infinite, with a warning, if the real column is constant and
+    the synthetic one differs, or if only one has values. `missing`: synthetic minus real fraction of missing values.
+    Raises `InvalidArgument`, `SchemaError`.
     """
     rows = []
     for column in check_tables(real=real, synthetic=synthetic):
@@ -99,11 +97,11 @@ def _wasserstein(real: Array, synthetic: Array, name: str) -> float:
         which = "real" if len(x) == 0 else "synthetic"
         warnings.warn(f"column {name!r}: all {which} values are missing; the distance is infinite", stacklevel=3)
         return float("inf")
-    distance, spread = float(wasserstein_distance(x, y)), float(x.std())
-    if distance > 0 and spread <= 1e-12 * np.abs(x).max():
+    distance, sd = float(wasserstein_distance(x, y)), float(x.std())
+    if distance > 0 and sd <= 1e-12 * np.abs(x).max():
         warnings.warn(f"column {name!r} is constant in the real table; the distance is infinite", stacklevel=3)
         return float("inf")
-    return distance / spread if distance > 0 else 0.0
+    return distance / sd if distance > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Dependence:
     """Association of every pair of `columns`: `real`, `synthetic` and `error` = |real - synthetic|, each (p, p).
 
     Two numbers: Spearman's rank correlation, from -1 to 1. Number and category: correlation ratio of the ranks, 0 to 1.
-    Two categories: Cramer's V, 0 to 1. The last two are corrected for what chance adds.
+    Two categories: Cramer's V, 0 to 1. The last two are bias-corrected.
     """
 
     columns: tuple[str, ...]
@@ -121,13 +119,13 @@ class Dependence:
 
     @property
     def mean_error(self) -> float:
-        """Mean error over all pairs of different columns; NaN for a single column."""
+        """Mean error over all pairs of columns; NaN for a single column."""
         pairs = np.triu_indices(len(self.columns), k=1)
         return float(self.error[pairs].mean()) if len(pairs[0]) else float("nan")
 
     @property
     def worst(self) -> tuple[str, str, float]:
-        """The pair whose association is most wrong, and by how much."""
+        """The pair of columns with the largest error, and that error."""
         upper = np.triu(self.error, k=1)
         i, j = np.unravel_index(int(upper.argmax()), upper.shape)
         return self.columns[i], self.columns[j], float(self.error[i, j])
@@ -137,11 +135,11 @@ class Dependence:
         return f"mean error of association {self.mean_error:.3f}; worst pair {first} and {second}, {error:.3f}"
 
 
-def dependence(real: Table, synthetic: Table) -> Dependence:
-    """Pairwise associations of both tables and the error of the synthetic ones.
+def dependence(synthetic: Table, *, real: Table) -> Dependence:
+    """Pairwise associations of both tables, and the error of the synthetic ones.
 
-    A pair in which a column does not vary has association 0, with a warning. Missing numbers leave the pairs they
-    are in; missing categories are a category. Needs two rows. Raises `InvalidArgument`, `SchemaError`.
+    A pair with a constant column has association 0, with a warning. Rows with missing numbers are dropped from the
+    pairs concerned; missing categories are a category. Needs two rows. Raises `InvalidArgument`, `SchemaError`.
     """
     columns = check_tables(real=real, synthetic=synthetic)
     for name, table in (("real", real), ("synthetic", synthetic)):
@@ -152,26 +150,26 @@ def dependence(real: Table, synthetic: Table) -> Dependence:
 
 
 def _associations(table: Table, columns: list[Column], name: str) -> Array:
-    named = [column.kind == "categorical" for column in columns]
+    categorical = [column.kind == "categorical" for column in columns]
     values = [
-        _codes(table, column) if is_named else column_to_float(column, table[column.name])
-        for column, is_named in zip(columns, named, strict=True)
+        _codes(table, column) if is_categorical else column_to_float(column, table[column.name])
+        for column, is_categorical in zip(columns, categorical, strict=True)
     ]
-    flat = [c.name for c, v in zip(columns, values, strict=True) if len(np.unique(v[v == v])) < 2]
-    if flat:
-        warnings.warn(f"{name} columns that do not vary have association 0: {', '.join(flat)}", stacklevel=3)
+    constant = [c.name for c, v in zip(columns, values, strict=True) if len(np.unique(v[v == v])) < 2]
+    if constant:
+        warnings.warn(f"{name} columns that do not vary have association 0: {', '.join(constant)}", stacklevel=3)
     matrix = np.eye(len(columns))
     for i, j in combinations(range(len(columns)), 2):
-        a, b = (i, j) if named[j] else (j, i)  # of a mixed pair, the number comes first
-        matrix[i, j] = matrix[j, i] = _MEASURES[named[a], named[b]](values[a], values[b])
+        a, b = (i, j) if categorical[j] else (j, i)  # of a mixed pair, the number comes first
+        matrix[i, j] = matrix[j, i] = _MEASURES[categorical[a], categorical[b]](values[a], values[b])
     return matrix
 
 
 def _spearman(x: Array, y: Array) -> float:
-    both = ~(np.isnan(x) | np.isnan(y))
-    if both.sum() < 2:
+    present = ~(np.isnan(x) | np.isnan(y))
+    if present.sum() < 2:
         return 0.0
-    a, b = (rankdata(v[both]) for v in (x, y))
+    a, b = (rankdata(v[present]) for v in (x, y))
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / scale) if scale > 0 else 0.0
@@ -213,30 +211,30 @@ _MEASURES: dict[tuple[bool, bool], Callable[..., float]] = {
 
 
 def plot_dependence(dep: Dependence, ax: Axes | None = None) -> Axes:
-    """Heat map of the error of every pair; white is right."""
+    """Draw a heat map of the error of each pair; white is 0."""
     size = 2.5 + 0.32 * len(dep.columns)
     ax = new_axes(ax, width=size + 1, height=size)
     image = ax.imshow(dep.error, cmap="Greys", vmin=0, vmax=max(float(dep.error.max()), 0.1))
-    places = np.arange(len(dep.columns))
-    ax.set_xticks(places, dep.columns, rotation=90)
-    ax.set_yticks(places, dep.columns)
+    ticks = np.arange(len(dep.columns))
+    ax.set_xticks(ticks, dep.columns, rotation=90)
+    ax.set_yticks(ticks, dep.columns)
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label="|real - synthetic association|", shrink=0.8)
     return ax
 
 
 def plot_marginal_distances(distances: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """One mark for each column's distance, the farthest at the top: circles are Wasserstein, squares total variation.
+    """Draw the distance of each column, the largest at the top: Wasserstein as circles, total variation as squares.
 
-    A distance that is infinite is drawn at the right edge as a cross.
+    An infinite distance is drawn as a cross at the right edge.
     """
     ax = new_axes(ax, height=1.2 + 0.3 * len(distances))
     ordered = distances.sort_values("distance", kind="stable").reset_index(drop=True)
     finite = np.isfinite(ordered["distance"])
     edge = 1.1 * max(float(ordered["distance"][finite].max()) if finite.any() else 0.0, 0.1)
-    for measure, colour, marker in (("Wasserstein / real sd", BLUE, "o"), ("total variation", VERMILLION, "s")):
+    for measure, color, marker in (("Wasserstein / real sd", BLUE, "o"), ("total variation", VERMILLION, "s")):
         rows = ordered[finite & (ordered["measure"] == measure)]
-        ax.plot(rows["distance"], rows.index, marker, color=colour, markersize=6, label=measure)
+        ax.plot(rows["distance"], rows.index, marker, color=color, markersize=6, label=measure)
     if not finite.all():
         ax.plot(
             [edge] * int((~finite).sum()), ordered.index[~finite], "x", color=BLACK, label="infinite", clip_on=False
@@ -247,25 +245,24 @@ def plot_marginal_distances(distances: pd.DataFrame, ax: Axes | None = None) -> 
     return ax
 
 
-# ── Reference values: what fresh real rows score ──
-# Half of the holdout plays a perfect generator. If synthetic rows came from the same source as real ones, it would not
-# matter which of the pooled real rows were called training rows and which the generator's; so the pool is divided anew
-# many times, each division is measured, and the measures give a mean and a band.
+# ── Reference values ──
+# Half of the holdout stands in for a perfect generator. For rows of one source, the labels "train" and "synthetic" are
+# exchangeable; so the pooled real rows are split at random many times; the metrics of the splits give mean and band.
 
 
 N_PERMUTATIONS = 20
-FARTHEST = 10.0  # sds: a column that is constant in the real cut and not in the other would be infinitely far
+MAX_DISTANCE = 10.0  # standard deviations; a column constant in one subset only would be infinitely far
 
 
 @dataclass(frozen=True)
 class FeatureSubset:
-    """Some rows as a table and as features (N, d)."""
+    """A subset of rows as a table and as features (N, d)."""
 
     table: Table
     features: Array
 
     def take(self, rows: np.ndarray) -> FeatureSubset:
-        """The rows at these positions."""
+        """Rows at these positions."""
         return FeatureSubset(Table(self.table.frame.iloc[rows], self.table.schema), self.features[rows])
 
     def __len__(self) -> int:
@@ -273,47 +270,50 @@ class FeatureSubset:
 
     @cached_property
     def categories(self) -> set[tuple[str, str]]:
-        """The (column, category) pairs that occur."""
+        """Observed (column, category) pairs."""
         return observed_categories(self.table)
 
 
 def observed_categories(table: Table) -> set[tuple[str, str]]:
     """The (column, category) pairs that occur in a table."""
-    named = [column.name for column in table.schema.columns if column.categories]
-    return {(name, str(value)) for name in named for value in table[name].dropna().unique()}
+    names = [column.name for column in table.schema.columns if column.categories]
+    return {(name, str(value)) for name in names for value in table[name].dropna().unique()}
 
 
-def subsample_rows(table: Table, features: TableEncoder, n: int, rng: np.random.Generator) -> FeatureSubset:
-    """At most `n` rows of a table, picked at random, in their old order."""
-    picked = np.sort(rng.permutation(len(table))[:n])
-    cut = Table(table.frame.iloc[picked], table.schema)
-    return FeatureSubset(cut, features(cut))
+def subsample_rows(table: Table, encode: TableEncoder, n: int, rng: np.random.Generator) -> FeatureSubset:
+    """At most `n` random rows of a table and their features, in their original order."""
+    rows = np.sort(rng.permutation(len(table))[:n])
+    subset = Table(table.frame.iloc[rows], table.schema)
+    return FeatureSubset(subset, encode(subset))
 
 
-def fidelity_metrics(real: FeatureSubset, synthetic: FeatureSubset) -> dict[str, float]:
-    """Every measure that needs no model, of synthetic against real rows."""
-    score = prdc(real.features, synthetic.features)
+def fidelity_metrics(synthetic: FeatureSubset, *, real: FeatureSubset) -> dict[str, float]:
+    """All metrics that need no fitted model, of synthetic against real rows."""
+    scores = prdc(synthetic.features, real=real.features)
     lost = real.categories - synthetic.categories
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # columns that do not vary in this cut; what they measure is still defined
-        moved, pairs = marginal_distances(real.table, synthetic.table), dependence(real.table, synthetic.table)
-        distance = frechet_distance(real.features, synthetic.features)
-    found = {
-        "precision": score.precision,
-        "density": score.density,
-        "Fréchet distance": abs(distance),
-        "marginal distance": float(moved["distance"].clip(upper=FARTHEST).mean()),
+        warnings.simplefilter("ignore")  # constant columns of a subset, whose metrics are still defined
+        distances, pairs = (
+            marginal_distances(synthetic.table, real=real.table),
+            dependence(synthetic.table, real=real.table),
+        )
+        frechet = frechet_distance(real.features, synthetic.features)
+    metrics = {
+        "precision": scores.precision,
+        "density": scores.density,
+        "Fréchet distance": abs(frechet),
+        "marginal distance": float(distances["distance"].clip(upper=MAX_DISTANCE).mean()),
         "dependence error": pairs.mean_error,
-        "recall": score.recall,
-        "coverage": score.coverage,
+        "recall": scores.recall,
+        "coverage": scores.coverage,
         "categories lost": len(lost) / len(real.categories) if real.categories else 0.0,
     }
-    return {name: value for name, value in found.items() if not np.isnan(value)}  # one column has no pairs
+    return {name: value for name, value in metrics.items() if not np.isnan(value)}  # one column has no pairs
 
 
 @dataclass(frozen=True)
 class ReferenceBand:
-    """Mean of a measure over divisions of real rows, and where one more of them lies 999 times of 1,000."""
+    """Mean of a metric over permutations of real rows, and the 99.9 % prediction interval of one more."""
 
     mean: float
     low: float
@@ -323,19 +323,19 @@ class ReferenceBand:
 def reference_bands(
     real: FeatureSubset, fresh: FeatureSubset, rng: np.random.Generator, *, n_permutations: int = N_PERMUTATIONS
 ) -> dict[str, ReferenceBand]:
-    """Measure `n_permutations` random divisions of the pooled real rows into as many "real" and "synthetic" ones."""
+    """Reference values of all metrics from `n_permutations` random splits of the pooled real rows."""
     pool = FeatureSubset(
         Table(pd.concat([real.table.frame, fresh.table.frame], ignore_index=True), real.table.schema),
         np.concatenate([real.features, fresh.features]),
     )
-    found = []
+    metrics = []
     for _ in range(n_permutations):
         order = rng.permutation(len(pool))
-        found.append(fidelity_metrics(pool.take(order[: len(real)]), pool.take(order[len(real) :])))
-    draws = pd.DataFrame(found)  # (divisions, measures)
+        metrics.append(fidelity_metrics(pool.take(order[len(real) :]), real=pool.take(order[: len(real)])))
+    draws = pd.DataFrame(metrics)  # (permutations, metrics)
     # one more draw: mean +- t sd sqrt(1 + 1/B), B - 1 degrees of freedom
-    reach = t.isf(norm.sf(Z_BAND), n_permutations - 1) * draws.std(ddof=1) * np.sqrt(1 + 1 / n_permutations)
-    if real.categories:  # categories come in whole numbers: one more may always be missing
-        reach["categories lost"] = max(reach["categories lost"], 1.5 / len(real.categories))
-    centre, width = draws.mean().to_dict(), reach.to_dict()
-    return {str(name): ReferenceBand(m, max(m - width[name], 0.0), m + width[name]) for name, m in centre.items()}
+    width = t.isf(norm.sf(Z_BAND), n_permutations - 1) * draws.std(ddof=1) * np.sqrt(1 + 1 / n_permutations)
+    if real.categories:  # counts are integers: one category more may be missing
+        width["categories lost"] = max(width["categories lost"], 1.5 / len(real.categories))
+    mean, half = draws.mean().to_dict(), width.to_dict()
+    return {str(name): ReferenceBand(m, max(m - half[name], 0.0), m + half[name]) for name, m in mean.items()}

@@ -40,7 +40,7 @@ class PRDC:
         return f"{fidelity}, {diversity} (k = {self.k}, {self.n_real} real and {self.n_synthetic} synthetic rows)"
 
 
-def prdc(real: ArrayLike, synthetic: ArrayLike, *, k: int = 5, memory_mib: float = 16) -> PRDC:
+def prdc(synthetic: ArrayLike, *, real: ArrayLike, k: int = 5, memory_mib: float = 16) -> PRDC:
     """Score `synthetic` (M, d) against `real` (N, d) by the balls around each row's k nearest neighbours.
 
     precision: share of synthetic rows inside any real ball;  recall: share of real rows inside any synthetic ball;

@@ -46,7 +46,7 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     drawn = model.sample(TIMES * len(data.train), seed=seed)
     seconds = {"fit seconds": fitted - began, "draw seconds": time.perf_counter() - fitted}
     few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
-    near = novelty(encode(few), encode(data.train), encode(data.test.data), seed=seed)
+    near = novelty(encode(few), train=encode(data.train), holdout=encode(data.test.data), seed=seed)
     found = {
         **taught(drawn, seed=seed),
         "share": near.dcr_share,
@@ -65,9 +65,9 @@ def taught(drawn: Table, *, seed: int) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
         scores = utility(
-            data.train,
             drawn,
-            Holdout(data.test.data),
+            train=data.train,
+            holdout=Holdout(data.test.data),
             target="income",
             seed=seed,
             models={"gradient boosting": HistGradientBoostingClassifier(early_stopping=False)},

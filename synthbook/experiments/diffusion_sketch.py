@@ -87,7 +87,8 @@ def quality(model: Diffusion, steps: int, seen: Images, unseen: Images, *, seed:
 
 def nearness(made: Tensor, seen: Images, unseen: Images) -> NoveltyResult:
     """Are drawn digits (N, 1, 8, 8) nearer to those learnt from than to those held out?"""
-    return novelty(*(x.flatten(1).numpy() for x in (made, seen.images, unseen.images)), seed=0)
+    x, train, holdout = (images.flatten(1).numpy() for images in (made, seen.images, unseen.images))
+    return novelty(x, train=train, holdout=holdout, seed=0)
 
 
 @experiment(

@@ -48,7 +48,7 @@ def score_models(
             log = json.loads((data_folder() / PRETRAINED_DIR / name / "log.json").read_text())
             row |= {"parameters": log["parameters"], "steps": log["steps"], "sha256": log["sha256"]}
         drawn = image_features(images)
-        found = prdc(test, drawn)
+        found = prdc(drawn, real=test)
         row |= {"frechet": frechet_distance(drawn, test), "frechet corrected": frechet_infinity(drawn, test, seed=seed)}
         row |= {key: getattr(found, key) for key in ("precision", "recall", "density", "coverage")}
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})

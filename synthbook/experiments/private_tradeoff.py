@@ -82,10 +82,10 @@ def score(drawn: Table, *, seed: int) -> dict[str, float]:
     """
     data = adult()
     few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
-    near = novelty(encode(few), encode(data.train), encode(data.test.data), seed=seed)
+    near = novelty(encode(few), train=encode(data.train), holdout=encode(data.test.data), seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
-        moved = marginal_distances(data.train, drawn)["distance"].clip(upper=10).mean()
+        moved = marginal_distances(drawn, real=data.train)["distance"].clip(upper=10).mean()
     told = taught(drawn, seed=seed)
     found: dict[str, Any] = {
         "auc": told["auc"],

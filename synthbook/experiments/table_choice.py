@@ -100,12 +100,14 @@ def score(drawn: Table, learned: Table, others: Table, *, seed: int) -> dict[str
     """
     encode = fit_table_encoder(learned)
     x, y, z = encode(drawn), encode(learned), encode(others)
-    near, new = prdc(y, x), novelty(x, y, z, seed=seed)
+    near, new = prdc(x, real=y), novelty(x, train=y, holdout=z, seed=seed)
     model = {"gradient boosting": HistGradientBoostingClassifier(early_stopping=False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
-        scores = utility(learned, drawn, Holdout(adult().test.data), target="income", seed=seed, models=model)
-        moved, pairs = marginal_distances(learned, drawn), dependence(learned, drawn)
+        scores = utility(
+            drawn, train=learned, holdout=Holdout(adult().test.data), target="income", seed=seed, models=model
+        )
+        moved, pairs = marginal_distances(drawn, real=learned), dependence(drawn, real=learned)
     useful, best = (scores[scores["protocol"] == name].iloc[0] for name in ("TSTR", "TRTR"))
     found = {
         "marginals": moved["distance"].clip(upper=10).mean(),

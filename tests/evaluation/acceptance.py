@@ -87,7 +87,7 @@ def double_loop(real: np.ndarray, synthetic: np.ndarray, k: int) -> list[float]:
 
 
 def scores(code: SimpleNamespace, real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> list[float]:
-    found = code.prdc.prdc(real, synthetic, k=k)
+    found = code.prdc.prdc(synthetic, real=real, k=k)
     return [found.precision, found.recall, found.density, found.coverage]
 
 

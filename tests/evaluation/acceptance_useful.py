@@ -51,7 +51,7 @@ def c6_1_3_utility(code: SimpleNamespace) -> list[ClaimResult]:
     for m in (5, 20, 100):
         handful = Table(train.frame.iloc[:m], train.schema)
         release = Table(pd.concat([handful.frame] * 10), train.schema)
-        found = code.utility.utility(train, release, Holdout(test), target="y", seed=0, models=models)
+        found = code.utility.utility(release, train=train, holdout=Holdout(test), target="y", seed=0, models=models)
         measured += list(found.query("protocol == 'TSTR'").set_index("model").accuracy[list(models)])
         expected += [by_hand(handful, test, model) for model in models.values()]
     return [part("C6.1-3", "utility", measured, expected, 1e-12)]
@@ -63,14 +63,14 @@ def c6_1_4(code: SimpleNamespace) -> list[ClaimResult]:
     train, holdout = rng.standard_normal((2, n, d))
     fresh = rng.standard_normal((5, n, d))
     truth = 2 / n * d * (d + 5) / 4  # (1/N + 1/M) d (d + 5) / 4
-    copied = code.prdc.prdc(train, train)
+    copied = code.prdc.prdc(train, real=train)
     sizes = [1, 2, 8, 8]  # a table full of ties: 128 different rows
     tied = [np.column_stack([rng.integers(k, size=1000) for k in sizes]).astype(float) for _ in range(3)]
-    shares = [code.novelty.novelty(x, train, holdout, seed=0).dcr_share for x in fresh[:2]]
-    shares.append(code.novelty.novelty(*tied, seed=0).dcr_share)
+    shares = [code.novelty.novelty(x, train=train, holdout=holdout, seed=0).dcr_share for x in fresh[:2]]
+    shares.append(code.novelty.novelty(tied[0], train=tied[1], holdout=tied[2], seed=0).dcr_share)
     real, judged = noisy(300, rng), noisy(500, rng)
     models = NEAREST | {"logistic": LogisticRegression()}
-    twice = code.utility.utility(real, real, Holdout(judged), target="y", seed=0, models=models)
+    twice = code.utility.utility(real, train=real, holdout=Holdout(judged), target="y", seed=0, models=models)
     score = {p: twice[twice.protocol == p][["auc", "f1", "brier", "accuracy"]].to_numpy() for p in ("TSTR", "TRTR")}
     d2 = code.frechet.frechet_distance
     return [
@@ -79,7 +79,7 @@ def c6_1_4(code: SimpleNamespace) -> list[ClaimResult]:
         part("C6.1-4", "utility", score["TRTR"][0, 3], by_hand(real, judged, KNeighborsClassifier(1)), 1e-12),
         part("C6.1-4", "copy_distance", d2(train, train), 0, 1e-8),
         part("C6.1-4", "truth_distance", np.mean([d2(train, x) for x in fresh]), truth, 0.1 * truth),
-        part("C6.1-4", "copy_novelty", code.novelty.novelty(train, train, holdout, seed=0).dcr_share, 1),
+        part("C6.1-4", "copy_novelty", code.novelty.novelty(train, train=train, holdout=holdout, seed=0).dcr_share, 1),
         part("C6.1-4", "truth_novelty", shares, 0.5, 0.05),
     ]
 
@@ -90,11 +90,14 @@ PMSE = np.array([D / (4 * 2 * N), D / (8 * 2 * N)])  # (k-1)/(4N) and (k-1)/(8N)
 
 def c6_1_5_nulls(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(3)
-    one = code.two_sample.pmse(*rng.standard_normal((2, N, D)))
+    real, made = rng.standard_normal((2, N, D))
+    one = code.two_sample.pmse(made, real=real)
     claimed = [[one.null_independent, one.null_fitted], one.value / np.array([one.ratio_independent, one.ratio_fitted])]
     pairs = rng.standard_normal((8, 2, 1200, 4))
     nearest = KNeighborsClassifier(1)
-    accuracy = [code.two_sample.classifier_two_sample_test(x, y, seed=1, classifier=nearest).accuracy for x, y in pairs]
+    accuracy = [
+        code.two_sample.classifier_two_sample_test(y, real=x, seed=1, classifier=nearest).accuracy for x, y in pairs
+    ]
     return [
         part("C6.1-5", "pmse", claimed, PMSE, 1e-12),
         part("C6.1-5", "two_sample", accuracy, 0.5, 3.3 * 0.5 / np.sqrt(1200)),
@@ -107,7 +110,7 @@ def c6_1_5_pmse(code: SimpleNamespace) -> list[ClaimResult]:
     for i in range(800):
         real, *noise = rng.standard_normal((3, N, D))
         fitted = real.mean(axis=0) + real.std(axis=0) * noise[1]  # from a Gaussian with these rows' mean and variances
-        values[:, i] = [code.two_sample.pmse(real, made).value for made in (noise[0], fitted)]
+        values[:, i] = [code.two_sample.pmse(made, real=real).value for made in (noise[0], fitted)]
     return [part("C6.1-5", "pmse", values.mean(axis=1), PMSE, 4 * se(values))]
 
 
@@ -144,7 +147,7 @@ def c6_2_2(code: SimpleNamespace) -> list[ClaimResult]:
         for source, found in ((train, honest), (seen, leaky)):
             release = copies(source, 6000, rng)
             rows = code.utility.utility(
-                train, release, Holdout(test), target="y", seed=seed, models=NEAREST, bayes_accuracy=0.8
+                release, train=train, holdout=Holdout(test), target="y", seed=seed, models=NEAREST, bayes_accuracy=0.8
             )
             student = rows.query("protocol == 'TSTR'").iloc[0]
             found.append(student.accuracy)
@@ -170,7 +173,7 @@ def mode_dropper(code: SimpleNamespace) -> float:
     real, test, made, made_test = people(600, True), people(600, True), people(600, False), people(600, False)
     score = []
     for judge in (made_test, test):
-        rows = code.utility.utility(real, made, Holdout(judge), target="y", seed=0, models=NEAREST)
+        rows = code.utility.utility(made, train=real, holdout=Holdout(judge), target="y", seed=0, models=NEAREST)
         score.append(rows.query("protocol == 'TSTR'").accuracy.item())
     return score[0] - score[1]
 

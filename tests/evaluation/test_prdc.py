@@ -25,7 +25,7 @@ def draws(seed: int, *shape: int) -> np.ndarray:
 
 
 def four(real, synthetic, **kwargs) -> list[float]:
-    found = kwargs.pop("prdc", prdc)(real, synthetic, **kwargs)
+    found = kwargs.pop("prdc", prdc)(synthetic, real=real, **kwargs)
     return [found.precision, found.recall, found.density, found.coverage]
 
 
@@ -88,7 +88,7 @@ def test_blocks_order_scale_and_place_change_nothing(seed, k, memory_mib, expone
 
 def test_swapping_real_and_synthetic_swaps_precision_and_recall():
     real, narrow = draws(0, 500, 4), 0.3 * draws(1, 400, 4)
-    one, other = prdc(real, narrow), prdc(narrow, real)
+    one, other = prdc(narrow, real=real), prdc(real, real=narrow)
     assert one.precision > 0.95 and one.recall < 0.4
     assert (one.precision, one.recall) == (other.recall, other.precision)
     assert (one.n_real, one.n_synthetic) == (other.n_synthetic, other.n_real)
@@ -97,9 +97,9 @@ def test_swapping_real_and_synthetic_swaps_precision_and_recall():
 
 def test_a_collapsed_generator_reaches_nothing():
     real = draws(0, 1000, 16)
-    found = prdc(real, real[7] + 1e-6 * draws(1, 1000, 16))
+    found = prdc(real[7] + 1e-6 * draws(1, 1000, 16), real=real)
     assert found.precision == 1 and found.recall <= 0.001 and found.coverage < 0.05
-    assert prdc(real, np.tile(real[7], (1000, 1))).recall == 0
+    assert prdc(np.tile(real[7], (1000, 1)), real=real).recall == 0
 
 
 def test_a_full_copy_is_perfect_in_all_four():
@@ -124,7 +124,7 @@ def test_coverage_formulas_at_their_ends():
 
 def test_an_exact_average_over_every_choice_of_copies():
     real = draws(2, 8, 2)
-    covered = [prdc(real, real[[i, i, i, j, j, j]], k=2).coverage for i in range(8) for j in range(i)]
+    covered = [prdc(real[[i, i, i, j, j, j]], real=real, k=2).coverage for i in range(8) for j in range(i)]
     assert np.mean(covered) == pytest.approx(expected_coverage_of_copies(8, 2, 2), rel=1e-12)
 
 
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_product():
     x, y = draws(0, 6000, 4), draws(1, 6000, 4)  # one full matrix would be 275 MiB
     tracemalloc.start()
     try:
-        prdc(x, y, memory_mib=8)
+        prdc(y, real=x, memory_mib=8)
         assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
     finally:
         tracemalloc.stop()
@@ -145,7 +145,7 @@ def test_one_constant_row_everywhere():
 
 
 def test_report_names_what_the_scores_depend_on():
-    shown = str(prdc(draws(0, 30, 2), draws(1, 20, 2), k=3))
+    shown = str(prdc(draws(1, 20, 2), real=draws(0, 30, 2), k=3))
     assert shown.endswith("(k = 3, 30 real and 20 synthetic rows)") and "coverage 0." in shown
 
 
@@ -154,27 +154,27 @@ def test_numbers_that_are_none_are_refused(bad):
     y = draws(0, 10, 2)
     y[3, 1] = bad
     with pytest.raises(InvalidArgument, match="synthetic = 'array with NaN or infinity"):
-        prdc(draws(1, 10, 2), y)
+        prdc(y, real=draws(1, 10, 2))
     with pytest.raises(InvalidArgument, match="real = 'array with NaN or infinity"):
-        prdc(y, draws(1, 10, 2))
+        prdc(draws(1, 10, 2), real=y)
 
 
 @pytest.mark.parametrize("y", [draws(0, 10, 3), draws(0, 5, 2), draws(0, 1, 2), np.empty((0, 2)), draws(0, 9), "rows"])
 def test_other_shapes_and_too_few_rows_are_refused(y):
     with pytest.raises(InvalidArgument, match=r"^synthetic = "):
-        prdc(draws(1, 10, 2), y)
+        prdc(y, real=draws(1, 10, 2))
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "5"])
 def test_k_must_be_a_number_of_neighbours(k):
     with pytest.raises(InvalidArgument, match=r"^k = "):
-        prdc(draws(0, 10, 2), draws(1, 10, 2), k=k)
+        prdc(draws(1, 10, 2), real=draws(0, 10, 2), k=k)
 
 
 @pytest.mark.parametrize("memory_mib", [0, -1, np.nan])
 def test_memory_must_be_above_nothing(memory_mib):
     with pytest.raises(InvalidArgument, match="memory_mib"):
-        prdc(draws(0, 10, 2), draws(1, 10, 2), memory_mib=memory_mib)
+        prdc(draws(1, 10, 2), real=draws(0, 10, 2), memory_mib=memory_mib)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(5, 5, 5), (5, 0, 2), (5, 5, 0)])

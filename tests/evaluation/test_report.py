@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +21,12 @@ from synthbook.core.storage import read_provenance
 from synthbook.core.table import Column, Holdout, Schema, Table
 from synthbook.datasets import adult
 from synthbook.evaluation import report as module
-from synthbook.evaluation.report import Report, ReportError, evaluate
-from synthbook.evaluation.report_page import SHOWN, plot_metrics
+from synthbook.evaluation.fidelity import dependence, marginal_distances
+from synthbook.evaluation.novelty import novelty
+from synthbook.evaluation.prdc import prdc
+from synthbook.evaluation.report import MAX_BANDS, Report, ReportError, evaluate, plot_metrics
+from synthbook.evaluation.two_sample import classifier_two_sample_test, pmse
+from synthbook.evaluation.utility import utility
 from tests.mutation import mutant
 
 COLUMNS = (
@@ -68,7 +74,8 @@ GENERATORS = {
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Report]:
     return {
-        name: evaluate(REAL, Holdout(HELD), made, SCHEMA, target="label", seed=0) for name, made in GENERATORS.items()
+        name: evaluate(made, train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
+        for name, made in GENERATORS.items()
     }
 
 
@@ -81,7 +88,9 @@ def test_fresh_rows_pass_all_four_questions_whatever_the_seed(reports: dict[str,
     for name in ("fresh", "fresh, other sizes"):
         assert set(reports[name].answers.values()) == {True}
     for seed in range(5):  # other rows, other divisions
-        fresh = evaluate(truth(10 + seed), Holdout(truth(20 + seed, 900)), truth(30 + seed), SCHEMA, seed=seed)
+        fresh = evaluate(
+            truth(30 + seed), train=truth(10 + seed), holdout=Holdout(truth(20 + seed, 900)), schema=SCHEMA, seed=seed
+        )
         assert fresh.answers == {"real": True, "varied": True, "useful": None, "new": True}
         assert fresh.verdict.startswith("real, varied, new: as fresh real rows are")
 
@@ -97,7 +106,7 @@ def test_exact_copies_are_held_against_their_own_chance_and_far_marks_say_how_fa
     (line,) = (line for line in reports["copy"].results if line.metric == "exact copies")
     assert line.value == 600 and abs(line.reference / 300 - 1) < 0.05 and 0 < line.low < line.reference < line.high
     bands = (line.value - line.reference) / (line.high - line.reference)
-    assert bands > SHOWN
+    assert bands > MAX_BANDS
     ax = plot_metrics((line, dataclasses.replace(line, value=line.reference)))
     assert [text.get_text() for text in ax.texts] == [f"{bands:.0f} →"]  # the other mark lies where it is drawn
     plt.close(ax.figure)
@@ -124,7 +133,7 @@ def test_a_collapsed_generator_has_precision_and_no_recall(reports: dict[str, Re
 
 @pytest.mark.slow
 def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
-    swapped = evaluate(GENERATORS["collapsed"], Holdout(HELD), REAL, SCHEMA, seed=0)
+    swapped = evaluate(REAL, train=GENERATORS["collapsed"], holdout=Holdout(HELD), schema=SCHEMA, seed=0)
     line = {line.metric: line.value for line in swapped.results}
     assert line["precision"] < 0.02 and line["recall"] == 1  # the other way round
 
@@ -135,7 +144,7 @@ def test_swapped_arguments_are_seen(reports: dict[str, Report]) -> None:
     [
         ("value <= high))", "True))"),  # novelty that never fails
         ("1 if name in HIGHER_IS_BETTER else -1", "1"),
-        ("sign * (value - expected) >= -reach", "sign * (value - expected) >= reach"),
+        ("sign * (value - reference) >= -margin", "sign * (value - reference) >= margin"),
     ],
 )
 def test_mutants_of_the_judgement_are_found(
@@ -144,10 +153,10 @@ def test_mutants_of_the_judgement_are_found(
     from synthbook.evaluation import report
 
     changed = mutant(module, old, new)
-    for name in ("fidelity", "usefulness", "newness"):
+    for name in ("fidelity_results", "utility_results", "novelty_results"):
         monkeypatch.setattr(report, name, getattr(changed, name))
     for name in ("fresh", "copy", "shuffled", "handful"):
-        found = evaluate(REAL, Holdout(HELD), GENERATORS[name], SCHEMA, target="label", seed=0)
+        found = evaluate(GENERATORS[name], train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
         if [line.passed for line in found.results] != [line.passed for line in reports[name].results]:
             return
     pytest.fail(f"nothing notices {new!r} in the place of {old!r}")
@@ -159,7 +168,7 @@ def test_no_verdict_without_novelty_or_without_a_reference(reports: dict[str, Re
     bare = dataclasses.replace(
         good, results=(dataclasses.replace(good.results[0], reference=np.nan), *good.results[1:])
     )
-    for report, why in ((without, "novelty"), (bare, "fresh real rows score: precision")):
+    for report, why in ((without, "novelty"), (bare, "a real-data reference: precision")):
         for show in (lambda r: r.verdict, str, Report.to_dict):
             with pytest.raises(ReportError, match=why):
                 show(report)
@@ -170,47 +179,78 @@ def test_what_is_refused_before_any_work() -> None:
     held = Holdout(HELD)
     for real, synthetic in ((held, REAL), (REAL, held)):
         with pytest.raises(HoldoutError):
-            evaluate(real, held, synthetic, SCHEMA)  # type: ignore[arg-type]
-    for arguments, options, why in (
-        ((REAL, HELD, REAL, SCHEMA), {}, "a Holdout"),
-        ((REAL, held, REAL), {}, "with its schema"),
-        ((REAL.to_numpy(), held, REAL, SCHEMA), {}, "with its schema"),
-        ((REAL.head(30), held, REAL, SCHEMA), {}, "at least 60 rows"),
-        ((REAL, held, REAL.head(0), SCHEMA), {}, "at least"),
-        ((REAL, Holdout(HELD.head(100)), REAL, SCHEMA), {}, "at least 120 rows"),
-        ((REAL, held, REAL, SCHEMA), {"max_rows": 3}, "max_rows"),
-        ((REAL, Holdout(HELD.assign(label="no")), REAL, SCHEMA), {"target": "label"}, "one that varies there"),
+            evaluate(synthetic, train=real, holdout=held, schema=SCHEMA)  # type: ignore[arg-type]
+    good = {"synthetic": REAL, "train": REAL, "holdout": held, "schema": SCHEMA}
+    for changed, why in (
+        ({"holdout": HELD}, "a Holdout"),
+        ({"train": REAL.to_numpy()}, "train = 'ndarray' .*a DataFrame"),
+        ({"train": REAL.head(30)}, "at least 60 rows"),
+        ({"synthetic": REAL.head(0)}, "at least"),
+        ({"holdout": Holdout(HELD.head(100))}, "at least 120 rows"),
+        ({"max_rows": 3}, "max_rows"),
+        ({"holdout": Holdout(HELD.assign(label="no")), "target": "label"}, "one that varies there"),
     ):
         with pytest.raises(InvalidArgument, match=why):
-            evaluate(*arguments, **options)
+            evaluate(**good | changed)
     for frame, target, why in (
         (REAL.drop(columns="x"), None, "column 'x' is missing"),
         (REAL.assign(x=np.inf), None, "x"),
         (REAL.assign(group="unseen"), None, "unseen"),
-        (REAL, "x", "a target is a column of categories"),
+        (REAL, "x", "the target must be categorical or ordinal"),
         (REAL, "nobody", "not in the schema"),
     ):
         with pytest.raises(SchemaError, match=why):
-            evaluate(REAL, held, frame, SCHEMA, target=target)
+            evaluate(frame, train=REAL, holdout=held, schema=SCHEMA, target=target)
     other = Table(REAL.drop(columns="x"), Schema(COLUMNS[1:], "public"))
     with pytest.raises(SchemaError, match="has the columns"):
-        evaluate(REAL, held, other, SCHEMA)
+        evaluate(other, train=REAL, holdout=held, schema=SCHEMA)
 
 
 @pytest.mark.slow
 def test_one_column_constant_columns_and_holes_give_defined_values() -> None:
     one = Schema(COLUMNS[:1], "inferred")
-    report = evaluate(REAL[["x"]], Holdout(HELD[["x"]]), truth(3)[["x"]], one)
+    report = evaluate(truth(3)[["x"]], train=REAL[["x"]], holdout=Holdout(HELD[["x"]]), schema=one)
     assert "dependence error" not in report.table["metric"].to_list() and set(report.answers.values()) == {True, None}
     assert "nobody has reviewed" in str(report)
     flat = [frame.assign(x=1.0, y=np.nan) for frame in (REAL, HELD, truth(3))]
-    report = evaluate(flat[0], Holdout(flat[1]), flat[2], SCHEMA, target="label")
+    report = evaluate(flat[2], train=flat[0], holdout=Holdout(flat[1]), schema=SCHEMA, target="label")
     assert np.isfinite(report.table[["value", "reference", "low", "high"]].to_numpy()).all()
     assert set(report.answers.values()) == {True}
-    moved = evaluate(flat[0], Holdout(flat[1]), flat[2].assign(x=2.0), SCHEMA)
+    moved = evaluate(flat[2].assign(x=2.0), train=flat[0], holdout=Holdout(flat[1]), schema=SCHEMA)
     assert "marginal distance" in failed(moved, "real")
     assert "column 'x' is constant in the real table; the distance is infinite" in str(moved)
     assert json.loads(json.dumps(moved.to_dict()["verdict"])).startswith("not real")
+
+
+def test_frames_take_the_schema_of_a_table_or_a_drafted_one() -> None:
+    table = Table(REAL, SCHEMA)
+    with_table = evaluate(truth(3), train=table, holdout=Holdout(HELD), seed=0)
+    assert with_table.to_dict() == evaluate(truth(3), train=REAL, holdout=Holdout(HELD), schema=SCHEMA).to_dict()
+    drafted = evaluate(truth(3), train=REAL, holdout=Holdout(HELD), target="label", max_rows=200)
+    assert "nobody has reviewed" in str(drafted) and set(drafted.answers.values()) == {True}
+
+
+def test_a_report_shows_itself_in_a_console_and_in_jupyter(reports: dict[str, Report]) -> None:
+    assert repr(reports["copy"]) == "Report(real: yes, varied: yes, useful: yes, new: no; 15 metrics)"
+    before, shown = plt.get_fignums(), reports["copy"]._repr_html_()
+    page = Page(shown)
+    assert [found["alt"] for tag, found in page.tags if tag == "img"] == [
+        "Every metric against fresh real rows; worse: share nearer to training, exact copies, membership AUC."
+    ]
+    assert shown.count("<tr>") == 16 and shown.count("✗ copies its training rows") == 3
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [classifier_two_sample_test, dependence, evaluate, marginal_distances, novelty, pmse, prdc, utility],
+)
+def test_what_is_judged_comes_first_and_everything_else_by_name(function: Callable[..., object]) -> None:
+    first, *others = inspect.signature(function).parameters.values()
+    assert first.name == "synthetic" and {p.kind for p in others} == {inspect.Parameter.KEYWORD_ONLY}
+    assert {p.name for p in others} >= {"real"} or {p.name for p in others} >= {"train", "holdout"}
+    with pytest.raises(TypeError, match="positional argument"):
+        function(REAL, REAL)
 
 
 class Page(HTMLParser):
@@ -229,7 +269,9 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     columns = (*COLUMNS[:2], Column(evil, "categorical", categories=("a", "b", "rare", evil)), COLUMNS[3])
     frames = [frame.rename(columns={"group": evil}) for frame in (REAL, HELD, collapsed(REAL))]
     frames[0].loc[0, evil] = evil
-    report = evaluate(frames[0], Holdout(frames[1]), frames[2], Schema(columns, "public"), target=evil)
+    report = evaluate(
+        frames[2], train=frames[0], holdout=Holdout(frames[1]), schema=Schema(columns, "public"), target=evil
+    )
     before = plt.get_fignums()
     path = report.to_html(tmp_path / "report.html")
     text, page = path.read_text(), Page(path.read_text())
@@ -240,7 +282,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert read_provenance(path).source == "an evaluation of synthetic rows"
     assert plt.get_fignums() == before  # every figure was closed
     written = json.loads(report.to_json(tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["answers"]["varied"] is False and len(written["lines"]) == len(report.results)
+    assert written["answers"]["varied"] is False and len(written["results"]) == len(report.results)
 
 
 @pytest.fixture
@@ -269,7 +311,7 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
     assert main(["evaluate", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["answers"]["new"] is False and found["report"] == "copy.json"
-    assert json.loads((files / "copy.json").read_text())["lines"] == found["lines"]
+    assert json.loads((files / "copy.json").read_text())["results"] == found["results"]
     assert main(["evaluate", "--help"]) == 0 and "--holdout test.csv" in capsys.readouterr().out
 
 
@@ -304,7 +346,7 @@ def test_on_adult_a_copy_passes_all_but_novelty() -> None:
     held, fresh = (Table(part, real.schema) for part in (rows.iloc[:8000], rows.iloc[8000:]))
     copy = Table(real.frame.sample(frac=1, random_state=0), real.schema)
     answers = {"real": True, "varied": True, "useful": True, "new": True}
-    assert evaluate(real, Holdout(held), fresh, target="income", max_rows=3000).answers == answers
-    report = evaluate(real, Holdout(held), copy, target="income", max_rows=3000)
+    assert evaluate(fresh, train=real, holdout=Holdout(held), target="income", max_rows=3000).answers == answers
+    report = evaluate(copy, train=real, holdout=Holdout(held), target="income", max_rows=3000)
     assert report.answers == answers | {"new": False}
     assert "closer than fresh rows" in str(report)  # which is no fault

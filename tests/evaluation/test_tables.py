@@ -62,7 +62,7 @@ def distance(table: pd.DataFrame, column: str) -> float:
 
 def test_marginals_equal_scipy_and_pandas():
     real, made = people(1), people(2, 300, link=2)
-    found = marginal_distances(real, made)
+    found = marginal_distances(made, real=real)
     assert list(found["column"]) == list(LINKED)  # no id, no text
     for name in ("x", "n"):
         x, y = numbers(real, name), numbers(made, name)
@@ -79,22 +79,22 @@ def test_marginals_equal_scipy_and_pandas():
 
 
 def test_a_table_is_no_distance_from_itself():
-    found = marginal_distances(people(1), people(1))
+    found = marginal_distances(people(1), real=people(1))
     assert (found[["distance", "missing"]] == 0).all(axis=None)
-    assert (dependence(people(1), people(1)).error == 0).all()
+    assert (dependence(people(1), real=people(1)).error == 0).all()
 
 
 def test_real_and_synthetic_are_not_the_same_thing():
     real, made = people(1), people(2, link=3)
-    assert distance(marginal_distances(real, made), "x") > 1.5 * distance(
-        marginal_distances(made, real), "x"
+    assert distance(marginal_distances(made, real=real), "x") > 1.5 * distance(
+        marginal_distances(real, real=made), "x"
     )  # in real units
 
 
 def test_missing_values_count():
     real = people(1)
     lost = changed(real, c=real["c"].where(np.arange(400) % 2 == 0), x=real["x"].where(np.arange(400) % 2 == 0))
-    found = marginal_distances(real, lost).set_index("column")
+    found = marginal_distances(lost, real=real).set_index("column")
     assert found.loc["c", "distance"] == found.loc["c", "missing"] == 0.5
     assert found.loc["x", "missing"] > 0.4
 
@@ -103,17 +103,17 @@ def test_columns_without_spread_or_values_have_a_defined_distance_and_a_warning(
     real = people(1)
     flat, none = changed(real, x=1.0), changed(real, x=np.nan)
     with pytest.warns(UserWarning, match="'x' is constant in the real table"):
-        assert distance(marginal_distances(flat, real), "x") == np.inf
+        assert distance(marginal_distances(real, real=flat), "x") == np.inf
     with pytest.warns(UserWarning, match="all synthetic values are missing"):
-        assert distance(marginal_distances(real, none), "x") == np.inf
+        assert distance(marginal_distances(none, real=real), "x") == np.inf
     with pytest.warns(UserWarning, match="all real values are missing"):
-        assert distance(marginal_distances(none, real), "x") == np.inf
-    assert distance(marginal_distances(flat, flat), "x") == distance(marginal_distances(none, none), "x") == 0
+        assert distance(marginal_distances(real, real=none), "x") == np.inf
+    assert distance(marginal_distances(flat, real=flat), "x") == distance(marginal_distances(none, real=none), "x") == 0
 
 
 def test_dependence_equals_scipy_and_the_textbook():
     real = people(1)
-    found = dependence(real, people(2, link=0))
+    found = dependence(people(2, link=0), real=real)
     at = {name: i for i, name in enumerate(found.columns)}
     frame = real.frame[real["x"].notna()]
     assert found.real[at["x"], at["n"]] == pytest.approx(spearmanr(frame.x, frame.n.astype(float)).statistic)
@@ -123,7 +123,7 @@ def test_dependence_equals_scipy_and_the_textbook():
     # Bergsma's corrected Cramer's V needs two categories; c against itself cut in two
     halves = changed(real, c=real["c"].where(real["c"] != "d", "b"))
     table = Table(halves.frame[["c"]].assign(c2=real["c"]), two_categories())
-    v = dependence(table, table).real[0, 1]
+    v = dependence(table, real=table).real[0, 1]
     counts = pd.crosstab(table["c"].astype(str), table["c2"].astype(str)).to_numpy()
     n, (r, k) = counts.sum(), counts.shape
     phi2 = max(chi2_contingency(counts, correction=False).statistic / n - (r - 1) * (k - 1) / (n - 1), 0)
@@ -137,7 +137,7 @@ def two_categories() -> Schema:
 
 def test_the_correlation_ratio_equals_a_sum_over_groups():
     real = people(1)
-    found = dependence(real, real)
+    found = dependence(real, real=real)
     i, j = found.columns.index("n"), found.columns.index("c")
     ranks = real["n"].astype(float).rank().to_numpy()
     groups = [ranks[(real["c"] == c).to_numpy()] for c in ("a", "b", "d")]
@@ -146,31 +146,31 @@ def test_the_correlation_ratio_equals_a_sum_over_groups():
 
 
 def test_chance_alone_gives_hardly_any_association():
-    independent = dependence(people(1, 2000, link=0), people(2, 2000, link=0))
+    independent = dependence(people(2, 2000, link=0), real=people(1, 2000, link=0))
     off = independent.real[np.triu_indices(5, k=1)]
     assert np.abs(off).max() < 0.08 and independent.mean_error < 0.04
-    assert dependence(people(1, 2000), people(2, 2000)).real[np.triu_indices(5, k=1)].min() > 0.5
+    assert dependence(people(2, 2000), real=people(1, 2000)).real[np.triu_indices(5, k=1)].min() > 0.5
 
 
 def test_broken_ties_show_as_error_even_where_marginals_agree():
     real = people(1, 1000)
     alone = changed(real, n=np.random.default_rng(0).permutation(real["n"]))
-    assert marginal_distances(real, alone)["distance"].max() == 0
-    found = dependence(real, alone)
+    assert marginal_distances(alone, real=real)["distance"].max() == 0
+    found = dependence(alone, real=real)
     assert "n" in found.worst[:2] and found.worst[2] > 0.5
     assert "n" in str(found)
 
 
 def test_a_sign_that_flips_is_an_error():
     real = people(1, 1000)
-    flipped = dependence(real, changed(real, x=-real["x"]))
+    flipped = dependence(changed(real, x=-real["x"]), real=real)
     assert flipped.error[flipped.columns.index("x"), flipped.columns.index("n")] > 1
 
 
 def test_columns_that_do_not_vary_have_no_association_and_a_warning():
     real = people(1)
     with pytest.warns(UserWarning, match="synthetic columns that do not vary have association 0: x, c"):
-        found = dependence(real, changed(real, x=3.0, c="a"))
+        found = dependence(changed(real, x=3.0, c="a"), real=real)
     assert np.isfinite(found.synthetic).all() and found.synthetic[0, 2] == 0
 
 
@@ -179,24 +179,25 @@ def test_what_cannot_be_compared_is_refused():
     empty, one = Table(real.frame.iloc[:0], SCHEMA), Table(real.frame.iloc[:1], SCHEMA)
     for measure in (marginal_distances, dependence):
         with pytest.raises(InvalidArgument, match="synthetic = 'a table without rows'"):
-            measure(real, empty)
+            measure(empty, real=real)
         with pytest.raises(InvalidArgument, match=r"synthetic = 'Holdout'.*its data"):
-            measure(real, Holdout(real))
+            measure(Holdout(real), real=real)
         with pytest.raises(InvalidArgument, match="real = 'DataFrame'"):
-            measure(real.frame, real)
+            measure(real, real=real.frame)
         with pytest.raises(SchemaError, match="has the columns"):
-            measure(real, Table(real.frame[["x"]], Schema((SCHEMA["x"],), "public")))
+            measure(Table(real.frame[["x"]], Schema((SCHEMA["x"],), "public")), real=real)
         other = Column("x", "categorical", categories=("a",))
         with pytest.raises(SchemaError, match=r"column 'x'.*different kinds"):
             measure(
-                Table(real.frame[["x"]], Schema((SCHEMA["x"],), "public")),
                 Table(pd.DataFrame({"x": ["a"]}), Schema((other,), "public")),
+                real=Table(real.frame[["x"]], Schema((SCHEMA["x"],), "public")),
             )
-        with pytest.raises(SchemaError, match="nothing but ids and text"):
-            measure(*[Table(real.frame[["who"]], Schema((SCHEMA["who"],), "public"))] * 2)
+        with pytest.raises(SchemaError, match="no comparable columns"):
+            only_ids = Table(real.frame[["who"]], Schema((SCHEMA["who"],), "public"))
+            measure(only_ids, real=only_ids)
     with pytest.raises(InvalidArgument, match="1 row"):
-        dependence(real, one)
-    assert np.isfinite(marginal_distances(real, one)["distance"]).all()
+        dependence(one, real=real)
+    assert np.isfinite(marginal_distances(one, real=real)["distance"]).all()
 
 
 values = st.lists(
@@ -216,8 +217,8 @@ def test_distances_are_never_negative_and_associations_stay_in_bounds(one, two):
     real, made = (
         Table(f.assign(x=f.x.astype(float), n=f.n.astype("Int64"), c=f.c.astype(object)), schema) for f in frames
     )
-    assert (marginal_distances(real, made)["distance"] >= 0).all()
-    found = dependence(real, made)
+    assert (marginal_distances(made, real=real)["distance"] >= 0).all()
+    found = dependence(made, real=real)
     for matrix in (found.real, found.synthetic):
         assert (np.abs(matrix) <= 1 + 1e-12).all() and (matrix == matrix.T).all() and (np.diag(matrix) == 1).all()
 
@@ -225,11 +226,11 @@ def test_distances_are_never_negative_and_associations_stay_in_bounds(one, two):
 @pytest.mark.filterwarnings("ignore:.*constant")
 def test_figures_show_every_column_and_the_infinite_ones():
     real = people(1)
-    found = marginal_distances(changed(real, x=1.0), real)
+    found = marginal_distances(real, real=changed(real, x=1.0))
     ax = plot_marginal_distances(found)
     assert [label.get_text() for label in ax.get_yticklabels()][-1] == "x"
     assert "infinite" in [text.get_text() for text in ax.get_legend().get_texts()]
-    ax = plot_dependence(dependence(real, people(2)))
+    ax = plot_dependence(dependence(people(2), real=real))
     assert [label.get_text() for label in ax.get_xticklabels()] == list(LINKED)
     assert ax.images[0].get_array().shape == (5, 5)
     plt.close("all")

@@ -18,7 +18,7 @@ def draws(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_trees_do_not_tell_perfect_samples_apart():
-    found = [classifier_two_sample_test(draws(i, 500, 3), draws(i + 100, 700, 3), seed=i) for i in range(5)]
+    found = [classifier_two_sample_test(draws(i + 100, 700, 3), real=draws(i, 500, 3), seed=i) for i in range(5)]
     assert not any(test.distinguishable for test in found)
     assert all(test.low <= test.accuracy <= test.high and test.n_test == 500 for test in found)
     assert found[0].high == pytest.approx(0.5 + 3.3 * 0.5 / np.sqrt(500))
@@ -29,20 +29,22 @@ def test_equal_marginals_with_another_dependence_are_told_apart_by_trees_and_not
     x = draws(1, 3000, 2)
     linked = np.column_stack([x[:, 0], 0.9 * x[:, 0] + np.sqrt(1 - 0.81) * x[:, 1]])
     other = draws(2, 3000, 2)
-    assert classifier_two_sample_test(other, linked, seed=0).distinguishable
-    assert not classifier_two_sample_test(other, linked, seed=0, classifier=LogisticRegression()).distinguishable
+    assert classifier_two_sample_test(linked, real=other, seed=0).distinguishable
+    assert not classifier_two_sample_test(linked, real=other, seed=0, classifier=LogisticRegression()).distinguishable
 
 
 def test_copied_rows_mislead_the_classifier_below_chance():
     x = draws(3, 1000, 2)
-    test = classifier_two_sample_test(x, x, seed=0, classifier=KNeighborsClassifier(1))
+    test = classifier_two_sample_test(x, real=x, seed=0, classifier=KNeighborsClassifier(1))
     assert test.accuracy < test.low and not test.distinguishable
     assert "copied" in str(test)
 
 
 def test_the_seed_decides_everything():
     x, y = draws(4, 60, 2), draws(5, 80, 2) + 0.3
-    assert classifier_two_sample_test(x, y, seed=7) == classifier_two_sample_test(x, y, seed=np.random.SeedSequence(7))
+    assert classifier_two_sample_test(y, real=x, seed=7) == classifier_two_sample_test(
+        y, real=x, seed=np.random.SeedSequence(7)
+    )
 
 
 @pytest.mark.parametrize("m", [300, 900])  # unequal sizes as well
@@ -51,7 +53,7 @@ def test_pmse_equals_a_fit_by_scikit_learn(m):
     both, label = np.concatenate([x, y]), np.repeat([0, 1], [300, m])
     model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(both, label)
     by_hand = np.mean((model.predict_proba(both)[:, 1] - label.mean()) ** 2)
-    found, c = pmse(x, y), m / (300 + m)
+    found, c = pmse(y, real=x), m / (300 + m)
     assert found.value == pytest.approx(by_hand, rel=1e-5)
     assert (found.k, found.n, found.synthetic_fraction) == (5, 300 + m, c)
     assert found.null_independent == pytest.approx(c * (1 - c) * 4 / (300 + m))
@@ -64,49 +66,49 @@ def test_pmse_nulls_hold_for_unequal_sizes():
     fresh, fitted = [], []
     for _ in range(300):
         x = rng.standard_normal((400, 10))
-        fresh.append(pmse(x, rng.standard_normal((1200, 10))).ratio_independent)
-        fitted.append(pmse(x, x.mean(axis=0) + x.std(axis=0) * rng.standard_normal((1200, 10))).ratio_fitted)
+        fresh.append(pmse(rng.standard_normal((1200, 10)), real=x).ratio_independent)
+        fitted.append(pmse(x.mean(axis=0) + x.std(axis=0) * rng.standard_normal((1200, 10)), real=x).ratio_fitted)
     for ratios in (fresh, fitted):
         assert abs(np.mean(ratios) - 1) < 4 * np.std(ratios) / np.sqrt(300) + 0.02
-    assert np.mean(np.array(fresh) > pmse(x, x).ratio_high) <= 0.01
+    assert np.mean(np.array(fresh) > pmse(x, real=x).ratio_high) <= 0.01
 
 
 def test_pmse_of_a_shifted_sample_lies_far_above_its_null():
-    assert pmse(draws(9, 500, 3), draws(10, 500, 3) + 0.5).ratio_independent > 10
+    assert pmse(draws(10, 500, 3) + 0.5, real=draws(9, 500, 3)).ratio_independent > 10
 
 
 def test_constant_and_repeated_columns_take_no_parameter():
     x, y = draws(11, 200, 2), draws(12, 200, 2)
     wide = [np.column_stack([z, z[:, 0], z[:, 0] - z[:, 1], np.full(200, 3.0)]) for z in (x, y)]
-    assert pmse(*wide).k == 3
-    assert pmse(*wide).value == pytest.approx(pmse(x, y).value, rel=1e-6)
+    assert pmse(wide[1], real=wide[0]).k == 3
+    assert pmse(wide[1], real=wide[0]).value == pytest.approx(pmse(y, real=x).value, rel=1e-6)
 
 
 def test_constant_data_cannot_be_told_apart():
-    found = pmse(np.ones((30, 2)), np.ones((40, 2)))
+    found = pmse(np.ones((40, 2)), real=np.ones((30, 2)))
     assert (found.value, found.k, found.ratio_independent, found.ratio_high) == (pytest.approx(0, abs=1e-12), 1, 1, 1)
 
 
 def test_separable_samples_reach_the_largest_score():
-    found = pmse(draws(13, 100, 2), draws(14, 100, 2) + 50)
+    found = pmse(draws(14, 100, 2) + 50, real=draws(13, 100, 2))
     assert found.value == pytest.approx(0.25, abs=1e-3)
 
 
 def test_identical_samples_have_no_error():
     x = draws(15, 100, 3)
-    assert pmse(x, x).value == pytest.approx(0, abs=1e-15)
+    assert pmse(x, real=x).value == pytest.approx(0, abs=1e-15)
 
 
 def test_too_few_rows_are_refused_or_warned_about():
     with pytest.raises(InvalidArgument, match="more than 22 rows"):
-        pmse(draws(16, 11, 10), draws(17, 11, 10))
+        pmse(draws(17, 11, 10), real=draws(16, 11, 10))
     with pytest.warns(UserWarning, match="below 220 rows"):
-        pmse(draws(16, 50, 10), draws(17, 50, 10))
+        pmse(draws(17, 50, 10), real=draws(16, 50, 10))
     with pytest.raises(InvalidArgument, match="at least 20 rows"):
-        classifier_two_sample_test(draws(0, 19, 2), draws(1, 50, 2), seed=0)
+        classifier_two_sample_test(draws(1, 50, 2), real=draws(0, 19, 2), seed=0)
 
 
-@pytest.mark.parametrize("measure", [pmse, lambda x, y: classifier_two_sample_test(x, y, seed=0)])
+@pytest.mark.parametrize("measure", [pmse, lambda x, real: classifier_two_sample_test(x, real=real, seed=0)])
 def test_bad_arrays_are_named(measure):
     good = draws(0, 50, 2)
     for bad, says in (
@@ -118,7 +120,7 @@ def test_bad_arrays_are_named(measure):
         ([["a", "b"]] * 50, "numbers"),
     ):
         with pytest.raises(InvalidArgument, match=f"synthetic.*{says}"):
-            measure(good, bad)
+            measure(bad, real=good)
 
 
 @pytest.mark.slow
@@ -129,9 +131,9 @@ def test_bad_arrays_are_named(measure):
 )
 @pytest.mark.filterwarnings("ignore:pMSE")
 def test_pmse_is_a_share_whatever_the_rows(x, y):
-    found = pmse(x, y)
+    found = pmse(y, real=x)
     assert 0 <= found.value <= 0.26 and np.isfinite(found.ratio_fitted)
-    assert pmse(y, x).value == pytest.approx(found.value, abs=5e-3)
+    assert pmse(x, real=y).value == pytest.approx(found.value, abs=5e-3)
 
 
 def test_pmse_sees_means_only_unless_it_is_given_products():
@@ -139,5 +141,5 @@ def test_pmse_sees_means_only_unless_it_is_given_products():
     linked = np.column_stack([x[:, 0], x[:, 0] + 0.1 * x[:, 1]])
     apart = np.column_stack([linked[:, 0], np.roll(linked[:, 1], 7)])
     with_product = [np.column_stack([z, z[:, 0] * z[:, 1]]) for z in (linked, apart)]
-    assert pmse(linked, apart).value == pytest.approx(0, abs=1e-12)
-    assert pmse(*with_product).ratio_independent > 10
+    assert pmse(apart, real=linked).value == pytest.approx(0, abs=1e-12)
+    assert pmse(with_product[1], real=with_product[0]).ratio_independent > 10

@@ -115,7 +115,7 @@ def test_a_single_class_has_no_auc():
 def test_each_protocol_learns_and_is_judged_where_it_says():
     rng = np.random.default_rng(1)
     train, made, test = noisy(400, rng), noisy(150, rng), noisy(250, rng)
-    found = utility(train, made, Holdout(test), target="y", seed=0, models=FAST)
+    found = utility(made, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
     assert list(found.protocol.unique()) == ["TRTR", "TSTR", "TRTS", TRTR_SIZE_MATCHED]
     for protocol, learned, judged in (("TRTR", train, test), ("TSTR", made, test), ("TRTS", train, made)):
         row = of(found, protocol, "1-NN")
@@ -128,7 +128,9 @@ def test_each_protocol_learns_and_is_judged_where_it_says():
 
 def test_no_smaller_trial_where_there_are_as_many_synthetic_rows():
     rng = np.random.default_rng(1)
-    found = utility(noisy(100, rng), noisy(100, rng), Holdout(noisy(100, rng)), target="y", seed=0, models=BAYES)
+    found = utility(
+        noisy(100, rng), train=noisy(100, rng), holdout=Holdout(noisy(100, rng)), target="y", seed=0, models=BAYES
+    )
     assert set(found.protocol) == {"TRTR", "TSTR", "TRTS"}
 
 
@@ -138,7 +140,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     train = noisy(300, rng)
     truth = by_hand(train, noisy(100_000, rng), GaussianNB())
     found = [
-        of(utility(train, train, Holdout(noisy(200, rng)), target="y", seed=i, models=BAYES), "TRTR", "naive Bayes")
+        of(
+            utility(train, train=train, holdout=Holdout(noisy(200, rng)), target="y", seed=i, models=BAYES),
+            "TRTR",
+            "naive Bayes",
+        )
         for i in range(60)
     ]
     held = np.mean([row.accuracy_low <= truth <= row.accuracy_high for row in found])
@@ -149,7 +155,7 @@ def test_models_and_encoders_never_meet_the_test_rows():
     rng = np.random.default_rng(3)
     train, made, test = noisy(60, rng), noisy(60, rng), noisy(60, rng)
     with mock.patch.object(module, "fit_table_encoder", wraps=module.fit_table_encoder) as encoder:
-        utility(train, made, Holdout(test), target="y", seed=0, models=BAYES)
+        utility(made, train=train, holdout=Holdout(test), target="y", seed=0, models=BAYES)
     seen = [call.args[0].frame for call in encoder.call_args_list]
     assert len(seen) == 3
     for frame, learned in zip(seen, (train, made, train), strict=True):
@@ -161,7 +167,8 @@ def test_a_far_test_row_changes_no_other_prediction():
     train, test = noisy(100, rng), noisy(100, rng)
     far = test.frame.assign(x0=np.where(np.arange(100) == 0, 99.0, test["x0"]))
     found = [
-        utility(train, train, Holdout(t), target="y", seed=0, models=FAST) for t in (test, Table(far, test.schema))
+        utility(train, train=train, holdout=Holdout(t), target="y", seed=0, models=FAST)
+        for t in (test, Table(far, test.schema))
     ]
     gap = of(found[0], "TSTR", "1-NN").accuracy - of(found[1], "TSTR", "1-NN").accuracy
     assert abs(gap) <= 1 / 100 + 1e-12
@@ -169,31 +176,42 @@ def test_a_far_test_row_changes_no_other_prediction():
 
 def test_a_holdout_is_demanded_for_testing_and_refused_for_training():
     table = noisy(50, np.random.default_rng(5))
-    with pytest.raises(InvalidArgument, match=r"test = 'Table'.*a Holdout"):
-        utility(table, table, table, target="y", seed=0)
+    with pytest.raises(InvalidArgument, match=r"holdout = 'Table'.*a Holdout"):
+        utility(table, train=table, holdout=table, target="y", seed=0)
     for train, made in ((Holdout(table), table), (table, Holdout(table))):
         with pytest.raises(HoldoutError, match="kept for testing"):
-            utility(train, made, Holdout(table), target="y", seed=0)
+            utility(made, train=train, holdout=Holdout(table), target="y", seed=0)
 
 
 def test_real_and_synthetic_are_not_the_same_thing():
     rng = np.random.default_rng(6)
     good, test = noisy(300, rng, best=1.0), noisy(300, rng, best=1.0)
     wrong = Table(good.frame.assign(y=np.where(good["y"] == "yes", "no", "yes")), good.schema)
-    assert of(utility(good, wrong, Holdout(test), target="y", seed=0, models=FAST), "TSTR", "logistic").auc < 0.1
-    assert of(utility(wrong, good, Holdout(test), target="y", seed=0, models=FAST), "TSTR", "logistic").auc > 0.9
+    assert (
+        of(utility(wrong, train=good, holdout=Holdout(test), target="y", seed=0, models=FAST), "TSTR", "logistic").auc
+        < 0.1
+    )
+    assert (
+        of(utility(good, train=wrong, holdout=Holdout(test), target="y", seed=0, models=FAST), "TSTR", "logistic").auc
+        > 0.9
+    )
 
 
 def test_several_classes_and_rules_on_the_target():
-    found = utility(graded(1), graded(2, 200), Holdout(graded(3)), target="y", seed=0, models=FAST)
+    found = utility(graded(2, 200), train=graded(1), holdout=Holdout(graded(3)), target="y", seed=0, models=FAST)
     row = of(found, "TSTR", "logistic")
     assert 0.8 < row.auc < 1 and 0.6 < row.f1 < 1 and 0 < row.brier < 0.3
 
 
 def test_a_class_that_synthetic_rows_lack_gets_probability_0_and_a_warning():
-    with pytest.warns(UserWarning, match="TSTR: nothing to learn y = high from; it gets probability 0"):
+    with pytest.warns(UserWarning, match="TSTR: y = high is absent from training and gets probability 0"):
         found = utility(
-            graded(1), graded(2, classes=("low", "middle")), Holdout(graded(3)), target="y", seed=0, models=FAST
+            graded(2, classes=("low", "middle")),
+            train=graded(1),
+            holdout=Holdout(graded(3)),
+            target="y",
+            seed=0,
+            models=FAST,
         )
     assert of(found, "TSTR", "logistic").f1 < of(found, "TRTR", "logistic").f1 - 0.1
     assert np.isfinite(found[list(METRICS)].to_numpy(dtype=float)).all()
@@ -204,10 +222,10 @@ def test_synthetic_rows_of_a_single_class_teach_to_say_always_the_same():
     train, test = noisy(200, rng), noisy(200, rng)
     flat = Table(train.frame.assign(y="yes"), train.schema)
     with (
-        pytest.warns(UserWarning, match="TSTR: nothing to learn y = no from"),
-        pytest.warns(UserWarning, match="TRTS: all rows to test on have the same y; AUC is NaN"),
+        pytest.warns(UserWarning, match="TSTR: y = no is absent from training"),
+        pytest.warns(UserWarning, match="TRTS: all test rows have the same y; AUC is NaN"),
     ):
-        found = utility(train, flat, Holdout(test), target="y", seed=0, models=FAST)
+        found = utility(flat, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
     row = of(found, "TSTR", "logistic")
     assert row.auc == 0.5 and row.accuracy == pytest.approx((test["y"] == "yes").mean())
     assert np.isnan(of(found, "TRTS", "logistic").auc)  # one class cannot be ranked
@@ -216,46 +234,48 @@ def test_synthetic_rows_of_a_single_class_teach_to_say_always_the_same():
 def test_rows_without_a_label_are_left_out_with_a_warning():
     real = graded(1)
     some = Table(real.frame.assign(y=real["y"].where(np.arange(len(real)) % 3 > 0)), real.schema)
-    with pytest.warns(UserWarning, match="train: 100 rows without 'y' are left out"):
-        found = utility(some, graded(2), Holdout(graded(3)), target="y", seed=0, models=BAYES)
+    with pytest.warns(UserWarning, match="train: 100 rows without 'y' are dropped"):
+        found = utility(graded(2), train=some, holdout=Holdout(graded(3)), target="y", seed=0, models=BAYES)
     assert of(found, "TRTR", "naive Bayes").n_train == 200
     none = Table(real.frame.assign(y=None), real.schema)
     with pytest.raises(InvalidArgument, match=r"synthetic = .*without a single 'y'"):
-        utility(real, none, Holdout(real), target="y", seed=0, models=BAYES)
+        utility(none, train=real, holdout=Holdout(real), target="y", seed=0, models=BAYES)
 
 
 def test_large_tables_are_cut_the_same_way_and_the_seed_decides():
     rng = np.random.default_rng(8)
     train, test = noisy(300, rng), Holdout(noisy(100, rng))
-    found = utility(train, train, test, target="y", seed=3, models=FAST, max_rows=120)
+    found = utility(train, train=train, holdout=test, target="y", seed=3, models=FAST, max_rows=120)
     assert set(found.n_train) == {120}
-    same = utility(train, train, test, target="y", seed=np.random.SeedSequence(3), models=FAST, max_rows=120)
+    same = utility(
+        train, train=train, holdout=test, target="y", seed=np.random.SeedSequence(3), models=FAST, max_rows=120
+    )
     pd.testing.assert_frame_equal(found, same)
     for model in FAST:
         copy, real = (of(found, protocol, model)[list(METRICS)] for protocol in ("TSTR", "TRTR"))
         pd.testing.assert_series_equal(copy, real, check_names=False)
-    assert not found.equals(utility(train, train, test, target="y", seed=4, models=FAST, max_rows=120))
+    assert not found.equals(utility(train, train=train, holdout=test, target="y", seed=4, models=FAST, max_rows=120))
 
 
 @pytest.mark.slow
 def test_the_four_default_models_run_and_repeat_themselves():
     assert list(default_models()) == ["logistic regression", "random forest", "gradient boosting", "1-NN"]
     rng = np.random.default_rng(9)
-    sets = noisy(120, rng), noisy(120, rng), Holdout(noisy(80, rng))
-    found = utility(*sets, target="y", seed=0)
+    train, made, test = noisy(120, rng), noisy(120, rng), Holdout(noisy(80, rng))
+    found = utility(made, train=train, holdout=test, target="y", seed=0)
     assert len(found) == 12
-    pd.testing.assert_frame_equal(found, utility(*sets, target="y", seed=0))
+    pd.testing.assert_frame_equal(found, utility(made, train=train, holdout=test, target="y", seed=0))
 
 
 def test_impossible_scores_are_flagged_and_honest_ones_are_not():
     rng = np.random.default_rng(10)
     train, test = noisy(500, rng), noisy(500, rng)
-    honest = utility(train, train, Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
+    honest = utility(train, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
     assert not honest[honest.protocol != "TRTS"].exceeds_bayes.any()
-    leaked = utility(train, test, Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
+    leaked = utility(test, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST, bayes_accuracy=0.8)
     assert of(leaked, "TSTR", "1-NN").exceeds_bayes
-    assert "exceeds_bayes" not in utility(train, train, Holdout(test), target="y", seed=0, models=BAYES)
-    for bad in ({"score": 1.2, "se": 0.1, "best": 0.8}, {"score": 0.5, "se": np.nan, "best": 0.8}):
+    assert "exceeds_bayes" not in utility(train, train=train, holdout=Holdout(test), target="y", seed=0, models=BAYES)
+    for bad in ({"score": 1.2, "se": 0.1, "bayes_accuracy": 0.8}, {"score": 0.5, "se": np.nan, "bayes_accuracy": 0.8}):
         with pytest.raises(InvalidArgument):
             exceeds_bayes_accuracy(**bad)
 
@@ -263,23 +283,23 @@ def test_impossible_scores_are_flagged_and_honest_ones_are_not():
 def test_what_cannot_be_predicted_is_refused():
     table = graded(1)
     test = Holdout(table)
-    for target, says in (("x", "numeric: a target is"), ("nobody", "not in the schema")):
+    for target, says in (("x", "numeric: the target must be"), ("nobody", "not in the schema")):
         with pytest.raises(SchemaError, match=says):
-            utility(table, table, test, target=target, seed=0)
+            utility(table, train=table, holdout=test, target=target, seed=0)
     alone = Table(table.frame[["sure"]], Schema((table.schema["sure"],), "public"))
     with pytest.raises(SchemaError, match="no column is left"):
-        utility(alone, alone, Holdout(alone), target="sure", seed=0)
+        utility(alone, train=alone, holdout=Holdout(alone), target="sure", seed=0)
     single = Column("sure", "categorical", categories=("no",))
     flat = Table(pd.DataFrame({"sure": ["no"], "x": [1.0]}), Schema((single, table.schema["x"]), "public"))
     with pytest.raises(SchemaError, match="single category"):
-        utility(flat, flat, Holdout(flat), target="sure", seed=0)
+        utility(flat, train=flat, holdout=Holdout(flat), target="sure", seed=0)
     with pytest.raises(InvalidArgument, match="without rows"):
-        utility(table, Table(table.frame.iloc[:0], table.schema), test, target="y", seed=0)
+        utility(Table(table.frame.iloc[:0], table.schema), train=table, holdout=test, target="y", seed=0)
     with pytest.raises(SchemaError, match="has the columns"):
-        utility(table, flat, test, target="y", seed=0)
+        utility(flat, train=table, holdout=test, target="y", seed=0)
     for wrong in ({"max_rows": 1}, {"models": {}}, {"bayes_accuracy": 1.5}):
         with pytest.raises(InvalidArgument, match=next(iter(wrong))):
-            utility(table, table, test, target="y", seed=0, **wrong)
+            utility(table, train=table, holdout=test, target="y", seed=0, **wrong)
 
 
 @pytest.mark.slow
@@ -294,7 +314,7 @@ def test_small_odd_tables_have_scores_in_bounds_or_nan(data):
         )
         for _ in range(3)
     ]
-    found = utility(tables[0], tables[1], Holdout(tables[2]), target="y", seed=0, models=FAST)
+    found = utility(tables[1], train=tables[0], holdout=Holdout(tables[2]), target="y", seed=0, models=FAST)
     values = found[list(METRICS)].to_numpy(dtype=float)
     assert ((values >= 0) & (values <= 1) | np.isnan(values)).all()
     assert np.isfinite(found[["f1", "brier", "accuracy"]].to_numpy(dtype=float)).all()

@@ -50,7 +50,7 @@ def distances(synthetic: Array, train: Array, holdout: Array, *, seed: int) -> D
 
     Raises `InvalidArgument`.
     """
-    share = novelty(synthetic, train, holdout, seed=seed)  # checks all three
+    share = novelty(synthetic, train=train, holdout=holdout, seed=seed)  # checks all three
     ours, theirs = (knn_distances(rows, train, 2) for rows in (synthetic, holdout))
     dcr, dcr_holdout = _summary(ours[:, 0]), _summary(theirs[:, 0])
     return Distances(dcr, dcr_holdout, _summary(_ratio(ours)), _summary(_ratio(theirs)), share)

@@ -38,7 +38,7 @@ def area(by: ModuleType, seed: int, kept: bool, k: int = HOLE_NEIGHBORS) -> floa
 def test_what_the_filter_leaves_passes_the_distance_test(seed: int) -> None:
     train, held, _, kept = world(seed)
     assert len(kept) > 0.8 * RELEASED
-    found = novelty(kept[:4_000], train, held, seed=seed)
+    found = novelty(kept[:4_000], train=train, holdout=held, seed=seed)
     assert found.dcr_share < 0.5 and found.dcr_share < found.high and not found.suspicious and found.n_copies == 0
 
 
