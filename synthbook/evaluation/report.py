@@ -107,12 +107,13 @@ def utility_results(scores: pd.DataFrame) -> list[MetricResult]:
         raise InvalidArgument("target", "a column with one category in the held-out rows", "one that varies there")
     protocol = TRTR_SIZE_MATCHED if TRTR_SIZE_MATCHED in set(scores["protocol"]) else "TRTR"
     best = scores[scores["model"] == real_auc.idxmax()].set_index("protocol")
-    tstr, trtr = ({str(key): value for key, value in best.loc[name].items()} for name in ("TSTR", protocol))
+    tstr: Any = best.loc["TSTR"]
+    trtr: Any = best.loc[protocol]
     results = []
     for metric, sign in (("auc", 1), ("f1", 1), ("brier", -1)):
-        value, reference = tstr[metric], trtr[metric]
+        value, reference = float(tstr[metric]), float(trtr[metric])
         # the 95 % bootstrap interval, widened to the 99.9 % of all other bands
-        margin = (trtr[f"{metric}_high"] - trtr[f"{metric}_low"]) / 2 * Z_BAND / 1.96
+        margin = float(trtr[f"{metric}_high"] - trtr[f"{metric}_low"]) / 2 * Z_BAND / 1.96
         passed = bool(sign * (value - reference) >= -margin)  # False for NaN
         verdict = "as training on real rows" if passed else "worse than training on real rows"
         name, low, high = f"TSTR {metric}, {trtr['model']}", reference - margin, reference + margin
