@@ -369,9 +369,7 @@ def evaluate(
         check_target(declared, target)
     with status("reading", quiet=quiet) as callback:
         rows, real, test = (load_table(path, declared) for path in (synthetic, train, holdout))
-        report = reports.evaluate(
-            rows, train=real, holdout=Holdout(test), target=target, seed=seed, callback=callback
-        )
+        report = reports.evaluate(rows, train=real, holdout=Holdout(test), target=target, seed=seed, callback=callback)
         if out is not None:
             names = f"{synthetic.name} --train {train.name} --holdout {holdout.name} --schema {schema.name}"
             command = f"synthbook evaluate {names} --seed {seed}" + (f" --target {target}" if target else "")
