@@ -78,7 +78,7 @@ def test_divergences_at_fractional_orders_are_those_of_opacus_where_the_oracle_b
     [
         ("(2 * z - 1) / (2 * sigma**2)", "2 * z / (2 * sigma**2)"),
         ("(math.log(delta) + np.log(orders))", "(math.log(delta) - np.log(orders))"),
-        ("spent = run.steps * renyi", "spent = math.sqrt(run.steps) * renyi"),
+        ("composed = mechanism.steps * rdp", "composed = math.sqrt(mechanism.steps) * rdp"),
     ],
 )
 def test_broken_renyi_accountants_miss_the_oracle(old: str, new: str) -> None:

@@ -74,7 +74,7 @@ EPSILON, SENSITIVITY, DRAWS = 0.8, 1.5, 20_000
 
 def frequencies(module, scores: np.ndarray, seed: int) -> np.ndarray:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)
-    drawn = [module.choice(scores, EPSILON, rng, sensitivity=SENSITIVITY) for _ in range(DRAWS)]
+    drawn = [module.exponential_mechanism(scores, EPSILON, rng, sensitivity=SENSITIVITY) for _ in range(DRAWS)]
     return np.bincount(drawn, minlength=len(scores))
 
 

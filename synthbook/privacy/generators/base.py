@@ -27,7 +27,7 @@ from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
 from synthbook.privacy.mechanisms import check_delta, check_epsilon_delta
 
-SEEDED_NOISE = "teaching: the noise comes from a seed, and who knows the seed can take it off again"
+SEEDED_NOISE = "teaching: the noise comes from a seed, and anyone who knows the seed can subtract it"
 DPSGD = "pld: Poisson samples, privacy losses convolved"
 SYSTEM_ENTROPY = "seeded by the operating system's entropy, and not kept"
 FLOATING = "no protection against attacks on floating-point noise is claimed"
@@ -87,10 +87,13 @@ class PrivacyGuarantee:
 
     @classmethod
     def from_provenance(cls, provenance: Provenance) -> PrivacyGuarantee:
-        """What a file's or a model's provenance says. Raises `DataError` where it says nothing."""
+        """The guarantee in the provenance of a file or a model. Raises `DataError` for none or another format."""
         if provenance.privacy is None:
-            raise DataError("nothing is promised of privacy: this comes from another kind of model")
-        return cls(**provenance.privacy)
+            raise DataError("no privacy guarantee is stated: this comes from another kind of model")
+        try:
+            return cls(**provenance.privacy)
+        except TypeError as error:
+            raise DataError(f"the privacy guarantee has another format ({error}): fit the model again") from None
 
     def attach_to(self, provenance: Provenance) -> Provenance:
         """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""

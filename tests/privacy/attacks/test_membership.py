@@ -131,9 +131,18 @@ def test_the_area_falls_with_the_noise_and_a_fitted_gaussian_gives_nobody_away()
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("return -nearest(candidates, synthetic)[:, 0]", "return nearest(candidates, synthetic)[:, 0]"),  # sign flipped
-        ("return -nearest(candidates, synthetic)[:, 0]", "return -nearest(candidates, synthetic, 300)[:, -1]"),
-        ("return -nearest(candidates, synthetic)[:, 0]", "return -nearest(candidates, candidates, 2)[:, 1]"),
+        (
+            "return -knn_distances(candidates, synthetic)[:, 0]",
+            "return knn_distances(candidates, synthetic)[:, 0]",
+        ),  # sign flipped
+        (
+            "return -knn_distances(candidates, synthetic)[:, 0]",
+            "return -knn_distances(candidates, synthetic, 300)[:, -1]",
+        ),
+        (
+            "return -knn_distances(candidates, synthetic)[:, 0]",
+            "return -knn_distances(candidates, candidates, 2)[:, 1]",
+        ),
     ],
 )
 def test_broken_distances_do_not_show_it(old: str, new: str) -> None:

@@ -82,13 +82,14 @@ def batches(module: ModuleType, patch: pytest.MonkeyPatch, table: Table, steps: 
 
 # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-CHOSEN = "chosen = poisson_sample(self._units, c.batch / self._units, private_rng)"
+CHOSEN = "chosen = poisson_sample(self._units, c.batch_size / self._units, private_rng)"
 DEALT = (
-    "order = torch.randperm(self._units, generator=torch.Generator().manual_seed((step - 1) * c.batch // self._units));"
-    " first = (step - 1) * c.batch % self._units;"
-    " chosen = order[first : first + c.batch]"
+    "seed = (step - 1) * c.batch_size // self._units;"
+    " order = torch.randperm(self._units, generator=torch.Generator().manual_seed(seed));"
+    " first = (step - 1) * c.batch_size % self._units;"
+    " chosen = order[first : first + c.batch_size]"
 )
-OF_ONE_SIZE = "chosen = torch.randperm(self._units, generator=rng)[: c.batch]"
+OF_ONE_SIZE = "chosen = torch.randperm(self._units, generator=rng)[: c.batch_size]"
 
 
 def departures(chosen: list[np.ndarray], n: int, q: float) -> list[str]:

@@ -111,10 +111,10 @@ def test_gradients_of_images_are_those_of_opacus(loss: PerSampleLoss) -> None:
 
 # ── batches and noise ────────────────────────────────────────────────────────────────────────────────────────────────
 
-CHOSEN = "rows = poisson_sample(len(x), c.batch / len(x), private_rng)"
+CHOSEN = "rows = poisson_sample(len(x), c.batch_size / len(x), private_rng)"
 DEALT = (
-    "order = torch.randperm(len(x), generator=torch.Generator().manual_seed((step - 1) * c.batch // len(x)));"
-    " first = (step - 1) * c.batch % len(x); rows = order[first : first + c.batch]"
+    "order = torch.randperm(len(x), generator=torch.Generator().manual_seed((step - 1) * c.batch_size // len(x)));"
+    " first = (step - 1) * c.batch_size % len(x); rows = order[first : first + c.batch_size]"
 )
 
 

@@ -261,8 +261,10 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
 def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_nothing(tmp_path: Path) -> None:
     made = model("mst").fit(some(400), seed=0).sample(40, seed=1, where={"size": "M"})
     assert set(made["size"]) == {"M"} and len(made) == 40 and made.schema == some(400).schema
-    with pytest.raises(DataError, match="nothing is promised"):
+    with pytest.raises(DataError, match="no privacy guarantee is stated"):
         PrivacyGuarantee.from_provenance(ORIGIN)
+    with pytest.raises(DataError, match=r"another format .*fit the model again"):
+        PrivacyGuarantee.from_provenance(replace(ORIGIN, privacy={"epsilon": 1.0, "delta": 1e-6, "price": 3}))
     with pytest.raises(NotFittedError):
         model("mst").save(tmp_path / "model", ORIGIN)
 
@@ -280,11 +282,11 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
             refused()
     assert not (tmp_path / "model").exists()
     found = audit_generator(fitted, some(200), Holdout(some(200, seed=1)), seed=0)
-    assert fitted.guarantee_.audit == found.epsilon <= 2
+    assert fitted.guarantee_.audit == found.epsilon_lower_bound <= 2
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CONFIG_NAME).read_text())["provenance"]
     assert said["seed"] is None and said["privacy"]["noise"] == base.SYSTEM_ENTROPY
-    assert said["privacy"]["audit"] == found.epsilon
+    assert said["privacy"]["audit"] == found.epsilon_lower_bound
     load(folder).guarantee_.check_release()
     twice = model(family, release=True).fit(some(200), seed=None)
     assert not twice.sample(100, seed=0).frame.equals(fitted.sample(100, seed=0).frame)
