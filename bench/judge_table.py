@@ -44,7 +44,7 @@ class Judge:
         new = novelty(features(few), train=features(self.train), holdout=features(self.test.data), seed=0)
         near = {"share": new.dcr_share, "low": new.low, "high": new.high}
         near |= {"copies": new.n_copies, "copies_limit": new.max_copies, "suspicious": new.suspicious}
-        broken = sum(rule.broken(frame) for rule in schema.rules) / len(frame)
+        broken = sum(rule.count_violations(frame) for rule in schema.rules) / len(frame)
         return scores | {"novelty": near, "broken_rules": broken}
 
 

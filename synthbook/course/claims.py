@@ -205,8 +205,10 @@ def quantities(comparison: str, measured: float, expected: float, tolerance: flo
 def format_significant(value: float, last: int) -> str:
     """A number down to the digit of 10**last, without an exponent where people would not write one.
 
-    >>> format_significant(0.12163, -3), digits(-17.96, -1), digits(32561.0, 1), digits(2.5e-7, -9), digits(2e-17, -9)
-    ('0.122', '-18.0', '32561', '2.50e-07', '0')
+    >>> format_significant(0.12163, -3), format_significant(-17.96, -1), format_significant(32561.0, 1)
+    ('0.122', '-18.0', '32561')
+    >>> format_significant(2.5e-7, -9), format_significant(2e-17, -9)
+    ('2.50e-07', '0')
     """
     if not math.isfinite(value):
         return str(value)
