@@ -23,8 +23,7 @@ MODULES = {
     "two_sample": two_sample,
     "novelty": novelty,
     "utility": utility,
-    "regression": inference,
-    "intervals": inference,
+    "inference": inference,
 }
 
 # The experiments' own truths are written out here, so that a broken formula cannot agree with a broken measure.

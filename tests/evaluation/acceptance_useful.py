@@ -115,7 +115,7 @@ def c6_1_5_pmse(code: SimpleNamespace) -> list[ClaimResult]:
 
 
 def c6_2_1(code: SimpleNamespace) -> list[ClaimResult]:
-    simulate, closed = code.regression.simulate_tstr_regression, code.regression.expected_excess_risk
+    simulate, closed = code.inference.simulate_tstr_regression, code.inference.expected_excess_risk
     runs = 60_000
     small = simulate(40, 60, 5, runs, seed=4)
     by_rows = [simulate(40, n, 5, runs, seed=5 + i) for i, n in enumerate((10, 40, 200, 1000))]
@@ -181,11 +181,11 @@ def mode_dropper(code: SimpleNamespace) -> float:
 def c6_2_3(code: SimpleNamespace) -> list[ClaimResult]:
     ratios, runs = np.array([1, 10, 100]), 100_000
     truth = np.array([2 * PHI.cdf(PHI.inv_cdf(0.975) / np.sqrt(1 + r)) - 1 for r in ratios])
-    found = [code.intervals.mean_interval_coverage(1000, 1000 * int(r), runs, seed=int(r)) for r in ratios]
+    found = [code.inference.mean_interval_coverage(1000, 1000 * int(r), runs, seed=int(r)) for r in ratios]
     error = 4 * np.sqrt(truth * (1 - truth) / runs)
     return [
         part("C6.2-3", "naive", [f.naive for f in found], truth, error),
-        part("C6.2-3", "naive", code.intervals.naive_coverage(ratios), truth, 1e-9),
+        part("C6.2-3", "naive", code.inference.naive_coverage(ratios), truth, 1e-9),
         part("C6.2-3", "corrected", [f.corrected for f in found], 0.95, 4 * np.sqrt(0.95 * 0.05 / runs)),
     ]
 
