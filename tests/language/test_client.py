@@ -169,7 +169,7 @@ def test_a_model_that_has_nothing_to_say_has_said_that(server: Rude, tmp_path: P
         (says("\x1b[2Jgone\u2028\x00\ud7ff".encode(), 400), "HTTP 400: [2Jgone"),
         (never_ends(b"HTTP/1.1 403 No\r\nConnection: close\r\n\r\n"), "HTTP 403: an answer of more than 1,000,000"),
         (says(b"", 307, Location="http://127.0.0.1:1/v1"), "HTTP 307: without a word"),
-        (refuses(401, "wrong key"), f"wrong key (it API key was rejected, which is read from {KEY})"),
+        (refuses(401, "wrong key"), f"wrong key (the API key was rejected; it is read from {KEY})"),
     ],
 )
 def test_a_refusal_is_told_in_the_servers_words_and_not_tried_again(manner: Manner, why: str, server: Rude) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import lazy_loader
 import pytest
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
@@ -113,9 +114,15 @@ def test_another_user_is_kept_in_as_well(public_folder: Path) -> None:
     for shared in Path(sys.base_prefix, "lib").glob("libpython*.so*"):
         shutil.copy(shared, public_folder / "lib")
     code = public_folder / "code"
-    for part in ("synthbook/__init__.py", "synthbook/core/__init__.py", "synthbook/core/errors.py"):
+    for part in (
+        "synthbook/__init__.py",
+        "synthbook/__init__.pyi",
+        "synthbook/core/__init__.py",
+        "synthbook/core/errors.py",
+    ):
         (code / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE.parents[2] / part, code / part)
+    shutil.copytree(Path(lazy_loader.__file__).parent, code / "lazy_loader")
     shutil.copytree(HERE.parents[2] / "synthbook" / "language", code / "synthbook" / "language")
     shutil.copy(HERE / "attacks.py", code / "attacks.py")
     scratch = public_folder / "tmp"
@@ -154,7 +161,7 @@ CALLS += ("changes the rights of a secret", "makes shared memory")
 WITHOUT = {
     "Landlock": ("_landlock(libc, _readable())", FILES),
     "seccomp": ("_seccomp(libc, *machine)", CALLS),
-    "limits": ("limit(seconds, memory_mib)", ("takes half a gigabyte",)),
+    "limits": ("set_rlimits(seconds, memory_mib)", ("takes half a gigabyte",)),
 }
 
 
@@ -279,10 +286,10 @@ def test_memory_and_time_are_told(box: Sandbox) -> None:
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     require(confines(), KEEP_OUT)
     code = (
-        "from synthbook.language.sandbox.pool import Limits, Sandbox, Task\n"
+        "from synthbook.language.sandbox.pool import CodeTask, Limits, Sandbox\n"
         "with Sandbox(Limits(60), jobs=1) as box:\n"
         "    print('ready', flush=True)\n"
-        "    box.run(Task('__import__(\"time\").sleep(600)'))\n"
+        "    box.run(CodeTask('__import__(\"time\").sleep(600)'))\n"
     )
     before = set(left())
     parent = subprocess.Popen(
