@@ -159,7 +159,8 @@ def test_the_environment_may_name_the_profile(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        "synthbook.course.runner.run", lambda project, sources, settings, callback: asked.append(settings) or []
+        "synthbook.course.runner.run_notebooks",
+        lambda project, sources, settings, callback: asked.append(settings) or [],
     )
     inside.write("01", "1")
     monkeypatch.setenv("SYNTHBOOK_PROFILE", "full")

@@ -436,7 +436,7 @@ def test_fewer_than_wanted_are_written_and_the_exit_code_says_so(
     assert main(reported(folder)) == 1
     said, kept = capsys.readouterr(), lines(folder / "data.jsonl")
     assert 0 < len(kept) < 12 and f"{len(kept)} of 12 kept" in said.out
-    assert "fewer than 12: of the last" in said.err and "at the stage 'form'" in said.err
+    assert "fewer than 12: of the last" in said.err and "at 'form'" in said.err
     ledger = json.loads((folder / "data.jsonl.ledger.json").read_text())
     assert (
         ledger["finished"]

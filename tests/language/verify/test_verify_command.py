@@ -152,7 +152,7 @@ def test_holes_are_named_before_anything_runs(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--timeout", "0"], "seconds = 0.0"),
+        (["--timeout", "0"], "timeout = 0.0"),
         (["--memory", "1"], "at least 64 MiB"),
         (["--cases", "nowhere.jsonl"], "a file that exists"),
         (["--report", "report.txt"], "ends in .html"),
