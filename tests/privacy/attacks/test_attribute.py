@@ -202,7 +202,7 @@ def test_the_scale_of_the_columns_is_not_taken_from_members() -> None:
 
 def test_what_is_no_secret_is_refused() -> None:
     members, others = people(1), people(2)
-    for name, why in (("x", "a column of categories"), ("nobody", "not in the schema")):
+    for name, why in (("x", "must be categorical or ordinal"), ("nobody", "not in the schema")):
         with pytest.raises(SchemaError, match=why):
             attribute_inference(members, members, others, name)
     alone = Schema(COLUMNS[2:], "public")
