@@ -260,7 +260,7 @@ def test_kernels_get_the_data_folder_that_the_runner_sees(
 @pytest.mark.slow
 def test_memory_includes_children_and_what_was_freed(book: Book) -> None:
     hold = "import subprocess, sys\nmine = bytearray(150 * 2**20)\n"
-    child = "import time; x = bytearray(100 * 2**20); print(1, flush=True); time.sleep(0.5)"
+    child = "import time; x = bytearray(100 * 2**20); print(1, flush=True); time.sleep(2)"
     book.write("01", "x = bytearray(400 * 2**20)\ndel x")
     book.write("02", f"{hold}subprocess.run([sys.executable, '-c', {child!r}])")
     peaks = {name: job.peak_mib for name, job in jobs_of(book).items()}

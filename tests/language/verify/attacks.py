@@ -92,8 +92,8 @@ REACHES = {
     "opens a netlink socket": "import socket; socket.socket(16, 3, 0); return 'reached'",
     "makes a pair of sockets": "import socket; socket.socketpair(); return 'reached'",
     # ── the kernel ──
-    "calls fork by number": SYSCALL + "    return 'reached' if libc.syscall(57 if x86 else 220, 17, 0, 0, 0, 0) > 0 else 0",
-    "calls clone3 by number": SYSCALL + "    a = (ctypes.c_uint64 * 8)(0, 0, 0, 0, 17); r = libc.syscall(435, a, 64); return 'reached' if r > 0 else 0",
+    "calls fork by number": SYSCALL + "    pid = libc.syscall(57 if x86 else 220, 17, 0, 0, 0, 0); pid or libc._exit(0); return 'reached' if pid > 0 else 0",
+    "calls clone3 by number": SYSCALL + "    a = (ctypes.c_uint64 * 8)(0, 0, 0, 0, 17); pid = libc.syscall(435, a, 64); pid or libc._exit(0); return 'reached' if pid > 0 else 0",
     "calls socket by number": SYSCALL + "    return 'reached' if libc.syscall(41 if x86 else 198, 2, 1, 0) >= 0 else 0",
     "calls the other table": SYSCALL + "    return 'reached' if x86 and libc.syscall(0x40000000 + 41, 2, 1, 0) >= 0 else 0",
     "calls in the 32-bit way": SYSCALL + """
