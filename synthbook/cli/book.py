@@ -102,7 +102,7 @@ def claims(
 
     Examples: `synthbook claims`, `synthbook claims --section 7`, `synthbook claims --json`
     """
-    from synthbook.course import board
+    from synthbook.course import claims as board
     from synthbook.course.project import find_project
 
     project = find_project()

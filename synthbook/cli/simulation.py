@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import (
-    Force,
-    JsonOption,
-    Quiet,
-    Resume,
-    Seed,
-    check_outputs,
-    counter,
-    echo_json,
-    echo_warning,
-)
+from synthbook.cli.common import Force, JsonOption, Quiet, Resume, Seed, check_outputs, counter, echo_json, echo_warning
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import echo
 

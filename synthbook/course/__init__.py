@@ -4,6 +4,6 @@ Notebooks import `claim` and `predict` from here.
 """
 
 from synthbook.course.claims import claim
-from synthbook.course.predict import predict
+from synthbook.course.display import predict
 
 __all__ = ["claim", "predict"]

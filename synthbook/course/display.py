@@ -6,7 +6,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.rule import Rule
@@ -15,7 +17,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from synthbook.course.board import Board
+from synthbook.core.plots import GUESS_COLOR
+from synthbook.course.claims import Board
 from synthbook.course.doctor import CheckResult
 from synthbook.course.runner import CourseResult, NotebookRun, RunCallback
 from synthbook.datasets import FileCheck
@@ -144,3 +147,33 @@ def show_files(console: Console, checks: list[FileCheck]) -> None:
         note = f" ({check.problem})" if check.problem else ""
         print_line(console, f"✗ {check.file}{note}\n  expected {check.expected}\n  found    {check.actual}", "red")
     print_line(console, f"{len(checks) - len(wrong)} of {len(checks)} data files are as the manifest says")
+
+
+# ── Predictions of the reader ──
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A reader's guess, waiting for its result."""
+
+    question: str
+    guess: float
+
+    def plot_guess(self, ax: Axes, *, x: float | None = None) -> Axes:
+        """Draw the guess: a diamond at `x`, or a dotted horizontal line across the axis when `x` is left out."""
+        label = f"your guess: {self.guess:g}"
+        if x is None:
+            ax.axhline(self.guess, color=GUESS_COLOR, linestyle=":", linewidth=2, label=label)
+        else:
+            ax.plot([x], [self.guess], marker="D", markersize=9, linestyle="", color=GUESS_COLOR, label=label)
+        return ax
+
+    def compare(self, result: float) -> str:
+        """One sentence that sets the guess beside the result."""
+        return f"You guessed {self.guess:g}; the result is {result:.3g}."
+
+
+def predict(question: str, *, guess: float) -> Prediction:
+    """Record a guess and say so; change the number, run the cell again, and the figures below will draw yours."""
+    print(f"Your guess: {guess:g}. ({question})")
+    return Prediction(question, float(guess))

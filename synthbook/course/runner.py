@@ -26,7 +26,7 @@ from synthbook.core.storage import (
     write_with_provenance,
 )
 from synthbook.course import notebook as nb
-from synthbook.course.board import Board, board, rows_of
+from synthbook.course.claims import Board, board, rows_of
 from synthbook.course.notebook import fingerprint
 from synthbook.course.project import Project
 

@@ -23,8 +23,7 @@ from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.storage import atomic_write, read_provenance, sha256, sha256_file
 from synthbook.course import notebook as nb
 from synthbook.course.api import api_page
-from synthbook.course.board import Board, Row, committed
-from synthbook.course.claims import VERDICTS, find_part, quantities
+from synthbook.course.claims import VERDICTS, Board, Row, committed, find_part, quantities
 from synthbook.course.folding import fold
 from synthbook.course.project import Project
 

@@ -14,9 +14,9 @@ from scipy import stats
 
 from synthbook.datasets import sms_spam
 from synthbook.experiments import experiment, recording
-from synthbook.language import few_shot, word_problems
+from synthbook.language import grounded_qa, word_problems
 from synthbook.language.client import Client
-from synthbook.language.few_shot import SeedExamples
+from synthbook.language.grounded_qa import SeedExamples
 from synthbook.language.records import Record
 from synthbook.language.sandbox.pool import Limits, Sandbox
 from synthbook.language.word_problems import WordProblem
@@ -32,7 +32,7 @@ def training_sets(
     """Texts and labels to learn from: seeds, raw and verified answers, seeds with verified ones, and 3,000 real."""
     train = sms_spam().train
     own = list(seeds.texts), list(seeds.labels)
-    first = [few_shot.parse_message(record).response for record in raw], [record.label for record in raw]
+    first = [grounded_qa.parse_message(record).response for record in raw], [record.label for record in raw]
     second = [record.response for record in kept], [record.label for record in kept]
     return {
         "80 real seeds": own,
@@ -51,7 +51,7 @@ def scores(sets: Mapping[str, tuple[list[str], list[str]]]) -> dict[str, float]:
     truth = [label == "spam" for label in test.labels]
     found = {}
     for name, (texts, labels) in sets.items():
-        fitted = few_shot.classifier().fit(texts, labels)
+        fitted = grounded_qa.classifier().fit(texts, labels)
         probs = fitted.predict_proba(list(test.texts))[:, list(fitted.classes_).index("spam")]
         found[name] = float(roc_auc_score(truth, probs))
     return found
@@ -64,7 +64,7 @@ def students(
 
     A sum counts when what it says to compute comes to the right result: the arithmetic itself is a machine's.
     """
-    from synthbook.language.student import Student
+    from synthbook.language.distill import Student
 
     rows = np.sort(np.random.default_rng([seed, 45]).choice(len(raw), min(len(kept), len(raw)), replace=False))
     same = [raw[i] for i in rows]

@@ -23,8 +23,7 @@ from synthbook.core.types import Array
 from synthbook.datasets import adult
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.experiments import experiment
-from synthbook.privacy.attacks.membership import knn_distances, lira, train_shadow_models
-from synthbook.privacy.attacks.roc import AttackScores
+from synthbook.privacy.attacks.membership import AttackScores, knn_distances, lira, train_shadow_models
 from synthbook.privacy.audit import Scores
 
 ROWS, SECRET = 1_000, "occupation"  # members, and as many others

@@ -15,11 +15,12 @@ import numpy as np
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.datasets import austen, data_folder, read_data, sms_spam
-from synthbook.language import augment, few_shot, grounded_qa, word_problems
+from synthbook.language import augment, grounded_qa, word_problems
+from synthbook.language import grounded_qa as few_shot
 from synthbook.language.cache import ResponseCache, canonical_lines
 from synthbook.language.client import Client, Endpoint
-from synthbook.language.few_shot import LabeledMessage, SeedExamples
 from synthbook.language.filters.judge import Pair, PairwiseScore, pairwise_requests, score_pairs
+from synthbook.language.grounded_qa import LabeledMessage, SeedExamples
 from synthbook.language.messages import ChatModel
 from synthbook.language.pipeline import (
     Stage,

@@ -18,7 +18,7 @@ from synthbook.core.types import Images, Seed
 from synthbook.datasets import fashion_mnist
 from synthbook.experiments import experiment
 from synthbook.generators.nets import MLP, init_weights
-from synthbook.generators.training import step_rng
+from synthbook.generators.neural import step_rng
 
 N_AUX_LOGITS = 3  # outputs that no loss ever touched
 WIDTH, BATCH, RATE = 256, 512, 1e-3

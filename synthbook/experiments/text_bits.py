@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 
 from synthbook.core.plots import BLACK, new_axes
 from synthbook.datasets import austen
-from synthbook.generators.text.base import unigram_entropy
-from synthbook.generators.text.ngram import SMOOTHINGS, NGram
+from synthbook.generators.text.ngram import SMOOTHINGS, NGram, unigram_entropy
 
 CHARACTERS = 50_000  # of each novel's first part to learn from, and of the held-out parts together to be tested on
 

@@ -26,8 +26,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.gan import ema_update
 from synthbook.generators.nets import TimeMLP, UNet
-from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
-from synthbook.generators.training import Batches, cosine_with_warmup, normal, set_lr
+from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, cosine_with_warmup, normal, set_lr
 
 # ── How diffusion doses its noise: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,  eps ~ N(0, 1)         Ho et al., arXiv:2006.11239, eq. 4

@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder, add_spectral_norm
-from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
-from synthbook.generators.training import Batches, normal
+from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, normal
 
 Judge = Callable[[Tensor], Tensor]
 PENALTIES = ("none", "wgan-gp", "r1")

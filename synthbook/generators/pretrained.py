@@ -23,7 +23,7 @@ from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
 from synthbook.generators.neural import NeuralGenerator
-from synthbook.generators.text.base import TextGenerator
+from synthbook.generators.text.ngram import TextGenerator
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 

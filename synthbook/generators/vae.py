@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder
-from synthbook.generators.neural import Config, DataSpec, NeuralGenerator
-from synthbook.generators.training import Batches, cosine_with_warmup, normal, set_lr
+from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, cosine_with_warmup, normal, set_lr
 
 KINDS = ("auto", "linear", "mlp", "conv")
 NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights

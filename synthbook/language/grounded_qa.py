@@ -1,20 +1,19 @@
-"""Question and answer sets from a document: two turns, each checked against the document that it claims to know.
-
-A model that is asked about a passage may answer from what it read elsewhere. An answer is grounded here when most of
-its words stand in the passage: a test of copying, which a right answer in other words fails, and a wrong one may pass.
-"""
+"""Few-shot labels, and questions whose answers stand in a document."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from synthbook.language.filters.dedup import tokenize
-from synthbook.language.filters.schema import pinned_schema, validate_json
+from synthbook.core.errors import InvalidArgument
+from synthbook.language.filters.dedup import jaccard, shingles, tokenize
+from synthbook.language.filters.verdicts import label_disagrees, pinned_schema, validate_json
 from synthbook.language.messages import ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
 from synthbook.language.pipeline import Stage, StageResult
 from synthbook.language.records import Record
@@ -109,3 +108,158 @@ def answer_grounded(*, threshold: float = 0.7) -> Stage:
             )
 
     return stage
+
+
+# ── Few-shot labels ──
+# The label is what was asked for, not what was written: a model that is asked for spam may write a love letter. So each
+# message is checked for its form, for copies of the seeds, for repetition, and by a classifier that knows only the
+# seeds.
+
+
+LABEL_DESCRIPTIONS = {
+    "spam": "a text message that advertises something or tricks the reader into a call (spam)",
+    "ham": "a private text message to a friend or relative (ham)",
+}
+RATIONALE_RULES: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what it is, by what it says
+    "spam": (
+        (r"\b(?:won|win|prize|award|guaranteed|cash)\b", "it promises a prize"),
+        (r"\b(?:free|offer|half price|discount)\b", "it praises an offer"),
+        (r"\b(?:call|txt|text|reply)\b", "it wants a call or an answer"),
+        (r"\d{5}", "it names a number to pay for"),
+        ("", "it comes from nobody that the reader knows"),
+    ),
+    "ham": (
+        (r"\?", "somebody asks a friend something"),
+        (r"\b(?:love|miss|dear|babe|sorry)\b", "it speaks of feelings between two people"),
+        (r"\b(?:home|tonight|tomorrow|today|later|now)\b", "it is about plans for the day"),
+        ("", "it goes on with a conversation"),
+    ),
+}
+
+
+class LabeledMessage(BaseModel):
+    """The form of an answer: a message and, before it, why it deserves its label."""
+
+    model_config = pinned_schema(
+        "Written", "The form of an answer: a message and, before it, why it deserves its label."
+    )
+
+    why: str = Field(max_length=80)
+    message: str = Field(min_length=10, max_length=200)
+
+
+SCHEMA: dict[str, Any] = LabeledMessage.model_json_schema()
+
+
+@dataclass(frozen=True)
+class SeedExamples:
+    """Real examples, all that the writer is shown."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def sample(cls, texts: Sequence[str], labels: Sequence[str], n: int, *, seed: int) -> SeedExamples:
+        """n of each label, of at most 160 characters; raises `InvalidArgument` where there are fewer."""
+        rng, chosen = np.random.default_rng([seed, 42]), list[int]()
+        for label in LABEL_DESCRIPTIONS:
+            rows = [
+                i for i, (text, own) in enumerate(zip(texts, labels, strict=True)) if own == label and len(text) <= 160
+            ]
+            if len(rows) < n:
+                raise InvalidArgument("n", n, f'at most {len(rows)}, as many short messages as are "{label}"')
+            chosen += rng.choice(rows, n, replace=False).tolist()
+        return cls(tuple(texts[i] for i in chosen), tuple(labels[i] for i in chosen))
+
+    def of(self, label: str) -> list[str]:
+        """Those of a label."""
+        return [text for text, own in zip(self.texts, self.labels, strict=True) if own == label]
+
+
+def why(text: str, label: str) -> str:
+    """A reason for the label of a real message: the first mark that it bears.
+
+    >>> why("You have won a prize", "spam"), why("Where are you?", "ham")
+    ('it promises a prize', 'somebody asks a friend something')
+    """
+    return next(reason for mark, reason in RATIONALE_RULES[label] if re.search(mark, text, re.IGNORECASE))
+
+
+def few_shot_requests(
+    seeds: SeedExamples, n: int, *, seed: int, shown: int = 3, prompts: int = 8
+) -> Iterator[tuple[ChatRequest, str]]:
+    """n questions for each label, and the label; each of `prompts` prompts shows `shown` seeds and is asked in turn.
+
+    Few prompts, asked often, are cheap: a server reads what they share once.
+    """
+    rng = np.random.default_rng([seed, 43])
+    sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=SCHEMA, seed=seed)
+    for label, what in LABEL_DESCRIPTIONS.items():
+        question = Message("user", f"Write {what}, as JSON with the keys why and message.")
+        for k in range(prompts):
+            examples = rng.choice(seeds.of(label), shown, replace=False)
+            turns: list[Message] = []
+            for text in examples:
+                told = json.dumps({"why": why(str(text), label), "message": str(text)}, ensure_ascii=False)
+                turns += [question, Message("assistant", told)]
+            for i in range(k, n, prompts):
+                yield ChatRequest((*turns, question), sampling, i), label
+
+
+def records(
+    asked: Iterable[tuple[ChatRequest, str]], answers: Iterable[ChatResponse], *, model_name: str
+) -> list[Record]:
+    """A record for each answer, as it came."""
+    return [
+        Record(f"{k:05d}", request.messages[-1].content, answer.text, label, _told(model_name, answer))
+        for k, ((request, label), answer) in enumerate(zip(asked, answers, strict=True))
+    ]
+
+
+def _told(model_name: str, answer: ChatResponse) -> dict[str, Any]:
+    return {"model": model_name, "finish": answer.finish_reason, "tokens": answer.completion_tokens}
+
+
+def parse_message(record: Record) -> Record:
+    """The message alone, in one line, and its reason in the provenance; an answer without the form, as it is."""
+    found, _ = validate_json(record.response, LabeledMessage)
+    if found is None:
+        return record
+    return replace(record, response=" ".join(found.message.split()), provenance={**record.provenance, "why": found.why})
+
+
+def drop_seed_copies(seeds: SeedExamples, *, threshold: float = 0.5) -> Stage:
+    """Drops messages that share more than `most` of their runs of three words with a seed: the real text again."""
+    real = [shingles(text) for text in seeds.texts]
+
+    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
+        for record in some:
+            mine = shingles(record.response)
+            near = max(jaccard(mine, other) for other in real)
+            yield record.with_verdict("nearest seed", round(near, 3)), "copies a seed" if near > threshold else None
+
+    return stage
+
+
+def label_agrees(classifier: Any) -> Stage:
+    """Drops messages to which a classifier, taught by real ones, gives another label than was asked for."""
+
+    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
+        for record in some:
+            doubted = bool(label_disagrees([record.response], [record.label], classifier)[0])
+            yield (
+                record.with_verdict("label", "doubted" if doubted else "agreed"),
+                "label mismatch" if doubted else None,
+            )
+
+    return stage
+
+
+def classifier() -> Any:
+    """Characters in runs of two to five, weighed by how rare they are, and logistic regression; classes count alike."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    runs = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    return make_pipeline(runs, LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000))

@@ -24,7 +24,7 @@ from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.language.filters.dedup import NearDuplicateIndex
 from synthbook.language.filters.execution import Case, Program, Property, execute
-from synthbook.language.filters.schema import validate_json
+from synthbook.language.filters.verdicts import validate_json
 from synthbook.language.records import Record, batched, lines, read_jsonl, truncate_partial_line
 from synthbook.language.sandbox.pool import Sandbox
 

@@ -24,7 +24,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.datasets import read_data
 from synthbook.language.filters.dedup import rouge_l
-from synthbook.language.filters.schema import pinned_schema, validate_json
+from synthbook.language.filters.verdicts import pinned_schema, validate_json
 from synthbook.language.messages import SURROGATES, ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
 from synthbook.language.pipeline import Stage, StageResult, StageStats, run_pipeline
 from synthbook.language.records import Record

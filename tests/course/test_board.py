@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.course.board import Board, board, committed
-from synthbook.course.claims import VERDICTS, Claim, ClaimResult, Part, load_claims
+from synthbook.course.claims import VERDICTS, Board, Claim, ClaimResult, Part, board, committed, load_claims
 from synthbook.course.site import claims_page
 from tests.course.conftest import Book
 
@@ -34,7 +33,7 @@ LEDGER = {
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthbook.course.board.load_claims", lambda: LEDGER)
+    monkeypatch.setattr("synthbook.course.claims.load_claims", lambda: LEDGER)
 
 
 def row(part: str, measured: Any, id: str = TWO, expected: float = 1.0, tolerance: float = 0.1) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from synthbook.core.storage import Provenance
 from synthbook.core.types import Images
 from synthbook.datasets import digits
 from synthbook.evaluation.mode_coverage import GRID
-from synthbook.generators import training
+from synthbook.generators import neural
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
-from synthbook.generators.neural import NeuralGenerator
-from synthbook.generators.training import TrainingDiverged
+from synthbook.generators.neural import NeuralGenerator, TrainingDiverged
 from synthbook.generators.vae import VAE
 
 ORIGIN = Provenance("a test", "pytest")
@@ -249,6 +248,6 @@ def test_a_loss_that_is_not_a_number_ends_training_and_says_what_to_do(tmp_path:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [training.cosine_with_warmup(k, 100) for k in range(1, 101)]
+    rates = [neural.cosine_with_warmup(k, 100) for k in range(1, 101)]
     assert np.argmax(rates) == 4 and rates[4] == 1 and 0 <= rates[-1] < 1e-3
     assert (np.diff(rates[4:]) < 0).all()

@@ -51,7 +51,7 @@ def test_importing_the_package_is_light():
 
 # their modules define networks or hold a client of the simulator; all others import such packages
 # where they use them
-HEAVY_ROOMS = ("generators", "experiments", "simulation", "privacy.dpsgd", "privacy.generators", "language.student")
+HEAVY_ROOMS = ("generators", "experiments", "simulation", "privacy.dpsgd", "privacy.generators", "language.distill")
 LIGHT_INSIDE = (
     *(f"generators.tabular.{name}" for name in ("copula", "smote", "trees")),
     *("generators.text.ngram", "privacy.generators.discretize", "privacy.generators.mst"),

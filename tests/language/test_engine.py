@@ -14,9 +14,10 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.datasets import austen, sms_spam
 from synthbook.experiments import recording
-from synthbook.language import augment, client, few_shot, grounded_qa, student, word_problems
-from synthbook.language.few_shot import LabeledMessage, SeedExamples
+from synthbook.language import augment, client, distill, grounded_qa, word_problems
+from synthbook.language import grounded_qa as few_shot
 from synthbook.language.filters.judge import Pair, pairwise_requests, score_pairs
+from synthbook.language.grounded_qa import LabeledMessage, SeedExamples
 from synthbook.language.messages import ChatRequest, ChatResponse, Message, scripted_model
 from synthbook.language.pipeline import run_pipeline
 from synthbook.language.records import Record
@@ -163,14 +164,14 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # as long as the longest sum with its answer: what lies beyond is padding, which costs time and teaches nothing
-    monkeypatch.setattr(student, "SETTINGS", dataclasses.replace(student.SETTINGS, context_length=26))
+    monkeypatch.setattr(distill, "SETTINGS", dataclasses.replace(distill.SETTINGS, context_length=26))
     rng, pool = np.random.default_rng(0), word_problems.problems(held_out=False)
     some = [pool[i] for i in rng.choice(len(pool), 250, replace=False)]
     test = word_problems.problems(held_out=True)
     found = {}
     for name, twist in (("right", lambda p: p.operator), ("wrong", lambda p: str(rng.choice(["+", "-", "*"])))):
         taught = [Record("r", p.text, f"{p.a} {twist(p)} {p.b} = 0", p.kind) for p in some]
-        said = student.Student.taught(taught, seed=0, steps=300).answers([p.text for p in test])
+        said = distill.Student.taught(taught, seed=0, steps=300).answers([p.text for p in test])
         found[name] = float(
             np.mean([word_problems.expression_correct(text, p) for text, p in zip(said, test, strict=True)])
         )
@@ -180,18 +181,18 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
 @pytest.mark.slow
 def test_a_student_hears_the_answers_alone_and_answers_whatever_it_is_asked() -> None:
     records = [Record("r", f"Say {word}", word, "") for word in ("red", "blue", "green")] * 3
-    taught = student.Student.taught(records, seed=0, steps=120)
+    taught = distill.Student.taught(records, seed=0, steps=120)
     assert taught.answers(["Say red", "Say green", "Say blue"]) == ["red", "green", "blue"]
     assert len(taught.answers(["", "никогда", "Say " * 200])) == 3
     read, told = taught._rows([(["Say", "red"], ["red", "\n"])])
-    assert (told[0] != student.IGNORE_INDEX).tolist()[:4] == [False, True, True, False]
-    assert read.shape == told.shape == (1, student.SETTINGS.context_length)
-    one, again = (student.Student.taught(records, seed=0, steps=20) for _ in range(2))
+    assert (told[0] != distill.IGNORE_INDEX).tolist()[:4] == [False, True, True, False]
+    assert read.shape == told.shape == (1, distill.SETTINGS.context_length)
+    one, again = (distill.Student.taught(records, seed=0, steps=20) for _ in range(2))
     assert all((a == b).all() for a, b in zip(one.net.parameters(), again.net.parameters(), strict=True))
     with pytest.raises(InvalidArgument, match="at least one"):
-        student.Student.taught([], seed=0)
+        distill.Student.taught([], seed=0)
     with pytest.raises(InvalidArgument, match="words"):
-        student.Student.taught([Record("r", "a " * 80, "b", "")], seed=0)
+        distill.Student.taught([Record("r", "a " * 80, "b", "")], seed=0)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from synthbook.core.storage import Provenance, read_provenance
 from synthbook.language import pipeline
 from synthbook.language.coding_problems import CODING_PROBLEMS, ScriptedCodeTeacher, cases, reworded
 from synthbook.language.filters.execution import Program, Property, execute
-from synthbook.language.filters.scoring import precision_and_yield, score_filter
+from synthbook.language.filters.voting import precision_and_yield, score_filter
 from synthbook.language.pipeline import (
     cap_per_class,
     drop_exact_duplicates,

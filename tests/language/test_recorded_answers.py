@@ -7,8 +7,7 @@ import pytest
 from synthbook.core.storage import sha256, strict_json
 from synthbook.experiments import recording
 from synthbook.language.client import Client
-from synthbook.language.few_shot import LabeledMessage
-from synthbook.language.grounded_qa import QAPair
+from synthbook.language.grounded_qa import LabeledMessage, QAPair
 from synthbook.language.messages import ChatRequest, Message, SamplingParams
 from synthbook.language.self_instruct import InputFirst, OutputFirst
 

@@ -18,7 +18,7 @@ from synthbook.datasets import data_folder, fashion_mnist, sms_spam
 from synthbook.experiments import filtered_training, subliminal_learning
 from synthbook.language import augment
 from synthbook.language.augment import LABEL_CHANGING, LABEL_PRESERVING, oracle, reflection_augmentation, statement
-from synthbook.language.filters.labels import changed_label_cue, label_disagrees
+from synthbook.language.filters.verdicts import changed_label_cue, label_disagrees
 from synthbook.language.pipeline import run_pipeline
 from synthbook.language.records import Record
 from synthbook.language.sandbox.pool import Limits, Sandbox

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from synthbook.course import notebook as nb
-from synthbook.course.board import committed
-from synthbook.course.claims import check, find_part, format_result, load_claims
+from synthbook.course.claims import check, committed, find_part, format_result, load_claims
 from synthbook.course.project import Project
 
 ROOT = Path(__file__).parents[2]

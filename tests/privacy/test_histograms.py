@@ -8,8 +8,7 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy import mechanisms
-from synthbook.privacy.attacks.membership import attack_histogram
-from synthbook.privacy.attacks.roc import dp_accuracy_bound
+from synthbook.privacy.attacks.membership import attack_histogram, dp_accuracy_bound
 from synthbook.privacy.mechanisms import laplace_histogram, laplace_mechanism, multinomial_counts
 
 OTHERS = np.full(32, 30.0)

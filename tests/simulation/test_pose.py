@@ -21,10 +21,7 @@ from synthbook.core.types import Photographs
 from synthbook.datasets import real_cube
 from synthbook.simulation import localizer, pose
 from synthbook.simulation.export import RenderShard
-from synthbook.simulation.localizer import (
-    KeypointDataset,
-    load_keypoint_dataset,
-)
+from synthbook.simulation.localizer import KeypointDataset, load_keypoint_dataset
 from synthbook.simulation.pose import (
     SYMMETRIES,
     bootstrap_score,
@@ -34,11 +31,7 @@ from synthbook.simulation.pose import (
     read_photograph,
     solve_pnp,
 )
-from synthbook.simulation.randomize import (
-    CUBE_SIZE,
-    DOMAINS,
-    PHOTO_CAMERA,
-)
+from synthbook.simulation.randomize import CUBE_SIZE, DOMAINS, PHOTO_CAMERA
 from synthbook.simulation.scene import CUBE_CORNERS
 
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.simulation.randomize import (
-    PHOTO_CAMERA,
-    Domain,
-    sample_params,
-)
+from synthbook.simulation.randomize import PHOTO_CAMERA, Domain, sample_params
 from synthbook.simulation.scene import SHAPES, SceneParams, look_at
 
 

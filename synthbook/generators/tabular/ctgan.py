@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.generators.base import Tensors
 from synthbook.generators.gan import ema_update
+from synthbook.generators.neural import cosine_with_warmup, set_lr
 from synthbook.generators.tabular.encoding import Span, as_numbers
 from synthbook.generators.tabular.networks import (
     NeuralTableConfig,
@@ -34,7 +35,6 @@ from synthbook.generators.tabular.networks import (
     random_batch,
     sample_rng,
 )
-from synthbook.generators.training import cosine_with_warmup, set_lr
 
 Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
 

@@ -24,6 +24,7 @@ from synthbook.generators.base import Tensors
 from synthbook.generators.diffusion import NoiseSchedule, alpha_bar_at, q_sample
 from synthbook.generators.gan import ema_update
 from synthbook.generators.nets import TimeMLP
+from synthbook.generators.neural import cosine_with_warmup, set_lr
 from synthbook.generators.tabular.encoding import Marginal, as_numbers, from_numbers, marginals_state, restore_marginals
 from synthbook.generators.tabular.networks import (
     NeuralTableConfig,
@@ -32,7 +33,6 @@ from synthbook.generators.tabular.networks import (
     random_batch,
     sample_rng,
 )
-from synthbook.generators.training import cosine_with_warmup, set_lr
 
 EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 

@@ -18,9 +18,9 @@ from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, child_seed
 from synthbook.generators.base import Tensors
 from synthbook.generators.nets import init_weights
+from synthbook.generators.neural import step_rng, train
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import DataTransformer, Span
-from synthbook.generators.training import step_rng, train
 
 LEARNING, WRITING = 2**31, 2**31 + 1  # children of a fit's seed; the smaller ones are training steps
 

@@ -21,6 +21,7 @@ from synthbook.core.errors import SchemaError
 from synthbook.core.table import Table
 from synthbook.core.types import Array, Seed, seed_sequence
 from synthbook.generators.nets import MLP
+from synthbook.generators.neural import cosine_with_warmup, set_lr
 from synthbook.generators.tabular.networks import (
     NeuralTableConfig,
     TransformedTableGenerator,
@@ -28,7 +29,6 @@ from synthbook.generators.tabular.networks import (
     random_batch,
     sample_rng,
 )
-from synthbook.generators.training import cosine_with_warmup, set_lr
 
 LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
 

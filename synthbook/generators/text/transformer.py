@@ -23,8 +23,8 @@ from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, Seed, Texts
 from synthbook.generators.base import Tensors, check_positive_int
 from synthbook.generators.nets import init_weights
-from synthbook.generators.text.base import BOS, CharTokenizer, TextGenerator, check_texts
-from synthbook.generators.training import EvalCallback, cosine_with_warmup, set_lr, step_rng, train
+from synthbook.generators.neural import EvalCallback, cosine_with_warmup, set_lr, step_rng, train
+from synthbook.generators.text.ngram import BOS, CharTokenizer, TextGenerator, check_texts
 
 
 @dataclass(frozen=True)

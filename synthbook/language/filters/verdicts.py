@@ -7,12 +7,17 @@ files and the limits are still the same.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.storage import Provenance, atomic_write, sha256, sha256_file, write_with_provenance
@@ -167,3 +172,63 @@ def page(summary: Summary, title: str) -> str:
             table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
         ],
     )
+
+
+# ── JSON schemas ──
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate_json(answer: str, schema: type[M]) -> tuple[M | None, str]:
+    """An answer that should be JSON of a schema, read; else None and what is wrong with it.
+
+    Types are strict: "2" is no number. A schema knows the form of an answer, not its meaning.
+    """
+    try:
+        return schema.model_validate_json(answer, strict=True), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        words = re.sub(r" at line \d+ column \d+", "", str(first["msg"]))  # the same fault has the same words
+        return None, f"{place}: {words}" if place else words
+
+
+def pinned_schema(title: str, description: str) -> ConfigDict:
+    """The configuration of a strict model whose JSON schema keeps this title and description.
+
+    Both are hashed into the keys of recorded answers: a class or its docstring may change, these may not.
+    """
+    return ConfigDict(extra="forbid", title=title, json_schema_extra={"description": description})
+
+
+# ── Labels ──
+# The first needs no model and looks at numbers, units and negations. The second asks a classifier that learned from
+# real texts. Neither is an oracle: the first sees only what it was told to look at, the second errs as often as it
+# errs.
+
+
+NEGATION = re.compile(r"\b(?:not|no|never|none|nobody|nothing|without|cannot)\b|n't\b", re.IGNORECASE)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|pence|km|m|%)\b", re.IGNORECASE)
+
+
+def changed_label_cue(before: str, after: str) -> str | None:
+    """What an edit touched that labels often depend on, else None.
+
+    >>> changed_label_cue("It is not 6 m.", "It is 6 m."), changed_label_cue("a big box", "a big crate")
+    ('negation', None)
+    """
+    for name, pattern in (("negation", NEGATION), ("number", NUMBER), ("unit", UNIT)):
+        found, left = (Counter(m.strip().lower() for m in pattern.findall(text)) for text in (before, after))
+        if found != left:
+            return name
+    return None
+
+
+def label_disagrees(texts: Sequence[str], labels: Sequence[str], classifier: Any) -> NDArray[np.bool_]:
+    """For each text whether a classifier with `predict`, trained on real texts, gives it another label."""
+    if len(texts) != len(labels) or not texts:
+        raise InvalidArgument("labels", len(labels), f"one for each of {len(texts)} texts, at least one")
+    given: NDArray[np.bool_] = np.asarray(classifier.predict(list(texts))) != np.asarray(labels)
+    return given

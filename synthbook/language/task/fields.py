@@ -23,7 +23,7 @@ from pydantic import model_validator as validator
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.client import HIDDEN, KEY
-from synthbook.language.filters.schema import validate_json
+from synthbook.language.filters.verdicts import validate_json
 from synthbook.language.messages import break_special_tokens
 
 NAME = re.compile(r"[^\W\d]\w*")

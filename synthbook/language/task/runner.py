@@ -18,8 +18,8 @@ from scipy.special import betaincinv
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.client import KEY, MODEL, URL, Endpoint
-from synthbook.language.few_shot import SeedExamples, drop_seed_copies
 from synthbook.language.filters.dedup import NearDuplicateIndex, lsh_detection_probability
+from synthbook.language.grounded_qa import SeedExamples, drop_seed_copies
 from synthbook.language.messages import ChatModel, ChatResponse
 from synthbook.language.pipeline import (
     Stage,

@@ -13,18 +13,173 @@ the ratio of densities in the paper.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import norm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
 from sklearn.neighbors import NearestNeighbors
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.plots import BLACK, VERMILLION, new_axes
 from synthbook.core.types import Array
+from synthbook.evaluation.novelty import NoveltyResult, novelty
 from synthbook.privacy.audit import Scores
 from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_histogram, multinomial_counts
+
+# ── ROC curves of membership attacks: the whole curve, because an average hides the few members found with certainty ──
+# (epsilon, delta)-private:  TPR <= min(e^epsilon FPR + delta, 1 - e^-epsilon (1 - delta - FPR))     Kairouz et al.,
+# Gaussian, mu:              TPR <= Phi(Phi^-1(FPR) + mu)                                            arXiv:1311.0776
+
+
+FPR_GRID = np.geomspace(1e-5, 1, 400)  # where bounds are drawn
+
+
+@dataclass(frozen=True, eq=False)
+class AttackScores:
+    """An attack's scores of members (M,) and of non-members (N,); a higher score says "member"."""
+
+    members: Scores
+    nonmembers: Scores
+
+    def __post_init__(self) -> None:
+        for name in ("members", "nonmembers"):
+            scores = np.asarray(getattr(self, name), dtype=float)
+            if scores.ndim != 1 or not len(scores) or np.isnan(scores).any():
+                raise InvalidArgument(name, f"array of shape {scores.shape}", "at least one score, none of them NaN")
+            object.__setattr__(self, name, scores)
+
+    @property
+    def auc(self) -> float:
+        """The probability that a member scores above a non-member, ties counted half."""
+        m, n = len(self.members), len(self.nonmembers)
+        ranks = rankdata(np.concatenate([self.members, self.nonmembers]))
+        return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+
+    @property
+    def auc_null_se(self) -> float:
+        """The standard error of the AUC of uninformative scores, that of the Mann-Whitney statistic."""
+        m, n = len(self.members), len(self.nonmembers)
+        return float(np.sqrt((m + n + 1) / (12 * m * n)))
+
+    def tpr_at_fpr(self, fpr: float) -> float:
+        """The true positive rate at the lowest threshold whose false positive rate is at most `fpr`."""
+        if not 0 <= fpr <= 1:
+            raise InvalidArgument("fpr", fpr, "a rate between 0 and 1")
+        allowed = int(np.floor(fpr * len(self.nonmembers) + 1e-9))
+        threshold = np.sort(self.nonmembers)[::-1][allowed] if allowed < len(self.nonmembers) else -np.inf
+        return float((self.members > threshold).mean())
+
+    def roc_curve(self) -> tuple[Scores, Scores]:
+        """False and true positive rates (K,) at every threshold, from none to all."""
+        thresholds = np.unique(np.concatenate([self.members, self.nonmembers]))[::-1]
+        rates = [1 - np.searchsorted(np.sort(s), thresholds) / len(s) for s in (self.nonmembers, self.members)]
+        fpr, tpr = (np.concatenate([[0.0], rate]) for rate in rates)
+        return fpr, tpr
+
+
+def dp_tpr_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Scores:
+    """Upper bound (K,) on the TPR of any attack on an (epsilon, delta)-private mechanism at the given FPRs.
+
+    >>> dp_tpr_bound([0.0, 0.5, 1.0], 1.0, 0.0).round(4).tolist()
+    [0.0, 0.8161, 1.0]
+    """
+    f, epsilon = np.asarray(fpr, dtype=float), min(epsilon, 700.0)  # e^700 is near the largest float
+    bound = np.minimum(np.exp(epsilon) * f + delta, 1 - np.exp(-epsilon) * (1 - delta - f))
+    return np.asarray(np.clip(bound, 0.0, 1.0))
+
+
+def dp_accuracy_bound(epsilon: float, delta: float = 0.0) -> float:
+    """Upper bound on the balanced accuracy of any attack: (e^epsilon + delta) / (1 + e^epsilon).
+
+    >>> [round(dp_accuracy_bound(epsilon), 4) for epsilon in (0.5, 1, 2, 4, 8)]
+    [0.6225, 0.7311, 0.8808, 0.982, 0.9997]
+    """
+    return float((1 + delta * np.exp(-epsilon)) / (1 + np.exp(-epsilon)))
+
+
+def plot_roc(
+    attacks: dict[str, AttackScores],
+    ax: Axes | None = None,
+    *,
+    dp_bound: tuple[float, float] | None = None,
+    min_rate: float = 1e-3,
+) -> Axes:
+    """Plot ROC curves, both axes logarithmic from `min_rate`; `dp_bound`, an (epsilon, delta), adds an upper bound."""
+    ax = new_axes(ax, width=6.0, height=4.8)
+    for name, attack in attacks.items():
+        fpr, tpr = attack.roc_curve()
+        ax.step(np.maximum(fpr, min_rate / 10), np.maximum(tpr, min_rate / 10), where="post", label=name)
+    ax.plot(FPR_GRID, FPR_GRID, color=BLACK, linewidth=1, linestyle=":", label="guessing")
+    if dp_bound is not None:
+        bound = dp_tpr_bound(FPR_GRID, *dp_bound)
+        label = f"upper bound at ε = {dp_bound[0]:g}"
+        ax.plot(FPR_GRID, bound, color=VERMILLION, linewidth=4, alpha=0.5, linestyle="-", label=label)
+    ax.set(xscale="log", yscale="log", xlim=(min_rate, 1), ylim=(min_rate, 1.05))
+    ax.set(xlabel="false positive rate (non-members)", ylabel="true positive rate (members)")
+    ax.legend(loc="lower right")
+    return ax
+
+
+# ── Distances to the nearest rows ──
+#     DCR    distance from a synthetic row to the nearest training row; beside it, that of held-out real rows
+#     NNDR   that distance over the one to the second nearest: near 0 where a row is close to one person only
+#     share  of synthetic rows nearer to training than to held-out rows, ties split: `evaluation.novelty`
+#
+# None is a verdict on privacy. Rows that are close may be common (claim C5.3-3a); a release that shifts every training
+# row by one vector is far from all of them and discloses all of them (C5.3-3c).
+
+
+NO_VERDICT = "not a privacy verdict"
+LOW_PERCENTILE = 5  # reported beside the median
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Median and 5th percentile of DCR and NNDR, of synthetic and of held-out rows; and the novelty share."""
+
+    dcr: tuple[float, float]
+    dcr_holdout: tuple[float, float]
+    nndr: tuple[float, float]
+    nndr_holdout: tuple[float, float]
+    novelty: NoveltyResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, with a note that it is no verdict."""
+        return asdict(self) | {"note": NO_VERDICT}
+
+    def __str__(self) -> str:
+        return (
+            f"distance to the nearest training row {self.dcr[0]:.3g} (held-out rows {self.dcr_holdout[0]:.3g}), "
+            f"ratio to the second {self.nndr[0]:.3g} ({self.nndr_holdout[0]:.3g}), share nearer to training rows "
+            f"{self.novelty.dcr_share:.3f} ({self.novelty.low:.3f} to {self.novelty.high:.3f} by chance): {NO_VERDICT}"
+        )
+
+
+def distances(synthetic: Array, train: Array, holdout: Array, *, seed: int) -> Distances:
+    """Distances of synthetic rows (M, d) to training rows (N, d), beside those of held-out rows.
+
+    Raises `InvalidArgument`.
+    """
+    share = novelty(synthetic, train=train, holdout=holdout, seed=seed)  # checks all three
+    ours, theirs = (knn_distances(rows, train, 2) for rows in (synthetic, holdout))
+    dcr, dcr_holdout = _summary(ours[:, 0]), _summary(theirs[:, 0])
+    return Distances(dcr, dcr_holdout, _summary(_ratio(ours)), _summary(_ratio(theirs)), share)
+
+
+def _ratio(pairs: Array) -> Array:
+    # two training rows at distance 0 are as equal as two at 1: the ratio of equal distances is 1
+    return np.asarray(np.maximum(pairs[:, 0], MIN_DISTANCE) / np.maximum(pairs[:, 1], MIN_DISTANCE))
+
+
+def _summary(values: Array) -> tuple[float, float]:
+    return float(np.median(values)), float(np.percentile(values, LOW_PERCENTILE))
+
+
+# ── Attacks ──
+
 
 MIN_DISTANCE = 1e-9  # smaller distances count as this one, so that their logarithm is finite
 HOLE_NEIGHBORS = 50  # k: neighbors that measure the local density of the synthetic rows

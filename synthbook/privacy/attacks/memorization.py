@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.types import Seed
-from synthbook.generators.text.base import BOS, CharTokenizer, Codes
-from synthbook.generators.text.ngram import NGram
+from synthbook.generators.text.ngram import BOS, CharTokenizer, Codes, NGram
 
 DIGITS, PREFIX = "0123456789", "the code: "
 NULL_MEAN = 1 / math.log(2)  # bits, of -log2 of a share that is uniform

@@ -35,9 +35,16 @@ from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.fidelity import check_tables
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.privacy.attacks.attribute import AttributeInference, attribute_inference
-from synthbook.privacy.attacks.distances import NO_VERDICT, Distances, distances
-from synthbook.privacy.attacks.membership import domias, hole_score, nearest_distance_score
-from synthbook.privacy.attacks.roc import AttackScores, plot_roc
+from synthbook.privacy.attacks.membership import (
+    NO_VERDICT,
+    AttackScores,
+    Distances,
+    distances,
+    domias,
+    hole_score,
+    nearest_distance_score,
+    plot_roc,
+)
 from synthbook.privacy.audit import one_run_epsilon
 from synthbook.privacy.mechanisms import check_delta
 

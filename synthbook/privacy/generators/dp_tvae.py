@@ -28,13 +28,7 @@ from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTable
 from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
-from synthbook.privacy.generators.base import (
-    DPSGD,
-    NOISE,
-    PrivacyConfig,
-    PrivacyGuarantee,
-    PrivateTableGenerator,
-)
+from synthbook.privacy.generators.base import DPSGD, NOISE, PrivacyConfig, PrivacyGuarantee, PrivateTableGenerator
 from synthbook.privacy.generators.discretize import PublicEncoding
 
 

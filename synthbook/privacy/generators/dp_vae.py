@@ -24,8 +24,7 @@ from synthbook.core.storage import Provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Callback, Images, Seed, child_seed, seed_sequence
 from synthbook.generators.base import check_positive_int
-from synthbook.generators.neural import Data, DataSpec, prepare_data
-from synthbook.generators.training import Batches, EvalCallback
+from synthbook.generators.neural import Batches, Data, DataSpec, EvalCallback, prepare_data
 from synthbook.generators.vae import VAE, VAEConfig, gaussian_log_density, kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, check_model, dpsgd_step, per_sample_clipped_sum, poisson_sample

@@ -9,8 +9,8 @@ import pytest
 from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import shuttle
-from synthbook.generators.tabular import smote as module
-from synthbook.generators.tabular.smote import smote
+from synthbook.generators.tabular import copula as module
+from synthbook.generators.tabular.copula import smote
 from tests.generators.tabular.test_tables import TABLE
 from tests.mutation import mutant
 

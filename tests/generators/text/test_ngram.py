@@ -14,8 +14,7 @@ from synthbook.datasets import austen
 from synthbook.experiments.text_bits import bits_of_austen, plot_bits
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.text import ngram
-from synthbook.generators.text.base import UNK, unigram_entropy
-from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, NGram
+from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, UNK, NGram, unigram_entropy
 from synthbook.generators.text.transformer import Transformer
 from tests.mutation import mutant
 

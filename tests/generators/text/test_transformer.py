@@ -15,7 +15,7 @@ from synthbook.datasets import austen
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.nets import init_weights
 from synthbook.generators.text import transformer
-from synthbook.generators.text.base import CharTokenizer, unigram_entropy
+from synthbook.generators.text.ngram import CharTokenizer, unigram_entropy
 from synthbook.generators.text.transformer import CharTransformer, Transformer, TransformerConfig
 from tests.mutation import mutant
 

@@ -310,7 +310,7 @@ def main() -> None:
 
 def left() -> list[str]:
     """Children and folders that are still there."""
-    from synthbook.language.sandbox.process import CHILD
+    from synthbook.language.sandbox.pool import CHILD
 
     found = glob.glob(f"{tempfile.gettempdir()}/synthbook-sandbox-*")
     for entry in glob.glob("/proc/[0-9]*/cmdline"):

@@ -8,11 +8,19 @@ from pydantic import BaseModel
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.coding_problems import sample_answers
-from synthbook.language.filters import judge, scoring, voting
+from synthbook.language.filters import judge, voting
+from synthbook.language.filters import voting as scoring
 from synthbook.language.filters.judge import Rubric, ScriptedJudge, expected_max_normal
-from synthbook.language.filters.schema import validate_json
-from synthbook.language.filters.scoring import precision_and_yield, score_filter
-from synthbook.language.filters.voting import consensus, majority_accuracy, majority_vote, majority_votes, unanimity
+from synthbook.language.filters.verdicts import validate_json
+from synthbook.language.filters.voting import (
+    consensus,
+    majority_accuracy,
+    majority_vote,
+    majority_votes,
+    precision_and_yield,
+    score_filter,
+    unanimity,
+)
 from tests.mutation import mutant
 
 N = 20_000

@@ -18,13 +18,13 @@ import lazy_loader
 import pytest
 
 from synthbook.core.errors import InvalidArgument, SynthbookError
-from synthbook.language.sandbox import confine, process
+from synthbook.language.sandbox import confine, pool
 from synthbook.language.sandbox.pool import CodeTask, Limits, Sandbox, WeakIsolation
 from tests.conftest import require
 from tests.language.verify import attacks
 from tests.language.verify.attacks import BURDENS, FORGERIES, REACHES, Arena, left, violated
 
-HERE, VERIFY = Path(__file__).parent, Path(process.__file__).parent
+HERE, VERIFY = Path(__file__).parent, Path(pool.__file__).parent
 ATTACKS = [("reaches", name) for name in REACHES] + [("burdens", name) for name in BURDENS]
 ATTACKS += [("forgeries", name) for name in FORGERIES]
 KEEP_OUT = "this machine offers no Landlock or seccomp"
@@ -174,7 +174,7 @@ def test_each_wall_is_needed(wall: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert source.count(f"    {line}\n") == 1
     (tmp_path / "confine.py").write_text(source.replace(f"    {line}\n", "    pass\n"))
     shutil.copy(VERIFY / "worker.py", tmp_path)
-    monkeypatch.setattr(process, "CHILD", tmp_path / "worker.py")
+    monkeypatch.setattr(pool, "CHILD", tmp_path / "worker.py")
     monkeypatch.setitem(attacks.REACHES, "takes half a gigabyte", "x = bytearray(512 << 20); return 'reached'")
     with Sandbox(Limits(5.0), jobs=1) as box:
         for name in names:
@@ -317,7 +317,7 @@ def test_less_than_os_is_refused_unless_it_is_asked_for(tmp_path: Path, monkeypa
         source.replace('sys.platform.startswith("linux") else None', "False else None")
     )
     shutil.copy(VERIFY / "worker.py", tmp_path)
-    monkeypatch.setattr(process, "CHILD", tmp_path / "worker.py")
+    monkeypatch.setattr(pool, "CHILD", tmp_path / "worker.py")
     touched = tmp_path / "touched"
     task = CodeTask(f"open({str(touched)!r}, 'w').close()")
     with Sandbox(jobs=1) as box, pytest.raises(WeakIsolation, match="allow_weak=True"):
@@ -338,7 +338,7 @@ def test_what_a_stranger_made_can_be_removed(tmp_path: Path) -> None:
     inner.chmod(0)
     inner.parent.chmod(0)
     (tmp_path / "own").chmod(0)
-    process.remove(tmp_path / "own")
+    pool.remove(tmp_path / "own")
     assert not (tmp_path / "own").exists() and outside.stat().st_mode & 0o777 == 0o755
 
 
@@ -357,6 +357,6 @@ def test_bad_limits_and_an_unopened_sandbox_are_refused() -> None:
 
 
 def test_a_child_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "CHILD", tmp_path / "nothing.py")
+    monkeypatch.setattr(pool, "CHILD", tmp_path / "nothing.py")
     with Sandbox(jobs=1) as box, pytest.raises(SynthbookError, match="did not start"):
         box.run(CodeTask("1"))

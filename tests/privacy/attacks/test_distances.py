@@ -11,10 +11,14 @@ import pytest
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import strict_json
-from synthbook.privacy.attacks import distances as module
-from synthbook.privacy.attacks.distances import Distances, distances
-from synthbook.privacy.attacks.membership import knn_distances, nearest_distance_score
-from synthbook.privacy.attacks.roc import AttackScores
+from synthbook.privacy.attacks import membership as module
+from synthbook.privacy.attacks.membership import (
+    AttackScores,
+    Distances,
+    distances,
+    knn_distances,
+    nearest_distance_score,
+)
 from tests.mutation import mutant
 
 Array = np.ndarray

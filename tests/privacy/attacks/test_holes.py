@@ -11,8 +11,7 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.evaluation.novelty import novelty
 from synthbook.privacy.attacks import membership as module
-from synthbook.privacy.attacks.membership import HOLE_NEIGHBORS, hole_score, similarity_filter
-from synthbook.privacy.attacks.roc import AttackScores
+from synthbook.privacy.attacks.membership import HOLE_NEIGHBORS, AttackScores, hole_score, similarity_filter
 from tests.mutation import mutant
 
 Array = np.ndarray

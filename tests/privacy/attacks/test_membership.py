@@ -13,6 +13,7 @@ from scipy import stats
 from synthbook.core.errors import InvalidArgument
 from synthbook.privacy.attacks import membership as module
 from synthbook.privacy.attacks.membership import (
+    AttackScores,
     domias,
     knn_distances,
     lira,
@@ -20,7 +21,6 @@ from synthbook.privacy.attacks.membership import (
     nearest_index,
     train_shadow_models,
 )
-from synthbook.privacy.attacks.roc import AttackScores
 from tests.mutation import mutant
 
 Array = np.ndarray

@@ -13,8 +13,7 @@ from scipy import stats
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.datasets import austen
-from synthbook.generators.text.base import CharTokenizer
-from synthbook.generators.text.ngram import NGram
+from synthbook.generators.text.ngram import CharTokenizer, NGram
 from synthbook.generators.text.transformer import Transformer
 from synthbook.privacy.attacks import memorization
 from synthbook.privacy.attacks.memorization import (

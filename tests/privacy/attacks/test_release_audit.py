@@ -35,8 +35,8 @@ from synthbook.core.table import (
 )
 from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks import release_audit as module
+from synthbook.privacy.attacks.membership import AttackScores
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit, one_run_lower_bound
-from synthbook.privacy.attacks.roc import AttackScores
 from synthbook.privacy.generators.mst import IndependentMarginals
 from tests.mutation import mutant
 

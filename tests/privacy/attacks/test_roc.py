@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.privacy.attacks import roc as module
-from synthbook.privacy.attacks.roc import FPR_GRID, AttackScores, dp_accuracy_bound, dp_tpr_bound, plot_roc
+from synthbook.privacy.attacks import membership as module
+from synthbook.privacy.attacks.membership import FPR_GRID, AttackScores, dp_accuracy_bound, dp_tpr_bound, plot_roc
 from synthbook.privacy.mechanisms import gaussian_epsilon
 from tests.mutation import mutant
 
