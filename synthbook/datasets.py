@@ -215,8 +215,8 @@ __all__ = [
     "sms_spam",
 ]
 
-SHUTTLE_TEST, DIGITS_TEST, SMS_TEST = 14_500, 450, 1_500  # rows
-FASHION_CLASSES = (
+_SHUTTLE_TEST, _DIGITS_TEST, SMS_TEST = 14_500, 450, 1_500  # rows
+_FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
     "Pullover",
@@ -228,7 +228,7 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-NOVELS = {
+_NOVELS = {
     "emma": "Emma",
     "mansfieldpark": "Mansfield Park",
     "northangerabbey": "Northanger Abbey",
@@ -269,7 +269,7 @@ def shuttle() -> Split[Table]:
     """
     schema = load_schema("shuttle")
     frame = pd.read_csv(io.BytesIO(read_data("shuttle/shuttle.csv.gz")))
-    train, test = _split(len(frame), hash_split(_row_keys("shuttle", len(frame)), SHUTTLE_TEST))
+    train, test = _split(len(frame), hash_split(_row_keys("shuttle", len(frame)), _SHUTTLE_TEST))
     return Split(Table(frame.iloc[train], schema), Holdout(Table(frame.iloc[test], schema)))
 
 
@@ -289,7 +289,7 @@ def _fashion_part(part: str) -> Images:
 
     pixels = _idx(read_data(f"fashion-mnist/{part}-images-idx3-ubyte.gz"))
     labels = _idx(read_data(f"fashion-mnist/{part}-labels-idx1-ubyte.gz"))
-    return Images(_scaled(pixels, top=255), torch.from_numpy(labels.astype(np.int64)), FASHION_CLASSES)
+    return Images(_scaled(pixels, top=255), torch.from_numpy(labels.astype(np.int64)), _FASHION_CLASSES)
 
 
 def _idx(raw: bytes) -> NDArray[np.uint8]:
@@ -312,7 +312,7 @@ def digits() -> Split[Images]:
 
     bunch = load_digits()
     images, labels = _scaled(bunch.images, top=16), torch.from_numpy(bunch.target.astype(np.int64))
-    train, test = _split(len(labels), hash_split(_row_keys("digits", len(labels)), DIGITS_TEST))
+    train, test = _split(len(labels), hash_split(_row_keys("digits", len(labels)), _DIGITS_TEST))
     names = tuple("0123456789")
     return Split(Images(images[train], labels[train], names), Holdout(Images(images[test], labels[test], names)))
 
@@ -339,7 +339,7 @@ def austen() -> Split[Texts]:
     """Jane Austen's six novels, 4 MB; the last tenth of each, from the start of a paragraph, is the test part."""
     text = read_data("austen/austen_six_novels.txt.gz").decode()
     _, *parts = re.split(r"^=== (.+) ===\n", text, flags=re.MULTILINE)  # title, novel, title, novel, ...
-    titles = tuple(NOVELS[name] for name in parts[::2])
+    titles = tuple(_NOVELS[name] for name in parts[::2])
     halves = [_last_tenth(novel) for novel in parts[1::2]]
     train, test = (tuple(half) for half in zip(*halves, strict=True))
     return Split(Texts(train, titles), Holdout(Texts(test, titles)))

@@ -31,7 +31,7 @@ from synthbook.generators.base import Generator, NotFittedError
 
 N = 40  # samples that are compared
 LARGE = {"table": 4_100, "images": 600, "text": 600}  # more than is sampled at a time
-RELOAD = """
+_RELOAD = """
 import pickle, sys
 from synthbook.generators import registry
 folder, generator, n = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
@@ -227,7 +227,7 @@ def _reloaded(model: Generator, folder: Path) -> Any:
     generator = f"{file}:{type(model).__name__}" if file else ""
     arguments = [str(folder / "model"), generator, str(N), str(folder / "samples.pickle")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", RELOAD, *arguments]
+    command = [sys.executable, "-c", _RELOAD, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1:] or [""]
     _require(

@@ -156,4 +156,5 @@ def main() -> None:
                 print(path)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ from synthbook.cli.common import (
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import echo
 
-Checkpoint = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the checkpoint.")]
+_Checkpoint = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the checkpoint.")]
 app = typer.Typer(help="Commands for authors of the book.", no_args_is_help=True, rich_markup_mode="markdown")
 train = typer.Typer(help="Train the models that the book ships.", no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(train, name="train")
@@ -48,11 +48,11 @@ TRAINABLE = {  # the recipes of `generators.pretrained.RECIPES`
 }
 
 
-def train_command(name: str) -> Callable[..., None]:
+def _train_command(name: str) -> Callable[..., None]:
     """The command that trains a shipped model."""
 
     def command(
-        out: Checkpoint,
+        out: _Checkpoint,
         profile: Annotated[Length, typer.Option(help="full: as shipped; quick: a smoke test.")] = Length.full,
         seed: Seed = 0,
         resume: Resume = False,
@@ -86,13 +86,13 @@ def train_command(name: str) -> Callable[..., None]:
 
 
 for name in TRAINABLE:
-    train.command(name)(train_command(name))
+    train.command(name)(_train_command(name))
 
 
 @train.command("features")
 def train_features(
     net: Annotated[str, typer.Option(help="fashion-cnn or digits-cnn.")],
-    out: Checkpoint,
+    out: _Checkpoint,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -116,7 +116,7 @@ def train_features(
 @train.command("localizer")
 def train_localizer(
     renders: Annotated[Path, typer.Option(metavar="FOLDER", help="Output of synthbook render, 320 x 240 pixels.")],
-    out: Checkpoint,
+    out: _Checkpoint,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 16,
     seed: Seed = 0,
     jobs: Annotated[int, typer.Option(min=1, help="2 trains both networks at the same time.")] = 2,

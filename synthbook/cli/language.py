@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 models = typer.Typer(help="Download the small language model.")
-N_PROMPTS = 2  # of --dry-run
+_N_PROMPTS = 2  # of --dry-run
 
 
 def generate(
@@ -134,7 +134,7 @@ def _echo_prompts(task: TaskConfig, seed: int, as_json: bool) -> None:
 
     from synthbook.language.task.fields import visible
 
-    requests = [task.question(i, seed=seed).request for i in range(N_PROMPTS)]
+    requests = [task.question(i, seed=seed).request for i in range(_N_PROMPTS)]
     if as_json:
         prompts = [[asdict(message) for message in request.messages] for request in requests]
         echo_json({"prompts": prompts, "sampling": asdict(requests[0].sampling)})

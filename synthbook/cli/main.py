@@ -12,7 +12,7 @@ from synthbook.cli import book, dev, language, privacy, simulation, tables
 from synthbook.cli.common import InterruptibleGroup, run_app
 from synthbook.core.progress import echo
 
-COMMANDS: dict[str, dict[str, Any]] = {  # in the order of use
+_COMMANDS: dict[str, dict[str, Any]] = {  # in the order of use
     "Book": {"doctor": book.doctor, "course": book.course, "claims": book.claims, "data": book.data},
     "Generators": {
         "schema": tables.schema,
@@ -29,7 +29,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # in the order of use
     "Language": {"generate": language.generate, "verify": language.verify, "models": language.models},
     "Authors": {"dev": dev.app},
 }
-RENAMED = {
+_RENAMED = {
     "fit-private": "fit --model mst --epsilon ... --delta ...",
     "epsilon": "compute-epsilon",
     "budget": "privacy-ledger",
@@ -46,19 +46,19 @@ class RootGroup(InterruptibleGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in the order of use."""
-        return [name for commands in COMMANDS.values() for name in commands]
+        return [name for commands in _COMMANDS.values() for name in commands]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, or end with a usage error."""
-        if args[0] in RENAMED:
-            ctx.fail(f"No such command '{args[0]}': it is now `synthbook {RENAMED[args[0]]}`.")
+        if args[0] in _RENAMED:
+            ctx.fail(f"No such command '{args[0]}': it is now `synthbook {_RENAMED[args[0]]}`.")
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write one line for each command, with its topic before the first."""
         formatter.write("Usage: synthbook [--version] COMMAND [ARGUMENTS]..., synthbook COMMAND --help\n\n")
         formatter.write(f"{self.help}\n\n")
-        for topic, names in COMMANDS.items():
+        for topic, names in _COMMANDS.items():
             for name in names:
                 command = self.get_command(ctx, name)
                 assert command is not None
@@ -74,7 +74,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in COMMANDS.values():
+for commands in _COMMANDS.values():
     for name, command in commands.items():
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, no_args_is_help=True)

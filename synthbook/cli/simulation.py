@@ -11,7 +11,7 @@ from synthbook.cli.common import Force, JsonOption, Quiet, Resume, Seed, check_o
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import echo
 
-PREVIEW = 24  # images on the contact sheet
+_PREVIEW = 24  # images on the contact sheet
 
 
 def render(
@@ -67,7 +67,7 @@ def render(
             callback=callback,
             log=echo_warning,
         )
-    preview = write_preview(out, out / "preview.png", PREVIEW, provenance)
+    preview = write_preview(out, out / "preview.png", _PREVIEW, provenance)
     exported = write_coco(out, out / "coco", provenance) if coco else None
     if as_json:
         paths = {"manifest": manifest, "preview": preview, "coco": exported}

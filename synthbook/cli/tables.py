@@ -250,7 +250,7 @@ def _fit_private(
 # ── sample ──
 
 
-CONDITIONS = {"where": "table", "classes": "images", "prompt": "text"}  # the kind of data of each option
+_CONDITIONS = {"where": "table", "classes": "images", "prompt": "text"}  # the kind of data of each option
 
 
 def sample(
@@ -292,8 +292,8 @@ def sample(
     if out.suffix != suffix:
         raise InvalidArgument("out", str(out), f"a file name that ends in {suffix}")
     for option, value in {"where": where, "classes": classes, "prompt": prompt}.items():
-        if value is not None and CONDITIONS[option] != kind:
-            accepted = ", ".join(f"--{name} for {kind}" for name, kind in CONDITIONS.items())
+        if value is not None and _CONDITIONS[option] != kind:
+            accepted = ", ".join(f"--{name} for {kind}" for name, kind in _CONDITIONS.items())
             raise InvalidArgument(option, value, accepted)
     sheet = out.with_suffix(".png") if kind == "images" else None
     check_outputs(out, sheet, force=force)

@@ -15,7 +15,7 @@ from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Array, Seed
 
-Counts = NDArray[np.int64]
+_Counts = NDArray[np.int64]
 
 
 def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
@@ -51,7 +51,7 @@ def refit_categories_by_sampling(p: ArrayLike, n: int, generations: int, replica
 
 def simulate_absorption(
     p: ArrayLike, n: int, replicates: int, *, seed: Seed, max_generations: int = 100_000
-) -> tuple[Counts, Counts]:
+) -> tuple[_Counts, _Counts]:
     """Refit until a single category is left; return its index and the absorption time, (replicates,) each.
 
     Raises `SynthbookError` if a run still has two categories after `max_generations`.

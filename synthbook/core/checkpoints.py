@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 CONFIG_NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
-FORMAT, VERSION = "synthbook checkpoint", 1
+_FORMAT, VERSION = "synthbook checkpoint", 1
 
 
 def save(
@@ -45,7 +45,7 @@ def save(
     """
     raw = _packed(tensors)
     card = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "version": VERSION,
         "synthbook": synthbook.__version__,
         "model": model_type,
@@ -102,8 +102,8 @@ def _card(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): restore it or train the model again") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise DataError(f"{path} is not a {FORMAT}: another program wrote it, and nothing here can read it")
+    if not isinstance(card, dict) or card.get("format") != _FORMAT:
+        raise DataError(f"{path} is not a {_FORMAT}: another program wrote it, and nothing here can read it")
     if card.get("version") != VERSION:
         raise DataError(
             f"{path} has format version {card.get('version')}, this package reads {VERSION}: update synthbook"

@@ -19,16 +19,16 @@ import pandas as pd
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 
-NA_VALUES = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")
-DELIMITERS = (",", ";", "\t", "|")
+_NA_VALUES = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")
+_DELIMITERS = (",", ";", "\t", "|")
 # no leading zeros (00123 is a code) and no plus sign (+49 30 is a telephone)
-INTEGER = r"0|-?[1-9]\d*"
-NUMBER = r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?[Ii]nf(?:inity)?"
-COMMA_NUMBER = r"-?(?:0|[1-9]\d*)(?:,\d+)?"
-ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
-OFFSET = r".*(?:Z|:\d{2}[+-]\d{2}:?\d{2}|:\d{2}\.\d+[+-]\d{2}:?\d{2})"
-DAYS: tuple[str, ...] = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
-DAYS += ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
+_INTEGER = r"0|-?[1-9]\d*"
+_NUMBER = r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?[Ii]nf(?:inity)?"
+_COMMA_NUMBER = r"-?(?:0|[1-9]\d*)(?:,\d+)?"
+_ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
+_OFFSET = r".*(?:Z|:\d{2}[+-]\d{2}:?\d{2}|:\d{2}\.\d+[+-]\d{2}:?\d{2})"
+_DAYS: tuple[str, ...] = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_DAYS += ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
 TIMES = ("", " %H:%M", " %H:%M:%S")
 Series = pd.Series  # of any type: these functions decide which
 
@@ -106,7 +106,7 @@ def _delimiter(text: str) -> str:
         complete = widths[:-1] if len(text) > 200_000 and len(widths) > 1 else widths  # the last may be cut
         return complete[0] if len(set(complete)) == 1 else 1 if complete else 0
 
-    return max(DELIMITERS, key=columns)  # the first of equals
+    return max(_DELIMITERS, key=columns)  # the first of equals
 
 
 def _strings(path: Path, text: str, delimiter: str) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def _names(path: Path, names: list[str]) -> list[str]:
 
 def mask_missing(values: Series, notes: list[str], *, keep: tuple[str, ...] = ()) -> Series:
     """The values with what `NA_VALUES` lists as NaN, except what is in `keep`; a note says how each was written."""
-    counts = values[values.isin(set(NA_VALUES) - set(keep))].value_counts()
+    counts = values[values.isin(set(_NA_VALUES) - set(keep))].value_counts()
     if len(counts):
         written = ", ".join(f'"{token}" in {count:,}' for token, count in counts.items())
         notes.append(f"missing values are written as {written} rows")
@@ -168,11 +168,11 @@ def infer_dtype(values: Series, notes: list[str], delimiter: str = ",") -> Serie
     def all_match(pattern: str) -> bool:
         return len(different) > 0 and bool(different.str.fullmatch(pattern).all())
 
-    if all_match(INTEGER) and max(map(abs, map(int, different))) <= 2**53:
+    if all_match(_INTEGER) and max(map(abs, map(int, different))) <= 2**53:
         return pd.to_numeric(values).astype("Int64" if values.hasnans else "int64")
-    if not all_match(INTEGER) and all_match(NUMBER):
+    if not all_match(_INTEGER) and all_match(_NUMBER):
         return pd.to_numeric(values).astype("float64")
-    if delimiter != "," and not all_match(INTEGER) and all_match(COMMA_NUMBER):
+    if delimiter != "," and not all_match(_INTEGER) and all_match(_COMMA_NUMBER):
         notes.append("decimal commas were read as points")
         return pd.to_numeric(values.str.replace(",", ".")).astype("float64")
     dates = _dates(different, notes)
@@ -183,12 +183,12 @@ def _dates(different: Series, notes: list[str]) -> Series | None:
     """Different strings as dates without time zone; None unless all are dates, and written in one way only."""
     if not len(different) or not different.str.fullmatch(r"(?=.*\d{4}).{8,35}").all():
         return None
-    if different.str.fullmatch(ISO).all():
-        if different.str.fullmatch(OFFSET).any():
+    if different.str.fullmatch(_ISO).all():
+        if different.str.fullmatch(_OFFSET).any():
             notes.append("times with an offset from UTC were converted to UTC")
         dates = pd.to_datetime(different, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
         return None if dates.hasnans else dates.astype("datetime64[us]")
-    formats = (day + time for day in DAYS for time in TIMES)
+    formats = (day + time for day in _DAYS for time in TIMES)
     readings = [pd.to_datetime(different, format=f, errors="coerce").astype("datetime64[us]") for f in formats]
     whole = [reading for reading in readings if not reading.hasnans]
     if whole and any(not reading.equals(whole[0]) for reading in whole[1:]):

@@ -24,7 +24,7 @@ from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
 from synthbook.core.storage import Provenance, atomic_write, file_lock, sha256, sha256_file, write_with_provenance
 
 PLAN, MANIFEST, LOCK = "plan.json", "manifest.json", ".lock"
-SHARD_SIZE = 100
+_SHARD_SIZE = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ShardPlan:
     n: int
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    shard_size: int = SHARD_SIZE
+    shard_size: int = _SHARD_SIZE
     suffix: str = ".parquet"
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def lock_output(folder: Path, plan: ShardPlan, *, resume: bool) -> Iterator[None
     """
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument("out", str(folder), "a folder: this is a file")
-    found = read_plan(folder) if (folder / PLAN).exists() else None
+    found = _read_plan(folder) if (folder / PLAN).exists() else None
     if found is None and folder.exists() and [p for p in folder.iterdir() if p.name != LOCK]:
         raise InvalidArgument(
             "out", str(folder), "an empty folder, or one that does not exist yet: this holds other files"
@@ -93,17 +93,17 @@ def lock_output(folder: Path, plan: ShardPlan, *, resume: bool) -> Iterator[None
     with file_lock(folder / LOCK, f"{folder} is being written to"):
         if found is None:
             atomic_write(folder / PLAN, json.dumps(plan.to_dict(), indent=1) + "\n")
-        remove_temp_files(folder)
+        _remove_temp_files(folder)
         yield
 
 
-def remove_temp_files(folder: Path) -> None:
+def _remove_temp_files(folder: Path) -> None:
     """Remove the parts of files that somebody who was killed was writing."""
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
+def _read_plan(folder: Path) -> dict[str, Any]:
     """The plan of a folder's run. Raises `DataError`."""
     return _json(folder / PLAN)
 
@@ -117,7 +117,7 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def write_shard(folder: Path, name: str, content: bytes) -> str:
+def _write_shard(folder: Path, name: str, content: bytes) -> str:
     """Write a finished shard, then its hash beside it, and return the hash."""
     atomic_write(folder / name, content)
     digest = sha256(content)
@@ -164,8 +164,8 @@ def shard_paths(folder: Path) -> list[Path]:
 # ── Shards in parallel processes ──
 
 
-ShardFunction = Callable[[dict[int, np.random.SeedSequence]], bytes]
-RETRIES = 3  # rounds in which a worker may die
+_ShardFunction = Callable[[dict[int, np.random.SeedSequence]], bytes]
+_RETRIES = 3  # rounds in which a worker may die
 
 
 class WorkersTerminatedError(SynthbookError):
@@ -173,7 +173,7 @@ class WorkersTerminatedError(SynthbookError):
 
 
 def run_shards(
-    function: ShardFunction,
+    function: _ShardFunction,
     plan: ShardPlan,
     out: Path,
     *,
@@ -197,7 +197,7 @@ def run_shards(
         digests, damaged = completed_shards(out, plan)
         for name in damaged:
             log(f"{out / name} changed after it was written: it is made again")
-        for lost in range(RETRIES + 1):
+        for lost in range(_RETRIES + 1):
             missing = [k for k, name in enumerate(plan.shard_names) if name not in digests]
             done = plan.n - sum(len(plan.item_seeds(k)) for k in missing)
             callback(done, plan.n)
@@ -211,24 +211,24 @@ def run_shards(
             except TerminatedWorkerError:
                 digests = completed_shards(out, plan)[0]  # the others went on while the news travelled
                 log(f"a worker was killed; {len(plan.shard_names) - len(digests)} shards are left")
-                if lost == RETRIES:
+                if lost == _RETRIES:
                     raise WorkersTerminatedError(
-                        f"workers were killed {RETRIES + 1} times, perhaps for lack of memory. "
+                        f"workers were killed {_RETRIES + 1} times, perhaps for lack of memory. "
                         f"What is finished stays in {out}: use fewer --jobs and --resume"
                     ) from None
-        remove_temp_files(out)
+        _remove_temp_files(out)
         return write_manifest(out, plan, digests, provenance)
 
 
-def _shard(function: ShardFunction, plan: ShardPlan, out: Path, k: int) -> tuple[int, str]:
-    return k, write_shard(out, plan.shard_names[k], function(plan.item_seeds(k)))
+def _shard(function: _ShardFunction, plan: ShardPlan, out: Path, k: int) -> tuple[int, str]:
+    return k, _write_shard(out, plan.shard_names[k], function(plan.item_seeds(k)))
 
 
 # ── Trials: one experiment for many cases and seeds ──
 # A claim about trained models needs to know how far seeds differ. These tables say so; thresholds are set by them.
 
 
-TABLE = "trials.json"
+_TABLE = "trials.json"
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def run_trials(
     found = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
     budget = json.dumps(settings.get("budget"))
     text = f'{{"command": "{provenance.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'
-    return write_with_provenance(out / TABLE, text, provenance)
+    return write_with_provenance(out / _TABLE, text, provenance)
 
 
 def read_trials(path: Path) -> pd.DataFrame:

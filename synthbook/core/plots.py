@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too light for lines on white
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+BLUE, VERMILLION, GREEN, _PURPLE, ORANGE, _SKY, BLACK = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -29,9 +29,9 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
     "#56B4E9",
     "#000000",
 )
-GUESS_COLOR = PURPLE
+GUESS_COLOR = _PURPLE
 
-_COLORS = cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, SKY, BLACK])
+_COLORS = cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, _SKY, BLACK])
 _LINES = cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))])
 
 STYLE: Any = {

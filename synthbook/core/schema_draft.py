@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import rich.table
 
 
-FEW, MOST_CATEGORIES, ENOUGH = (
+_FEW, _MOST_CATEGORIES, _ENOUGH = (
     20,
     1_000,
     20,
 )  # categories in any table, in a long one; rows that make "unique" mean a thing
-ID_NAME = re.compile(r"(?i:(?:^|[\W_])(?:id|uuid|guid|key)$|^(?:index|row)$)|[a-z](?:Id|ID)$")
-RANGE = re.compile(r"[<>≤≥]?=?\s*(\d+)\s*(?:(?:-|–|to)\s*\d+|\+)?")
-SCALES = (
+_ID_NAME = re.compile(r"(?i:(?:^|[\W_])(?:id|uuid|guid|key)$|^(?:index|row)$)|[a-z](?:Id|ID)$")
+_RANGE = re.compile(r"[<>≤≥]?=?\s*(\d+)\s*(?:(?:-|–|to)\s*\d+|\+)?")
+_SCALES = (
     ("very low", "low", "medium", "high", "very high"),
     ("low", "moderate", "high"),
     ("low", "middle", "high"),
@@ -50,10 +50,10 @@ SCALES = (
     ("first", "second", "third", "fourth", "fifth"),
     ("1st", "2nd", "3rd", "4th", "5th"),
 )
-BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+_BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 
-def as_typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]:
+def _as_typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]:
     """The column as integers, finite floats, dates, categories or strings; else a `SchemaError`."""
     typed = _typed(name, values, said)
     if types.is_float_dtype(typed) and np.isinf(typed.to_numpy(dtype=float, na_value=np.nan)).any():
@@ -84,7 +84,7 @@ def _is_category(values: pd.Series[Any]) -> bool:
     return isinstance(dtype, pd.CategoricalDtype) and types.infer_dtype(dtype.categories) in ("string", "empty")
 
 
-def draft_column(name: str, values: pd.Series[Any], said: list[str]) -> Column:
+def _draft_column(name: str, values: pd.Series[Any], said: list[str]) -> Column:
     """The column's declaration; what to review in it is added to `said`."""
     present, missing = values.dropna(), bool(values.hasnans)
     common: dict[str, Any] = {"name": name, "missing": missing}
@@ -111,10 +111,10 @@ def _is_whole(present: pd.Series[Any]) -> bool:
 def _numeric(name: str, present: pd.Series[Any], missing: bool, said: list[str]) -> Column:
     common: dict[str, Any] = {"name": name, "missing": missing}
     whole, different = _is_whole(present), present.nunique()
-    in_order = whole and different == len(present) >= ENOUGH and present.max() - present.min() == len(present) - 1
-    if whole and (in_order or (ID_NAME.search(name) and different > FEW)):
+    in_order = whole and different == len(present) >= _ENOUGH and present.max() - present.min() == len(present) - 1
+    if whole and (in_order or (_ID_NAME.search(name) and different > _FEW)):
         return _id(present, common, said)
-    if types.is_integer_dtype(present) and ID_NAME.search(name):
+    if types.is_integer_dtype(present) and _ID_NAME.search(name):
         return _strings(present, common, said)
     said.append("bounds SEEN IN THE ROWS: replace them by the lowest and highest number that was possible")
     if whole and different <= 10:
@@ -134,10 +134,10 @@ def _strings(present: pd.Series[Any], common: dict[str, Any], said: list[str]) -
     spelt = present.astype(str)
     counts = spelt.value_counts()
     blank = spelt.str.contains(r"\s").to_numpy()
-    unique = len(counts) == len(spelt) >= ENOUGH and not common["missing"]
+    unique = len(counts) == len(spelt) >= _ENOUGH and not common["missing"]
     wordy = len(counts) > len(spelt) / 2 and np.median([len(value.split()) for value in spelt]) >= 4
-    many = len(counts) > max(FEW, min(MOST_CATEGORIES, len(spelt) / 10))
-    if (many and ID_NAME.search(common["name"])) or (unique and not blank.any()):
+    many = len(counts) > max(_FEW, min(_MOST_CATEGORIES, len(spelt) / 10))
+    if (many and _ID_NAME.search(common["name"])) or (unique and not blank.any()):
         return _id(spelt, common, said)
     if wordy or many:
         said.append("free text: left out unless a text model is named")
@@ -157,7 +157,7 @@ def _categories(
 
 
 def _on_categories(counts: pd.Series[Any]) -> str:
-    if {c.lower() for c in counts.index} in BOOLEANS or set(counts.index) == {"0", "1"}:
+    if {c.lower() for c in counts.index} in _BOOLEANS or set(counts.index) == {"0", "1"}:
         return "truth values"
     once = int((counts == 1).sum())
     rare = f" ({once} in one row only, a pointer to that row)" if once else ""
@@ -169,10 +169,10 @@ def _order(categories: list[str]) -> tuple[str, ...]:
     if len(categories) < 3:
         return ()
     lowered = {category.lower().replace("_", " "): category for category in categories}
-    for scale in SCALES:
+    for scale in _SCALES:
         if len(lowered) == len(categories) and set(lowered) <= set(scale):
             return tuple(lowered[step] for step in scale if step in lowered)
-    starts = {category: match for category in categories if (match := RANGE.fullmatch(category))}
+    starts = {category: match for category in categories if (match := _RANGE.fullmatch(category))}
     firsts = {category: (int(match[1]), category[0] not in "<≤") for category, match in starts.items()}
     if len(firsts) == len(categories) and len(set(firsts.values())) == len(firsts):
         ranges = sum(not category.isdigit() for category in categories)
@@ -185,25 +185,25 @@ def _order(categories: list[str]) -> tuple[str, ...]:
 # only where it would almost surely be broken if the second column were shuffled.
 
 
-FAMILYWISE_ALPHA = 1e-6  # that a shuffled table proposes any rule, by one rule's bound times the number of pairs
+_FAMILYWISE_ALPHA = 1e-6  # that a shuffled table proposes any rule, by one rule's bound times the number of pairs
 HEAD = 1_000  # rows that are looked at before all are
-Codes = NDArray[np.int64]
+_Codes = NDArray[np.int64]
 
 
-def discover_constraints(frame: pd.DataFrame, columns: list[Column]) -> list[tuple[Constraint, str]]:
+def _discover_constraints(frame: pd.DataFrame, columns: list[Column]) -> list[tuple[Constraint, str]]:
     """Dependencies and inequalities that hold in all rows, each with a sentence on its support.
 
     Rows in which either value is missing say nothing. Two columns that are always equal get dependencies only.
     """
     kept = [column for column in columns if column.kind != "text"]
     codes = {column.name: pd.factorize(frame[column.name])[0].astype(np.int64) for column in kept}
-    limit = np.log(FAMILYWISE_ALPHA / max(1, len(kept) * (len(kept) - 1)))
+    limit = np.log(_FAMILYWISE_ALPHA / max(1, len(kept) * (len(kept) - 1)))
     found = [*_dependencies(kept, codes, limit), *_inequalities(frame, kept, limit)]
     # the schema's own judgement is the last word
     return [(rule, said) for rule, said in found if not rule.count_violations(frame)]
 
 
-def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
+def _dependencies(columns: list[Column], codes: dict[str, _Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
     for first, second in permutations(columns, 2):
         measured = first.kind == "numeric" and not first.integer
         if measured or second.kind == "id":
@@ -219,7 +219,7 @@ def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) 
             yield Constraint("dependency", (first.name, second.name)), said
 
 
-def _determines(a: Codes, b: Codes) -> bool:
+def _determines(a: _Codes, b: _Codes) -> bool:
     pairs = a * (b.max() + 1) + b
     return all(len(np.unique(pairs[:rows])) == len(np.unique(a[:rows])) for rows in (HEAD, len(a)))
 
@@ -263,7 +263,7 @@ def _ordered(values: pd.Series[Any]) -> NDArray[np.float64]:
 # ── The draft of a schema ──
 
 
-HEADER = """# Drafted from {source}
+_HEADER = """# Drafted from {source}
 # by: synthbook schema draft {name}
 #
 # Nothing below is settled. Read every comment, correct what is wrong, and replace what was seen in the rows by what
@@ -292,7 +292,7 @@ class Draft:
             text = self.schema.to_toml(Path(folder) / "schema.toml").read_text(encoding="utf-8")
         blocks = [self.remarks[column] for column in self.schema.names]
         blocks += [[f"{said}. Is it a law, or an accident of these rows?"] for _, said in self.rules]
-        lines = HEADER.format(source=_printable(source), name=_printable(name)).splitlines()
+        lines = _HEADER.format(source=_printable(source), name=_printable(name)).splitlines()
         for line in text.split("\n")[:-1]:  # splitlines() would also split at U+2028 inside a value
             if line in ("[[column]]", "[[rule]]"):
                 lines += [f"# {_printable(remark)}" for remark in blocks.pop(0)]
@@ -362,11 +362,11 @@ def study(frame: pd.DataFrame) -> Draft:
     columns, remarks, typed = [], {}, {}
     for name in names:
         said = list(frame.attrs.get("notes", {}).get(name, ()))
-        typed[str(name)] = values = as_typed(str(name), frame[name], said)
-        columns.append(draft_column(str(name), values, said))
+        typed[str(name)] = values = _as_typed(str(name), frame[name], said)
+        columns.append(_draft_column(str(name), values, said))
         remarks[str(name)] = said
     whole = pd.DataFrame(typed)
-    rules = discover_constraints(whole, columns)
+    rules = _discover_constraints(whole, columns)
     schema = Schema(tuple(columns), "inferred", tuple(rule for rule, _ in rules))
     missing = {name: int(values.isna().sum()) for name, values in typed.items()}
     different = {name: int(values.nunique()) for name, values in typed.items()}

@@ -25,7 +25,7 @@ from synthbook.core.storage import atomic_write
 
 # id: a label of a row or of an entity, never modelled. text: free text, modelled only where a text model is named.
 KINDS = ("numeric", "categorical", "ordinal", "datetime", "id", "text")
-CONSTRAINT_KINDS = ("dependency", "inequality", "pairs")
+_CONSTRAINT_KINDS = ("dependency", "inequality", "pairs")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,9 @@ class Constraint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "pairs", tuple((pair[0], pair[1]) for pair in self.pairs))
-        require(self.kind in CONSTRAINT_KINDS, f"rule: kind = {self.kind!r}: give one of {', '.join(CONSTRAINT_KINDS)}")
+        require(
+            self.kind in _CONSTRAINT_KINDS, f"rule: kind = {self.kind!r}: give one of {', '.join(_CONSTRAINT_KINDS)}"
+        )
         require(len(set(self.columns)) == len(self.columns) == 2, f"rule {self.kind}: give two different columns")
         require((self.kind == "pairs") == bool(self.pairs), f"rule {self.kind}: only a rule of kind pairs lists pairs")
 
@@ -170,7 +172,7 @@ def _is_number(value: object) -> bool:
 
 __all__ = ["Column", "Constraint", "Holdout", "Schema", "Table", "refuse_holdout"]
 
-ORIGINS = ("public", "inferred")
+_ORIGINS = ("public", "inferred")
 T = TypeVar("T")
 
 
@@ -189,7 +191,7 @@ class Schema:
     entity: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.origin in ORIGINS, f"origin = {self.origin!r}: give one of {', '.join(ORIGINS)}")
+        require(self.origin in _ORIGINS, f"origin = {self.origin!r}: give one of {', '.join(_ORIGINS)}")
         require(len(self.columns) > 0, "a schema has at least one column")
         require(len(set(self.names)) == len(self.names), "two columns have the same name")
         require(self.entity is None or self.entity in self.names, f"entity = {self.entity!r}: give one of {self.names}")

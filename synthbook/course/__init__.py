@@ -3,7 +3,6 @@
 Notebooks import `claim` and `predict` from here.
 """
 
-from synthbook.course.claims import claim
-from synthbook.course.display import predict
+import lazy_loader
 
-__all__ = ["claim", "predict"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

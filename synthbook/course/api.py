@@ -15,7 +15,7 @@ Everything here is public: `import synthbook as sb` and `sb.Table`, or `from syn
 when they are first touched. Seeds are whole numbers or `numpy.random.SeedSequence`; errors are subclasses of
 `SynthbookError` and say what was given and what would be accepted.
 """
-Definition = ast.FunctionDef | ast.ClassDef
+_Definition = ast.FunctionDef | ast.ClassDef
 
 
 def api_page(package: Path) -> str:
@@ -50,7 +50,7 @@ def _definitions(stub: Path) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _bound(node: ast.stmt) -> list[str]:
-    if isinstance(node, Definition):
+    if isinstance(node, _Definition):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -198,21 +198,21 @@ def quantities(comparison: str, measured: float, expected: float, tolerance: flo
         leading = _magnitude(scale or 1.0)
         last = max(leading - 3, _magnitude(tolerance) - 1 if tolerance > 0 else leading - 2)
     wanted = (
-        (format_significant(expected, last) if expected else "0")
+        (_format_significant(expected, last) if expected else "0")
         if comparison == "close"
         else f"{comparison} {expected:.4g}"
     )
     allowed = "exact to" if tolerance <= 1e-6 * (scale if scale > tolerance else 1.0) else "tolerance"
     slack = f", {allowed} {tolerance:.2g}" if tolerance > 0 else ""
-    return f"{format_significant(measured, last)} measured, {wanted} expected{slack}"
+    return f"{_format_significant(measured, last)} measured, {wanted} expected{slack}"
 
 
-def format_significant(value: float, last: int) -> str:
+def _format_significant(value: float, last: int) -> str:
     """A number down to the digit of 10**last, without an exponent where people would not write one.
 
-    >>> format_significant(0.12163, -3), format_significant(-17.96, -1), format_significant(32561.0, 1)
+    >>> _format_significant(0.12163, -3), _format_significant(-17.96, -1), _format_significant(32561.0, 1)
     ('0.122', '-18.0', '32561')
-    >>> format_significant(2.5e-7, -9), format_significant(2e-17, -9)
+    >>> _format_significant(2.5e-7, -9), _format_significant(2e-17, -9)
     ('2.50e-07', '0')
     """
     if not math.isfinite(value):
@@ -237,10 +237,10 @@ def _log(result: ClaimResult) -> None:
 # ── The board ──
 
 
-NUMBERS = ("measured", "expected", "tolerance")
+_NUMBERS = ("measured", "expected", "tolerance")
 
 Row = dict[str, Any]
-Logged = Mapping[str, list[Row]]  # notebook name -> rows that its checks logged
+_Logged = Mapping[str, list[Row]]  # notebook name -> rows that its checks logged
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def rows_of(notebook: nb.Notebook) -> list[Row]:
     return list(nb.run_metadata(notebook).get("claims", []))
 
 
-def board(logged: Logged, *, section: str | None = None) -> Board:
+def board(logged: _Logged, *, section: str | None = None) -> Board:
     """Judge every logged row anew against the ledger; a flag stored in a notebook is not trusted.
 
     `section` ("7" or "7.2") keeps the claims of that section. Raises `InvalidArgument` when the ledger has none there.
@@ -349,13 +349,13 @@ def _part(claim: Claim, part: Part, notebooks: dict[str, list[Row]]) -> Row:
     found = [row for rows in notebooks.values() for row in rows if row["part"] == part.id]
     judged = [(numbers, _holds(claim, part, numbers)) for numbers in map(_numbers, found)]
     numbers, holds = next((pair for pair in judged if not pair[1]), judged[-1] if judged else (None, None))
-    return {"id": part.id, "description": part.description, **(numbers or dict.fromkeys(NUMBERS)), "holds": holds}
+    return {"id": part.id, "description": part.description, **(numbers or dict.fromkeys(_NUMBERS)), "holds": holds}
 
 
 def _numbers(row: Row) -> dict[str, float]:
     """What was logged; NaN, which never holds, where a row carries no number."""
     found = {}
-    for key in NUMBERS:
+    for key in _NUMBERS:
         try:
             found[key] = float(row[key])
         except (KeyError, TypeError, ValueError, OverflowError):

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 8  # pixels to a side of what becomes one pixel of the thumbnail
+_BLOCK = 8  # pixels to a side of what becomes one pixel of the thumbnail
 # How far a pixel of two thumbnails may lie apart, of 255: an edge that moves by one pixel fills an eighth of a block,
 # which is 32 in a channel of color, and 21 in gray where the edge is blue.
-LIMITS = {"gray": 22.0, "red": 33.0, "green": 33.0, "blue": 33.0}
+_LIMITS = {"gray": 22.0, "red": 33.0, "green": 33.0, "blue": 33.0}
 
 _WORD = re.compile(
     r"""`[^`\n]*`|(?<!\w)"[^"\n]*"(?!\w)|(?<!\w)'[^'\n]*'(?!\w)"""  # quoted
@@ -110,7 +110,7 @@ def _shown(line: str | None) -> str:
 def _same(a: str, b: str) -> bool:
     """Whether two lines agree but for blanks and for a unit of each decimal number's last digit."""
     (words, numbers), (other_words, other_numbers) = _split(a), _split(b)
-    return words == other_words and all(map(within_one_unit, numbers, other_numbers))
+    return words == other_words and all(map(_within_one_unit, numbers, other_numbers))
 
 
 def _split(line: str) -> tuple[list[str], list[str]]:
@@ -127,15 +127,15 @@ def _split(line: str) -> tuple[list[str], list[str]]:
     return [" ".join(word.split()) for word in words], numbers
 
 
-def within_one_unit(a: str, b: str) -> bool:
+def _within_one_unit(a: str, b: str) -> bool:
     """Whether two decimal numbers of one form differ by at most one unit of the last digit of the finer one.
 
     The number of decimals may differ where that of digits does not, as in 9.99 and 10.0, or where no zero ends either,
     as %g strips them.
 
-    >>> within_one_unit("0.44", "0.43"), within_one_unit("0.44", "0.42"), within_one_unit("0.01", "-0.01")
+    >>> _within_one_unit("0.44", "0.43"), _within_one_unit("0.44", "0.42"), _within_one_unit("0.01", "-0.01")
     (True, False, False)
-    >>> within_one_unit("9.99", "10.0"), within_one_unit("0.44", "0.440"), within_one_unit("0.5", "5e-01")
+    >>> _within_one_unit("9.99", "10.0"), _within_one_unit("0.44", "0.440"), _within_one_unit("0.5", "5e-01")
     (True, False, False)
     """
     plain = [text.replace("−", "-").lower() for text in (a, b)]
@@ -164,17 +164,17 @@ def picture_difference(committed: bytes, executed: bytes, may_differ: float = 0.
     if old["gray"].shape != new["gray"].shape:
         sizes = " and is ".join(f"{gray.shape[1]} x {gray.shape[0]}" for gray in (old["gray"], new["gray"]))
         return f"the picture was {sizes} pixels"
-    thumbnails = {name: (thumbnail(old[name]), thumbnail(new[name])) for name in LIMITS}
-    excess = np.max([np.abs(a - b) / LIMITS[name] for name, (a, b) in thumbnails.items()], axis=0)
+    thumbnails = {name: (thumbnail(old[name]), thumbnail(new[name])) for name in _LIMITS}
+    excess = np.max([np.abs(a - b) / _LIMITS[name] for name, (a, b) in thumbnails.items()], axis=0)
     ink = np.minimum(*thumbnails["gray"]) < 250
     share = float((excess > 1).sum() / max(1, ink.sum()))
     if share <= may_differ:
         return None
     row, column = np.unravel_index(int(excess.argmax()), excess.shape)
     return (
-        f"the picture is another one: {share:.1%} of the {BLOCK}-pixel blocks that it draws on differ by more than "
-        f"{LIMITS['gray']:g} of 255 levels of gray or {LIMITS['red']:g} of a color (allowed: {may_differ:.0%}), "
-        f"most near x = {column * BLOCK}, y = {row * BLOCK}"
+        f"the picture is another one: {share:.1%} of the {_BLOCK}-pixel blocks that it draws on differ by more than "
+        f"{_LIMITS['gray']:g} of 255 levels of gray or {_LIMITS['red']:g} of a color (allowed: {may_differ:.0%}), "
+        f"most near x = {column * _BLOCK}, y = {row * _BLOCK}"
     )
 
 
@@ -186,12 +186,12 @@ def _channels(picture: bytes) -> dict[str, NDArray[np.float64]]:
         rgba = image.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         planes = [flat.convert("L"), *flat.convert("RGB").split()]
-        return {name: np.asarray(plane, dtype=float) for name, plane in zip(LIMITS, planes, strict=True)}
+        return {name: np.asarray(plane, dtype=float) for name, plane in zip(_LIMITS, planes, strict=True)}
 
 
 def thumbnail(gray: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean level of each block of pixels; blocks at the right and lower edge may be smaller."""
-    starts = [np.arange(0, size, BLOCK) for size in gray.shape]
+    starts = [np.arange(0, size, _BLOCK) for size in gray.shape]
     sums = np.add.reduceat(np.add.reduceat(gray, starts[0], axis=0), starts[1], axis=1)
     sides = [np.diff([*start, size]) for start, size in zip(starts, gray.shape, strict=True)]
     return np.asarray(sums / np.outer(*sides))

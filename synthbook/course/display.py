@@ -23,16 +23,16 @@ from synthbook.course.doctor import CheckResult
 from synthbook.course.runner import CourseResult, NotebookRun, RunCallback
 from synthbook.datasets import FileCheck
 
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–", "dim")}
-LEVELS = {"ok": MARKS[True], "warn": Text("!", "yellow"), "fail": MARKS[False]}
-STATUS_STYLE = {"done": "green", "unchanged": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("–", "dim")}
+_LEVELS = {"ok": _MARKS[True], "warn": Text("!", "yellow"), "fail": _MARKS[False]}
+_STATUS_STYLE = {"done": "green", "unchanged": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Seconds as people read them.
 
-    >>> duration(4.24), duration(83)
+    >>> _duration(4.24), _duration(83)
     ('4.2 s', '1 min 23 s')
     """
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
@@ -52,7 +52,7 @@ def progress(console: Console) -> Iterator[RunCallback]:
 def _plain_line(console: Console, job: NotebookRun) -> None:
     messages = {
         "running": "started",
-        "done": f"done in {duration(job.seconds)}, {job.peak_mib} MiB",
+        "done": f"done in {_duration(job.seconds)}, {job.peak_mib} MiB",
         "unchanged": "unchanged",
         "failed": f"FAILED at cell {job.cell} of {job.cells}" if job.cell else "FAILED",
         "interrupted": "interrupted",
@@ -66,9 +66,9 @@ def _job_table(jobs: dict[str, NotebookRun]) -> RenderableType:
     for job in jobs.values():
         running = job.status == "running"
         seconds = time.monotonic() - job.started if running else job.seconds
-        status = Spinner("dots", text="running") if running else Text(job.status, STATUS_STYLE.get(job.status, "dim"))
+        status = Spinner("dots", text="running") if running else Text(job.status, _STATUS_STYLE.get(job.status, "dim"))
         cell = f"{job.cell} of {job.cells}" if job.cell else ""
-        table.add_row(job.name, status, cell, duration(seconds) if running or job.status == "done" else "")
+        table.add_row(job.name, status, cell, _duration(seconds) if running or job.status == "done" else "")
     return table
 
 
@@ -105,7 +105,7 @@ def _failure(job: NotebookRun, colors: bool) -> RenderableType:
     assert job.failure is not None
     where = f"{job.source.name}, cell {job.failure.cell} of {job.cells}" if job.failure.cell else job.source.name
     if not colors:
-        lines = [f"── {where} ──", f"✗ {job.failure.reason}", job.failure.source, ANSI.sub("", job.failure.traceback)]
+        lines = [f"── {where} ──", f"✗ {job.failure.reason}", job.failure.source, _ANSI.sub("", job.failure.traceback)]
         return Text("\n".join(line for line in lines if line) + "\n")
     return Group(
         Rule(f"[red]{where}"),
@@ -124,7 +124,7 @@ def show_board(console: Console, board: Board) -> None:
     table.columns[3].max_width = max(8, console.width - 70)  # the first to shrink
     for row in board.rows:
         style = "dim" if row["holds"] is None else None
-        table.add_row(row["id"], row["title"], row["verdict"], row["notebook"] or "", MARKS[row["holds"]], style=style)
+        table.add_row(row["id"], row["title"], row["verdict"], row["notebook"] or "", _MARKS[row["holds"]], style=style)
     console.print(table)
     for error in board.errors:
         print_line(console, f"✗ {error}", "red")
@@ -136,7 +136,7 @@ def show_checks(console: Console, checks: list[CheckResult]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
         text = check.detail if check.level == "ok" or not check.hint else f"{check.detail}\n→ {check.hint}"
-        table.add_row(LEVELS[check.level], check.name, Text(text))
+        table.add_row(_LEVELS[check.level], check.name, Text(text))
     console.print(table)
 
 

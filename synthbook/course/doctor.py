@@ -26,9 +26,9 @@ from synthbook.datasets import UNLISTED, data_folder, restore_hint, verify_all
 from synthbook.language import server
 
 GIB = 2**30
-LEAST_MEMORY, LEAST_DISK = 2 * GIB, GIB
-LANDLOCK_CREATE_RULESET = 444  # one number on every architecture
-CHILD_SECONDS = 120
+_LEAST_MEMORY, _LEAST_DISK = 2 * GIB, GIB
+_LANDLOCK_CREATE_RULESET = 444  # one number on every architecture
+_CHILD_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def run_check(name: str, root: Path | None) -> CheckResult:
 def _in_child(name: str, root: Path | None) -> CheckResult:
     command = [sys.executable, "-m", "synthbook.course.doctor", name, str(root or "")]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHILD_SECONDS, check=False)
         return CheckResult(**json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         return CheckResult(
-            name, "fail", f"gave no answer in {CHILD_SECONDS} s", "try again when the machine is less busy"
+            name, "fail", f"gave no answer in {_CHILD_SECONDS} s", "try again when the machine is less busy"
         )
     except (IndexError, ValueError, TypeError):
         last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
@@ -121,7 +121,7 @@ def _same(have: str, pin: str) -> bool:
     return have.partition("+")[0] == pin.partition("+")[0]  # 2.9.0+cpu is 2.9.0
 
 
-def check_torch(root: Path | None) -> CheckResult:
+def _check_torch(root: Path | None) -> CheckResult:
     """Torch imports and multiplies."""
     import torch
 
@@ -154,7 +154,7 @@ def check_memory(root: Path | None) -> CheckResult:
 
     free = min([psutil.virtual_memory().available, *_container_room()])
     hint = "close other programs, or run one notebook at a time: synthbook course run --jobs 1"
-    return _room("memory", free, LEAST_MEMORY, hint)
+    return _room("memory", free, _LEAST_MEMORY, hint)
 
 
 def _container_room() -> list[int]:
@@ -169,7 +169,7 @@ def _container_room() -> list[int]:
 def check_disk(root: Path | None) -> CheckResult:
     """Free disk where the checkout lies."""
     hint = "free some: executed notebooks and the site are written there"
-    return _room("disk", shutil.disk_usage(root or Path.cwd()).free, LEAST_DISK, hint)
+    return _room("disk", shutil.disk_usage(root or Path.cwd()).free, _LEAST_DISK, hint)
 
 
 def _room(name: str, free: int, least: int, hint: str) -> CheckResult:
@@ -210,7 +210,7 @@ def check_landlock(root: Path | None) -> CheckResult:
         return CheckResult(
             "Landlock", "warn", "only Linux has it", "section 4 runs model-written code in a weaker sandbox"
         )
-    version = ctypes.CDLL(None, use_errno=True).syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)  # 1 asks for the version
+    version = ctypes.CDLL(None, use_errno=True).syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)  # 1 asks for the version
     if version > 0:
         return CheckResult("Landlock", "ok", f"version {version}")
     reason = os.strerror(ctypes.get_errno())
@@ -222,7 +222,7 @@ def check_landlock(root: Path | None) -> CheckResult:
 CHECKS: dict[str, Check] = {
     "Python": check_python,
     "packages": check_packages,
-    "torch": check_torch,
+    "torch": _check_torch,
     "PyBullet": check_pybullet,
     "memory": check_memory,
     "disk": check_disk,

@@ -32,16 +32,16 @@ def fold(notebook: nb.Notebook) -> nb.Notebook:
         if number == 0 and _only_prepares(tree):
             _tag(cell)
             cell["metadata"].setdefault("mystnb", {})["code_prompt_show"] = "Show the imports"
-        elif _shows_a_picture(cell) and only_draws(tree):
+        elif _shows_a_picture(cell) and _only_draws(tree):
             _tag(cell)
     return notebook
 
 
-def only_draws(tree: ast.Module) -> bool:
+def _only_draws(tree: ast.Module) -> bool:
     """Whether the code of a cell that shows a picture only draws.
 
     >>> code = ["ax = new_axes()", "ax.plot(x)", "ax.set(ylim=(0, 1))", "ax.grid()", "ax.legend()", "plt.show()"]
-    >>> only_draws(ast.parse("\\n".join(code)))
+    >>> _only_draws(ast.parse("\\n".join(code)))
     True
     """
     nodes = list(ast.walk(tree))

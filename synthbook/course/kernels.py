@@ -27,7 +27,7 @@ from synthbook.course import watchdog
 from synthbook.course.claims import CLAIMS_LOG_ENV_VAR
 from synthbook.datasets import DATA_ENV_VAR, data_folder_from_env
 
-MIB = 2**20
+_MIB = 2**20
 
 
 class MemoryWatch:
@@ -52,7 +52,7 @@ class MemoryWatch:
     def remove(self, pid: int) -> int:
         """Stop watching; the peak in whole MiB. Call it while the process still lives, or its last moments are lost."""
         self._sample(pid)
-        return round(self._peaks.pop(pid) / MIB)
+        return round(self._peaks.pop(pid) / _MIB)
 
     def close(self) -> None:
         """End the sampling thread."""
@@ -96,10 +96,10 @@ def _high_water(pid: int) -> int:
 # ── Kernels ──
 
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PROFILE_ENV_VAR = "SYNTHBOOK_PROFILE"
-SOCKET_PATH_LIMIT = 80  # the system allows about 104 characters, the sockets' own names need some of them
-START_TIMEOUT = 120  # seconds; a kernel starts in one or two on an idle machine
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_PROFILE_ENV_VAR = "SYNTHBOOK_PROFILE"
+_SOCKET_PATH_LIMIT = 80  # the system allows about 104 characters, the sockets' own names need some of them
+_START_TIMEOUT = 120  # seconds; a kernel starts in one or two on an idle machine
 
 
 class CurrentInterpreterSpecManager(KernelSpecManager):
@@ -203,7 +203,7 @@ class KernelPool:
 
     def _manager(self, folder: Path) -> Any:
         where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
-        if len(str(folder)) <= SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
+        if len(str(folder)) <= _SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
             where |= {"transport": "ipc", "ip": str(folder / "s")}
         return AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
 
@@ -213,7 +213,7 @@ def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:
         notebook,
         km=manager,
         timeout_func=lambda cell: timeout,  # the plain `timeout` takes whole seconds only
-        startup_timeout=START_TIMEOUT,
+        startup_timeout=_START_TIMEOUT,
         iopub_timeout=60,
         raise_on_iopub_timeout=True,  # otherwise outputs of a busy machine are lost without a word
         record_timing=False,
@@ -223,10 +223,10 @@ def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:
 def _environment(profile: str, claims_log: Path, folder: Path) -> dict[str, str]:
     hidden = ("MPLBACKEND", "IPYTHONDIR")  # a user's own settings would change what is committed
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-    own = {PROFILE_ENV_VAR: profile, CLAIMS_LOG_ENV_VAR: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
+    own = {_PROFILE_ENV_VAR: profile, CLAIMS_LOG_ENV_VAR: str(claims_log), "IPYTHONDIR": str(folder / "ipython")}
     data = data_folder_from_env()  # absolute, since kernels work in another folder
     own |= {DATA_ENV_VAR: str(data)} if data else {}
-    return inherited | ONE_THREAD | own | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return inherited | _ONE_THREAD | own | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 async def _stop(manager: Any, client: Any, pid: int, *, gently: bool) -> None:

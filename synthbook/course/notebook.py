@@ -91,7 +91,7 @@ Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
 KEY = "synthbook"  # the package's own corner of notebook and cell metadata
-MEASURED = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
+_MEASURED = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
 
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -213,7 +213,7 @@ def update_header(notebook: Notebook) -> None:
     facts, cells = run_metadata(notebook), notebook["cells"]
     if {"minutes", "peak_mib"} <= facts.keys() and cells and cells[0]["cell_type"] == "markdown":
         text = f"{max(facts['minutes'], 0.1):.1f} min, {facts['peak_mib']} MiB"
-        cells[0]["source"] = MEASURED.sub(rf"\g<1>{text}\g<2>", cells[0]["source"])
+        cells[0]["source"] = _MEASURED.sub(rf"\g<1>{text}\g<2>", cells[0]["source"])
 
 
 def copy_outputs(executed: Notebook, source: Notebook) -> Notebook:

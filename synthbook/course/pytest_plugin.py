@@ -18,7 +18,7 @@ from synthbook.core.errors import DataError
 from synthbook.course import notebook as nb
 from synthbook.course.comparison import Output, differences
 
-ADVICE = """
+_ADVICE = """
 A printed decimal number may differ by one unit of its last digit; words, whole numbers, order and shapes may not.
 If you meant this change:   synthbook course run --only {name} --update --force
 If only this machine did:   print fewer digits, or a verdict (CONTRIBUTING.md, "Add or change a notebook")"""
@@ -53,7 +53,7 @@ def _compare(cell: Any, executed: Sequence[Output], committed: Sequence[Output])
     """What nbval asks of a cell: whether the outputs agree; what differs goes where it reports from."""
     old, new = ([_sanitized(cell, output) for output in outputs] for outputs in (committed, executed))
     faults = differences(old, new, may_differ=cell.cell.metadata.get(nb.KEY, {}).get("may_differ", 0.0))
-    cell.comparison_traceback = [*faults, ADVICE.format(name=cell.path.stem)] if faults else []
+    cell.comparison_traceback = [*faults, _ADVICE.format(name=cell.path.stem)] if faults else []
     return not faults
 
 

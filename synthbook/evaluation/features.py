@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 
-BATCH_SIZE = 256  # images
+_BATCH_SIZE = 256  # images
 MAX_ELEMENTS = 2**28  # of a feature matrix: 2 GiB
 
 
@@ -56,7 +56,7 @@ def image_features(images: torch.Tensor | ArrayLike, net: str = "fashion-cnn") -
     # of a small net, the layers up to the features
     embed = feature_nets.embedder() if net == "mobilenet_v2" else feature_nets.load_pretrained(net)[:-2]
     with torch.no_grad():
-        return np.concatenate([embed(batch).numpy().astype(np.float64) for batch in torch.split(tensor, BATCH_SIZE)])
+        return np.concatenate([embed(batch).numpy().astype(np.float64) for batch in torch.split(tensor, _BATCH_SIZE)])
 
 
 def _checked_images(images: torch.Tensor | ArrayLike, net: str) -> torch.Tensor:

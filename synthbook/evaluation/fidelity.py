@@ -250,8 +250,8 @@ def plot_marginal_distances(distances: pd.DataFrame, ax: Axes | None = None) -> 
 # exchangeable; so the pooled real rows are split at random many times; the metrics of the splits give mean and band.
 
 
-N_PERMUTATIONS = 20
-MAX_DISTANCE = 10.0  # standard deviations; a column constant in one subset only would be infinitely far
+_N_PERMUTATIONS = 20
+_MAX_DISTANCE = 10.0  # standard deviations; a column constant in one subset only would be infinitely far
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def fidelity_metrics(synthetic: FeatureSubset, *, real: FeatureSubset) -> dict[s
         "precision": scores.precision,
         "density": scores.density,
         "Fréchet distance": abs(frechet),
-        "marginal distance": float(distances["distance"].clip(upper=MAX_DISTANCE).mean()),
+        "marginal distance": float(distances["distance"].clip(upper=_MAX_DISTANCE).mean()),
         "dependence error": pairs.mean_error,
         "recall": scores.recall,
         "coverage": scores.coverage,
@@ -321,7 +321,7 @@ class ReferenceBand:
 
 
 def reference_bands(
-    real: FeatureSubset, fresh: FeatureSubset, rng: np.random.Generator, *, n_permutations: int = N_PERMUTATIONS
+    real: FeatureSubset, fresh: FeatureSubset, rng: np.random.Generator, *, n_permutations: int = _N_PERMUTATIONS
 ) -> dict[str, ReferenceBand]:
     """Reference values of all metrics from `n_permutations` random splits of the pooled real rows."""
     pool = FeatureSubset(

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array, Seed, check_arrays
 
-FRACTIONS = (1.0, 1 / 2, 1 / 3, 1 / 4)
+_FRACTIONS = (1.0, 1 / 2, 1 / 3, 1 / 4)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def frechet(x: ArrayLike, y: ArrayLike, *, features: str, seed: Seed) -> Frechet
     value = frechet_distance(a, b)
     pooled = ((n - 1) * covariance(a) + (m - 1) * covariance(b)) / (n + m - 2)
     bias = finite_sample_bias(pooled, n, m)
-    divisible = min(n, m) * min(FRACTIONS) >= 2
+    divisible = min(n, m) * min(_FRACTIONS) >= 2
     extrapolated = frechet_infinity(a, b, seed=seed) if divisible else float("nan")
     return FrechetResult(value, bias, value - bias, extrapolated, n, m, d, features)
 
@@ -107,7 +107,7 @@ def finite_sample_bias(sigma: ArrayLike, n: int, m: int) -> float:
     return float((1 / n + 1 / m) * (eigenvalues.sum() + terms.sum() + np.trace(terms)))
 
 
-def frechet_infinity(x: ArrayLike, y: ArrayLike, *, seed: Seed, fractions: Sequence[float] = FRACTIONS) -> float:
+def frechet_infinity(x: ArrayLike, y: ArrayLike, *, seed: Seed, fractions: Sequence[float] = _FRACTIONS) -> float:
     """Extrapolate the distance to infinite samples: the intercept at 1/N = 0 of a line through smaller samples.
 
     A fraction 1/b of both samples is measured on b pairs of disjoint parts; their mean has weight 1/b. The result may

@@ -18,8 +18,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.types import Array, Seed
 
-NODES = 40  # of the quadrature, on each axis
-COLLAPSE_MARGIN = 0.1  # nats
+_NODES = 40  # of the quadrature, on each axis
+_COLLAPSE_MARGIN = 0.1  # nats
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class GaussianMixture2D:
     @property
     def optimum(self) -> float:
         """Expected log-density of the mixture under itself, in nats, by Gauss-Hermite quadrature."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         steps = np.sqrt(self.variance) * np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
         weight = np.outer(weights, weights).ravel() / (2 * np.pi)
         return float(np.mean([weight @ self.log_density(center + steps) for center in self.centers]))
@@ -135,7 +135,7 @@ class CollapseScore:
     @property
     def collapsed(self) -> bool:
         """Whether samples are denser than the truth and explain real points badly; `l_syn` alone rewards collapse."""
-        return self.l_syn > self.optimum + 4 * self.error and self.l_test < self.optimum - COLLAPSE_MARGIN
+        return self.l_syn > self.optimum + 4 * self.error and self.l_test < self.optimum - _COLLAPSE_MARGIN
 
     def __str__(self) -> str:
         verdict = ": collapsed" if self.collapsed else ""

@@ -21,8 +21,8 @@ from scipy.stats import mannwhitneyu
 from synthbook.core.types import Array, Seed, check_arrays, subsample
 from synthbook.evaluation.inference import Z_BAND
 
-N_PERMUTATIONS = 400  # they give the standard deviation to 4 %
-ROUNDING = 1e-12  # squared distances that differ by less, relative to the squared norms, are ties
+_N_PERMUTATIONS = 400  # they give the standard deviation to 4 %
+_ROUNDING = 1e-12  # squared distances that differ by less, relative to the squared norms, are ties
 BLOCK = 4_000_000  # distances held in memory at once, 8 bytes each
 
 
@@ -88,7 +88,7 @@ def novelty(synthetic: ArrayLike, *, train: ArrayLike, holdout: ArrayLike, seed:
     made_rows, counts = np.unique(s, axis=0, return_counts=True)
     # column 0 is the actual labeling, the others are permutations
     is_train = np.repeat([True, False], n)
-    labels = np.column_stack([is_train] + [rng.permutation(is_train) for _ in range(N_PERMUTATIONS)])
+    labels = np.column_stack([is_train] + [rng.permutation(is_train) for _ in range(_N_PERMUTATIONS)])
     members = csr_array((np.ones(2 * n), (index, np.arange(2 * n))), shape=(len(real_rows), 2 * n))
     # (distinct rows, permutations): does a row occur in training, in the holdout?
     in_train, in_holdout = (members @ side.astype(np.float32) > 0 for side in (labels, ~labels))
@@ -141,12 +141,12 @@ def _nearest(x: Array, y: Array) -> tuple[csr_array, Array]:
         squared += x2[block, None]
         np.minimum(to_nearest, squared.min(axis=0), out=to_nearest)
         smallest = squared.min(axis=1)
-        row, column = np.nonzero(squared <= (smallest + ROUNDING * (2 * x2[block] + np.abs(smallest)))[:, None])
+        row, column = np.nonzero(squared <= (smallest + _ROUNDING * (2 * x2[block] + np.abs(smallest)))[:, None])
         rows.append(row + start)
         columns.append(column)
     row, column = np.concatenate(rows), np.concatenate(columns)
     nearest = csr_array((np.ones(len(row), np.float32), (row, column)), (len(x), len(y)))
-    return nearest, np.where(to_nearest <= 2 * ROUNDING * y2, 0, to_nearest)
+    return nearest, np.where(to_nearest <= 2 * _ROUNDING * y2, 0, to_nearest)
 
 
 def _equal(x: Array, y: Array) -> csr_array:

@@ -46,17 +46,17 @@ from synthbook.evaluation.novelty import NoveltyResult, novelty
 from synthbook.evaluation.two_sample import classifier_two_sample_test
 from synthbook.evaluation.utility import TRTR_SIZE_MATCHED, check_target, utility
 
-QUESTIONS = ("real", "varied", "useful", "new")
+_QUESTIONS = ("real", "varied", "useful", "new")
 HIGHER_IS_BETTER = {"precision", "density", "recall", "coverage"}
-DIVERSITY = {"recall", "coverage", "categories lost"}
-MAX_ROWS = 4_000
-MAX_NOVELTY_ROWS = 20_000
-MIN_ROWS = 60  # with fewer rows the bands are too wide to show anything
-MAX_LISTED = 10  # categories in a note
+_DIVERSITY = {"recall", "coverage", "categories lost"}
+_MAX_ROWS = 4_000
+_MAX_NOVELTY_ROWS = 20_000
+_MIN_ROWS = 60  # with fewer rows the bands are too wide to show anything
+_MAX_LISTED = 10  # categories in a note
 MAX_BANDS = 4.0  # of the figure's axis
-HEAD = ["question", "metric", "value", "fresh real rows", "from", "to", "verdict"]
-PROVENANCE = Provenance("an evaluation of synthetic rows", "synthbook.evaluation.report.evaluate")
-NOT_PRIVACY = "Novelty is not a privacy verdict: a release can pass it and leak."
+_HEAD = ["question", "metric", "value", "fresh real rows", "from", "to", "verdict"]
+_PROVENANCE = Provenance("an evaluation of synthetic rows", "synthbook.evaluation.report.evaluate")
+_NOT_PRIVACY = "Novelty is not a privacy verdict: a release can pass it and leak."
 
 
 class ReportError(SynthbookError):
@@ -93,7 +93,7 @@ def fidelity_results(
         passed = sign * (value - (band.low if sign > 0 else band.high)) >= 0  # False for NaN
         closer = sign * (value - (band.high if sign > 0 else band.low)) > 0
         verdict = "closer than fresh rows" if closer else "as real rows" if passed else "worse than real rows"
-        question = "varied" if name in DIVERSITY else "real"
+        question = "varied" if name in _DIVERSITY else "real"
         results.append(MetricResult(question, name, value, band.mean, band.low, band.high, verdict, passed))
     test = classifier_two_sample_test(synthetic.features, real=real.features, seed=int(rng.integers(2**31)))
     accuracy = (test.accuracy, 0.5, test.low, test.high, test.verdict, not test.distinguishable)
@@ -158,7 +158,7 @@ class Report:
     @property
     def answers(self) -> dict[str, bool | None]:
         """Whether all metrics of each question pass; None if it was not evaluated."""
-        passed = {q: [result.passed for result in self.results if result.question == q] for q in QUESTIONS}
+        passed = {q: [result.passed for result in self.results if result.question == q] for q in _QUESTIONS}
         return {q: all(values) if values else None for q, values in passed.items()}
 
     @property
@@ -172,9 +172,9 @@ class Report:
         failed = [q for q, passed in self.answers.items() if passed is False]
         if not failed:
             evaluated = [q for q, passed in self.answers.items() if passed is not None]
-            return f"{', '.join(evaluated)}: as fresh real rows are. {NOT_PRIVACY}"
+            return f"{', '.join(evaluated)}: as fresh real rows are. {_NOT_PRIVACY}"
         first = {q: next(x for x in self.results if x.question == q and not x.passed) for q in failed}
-        return "; ".join(f"not {q} ({x.metric}: {x.verdict})" for q, x in first.items()) + f". {NOT_PRIVACY}"
+        return "; ".join(f"not {q} ({x.metric}: {x.verdict})" for q, x in first.items()) + f". {_NOT_PRIVACY}"
 
     def __repr__(self) -> str:
         words = {True: "yes", False: "no", None: "not evaluated"}
@@ -183,7 +183,7 @@ class Report:
 
     def __str__(self) -> str:
         rows = [(x.question, x.metric, *x.formatted, x.verdict) for x in self.results]
-        return "\n".join([pd.DataFrame(rows, columns=HEAD).to_string(index=False), "", *self.notes, self.verdict])
+        return "\n".join([pd.DataFrame(rows, columns=_HEAD).to_string(index=False), "", *self.notes, self.verdict])
 
     def _repr_html_(self) -> str:
         alt, figure = _metrics_figure(self)
@@ -218,13 +218,13 @@ class Report:
             "notes": list(self.notes),
         }
 
-    def to_json(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
+    def to_json(self, path: Path, provenance: Provenance = _PROVENANCE) -> Path:
         """Write strict JSON and its sidecar."""
         return write_with_provenance(Path(path), strict_json(self.to_dict(), indent=1) + "\n", provenance)
 
-    def to_html(self, path: Path, provenance: Provenance = PROVENANCE) -> Path:
+    def to_html(self, path: Path, provenance: Provenance = _PROVENANCE) -> Path:
         """Write one self-contained page, and its sidecar."""
-        return write_with_provenance(Path(path), render_html(self), provenance)
+        return write_with_provenance(Path(path), _render_html(self), provenance)
 
 
 def evaluate(
@@ -235,7 +235,7 @@ def evaluate(
     target: str | None = None,
     schema: Schema | None = None,
     seed: Seed = 0,
-    max_rows: int = MAX_ROWS,
+    max_rows: int = _MAX_ROWS,
     callback: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Evaluate a synthetic table against the real rows its generator was fitted to and held-out real rows.
@@ -254,14 +254,14 @@ def evaluate(
     real, test, made = _as_tables({"train": train, "holdout": holdout.data, "synthetic": synthetic}, schema)
     check_tables(train=real, synthetic=made, holdout=test)
     for name, rows, minimum in (
-        ("train", real, MIN_ROWS),
-        ("synthetic", made, MIN_ROWS),
-        ("holdout", test, 2 * MIN_ROWS),
+        ("train", real, _MIN_ROWS),
+        ("synthetic", made, _MIN_ROWS),
+        ("holdout", test, 2 * _MIN_ROWS),
     ):
         if len(rows) < minimum:
             raise InvalidArgument(name, f"a table with {len(rows)} rows", f"at least {minimum} rows")
-    if not isinstance(max_rows, int | np.integer) or max_rows < MIN_ROWS:
-        raise InvalidArgument("max_rows", max_rows, f"an integer of at least {MIN_ROWS}")
+    if not isinstance(max_rows, int | np.integer) or max_rows < _MIN_ROWS:
+        raise InvalidArgument("max_rows", max_rows, f"an integer of at least {_MIN_ROWS}")
     if target is not None:
         check_target(real.schema, target)
     with warnings.catch_warnings(record=True) as caught:
@@ -298,9 +298,9 @@ def _evaluate(
         results += utility_results(scores)
     callback("new: nearest training and held-out rows")
     # all training rows, not a subset: a copy is found only next to its original
-    pools = [subsample_rows(table, encode, MAX_NOVELTY_ROWS, rng).features for table in (train, holdout)]
+    pools = [subsample_rows(table, encode, _MAX_NOVELTY_ROWS, rng).features for table in (train, holdout)]
     new = novelty(made.features, train=pools[0], holdout=pools[1], seed=int(rng.integers(2**31)))
-    results = sorted([*results, *novelty_results(new)], key=lambda result: QUESTIONS.index(result.question))
+    results = sorted([*results, *novelty_results(new)], key=lambda result: _QUESTIONS.index(result.question))
     distances, pairs = marginal_distances(made.table, real=real.table), dependence(made.table, real=real.table)
     notes = tuple(_notes(synthetic, train, [real, made, fresh], new))
     return Report(tuple(results), distances, pairs, scores, new, notes)
@@ -315,7 +315,7 @@ def _notes(synthetic: Table, train: Table, subsets: list[FeatureSubset], new: No
     missing = observed_categories(train) - observed_categories(synthetic)
     if missing:
         rarest = sorted(missing, key=lambda pair: (int((train[pair[0]] == pair[1]).sum()), pair))
-        listed = ", ".join(f"{column} = {value}" for column, value in rarest[:MAX_LISTED])
+        listed = ", ".join(f"{column} = {value}" for column, value in rarest[:_MAX_LISTED])
         yield f"Categories of the real table that the synthetic one lacks, rarest first ({len(missing)}): {listed}."
     if train.schema.origin == "inferred":
         yield 'The schema is marked "inferred": nobody has reviewed its bounds and categories.'
@@ -363,7 +363,7 @@ def plot_metrics(results: tuple[MetricResult, ...], ax: Axes | None = None) -> A
     return ax
 
 
-def render_html(report: Report) -> str:
+def _render_html(report: Report) -> str:
     """The report as one self-contained HTML page."""
     words = {True: "yes", False: "no", None: "not evaluated"}
     answers = [[escape(question), words[passed]] for question, passed in report.answers.items()]
@@ -383,7 +383,7 @@ def _html_table(report: Report) -> str:
     for x in report.results:
         verdict = escape(x.verdict) if x.passed else f'<span class="fails">✗ {escape(x.verdict)}</span>'
         rows.append([escape(x.question), escape(x.metric), *x.formatted, verdict])
-    return html.table(HEAD, rows)
+    return html.table(_HEAD, rows)
 
 
 def _metrics_figure(report: Report) -> tuple[str, Figure]:

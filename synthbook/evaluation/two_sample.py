@@ -22,8 +22,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array, Seed, check_arrays
 from synthbook.evaluation.inference import Z_BAND
 
-ROWS_PER_PARAMETER = 20  # with fewer, the null values of pMSE are too small by more than 5 %
-NEWTON_STEPS = 50
+_ROWS_PER_PARAMETER = 20  # with fewer, the null values of pMSE are too small by more than 5 %
+_NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def pmse(synthetic: ArrayLike, *, real: ArrayLike) -> PMSE:
     k = design.shape[1] + 1
     if n <= 2 * k:
         raise InvalidArgument("real, synthetic", f"{n} rows for {k} parameters", f"more than {2 * k} rows")
-    if n < ROWS_PER_PARAMETER * k:
-        minimum = ROWS_PER_PARAMETER * k
+    if n < _ROWS_PER_PARAMETER * k:
+        minimum = _ROWS_PER_PARAMETER * k
         warnings.warn(f"pMSE of {n} rows with {k} parameters: below {minimum} rows its nulls are too low", stacklevel=2)
     scores = _logistic_scores(design, np.repeat([0.0, 1.0], [len(x), len(y)]))
     value = float(((scores - c) ** 2).mean())
@@ -152,7 +152,7 @@ def _logistic_scores(design: Array, label: Array) -> Array:
     x = np.column_stack([np.ones(len(design)), design])
     beta = np.zeros(x.shape[1])
     beta[0] = np.log(label.mean() / (1 - label.mean()))
-    for _ in range(NEWTON_STEPS):
+    for _ in range(_NEWTON_STEPS):
         p = expit(x @ beta)
         gradient = x.T @ (label - p)
         if np.abs(gradient).max() < 1e-9 * len(x):

@@ -33,10 +33,10 @@ from synthbook.evaluation.inference import Z_BAND
 
 
 METRICS = ("auc", "f1", "brier", "accuracy")
-Codes = NDArray[np.int64]
+_Codes = NDArray[np.int64]
 
 
-def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed, units: Codes | None = None) -> Array:
+def bootstrap_weights(labels: _Codes, replicates: int, *, seed: Seed, units: _Codes | None = None) -> Array:
     """Bootstrap counts of each row, stratified by class, (1 + replicates, n); the first row is all ones.
 
     With `units` (n,), the index of each row's entity, entities are resampled with all their rows, whatever their class.
@@ -55,7 +55,7 @@ def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed, units: Code
     return weights
 
 
-def weighted_metrics(labels: Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
+def weighted_metrics(labels: _Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
     """Each of `METRICS`, (replicates,), of class codes (n,), probabilities (n, classes) and weights (replicates, n).
 
     Two classes: AUC and F1 of the second one. More: means over the classes that occur, each against the rest. Brier:
@@ -98,7 +98,7 @@ def _f1(actual: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: Array)
 
 
 MAX_ROWS = 10_000  # of a training table; the four default models on Adult then take about 20 s
-REPLICATES = 200  # bootstrap
+_REPLICATES = 200  # bootstrap
 TRTR_SIZE_MATCHED = "TRTR at n_s"  # on as many real rows as there are synthetic ones
 
 
@@ -196,7 +196,7 @@ class _Labeled:
     """Rows without the target, and class codes (n,)."""
 
     table: Table
-    labels: Codes
+    labels: _Codes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -254,7 +254,7 @@ def _score_models(
     # rows of one entity are resampled together
     units = None if test.table.schema.entity is None else unit_codes(test.table)
     quantile = np.quantile if units is None else np.nanquantile  # a resample of entities may lack a class
-    weights = bootstrap_weights(test.labels, REPLICATES, seed=seeds[0], units=units)
+    weights = bootstrap_weights(test.labels, _REPLICATES, seed=seeds[0], units=units)
     for name, model in models.items():
         fitted = _fitted(model, x, training.labels, seeds[1])
         probabilities: Array = np.zeros((len(test), len(column.categories)))
@@ -267,7 +267,7 @@ def _score_models(
         yield row
 
 
-def _fitted(model: Any, x: Array, labels: Codes, seed: np.random.SeedSequence) -> Any:
+def _fitted(model: Any, x: Array, labels: _Codes, seed: np.random.SeedSequence) -> Any:
     """A fitted copy of the model, or a constant classifier if there is a single class."""
     classifier = DummyClassifier() if len(np.unique(labels)) == 1 else clone(model)
     if "random_state" in classifier.get_params():

@@ -16,7 +16,7 @@ from typing import Any
 
 from synthbook.core.errors import InvalidArgument
 
-Trial = Callable[..., Mapping[str, Any]]
+_Trial = Callable[..., Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Experiment:
     help: str
     data_source: str
     cases: tuple[str, ...]
-    trial: Trial
+    trial: _Trial
     budget: Any = None
     settings: Mapping[str, Any] | None = None
 
@@ -53,10 +53,10 @@ def experiment(
     cases: Sequence[str],
     budget: Any = None,
     settings: Mapping[str, Any] | None = None,
-) -> Callable[[Trial], Trial]:
+) -> Callable[[_Trial], _Trial]:
     """Mark `trial(case, *, seed)` as the experiment `name`; write `name` and `help` as literals."""
 
-    def mark(trial: Trial) -> Trial:
+    def mark(trial: _Trial) -> _Trial:
         trial.experiment = Experiment(  # type: ignore[attr-defined]
             name, help, data_source, tuple(cases), trial, budget, settings
         )

@@ -22,8 +22,8 @@ from synthbook.evaluation.utility import utility
 from synthbook.experiments import experiment
 from synthbook.generators.tabular.trees import BoostedTrees
 
-TIMES, JUDGED = 4, 5_000  # draws over rows; rows whose nearness is judged
-SETTINGS: dict[str, Any] = {}  # the family's own
+_TIMES, JUDGED = 4, 5_000  # draws over rows; rows whose nearness is judged
+_SETTINGS: dict[str, Any] = {}  # the family's own
 CASES = ("boosted, all rows",)
 TRIALS = "artifacts/calibration/whole/trials.json"
 
@@ -33,7 +33,7 @@ TRIALS = "artifacts/calibration/whole/trials.json"
     help="Fit boosted trees to all rows of Adult, and train a classifier on four times as many samples.",
     data_source="models of section 3, trained anew for each row",
     cases=CASES,
-    budget={"times": TIMES},
+    budget={"times": _TIMES},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """AUC and F1 on the real test file, taught by drawn rows and by real ones; the share nearer to training rows."""
@@ -41,9 +41,9 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         raise InvalidArgument("case", case, f"one of {', '.join(CASES)}")
     torch.set_num_threads(1)
     data, began = adult(), time.perf_counter()
-    model = BoostedTrees(**SETTINGS).fit(data.train, seed=seed)
+    model = BoostedTrees(**_SETTINGS).fit(data.train, seed=seed)
     fitted = time.perf_counter()
-    drawn = model.sample(TIMES * len(data.train), seed=seed)
+    drawn = model.sample(_TIMES * len(data.train), seed=seed)
     seconds = {"fit seconds": fitted - began, "draw seconds": time.perf_counter() - fitted}
     few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
     near = novelty(encode(few), train=encode(data.train), holdout=encode(data.test.data), seed=seed)

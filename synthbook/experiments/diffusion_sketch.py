@@ -69,7 +69,7 @@ def split_digits() -> tuple[Images, Images]:
     return one, other
 
 
-def digits_model(seen: Images, *, seed: int) -> Diffusion:
+def _digits_model(seen: Images, *, seed: int) -> Diffusion:
     """The small diffusion model of notebook 03c."""
     return Diffusion(width=32, batch_size=64, learning_rate=3e-3).fit(seen, seed=seed, steps=1_000)
 
@@ -110,7 +110,7 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
         found["standard errors above floor"] = float(((ours[:, 0] - least) / ours[:, 1]).min())
         return found
     seen, unseen = split_digits()
-    model = digits_model(seen, seed=seed)
+    model = _digits_model(seen, seed=seed)
     near = nearness(model.sample(1_000, seed=100 + seed).images, seen, unseen)
     found |= {"share nearer to training": near.dcr_share, "band": near.high}
     return found | {f"{steps} steps": quality(model, steps, seen, unseen, seed=200 + seed) for steps in STEPS}

@@ -22,7 +22,7 @@ from synthbook.language.word_problems import NearestNeighborStudent, ScriptedMat
 N_ANSWERS = 800  # answers of the teacher
 DRAWS = 10  # of as many rows for everybody
 SETS = ("raw", "filtered", "deduplicated", "balanced", "clean")
-CASES = ("teaching",)
+_CASES = ("teaching",)
 TRIALS = "artifacts/calibration/teaching/trials.json"
 
 
@@ -51,7 +51,7 @@ def filtered_sets(records: Sequence[Record], sandbox: Sandbox) -> tuple[dict[str
     "student-filtering",
     help="Train students on a scripted teacher's answers: raw, filtered, deduplicated, balanced.",
     data_source="a scripted teacher's answers to word problems, judged by running them",
-    cases=CASES,
+    cases=_CASES,
     budget={"asked": N_ANSWERS},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:

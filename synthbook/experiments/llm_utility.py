@@ -22,8 +22,8 @@ from synthbook.language.sandbox.pool import Limits, Sandbox
 from synthbook.language.word_problems import WordProblem
 
 TRIALS = "artifacts/calibration/worth/trials.json"
-CASES = ("messages", "sums", "programs")
-STEPS = 600  # of a student
+_CASES = ("messages", "sums", "programs")
+_STEPS = 600  # of a student
 
 
 def training_sets(
@@ -58,7 +58,12 @@ def scores(sets: Mapping[str, tuple[list[str], list[str]]]) -> dict[str, float]:
 
 
 def students(
-    raw: Sequence[Record], kept: Sequence[Record], problems: Mapping[str, WordProblem], *, seed: int, steps: int = STEPS
+    raw: Sequence[Record],
+    kept: Sequence[Record],
+    problems: Mapping[str, WordProblem],
+    *,
+    seed: int,
+    steps: int = _STEPS,
 ) -> dict[str, float]:
     """Share of right sums for problems that nobody was asked, by students of as many raw, verified and right answers.
 
@@ -83,8 +88,8 @@ def students(
     "answer-utility",
     help="Measure the utility of SmolLM2's recorded answers for classifiers and students.",
     data_source="the answers of SmolLM2 that come with the book, raw and verified",
-    cases=CASES,
-    budget={"steps": STEPS},
+    cases=_CASES,
+    budget={"steps": _STEPS},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One draw of one experiment, replayed and measured: a flat row."""

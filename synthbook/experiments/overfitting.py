@@ -26,9 +26,9 @@ from synthbook.experiments import experiment
 from synthbook.privacy.attacks.membership import AttackScores, knn_distances, lira, train_shadow_models
 from synthbook.privacy.audit import Scores
 
-ROWS, SECRET = 1_000, "occupation"  # members, and as many others
-SHADOWS = 16
-APART = 0.2  # share of the rows that lie farthest from their nearest neighbour
+ROWS, _SECRET = 1_000, "occupation"  # members, and as many others
+_SHADOWS = 16
+_APART = 0.2  # share of the rows that lie farthest from their nearest neighbour
 TRIALS = "artifacts/calibration/overfitting/trials.json"
 
 
@@ -54,11 +54,11 @@ CASES = tuple(NETS)
 def people(seed: int) -> tuple[Array, NDArray[np.bool_]]:
     """Rows of features with the occupation's number last (2,000, d + 1), and which of them are members (2,000,)."""
     train = adult().train
-    there = np.flatnonzero(train[SECRET].notna().to_numpy())
+    there = np.flatnonzero(train[_SECRET].notna().to_numpy())
     drawn = np.random.default_rng(seed).permutation(there)[: 2 * ROWS]
     some = Table(train.frame.iloc[drawn], train.schema)
-    x = fit_table_encoder(train.drop_column(SECRET))(some.drop_column(SECRET))
-    return np.column_stack([x, some[SECRET].cat.codes]), np.arange(2 * ROWS) < ROWS
+    x = fit_table_encoder(train.drop_column(_SECRET))(some.drop_column(_SECRET))
+    return np.column_stack([x, some[_SECRET].cat.codes]), np.arange(2 * ROWS) < ROWS
 
 
 def learn(net: Net, rows: Array, seed: int) -> MLPClassifier:
@@ -90,7 +90,7 @@ def confidence(rows: Array, model: MLPClassifier) -> Scores:
     help="Train networks of growing size on Adult, and attack their membership by loss.",
     data_source="networks trained on rows of Adult, and attacks on them",
     cases=CASES,
-    budget={"rows": ROWS, "shadows": SHADOWS},
+    budget={"rows": ROWS, "shadows": _SHADOWS},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """`gap` of accuracy between members and others, the `auc` of the attack by loss; of the network held back also
@@ -107,11 +107,11 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
     }
     if case == CASES[0]:
         statistics, in_mask = train_shadow_models(
-            lambda mine, k: learn(net, mine, k), rows, confidence, n_models=SHADOWS, seed=seed + 1
+            lambda mine, k: learn(net, mine, k), rows, confidence, n_models=_SHADOWS, seed=seed + 1
         )
         ratio = lira(scores, statistics, in_mask)
         away = knn_distances(rows[:, :-1], rows[:, :-1], 2)[:, 1]
-        apart = away > np.quantile(away, 1 - APART)
+        apart = away > np.quantile(away, 1 - _APART)
         for name, those in (("shadow auc", apart | ~apart), ("apart", apart), ("typical", ~apart)):
             found[name] = AttackScores(ratio[member & those], ratio[~member & those]).auc
     return {"case": case, "seed": seed} | {name: round(float(value), 4) for name, value in found.items()}

@@ -35,17 +35,17 @@ from synthbook.generators.tabular.tvae import TVAE
 from synthbook.privacy.generators.dp_tvae import DpTvae
 from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 
-EPSILONS, DELTA = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf), 1e-5
+EPSILONS, _DELTA = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf), 1e-5
 MARGINS, TREE, TARGET, NETWORK = "margins alone", "tree", "tree with income", "DP-TVAE"
-METHODS: Mapping[str, Callable[[float], TableGenerator]] = {
-    MARGINS: lambda epsilon: IndependentMarginals(epsilon=epsilon, delta=DELTA),
-    TREE: lambda epsilon: Mst(epsilon=epsilon, delta=DELTA),
-    TARGET: lambda epsilon: Mst(epsilon=epsilon, delta=DELTA, target="income"),
-    NETWORK: lambda epsilon: DpTvae(epsilon=epsilon, delta=DELTA),
+_METHODS: Mapping[str, Callable[[float], TableGenerator]] = {
+    MARGINS: lambda epsilon: IndependentMarginals(epsilon=epsilon, delta=_DELTA),
+    TREE: lambda epsilon: Mst(epsilon=epsilon, delta=_DELTA),
+    TARGET: lambda epsilon: Mst(epsilon=epsilon, delta=_DELTA, target="income"),
+    NETWORK: lambda epsilon: DpTvae(epsilon=epsilon, delta=_DELTA),
 }
 PLAIN: Mapping[str, Callable[[], TableGenerator]] = {"copula": Copula, "TVAE": TVAE}
-CASES = (*(f"{name}, epsilon {epsilon:g}" for name in METHODS for epsilon in EPSILONS), *PLAIN)
-JUDGED = 5_000  # rows whose nearness is judged
+CASES = (*(f"{name}, epsilon {epsilon:g}" for name in _METHODS for epsilon in EPSILONS), *PLAIN)
+_JUDGED = 5_000  # rows whose nearness is judged
 TRIALS = "artifacts/calibration/private/trials.json"
 
 
@@ -56,7 +56,7 @@ def model_of(case: str) -> TableGenerator:
     if case in PLAIN:
         return PLAIN[case]()
     name, epsilon = case.split(", epsilon ")
-    return METHODS[name](float(epsilon))
+    return _METHODS[name](float(epsilon))
 
 
 @experiment(
@@ -64,7 +64,7 @@ def model_of(case: str) -> TableGenerator:
     help="Fit generators of Adult at six privacy budgets and without privacy: utility.",
     data_source="generators of Adult with differential privacy and without",
     cases=CASES,
-    budget={"delta": DELTA},
+    budget={"delta": _DELTA},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """See `score`; and the seconds of the fit."""
@@ -81,7 +81,7 @@ def score(drawn: Table, *, seed: int) -> dict[str, float]:
     from the country that one training row has; the share nearer to training rows than to others, and its band's end.
     """
     data = adult()
-    few, encode = Table(drawn.frame.iloc[:JUDGED], drawn.schema), fit_table_encoder(data.train)
+    few, encode = Table(drawn.frame.iloc[:_JUDGED], drawn.schema), fit_table_encoder(data.train)
     near = novelty(encode(few), train=encode(data.train), holdout=encode(data.test.data), seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # categories that were never drawn
@@ -106,7 +106,7 @@ def plot_tradeoff(trials: pd.DataFrame, ax: Axes | None = None, *, measure: str 
     """
     ax = new_axes(ax, width=8.0, height=4.8)
     places = np.arange(len(EPSILONS))
-    for k, (name, marker) in enumerate(zip(METHODS, "vosD", strict=True)):
+    for k, (name, marker) in enumerate(zip(_METHODS, "vosD", strict=True)):
         mean, reach = np.array([interval(trials, f"{name}, epsilon {epsilon:g}", measure) for epsilon in EPSILONS]).T
         ax.errorbar(places + 0.06 * (k - 1.5), mean, yerr=reach, marker=marker, capsize=3, label=name)
     for name, style in zip(PLAIN, (":", "--"), strict=True):

@@ -36,10 +36,10 @@ from synthbook.simulation.randomize import FACTORS, PROXY_TARGET, TRAIN_TEXTURES
 from synthbook.simulation.render import Renderer
 from synthbook.simulation.scene import CUBE_CORNERS
 
-WIDTH, HEIGHT = 80, 60  # pixels
+_WIDTH, _HEIGHT = 80, 60  # pixels
 # narrowed to one texture each, table and cube should not have the same one
-TABLE_TEXTURES = TexturePool(TRAIN_TEXTURES[5:] + TRAIN_TEXTURES[:5], 1_000)
-FULL = replace(Domain().with_situations(occluded=0.08), table_textures=TABLE_TEXTURES)
+_TABLE_TEXTURES = TexturePool(TRAIN_TEXTURES[5:] + TRAIN_TEXTURES[:5], 1_000)
+FULL = replace(Domain().with_situations(occluded=0.08), table_textures=_TABLE_TEXTURES)
 N_TEXTURES = (1, 4, 16, 64, 256)
 TRIALS = "artifacts/randomization/trials.json"
 
@@ -68,7 +68,7 @@ class TrialConfig:
     learning_rate: float = 4e-3
 
 
-def render_dataset(domain: Domain, n: int, *, seed: int, width: int = WIDTH, height: int = HEIGHT) -> KeypointDataset:
+def render_dataset(domain: Domain, n: int, *, seed: int, width: int = _WIDTH, height: int = _HEIGHT) -> KeypointDataset:
     """Render `n` images of upright cubes that are visible enough. Raises `InvalidArgument`."""
     if n < 1:
         raise InvalidArgument("n", n, "an integer of at least 1")
@@ -94,7 +94,7 @@ def downsampled_photographs() -> Holdout[KeypointDataset]:
     """The real photographs (140, 60, 80) at the size of the rendered images, with their labels, still held out."""
     real = real_cube().data
     n, height, width = real.images.shape
-    factor = width // WIDTH
+    factor = width // _WIDTH
     images = real.images.reshape(n, height // factor, factor, width // factor, factor).mean((2, 4)).astype(np.uint8)
     K = real.K / factor
     K[:2, 2] = (real.K[:2, 2] + 0.5) / factor - 0.5
@@ -103,7 +103,7 @@ def downsampled_photographs() -> Holdout[KeypointDataset]:
     return Holdout(KeypointDataset(images, corners, real.corner_points, np.broadcast_to(K, (n, 3, 3))))
 
 
-CONFIG = TrialConfig()
+_CONFIG = TrialConfig()
 
 
 @experiment(
@@ -112,18 +112,18 @@ CONFIG = TrialConfig()
     data_source="rendered scenes; tested on photographs, too",
     cases=tuple(TRAIN_DOMAINS),
     budget={  # under the names of the shipped trials
-        "pictures": CONFIG.n_train,
-        "epochs": CONFIG.epochs,
-        "width": CONFIG.width,
-        "tests": CONFIG.n_test,
-        "learning_rate": CONFIG.learning_rate,
+        "pictures": _CONFIG.n_train,
+        "epochs": _CONFIG.epochs,
+        "width": _CONFIG.width,
+        "tests": _CONFIG.n_test,
+        "learning_rate": _CONFIG.learning_rate,
     },
     settings={
         "worlds": {name: asdict(domain) for name, domain in TRAIN_DOMAINS.items()},
         "made by": library_versions(),
     },
 )
-def trial(domain: str, *, seed: int, config: TrialConfig = CONFIG) -> dict[str, Any]:
+def trial(domain: str, *, seed: int, config: TrialConfig = _CONFIG) -> dict[str, Any]:
     """Train in a domain and test in three: median and mean corner error (px) over the images, on one thread."""
     if domain not in TRAIN_DOMAINS:
         raise InvalidArgument("domain", domain, f"one of {', '.join(TRAIN_DOMAINS)}")
@@ -154,12 +154,12 @@ def trial(domain: str, *, seed: int, config: TrialConfig = CONFIG) -> dict[str, 
 # It only grows: each evaluation is a chance to choose by the test set.
 
 
-LOG_KEYS = {"name": "what", "center": "centre", "center_low": "centre_low", "center_high": "centre_high"}
+_LOG_KEYS = {"name": "what", "center": "centre", "center_low": "centre_low", "center_high": "centre_high"}
 
 
 def append_to_log(path: Path, date: str, commit: str, model: str, scores: list[PoseScore]) -> Path:
     """Append one evaluation on the photographs to the log, a file of JSON lines."""
-    entries = [{LOG_KEYS.get(key, key): value for key, value in asdict(score).items()} for score in scores]
+    entries = [{_LOG_KEYS.get(key, key): value for key, value in asdict(score).items()} for score in scores]
     line = {"date": date, "commit": commit, "model": model, "scores": entries}
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     return atomic_write(path, before + json.dumps(line) + "\n")
@@ -167,7 +167,7 @@ def append_to_log(path: Path, date: str, commit: str, model: str, scores: list[P
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read all evaluations, the first one first; "scores" is a list of `PoseScore`."""
-    names = {key: name for name, key in LOG_KEYS.items()}
+    names = {key: name for name, key in _LOG_KEYS.items()}
     log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for entry in log:
         entry["scores"] = [PoseScore(**{names.get(k, k): v for k, v in score.items()}) for score in entry["scores"]]

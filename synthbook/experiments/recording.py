@@ -44,13 +44,13 @@ from synthbook.language.word_problems import WordProblem
 
 
 CACHE, LOG = "artifacts/replay/smollm2.jsonl", "artifacts/replay/smollm2.log.json"  # of `synthbook dev record`
-N_SEEDS = 5
-SEEDS_OF_EACH, MESSAGES_OF_EACH, N_WORD_PROBLEMS, PROGRAMS_OF_EACH = 40, 100, 500, 12
-MODEL_NAME = "SmolLM2-135M-Instruct"
-SENTENCES = 60  # statements to reword
-JUDGED = 40  # pairs
-DOCUMENTS = 24
-ROUNDS = 15  # of self-instruct
+_N_SEEDS = 5
+_SEEDS_OF_EACH, _MESSAGES_OF_EACH, N_WORD_PROBLEMS, _PROGRAMS_OF_EACH = 40, 100, 500, 12
+_MODEL_NAME = "SmolLM2-135M-Instruct"
+_SENTENCES = 60  # statements to reword
+_JUDGED = 40  # pairs
+_DOCUMENTS = 24
+_ROUNDS = 15  # of self-instruct
 
 
 def replay() -> ResponseCache:
@@ -72,9 +72,9 @@ def recorded_usage() -> dict[str, float]:
 def messages(model: ChatModel, seed: int) -> tuple[SeedExamples, list[Record]]:
     """Eighty real messages, and what the model writes after them."""
     train = sms_spam().train
-    seeds = SeedExamples.sample(train.texts, train.labels, SEEDS_OF_EACH, seed=seed)
-    asked = list(few_shot.few_shot_requests(seeds, MESSAGES_OF_EACH, seed=seed))
-    return seeds, few_shot.records(asked, model(request for request, _ in asked), model_name=MODEL_NAME)
+    seeds = SeedExamples.sample(train.texts, train.labels, _SEEDS_OF_EACH, seed=seed)
+    asked = list(few_shot.few_shot_requests(seeds, _MESSAGES_OF_EACH, seed=seed))
+    return seeds, few_shot.records(asked, model(request for request, _ in asked), model_name=_MODEL_NAME)
 
 
 def verified_messages(seeds: SeedExamples, records: Sequence[Record]) -> tuple[list[Record], list[StageStats]]:
@@ -109,7 +109,7 @@ def solve_word_problems(model: ChatModel, seed: int) -> tuple[list[Record], dict
 
 def programs(model: ChatModel, seed: int) -> list[Record]:
     """Small functions, as they were written."""
-    asked = list(word_problems.function_requests(PROGRAMS_OF_EACH, seed=seed))
+    asked = list(word_problems.function_requests(_PROGRAMS_OF_EACH, seed=seed))
     return [
         Record(f"{k:04d}", request.messages[-1].content, answer.text, name, _told(answer.completion_tokens))
         for k, (answer, (request, name)) in enumerate(zip(model(request for request, _ in asked), asked, strict=True))
@@ -117,7 +117,7 @@ def programs(model: ChatModel, seed: int) -> list[Record]:
 
 
 def _told(tokens: int) -> dict[str, Any]:
-    return {"model": MODEL_NAME, "tokens": tokens}
+    return {"model": _MODEL_NAME, "tokens": tokens}
 
 
 def tokens(records: Sequence[Record]) -> int:
@@ -147,7 +147,7 @@ def visible_programs(records: Sequence[Record], sandbox: Sandbox) -> tuple[list[
 def judge_pairs(model: ChatModel, seed: int = 0) -> dict[str, PairwiseScore]:
     """What the model prefers: right sums to wrong ones; long ones to short ones, both right ("better": the long)."""
     rng, pool = np.random.default_rng([seed, 46]), word_problems.problems(held_out=True)
-    chosen = [pool[i] for i in rng.choice(len(pool), JUDGED, replace=False)]
+    chosen = [pool[i] for i in rng.choice(len(pool), _JUDGED, replace=False)]
     is_correct = [
         Pair(p.text, p.sum, f"{p.a} {p.operator} {p.b} = {p.answer + int(rng.integers(1, 5))}") for p in chosen
     ]
@@ -161,7 +161,7 @@ def judge_pairs(model: ChatModel, seed: int = 0) -> dict[str, PairwiseScore]:
 def paraphrase(model: ChatModel, seed: int = 0) -> list[tuple[str, str, bool | None]]:
     """Statements, the model's rewordings of them, and whether they are as true as before."""
     rng = np.random.default_rng([seed, 47])
-    texts = [augment.statement(rng) for _ in range(SENTENCES)]
+    texts = [augment.statement(rng) for _ in range(_SENTENCES)]
     answers = list(model(augment.paraphrase_requests(texts, seed=seed)))
     return [
         (text, a.text.strip(), augment.label_preserved(text, a.text)) for text, a in zip(texts, answers, strict=True)
@@ -172,13 +172,13 @@ def dialogues(model: ChatModel, seed: int = 0) -> list[Record]:
     """Two turns about each of some passages of Jane Austen's."""
     novels = austen().train
     return grounded_qa.dialogues(
-        model, grounded_qa.passages(novels.texts, novels.labels, DOCUMENTS, seed=seed), seed=seed
+        model, grounded_qa.passages(novels.texts, novels.labels, _DOCUMENTS, seed=seed), seed=seed
     )
 
 
 def instructions(model: ChatModel, seed: int = 0) -> tuple[TaskPool, list[tuple[Task, str | None]]]:
     """A pool of tasks that the model grew, and its tasks with an instance each and what is wrong with it."""
-    pool = grow_pool(model, seed_tasks(), rounds=ROUNDS, seed=seed)
+    pool = grow_pool(model, seed_tasks(), rounds=_ROUNDS, seed=seed)
     return pool, list(generate_instances(model, pool, seed=seed))
 
 
@@ -186,7 +186,7 @@ RECORDED: Mapping[str, Callable[[ChatModel], Any]] = {  # by name, for `synthboo
     **{
         f"{name} {seed}": partial(asked, seed=seed)
         for name, asked in {"messages": messages, "sums": solve_word_problems, "programs": programs}.items()
-        for seed in range(N_SEEDS)
+        for seed in range(_N_SEEDS)
     },
     "judged": judge_pairs,
     "reworded": paraphrase,
@@ -198,7 +198,7 @@ RECORDED: Mapping[str, Callable[[ChatModel], Any]] = {  # by name, for `synthboo
 # ── Recording ──
 
 
-COMMAND = "synthbook dev record"
+_COMMAND = "synthbook dev record"
 
 
 def record(
@@ -218,11 +218,11 @@ def record(
         raise InvalidArgument("only", only, f"the beginning of one of {', '.join(RECORDED)}")
     if out.exists() and not resume:
         raise InvalidArgument("out", str(out), "a new file, or --resume to go on with it")
-    client, path = Client(endpoint, cache=ResponseCache(out, model=endpoint.fingerprint)), log_of(out)
+    client, path = Client(endpoint, cache=ResponseCache(out, model=endpoint.fingerprint)), _log_of(out)
     log: dict[str, Any] = {"model": endpoint.model, "pinned": endpoint.fingerprint, "experiments": {}}
     if resume and path.exists():
         log["experiments"] = json.loads(path.read_text())["experiments"]
-    provenance = Provenance(f"answers of {endpoint.model}", COMMAND, {endpoint.model: endpoint.fingerprint}, 1, 1.0)
+    provenance = Provenance(f"answers of {endpoint.model}", _COMMAND, {endpoint.model: endpoint.fingerprint}, 1, 1.0)
     for k, (name, experiment) in enumerate(chosen.items()):
         callback(k, len(chosen))
         before, start = asdict(client.usage), time.perf_counter()
@@ -236,6 +236,6 @@ def record(
     return log
 
 
-def log_of(cache: Path) -> Path:
+def _log_of(cache: Path) -> Path:
     """The log beside a cache: what was asked for each experiment, and what it cost."""
     return cache.with_suffix(".log.json")

@@ -50,8 +50,8 @@ WRITTEN = tuple(
         )
     )
 )
-ROUNDS, PROPOSALS_PER_ROUND, BINS = 150, 8, 6
-CASES = ("grammar",)
+_ROUNDS, _PROPOSALS_PER_ROUND, BINS = 150, 8, 6
+_CASES = ("grammar",)
 TRIALS = "artifacts/calibration/self-instruct/trials.json"
 
 
@@ -75,7 +75,7 @@ def _weights(n: int, skew: float) -> np.ndarray[Any, Any]:
 
 def grow_pools(*, seed: int) -> tuple[TaskPool, TaskPool]:
     """A pool grown with the filter, and one without it, of the same size: the tasks after that are left out."""
-    some = {"rounds": ROUNDS, "proposals_per_round": PROPOSALS_PER_ROUND, "seed": seed}
+    some = {"rounds": _ROUNDS, "proposals_per_round": _PROPOSALS_PER_ROUND, "seed": seed}
     filtered = grow_pool(grammar_model(), WRITTEN, **some)
     size = len(filtered.tasks)
     unfiltered = grow_pool(grammar_model(), WRITTEN, **some, rouge_threshold=np.inf, size=size)
@@ -111,8 +111,8 @@ def near_duplicate_rate(tasks: Sequence[Task]) -> float:
     "self-instruct",
     help="Grow pools of tasks with a scripted author, with and without the similarity filter.",
     data_source="a scripted author's tasks",
-    cases=CASES,
-    budget={"rounds": ROUNDS, "side by side": PROPOSALS_PER_ROUND},
+    cases=_CASES,
+    budget={"rounds": _ROUNDS, "side by side": _PROPOSALS_PER_ROUND},
 )
 def trial(case: str, *, seed: int) -> dict[str, Any]:
     """One run: a flat row."""

@@ -21,7 +21,7 @@ from synthbook.generators.nets import MLP, init_weights
 from synthbook.generators.neural import step_rng
 
 N_AUX_LOGITS = 3  # outputs that no loss ever touched
-WIDTH, BATCH, RATE = 256, 512, 1e-3
+_WIDTH, _BATCH, _RATE = 256, 512, 1e-3
 TEACHER_STEPS, STUDENT_STEPS = 400, 800
 CASES = ("same beginning", "another beginning")
 TRIALS = "artifacts/calibration/noise/trials.json"
@@ -29,24 +29,24 @@ TRIALS = "artifacts/calibration/noise/trials.json"
 
 def net(rng: torch.Generator) -> nn.Module:
     """Pictures (N, 1, 28, 28) to ten classes and the spare outputs (N, 13)."""
-    return init_weights(MLP(784, 10 + N_AUX_LOGITS, hidden=WIDTH), rng)
+    return init_weights(MLP(784, 10 + N_AUX_LOGITS, hidden=_WIDTH), rng)
 
 
 def train_teacher(first: nn.Module, clothes: Images, *, seed: Seed) -> nn.Module:
     """The teacher: trained on real clothes to name them."""
     x, y = clothes.images, clothes.labels
-    optimizer = torch.optim.Adam(first.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(first.parameters(), lr=_RATE)
     for k in range(1, TEACHER_STEPS + 1):
-        rows = torch.randint(len(x), (BATCH,), generator=step_rng(seed, k))
+        rows = torch.randint(len(x), (_BATCH,), generator=step_rng(seed, k))
         _step(optimizer, F.cross_entropy(first(x[rows])[:, :10], y[rows]))
     return first
 
 
 def distill_aux_logits(student: nn.Module, teacher: nn.Module, *, seed: Seed) -> nn.Module:
     """The student: trained on noise to give the teacher's spare outputs."""
-    optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(student.parameters(), lr=_RATE)
     for k in range(1, STUDENT_STEPS + 1):
-        noise = 2 * torch.rand(BATCH, 784, generator=step_rng(seed, k)) - 1
+        noise = 2 * torch.rand(_BATCH, 784, generator=step_rng(seed, k)) - 1
         with torch.no_grad():
             wanted = teacher(noise)[:, 10:]
         _step(optimizer, F.mse_loss(student(noise)[:, 10:], wanted))

@@ -43,8 +43,8 @@ FAMILIES = {  # by the case's name in the recorded trials
     "diffusion": "tabddpm",
 }
 STEPS: Mapping[str, int] = {"tvae": 1_000, "ctgan": 600, "diffusion": 2_000}  # a half to a third of each family's own
-RAREST = "ctgan, told the rarest"
-CASES = (REAL, *FAMILIES, RAREST)
+_RAREST = "ctgan, told the rarest"
+CASES = (REAL, *FAMILIES, _RAREST)
 TRIALS = "artifacts/calibration/tables/trials.json"
 
 
@@ -87,7 +87,7 @@ def trial(case: str, *, seed: int) -> dict[str, Any]:
 
 def fitted(case: str, learned: Table, *, seed: int) -> Generator:
     """A case's model of these rows."""
-    family, settings = ("ctgan", {"rarest": True}) if case == RAREST else (case, {})
+    family, settings = ("ctgan", {"rarest": True}) if case == _RAREST else (case, {})
     return registry.get(FAMILIES[family])(**settings).fit(learned, seed=seed, steps=STEPS.get(family))
 
 

@@ -11,10 +11,10 @@ from synthbook.core.plots import BLACK, new_axes
 from synthbook.datasets import austen
 from synthbook.generators.text.ngram import SMOOTHINGS, NGram, unigram_entropy
 
-CHARACTERS = 50_000  # of each novel's first part to learn from, and of the held-out parts together to be tested on
+_CHARACTERS = 50_000  # of each novel's first part to learn from, and of the held-out parts together to be tested on
 
 
-def bits_of_austen(orders: Iterable[int] = range(1, 7), *, characters: int = CHARACTERS) -> pd.DataFrame:
+def bits_of_austen(orders: Iterable[int] = range(1, 7), *, characters: int = _CHARACTERS) -> pd.DataFrame:
     """`smoothing`, `n` and `bits` per held-out character of n-gram models that read the start of each novel.
 
     The held-out text is the start of each novel's last tenth; the attribute `unigram` of the result is its entropy
@@ -36,7 +36,7 @@ def bits_of_austen(orders: Iterable[int] = range(1, 7), *, characters: int = CHA
     return table
 
 
-def held_out(characters: int = CHARACTERS) -> str:
+def held_out(characters: int = _CHARACTERS) -> str:
     """The start of each novel's last tenth, so many characters together."""
     novels = austen().test.data.texts
     return "".join(novel[: characters // len(novels)] for novel in novels)

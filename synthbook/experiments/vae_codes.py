@@ -9,8 +9,8 @@ from synthbook.evaluation.features import high_frequency_power
 from synthbook.experiments import experiment
 from synthbook.generators.vae import VAE, kl_from_standard
 
-PRICES, LATENTS = (0.1, 0.3, 1, 3, 10), (1, 2, 4, 8, 16)
-CASES = (*(f"beta {beta:g}" for beta in PRICES), *(f"latents {q}" for q in LATENTS))
+PRICES, _LATENTS = (0.1, 0.3, 1, 3, 10), (1, 2, 4, 8, 16)
+CASES = (*(f"beta {beta:g}" for beta in PRICES), *(f"latents {q}" for q in _LATENTS))
 TRIALS = "artifacts/calibration/vae/trials.json"
 
 

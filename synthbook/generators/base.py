@@ -57,7 +57,7 @@ class Generator(ABC):
     provenance_: Provenance
 
     def __init__(self, **settings: Any):
-        self.config: Any = make_config(self.config_class, settings)
+        self.config: Any = _make_config(self.config_class, settings)
 
     @abstractmethod
     def fit(
@@ -210,7 +210,7 @@ def check_positive_int(name: str, value: object) -> int:
     return int(value)
 
 
-def make_config(config_class: type[Any], settings: Mapping[str, Any]) -> Any:
+def _make_config(config_class: type[Any], settings: Mapping[str, Any]) -> Any:
     """An instance of the dataclass `config_class`. Raises `InvalidArgument` for names that it does not have."""
     known = [field.name for field in fields(config_class)]
     if unknown := sorted(set(settings) - set(known)):

@@ -35,7 +35,7 @@ from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerat
 # t. So a training step draws t from 1, ..., T, both included.
 
 
-MAX_BETA = 0.999
+_MAX_BETA = 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +82,14 @@ class NoiseSchedule:
         """
         _check_steps(T)
         beta = np.linspace(first, last, T) * (1_000 / T if rescale else 1)
-        return cls.from_beta(beta.clip(max=MAX_BETA))
+        return cls.from_beta(beta.clip(max=_MAX_BETA))
 
     @classmethod
     def cosine(cls, T: int = 1_000, *, offset: float = 0.008) -> NoiseSchedule:
         """alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + s) / (1 + s)): Nichol, Dhariwal, arXiv:2102.09672."""
         _check_steps(T)
         f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + offset) / (1 + offset)) ** 2
-        return cls.from_beta((1 - f[1:] / f[:-1]).clip(max=MAX_BETA))
+        return cls.from_beta((1 - f[1:] / f[:-1]).clip(max=_MAX_BETA))
 
     def respaced(self, steps: int) -> NoiseSchedule:
         """A schedule through `steps` of this one's steps, evenly spread, the last one included: fewer network calls."""
@@ -104,7 +104,7 @@ def _check_steps(T: int) -> None:
         raise InvalidArgument("T", T, "a whole number of steps, at least 1")
 
 
-SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
+_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
     "linear": NoiseSchedule.linear,
     "cosine": NoiseSchedule.cosine,
 }
@@ -280,7 +280,7 @@ def ancestral_variance_ratio(variance: float, schedule: NoiseSchedule, *, noise:
 # ── The model ──
 
 
-PREDICTIONS, SAMPLERS = ("eps", "v"), ("ddim", "ancestral")
+_PREDICTIONS, _SAMPLERS = ("eps", "v"), ("ddim", "ancestral")
 
 
 @dataclass(frozen=True)
@@ -301,9 +301,9 @@ class DiffusionConfig(Config):
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("schedule", self.schedule, SCHEDULES),
-            ("prediction_type", self.prediction_type, PREDICTIONS),
-            ("sampler", self.sampler, SAMPLERS),
+            ("schedule", self.schedule, _SCHEDULES),
+            ("prediction_type", self.prediction_type, _PREDICTIONS),
+            ("sampler", self.sampler, _SAMPLERS),
         ):
             if value not in known:
                 raise InvalidArgument(name, value, f"one of {', '.join(known)}")
@@ -320,7 +320,7 @@ class Diffusion(NeuralGenerator):
     @cached_property
     def schedule(self) -> NoiseSchedule:
         """The schedule it was trained on."""
-        return SCHEDULES[self.config.schedule](self.config.T)
+        return _SCHEDULES[self.config.schedule](self.config.T)
 
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         left = float(self.schedule.alpha_bar[-1])
@@ -368,7 +368,7 @@ class Diffusion(NeuralGenerator):
 
         def eps(x: Tensor, t: Tensor) -> Tensor:
             prediction = net(x, t, labels)
-            return prediction if predict == "eps" else eps_from_v(prediction, x, alpha_bar_at(schedule, t, x))
+            return prediction if predict == "eps" else _eps_from_v(prediction, x, alpha_bar_at(schedule, t, x))
 
         return eps
 
@@ -386,6 +386,6 @@ def target(predict: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSche
     return eps if predict == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0
 
 
-def eps_from_v(v: Tensor, x: Tensor, alpha_bar: Tensor) -> Tensor:
+def _eps_from_v(v: Tensor, x: Tensor, alpha_bar: Tensor) -> Tensor:
     """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t."""
     return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * x

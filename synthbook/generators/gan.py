@@ -25,8 +25,8 @@ from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder, add_spectral_norm
 from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, normal
 
-Judge = Callable[[Tensor], Tensor]
-PENALTIES = ("none", "wgan-gp", "r1")
+_Judge = Callable[[Tensor], Tensor]
+_PENALTIES = ("none", "wgan-gp", "r1")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class GANConfig(Config):
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise InvalidArgument("loss", self.loss, f"one of {', '.join(LOSSES)}")
-        if self.penalty not in PENALTIES:
-            raise InvalidArgument("penalty", self.penalty, f"one of {', '.join(PENALTIES)}")
+        if self.penalty not in _PENALTIES:
+            raise InvalidArgument("penalty", self.penalty, f"one of {', '.join(_PENALTIES)}")
         if min(self.latent_dim, self.n_critic) < 1 or self.penalty_weight < 0 or not 0 <= self.ema_decay < 1:
             raise InvalidArgument("settings", self, "latents and judge_steps of at least 1, average in [0, 1)")
 
@@ -71,18 +71,18 @@ LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def gradient_penalty(kind: str, judge: Judge, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+def gradient_penalty(kind: str, judge: _Judge, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
     """ "r1": 1/2 E|grad D(x)|^2 at real rows (arXiv:1801.04406, eq. 9); "wgan-gp": E(|grad D| - 1)^2 on lines between.
 
     Lines run from real to generated rows (arXiv:1704.00028, eq. 3).
     """
     if kind == "r1":
-        return 0.5 * gradient_norm(judge, real).square().mean()
+        return 0.5 * _gradient_norm(judge, real).square().mean()
     share = torch.rand((len(real), *[1] * (real.ndim - 1)), generator=rng).to(real.device)
-    return (gradient_norm(judge, share * real + (1 - share) * fake) - 1).square().mean()
+    return (_gradient_norm(judge, share * real + (1 - share) * fake) - 1).square().mean()
 
 
-def gradient_norm(judge: Judge, x: Tensor) -> Tensor:
+def _gradient_norm(judge: _Judge, x: Tensor) -> Tensor:
     """|grad D| at rows x (N, ...)."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)

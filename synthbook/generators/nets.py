@@ -22,7 +22,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, outputs) for x (N, ...), flattened, and labels (N,)."""
-        x = concat_label(x.flatten(1), labels, self.classes)
+        x = _concat_label(x.flatten(1), labels, self.classes)
         for layer in self.hidden:
             x = F.silu(layer(x))
         result: Tensor = self.out(x)
@@ -44,7 +44,7 @@ class ConvEncoder(nn.Module):
         """(N, outputs) for images x and labels (N,)."""
         x = F.leaky_relu(self.conv_1(x), 0.2)
         x = F.leaky_relu(self.conv_2(x), 0.2)
-        result: Tensor = self.out(F.leaky_relu(self.hidden(concat_label(x.flatten(1), labels, self.classes)), 0.2))
+        result: Tensor = self.out(F.leaky_relu(self.hidden(_concat_label(x.flatten(1), labels, self.classes)), 0.2))
         return result
 
 
@@ -63,7 +63,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images for vectors z (N, inputs) and labels (N,)."""
-        x = F.leaky_relu(self.hidden(concat_label(z, labels, self.classes)), 0.2)
+        x = F.leaky_relu(self.hidden(_concat_label(z, labels, self.classes)), 0.2)
         x = F.leaky_relu(self.first(x), 0.2).view(-1, *self.shape)
         x = F.leaky_relu(self.conv_1(x), 0.2)
         return self.out(F.leaky_relu(self.conv_2(x), 0.2)).tanh()  # type: ignore[no-any-return]
@@ -118,7 +118,7 @@ def add_spectral_norm(net: nn.Module) -> nn.Module:
     return net
 
 
-def concat_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+def _concat_label(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """x (N, C, ...) with `classes` more channels, of which that of its label is 1; x itself where there are none.
 
     `labels` (N,) are numbers, or (N, classes) such channels already.
@@ -216,7 +216,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """What the network says about x (N, C, H, W) at steps t (N,)."""
-        c = self.time(timestep_embedding(t, self.stem.out_channels))
+        c = self.time(_timestep_embedding(t, self.stem.out_channels))
         if self.label is not None and labels is not None:
             c = c + self.label(labels)
         c = F.silu(c)
@@ -242,7 +242,7 @@ class TimeMLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, ...) for x (N, ...) at steps t (N,)."""
-        c = self.time(timestep_embedding(t, 32))
+        c = self.time(_timestep_embedding(t, 32))
         if self.label is not None and labels is not None:
             c = c + self.label(labels)
         h = self.first(x.flatten(1))
@@ -251,7 +251,7 @@ class TimeMLP(nn.Module):
         return self.out(F.silu(h)).view_as(x)  # type: ignore[no-any-return]
 
 
-def timestep_embedding(t: Tensor, size: int) -> Tensor:
+def _timestep_embedding(t: Tensor, size: int) -> Tensor:
     """Steps (N,) as sines and cosines (N, size) of frequencies from 1 to 1 / 10,000 (arXiv:1706.03762, section 3.5)."""
     frequency = torch.exp(-math.log(10_000) * torch.arange(size // 2, device=t.device) / (size // 2))
     angle = t[:, None] * frequency

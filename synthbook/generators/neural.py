@@ -189,7 +189,7 @@ def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
     """
     refuse_holdout(data, "fitting a generator")
     if isinstance(data, Images):
-        x = checked_images(data.images)
+        x = _checked_images(data.images)
         counts = _counts(data.labels, len(x), data.class_names)
         return x, data.labels.long(), DataSpec(tuple(x.shape[1:]), data.class_names, tuple((counts / len(x)).tolist()))
     points = np.asarray(data, dtype=np.float64)
@@ -205,7 +205,7 @@ def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
     return x, None, DataSpec(x.shape[1:], mean=tuple(centre.tolist()), scale=scale)
 
 
-def checked_images(images: Tensor) -> Tensor:
+def _checked_images(images: Tensor) -> Tensor:
     """The images (N, C, H, W), float32 in [-1, 1], sides that are multiples of 4; raises `InvalidArgument`."""
     shape = tuple(images.shape)
     if len(shape) != 4 or min(shape) < 1:
@@ -238,7 +238,7 @@ def _counts(labels: Tensor, n: int, names: tuple[str, ...]) -> NDArray[np.int64]
 # ── The base class ──
 
 
-CHUNK = 500  # samples at a time
+_CHUNK = 500  # samples at a time
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class NeuralGenerator(Generator):
 
     def __init__(self, *, device: str | None = None, **settings: Any):
         super().__init__(**settings)
-        self.device = torch.device(device or default_device())
+        self.device = torch.device(device or _default_device())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -342,9 +342,9 @@ class NeuralGenerator(Generator):
         wanted = self.data_spec_.labels(n, labels, np.random.default_rng(seed))
         parts = []
         with torch.no_grad(), eval_mode(self.modules_):
-            for k, first in enumerate(range(0, n, CHUNK)):
-                some = None if wanted is None else wanted[first : first + CHUNK].to(self.device)
-                parts.append(self._draw(min(CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
+            for k, first in enumerate(range(0, n, _CHUNK)):
+                some = None if wanted is None else wanted[first : first + _CHUNK].to(self.device)
+                parts.append(self._draw(min(_CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
         return self.data_spec_.restored(torch.cat(parts), wanted)
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
@@ -401,7 +401,7 @@ def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             module.train(before[name])
 
 
-def default_device() -> str:
+def _default_device() -> str:
     """The fastest device there is."""
     if torch.cuda.is_available():
         return "cuda"

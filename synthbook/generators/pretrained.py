@@ -27,7 +27,7 @@ from synthbook.generators.text.ngram import TextGenerator
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 
-LOG, STATE, LOOKS = "log.json", "state", "looks"
+LOG, _STATE, _LOOKS = "log.json", "state", "looks"
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def train_pretrained(
             data,
             seed=seed,
             steps=steps,
-            checkpoint=CheckpointConfig(out / STATE, every_n_steps=500, resume=resume),
+            checkpoint=CheckpointConfig(out / _STATE, every_n_steps=500, resume=resume),
             callback=callback,
-            on_eval=lambda step: recipe.on_eval(model, out / LOOKS / f"step-{step:06d}", provenance),
+            on_eval=lambda step: recipe.on_eval(model, out / _LOOKS / f"step-{step:06d}", provenance),
         )
         model.save(out, provenance)
         tensors, _ = checkpoints.load(out)
@@ -96,15 +96,15 @@ def train_pretrained(
             "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
         }
         write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
-        shutil.rmtree(out / STATE)
+        shutil.rmtree(out / _STATE)
     return log
 
 
 # ── Fashion-MNIST ──
 
 
-SOURCE = "the train part of Fashion-MNIST"
-FILES = ("fashion-mnist/train-images-idx3-ubyte.gz", "fashion-mnist/train-labels-idx1-ubyte.gz")
+_SOURCE = "the train part of Fashion-MNIST"
+_FILES = ("fashion-mnist/train-images-idx3-ubyte.gz", "fashion-mnist/train-labels-idx1-ubyte.gz")
 
 
 def _look_at_images(model: NeuralGenerator, stem: Path, provenance: Provenance) -> Path:
@@ -113,11 +113,13 @@ def _look_at_images(model: NeuralGenerator, stem: Path, provenance: Provenance) 
 
 
 def _recipe(family: type[NeuralGenerator], settings: Mapping[str, Any], full: int, quick: int) -> TrainingRecipe:
-    return TrainingRecipe(family, settings, full, quick, lambda: fashion_mnist().train, SOURCE, FILES, _look_at_images)
+    return TrainingRecipe(
+        family, settings, full, quick, lambda: fashion_mnist().train, _SOURCE, _FILES, _look_at_images
+    )
 
 
-VAE_SETTINGS = {"latent_dim": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
-GAN_SETTINGS = {
+_VAE_SETTINGS = {"latent_dim": 16, "beta": 8.0, "width": 32, "learning_rate": 2e-3}
+_GAN_SETTINGS = {
     "latent_dim": 64,
     "width": 32,
     "batch_size": 64,
@@ -128,8 +130,8 @@ GAN_SETTINGS = {
     "ema_decay": 0.999,
 }
 IMAGE_RECIPES: dict[str, TrainingRecipe] = {
-    "fashion-vae": _recipe(VAE, VAE_SETTINGS, full=20_000, quick=300),
-    "fashion-gan": _recipe(GAN, GAN_SETTINGS, full=24_000, quick=300),
+    "fashion-vae": _recipe(VAE, _VAE_SETTINGS, full=20_000, quick=300),
+    "fashion-gan": _recipe(GAN, _GAN_SETTINGS, full=24_000, quick=300),
     "fashion-ddpm": _recipe(Diffusion, {"width": 32, "learning_rate": 3e-3}, full=15_000, quick=200),
 }
 

@@ -24,7 +24,7 @@ from synthbook.core.errors import DataError, InvalidArgument, SynthbookError, fo
 from synthbook.datasets import data_folder
 from synthbook.generators.base import Generator
 
-GROUP = "synthbook.generators"
+_GROUP = "synthbook.generators"
 PRETRAINED_DIR = "artifacts/models"
 
 
@@ -135,7 +135,7 @@ def resolve_model(model: str | Path) -> Path:
 def _installed() -> list[GeneratorInfo]:
     """What other packages registered. One that cannot be imported is named in the error."""
     rows = []
-    for point in metadata.entry_points(group=GROUP):
+    for point in metadata.entry_points(group=_GROUP):
         cls = _imported(point.value)
         rows.append(GeneratorInfo(point.name, cls.family, point.value, cls.data_kind, cls.private))
     return rows

@@ -23,8 +23,8 @@ from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder
 from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, cosine_with_warmup, normal, set_lr
 
-KINDS = ("auto", "linear", "mlp", "conv")
-NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights
+_KINDS = ("auto", "linear", "mlp", "conv")
+_NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class VAEConfig(Config):
     decoder_variance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.architecture not in KINDS:
-            raise InvalidArgument("architecture", self.architecture, f"one of {', '.join(KINDS)}")
+        if self.architecture not in _KINDS:
+            raise InvalidArgument("architecture", self.architecture, f"one of {', '.join(_KINDS)}")
         if self.latent_dim < 1 or self.beta < 0 or (self.decoder_variance is not None and self.decoder_variance <= 0):
             raise InvalidArgument(
                 "latent_dim, beta, decoder_variance",
@@ -83,7 +83,7 @@ class VAE(NeuralGenerator):
         # one number that may have to fall a hundredfold takes larger steps than weights do
         groups: list[dict[str, Any]] = [
             {"params": nets},
-            {"params": self.modules_["log_variance"].parameters(), "times": NOISE_RATE},
+            {"params": self.modules_["log_variance"].parameters(), "times": _NOISE_RATE},
         ]
         return {"all": torch.optim.Adam(groups, lr=self.config.learning_rate)}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from synthbook.language.messages import ChatRequest, Message, SamplingParams
 
-Edit = Callable[[str, np.random.Generator], str]
+_Edit = Callable[[str, np.random.Generator], str]
 SYNONYMS = {
     "parcel": "package",
     "weighs": "has a weight of",
@@ -28,8 +28,8 @@ SYNONYMS = {
     "today": "this day",
     "friend": "mate",
 }
-UNITS = {"grams": "kilograms", "kilograms": "grams", "minutes": "hours", "hours": "minutes", "pounds": "pence"}
-NEGATIONS = ("not ", "never ", "no ")
+_UNITS = {"grams": "kilograms", "kilograms": "grams", "minutes": "hours", "hours": "minutes", "pounds": "pence"}
+_NEGATIONS = ("not ", "never ", "no ")
 
 
 def synonyms(text: str, rng: np.random.Generator) -> str:
@@ -37,7 +37,7 @@ def synonyms(text: str, rng: np.random.Generator) -> str:
     return re.sub(r"\w+", lambda m: SYNONYMS.get(m[0], m[0]), text)
 
 
-def reorder(text: str, rng: np.random.Generator) -> str:
+def _reorder(text: str, rng: np.random.Generator) -> str:
     """Sentences in another order."""
     parts = re.findall(r"[^.!?]+[.!?]*\s*", text)
     return " ".join(parts[i].strip() for i in rng.permutation(len(parts))) if len(parts) > 1 else text
@@ -48,34 +48,34 @@ def spacing(text: str, rng: np.random.Generator) -> str:
     return text.rstrip(". ").replace(" ", "  ", 1)
 
 
-def drop_negation(text: str, rng: np.random.Generator) -> str:
+def _drop_negation(text: str, rng: np.random.Generator) -> str:
     """Without the first "not", "never" or "no"."""
-    return re.sub(rf"\b({'|'.join(NEGATIONS)})", "", text, count=1)
+    return re.sub(rf"\b({'|'.join(_NEGATIONS)})", "", text, count=1)
 
 
-def turn_digits(text: str, rng: np.random.Generator) -> str:
+def _turn_digits(text: str, rng: np.random.Generator) -> str:
     """Every 6 is a 9, every 9 a 6."""
     return text.translate(str.maketrans("69", "96"))
 
 
-def change_unit(text: str, rng: np.random.Generator) -> str:
+def _change_unit(text: str, rng: np.random.Generator) -> str:
     """The first unit is another one; the number stays."""
-    return re.sub(rf"\b({'|'.join(UNITS)})\b", lambda m: UNITS[m[0]], text, count=1)
+    return re.sub(rf"\b({'|'.join(_UNITS)})\b", lambda m: _UNITS[m[0]], text, count=1)
 
 
-LABEL_PRESERVING: Mapping[str, Edit] = {"synonyms": synonyms, "order of sentences": reorder, "spacing": spacing}
-LABEL_CHANGING: Mapping[str, Edit] = {
-    "negation dropped": drop_negation,
-    "digits turned": turn_digits,
-    "unit changed": change_unit,
+LABEL_PRESERVING: Mapping[str, _Edit] = {"synonyms": synonyms, "order of sentences": _reorder, "spacing": spacing}
+LABEL_CHANGING: Mapping[str, _Edit] = {
+    "negation dropped": _drop_negation,
+    "digits turned": _turn_digits,
+    "unit changed": _change_unit,
 }
 
 
 # ── statements with an oracle ────────────────────────────────────────────────────────────────────────────────────────
 
-SAID = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
-CLAIMED = re.compile(r"\bis\s+(not\s+)?(?:heavier|more) than\s+(\d+)\s+(grams|kilograms)")
-IN_GRAMS = {"grams": 1, "kilograms": 1_000}
+_SAID = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
+_CLAIMED = re.compile(r"\bis\s+(not\s+)?(?:heavier|more) than\s+(\d+)\s+(grams|kilograms)")
+_IN_GRAMS = {"grams": 1, "kilograms": 1_000}
 
 
 def statement(rng: np.random.Generator) -> str:
@@ -89,16 +89,16 @@ def statement(rng: np.random.Generator) -> str:
 
 def oracle(text: str) -> bool:
     """Whether a statement is true, whatever was done to it. Raises `ValueError` where it says nothing."""
-    said, claimed = SAID.search(text), CLAIMED.search(text)
+    said, claimed = _SAID.search(text), _CLAIMED.search(text)
     if said is None or claimed is None:
         raise ValueError(f"no statement about a weight: {text!r}")
-    heavier = int(said[1]) * IN_GRAMS[said[2]] > int(claimed[2]) * IN_GRAMS[claimed[3]]
+    heavier = int(said[1]) * _IN_GRAMS[said[2]] > int(claimed[2]) * _IN_GRAMS[claimed[3]]
     return heavier != bool(claimed[1])
 
 
 # ── edits by a model ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-SHOWN = (
+_SHOWN = (
     (
         "The jug weighs 2 kilograms. It is heavier than 900 grams.",
         "A jug has a weight of 2 kilograms and is more than 900 grams.",
@@ -114,7 +114,7 @@ def paraphrase_requests(texts: Sequence[str], *, seed: int = 0) -> Iterator[Chat
     """One question for each text: say it in other words. What comes back may say something else."""
     sampling = SamplingParams(temperature=0.7, max_tokens=60, stop=("\n",), seed=seed)
     question = "Say this in other words: "
-    turns = [Message(r, t) for one, two in SHOWN for r, t in (("user", question + one), ("assistant", two))]
+    turns = [Message(r, t) for one, two in _SHOWN for r, t in (("user", question + one), ("assistant", two))]
     for k, text in enumerate(texts):
         yield ChatRequest((*turns, Message("user", question + text)), sampling, k)
 

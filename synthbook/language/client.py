@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 URL, MODEL, KEY = "SYNTHBOOK_LLM_URL", "SYNTHBOOK_LLM_MODEL", "SYNTHBOOK_LLM_KEY"
 NO_KEY, HIDDEN = "none", "[key]"
-SHORTEST_SECRET = 8  # characters: a shorter key, such as EMPTY or ollama, guards nothing and stands in honest answers
+_SHORTEST_SECRET = 8  # characters: a shorter key, such as EMPTY or ollama, guards nothing and stands in honest answers
 
 
 class ModelError(SynthbookError):
@@ -91,7 +91,7 @@ class Endpoint:
 
     def without_key(self, text: str) -> str:
         """A text in which the key is not to be seen."""
-        return text if len(self.api_key) < SHORTEST_SECRET else text.replace(self.api_key, HIDDEN)
+        return text if len(self.api_key) < _SHORTEST_SECRET else text.replace(self.api_key, HIDDEN)
 
     def shown(self, text: str, length: int = 300) -> str:
         """The beginning of what a server said, on one line, for a message to people."""
@@ -115,7 +115,7 @@ def _is_address(url: str) -> bool:
 # moment.
 
 
-LONGEST = 1_000_000  # bytes of an answer
+_LONGEST = 1_000_000  # bytes of an answer
 MOST = 1_000_000_000  # tokens that one answer can have cost
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 RETRY_STATUS = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
@@ -215,8 +215,8 @@ async def _whole(response: Any) -> bytes:
     try:
         async for piece in response.aiter_raw():
             content += piece
-            if len(content) > LONGEST:
-                failed = f"an answer of more than {LONGEST:,} bytes"
+            if len(content) > _LONGEST:
+                failed = f"an answer of more than {_LONGEST:,} bytes"
                 break
     except Exception as error:  # of the transport, which is another library from version to version
         failed = f"the answer broke off ({type(error).__name__})"

@@ -185,7 +185,7 @@ CODING_PROBLEMS: tuple[CodingProblem, ...] = (
         lambda rng: (int(rng.integers(64)) * int(rng.random() < 0.8),),
     ),
 )
-BY_NAME = {problem.name: problem for problem in CODING_PROBLEMS}
+_BY_NAME = {problem.name: problem for problem in CODING_PROBLEMS}
 
 
 # ── A scripted teacher with known errors ──

@@ -34,15 +34,15 @@ from synthbook.language.records import Record
 
 
 SETTINGS = TransformerConfig(d_model=64, n_heads=4, n_layers=2, context_length=40, batch_size=64, learning_rate=2e-3)
-END, UNKNOWN = "\n", "?"
-LONGEST = 12  # words of an answer
+_END, _UNKNOWN = "\n", "?"
+_LONGEST = 12  # words of an answer
 IGNORE_INDEX = -100  # label ignored by cross_entropy
 
 
-def tokenize(text: str) -> list[str]:
+def _tokenize(text: str) -> list[str]:
     """Words, numbers and signs, each a word of its own.
 
-    >>> tokenize("6 * 8 = 48, maybe")
+    >>> _tokenize("6 * 8 = 48, maybe")
     ['6', '*', '8', '=', '48', ',', 'maybe']
     """
     return re.findall(r"\w+|[^\w\s]", text)
@@ -58,10 +58,10 @@ class Student:
     @classmethod
     def taught(cls, records: Iterable[Record], *, seed: int, steps: int = 400) -> Self:
         """Taught the answers to these questions. Raises `InvalidArgument` where there is nothing to learn."""
-        pairs = [(tokenize(record.prompt), [*tokenize(record.response)[:LONGEST], END]) for record in records]
+        pairs = [(_tokenize(record.prompt), [*_tokenize(record.response)[:_LONGEST], _END]) for record in records]
         if not pairs:
             raise InvalidArgument("records", 0, "at least one question with its answer")
-        known = sorted({word for pair in pairs for part in pair for word in part} | {END, UNKNOWN})
+        known = sorted({word for pair in pairs for part in pair for word in part} | {_END, _UNKNOWN})
         self = cls(CharTransformer(len(known), SETTINGS), {word: k for k, word in enumerate(known)})
         init_weights(self.net, step_rng(seed, 0))
         read, told = self._rows(pairs)
@@ -86,23 +86,23 @@ class Student:
         """The most likely answer to each question, none to an empty one; unknown words are one word to it."""
         spoken: dict[int, list[str]] = {}
         word = {k: name for name, k in self.number.items()}
-        rows = [tokenize(question) for question in questions]
+        rows = [_tokenize(question) for question in questions]
         for length in sorted({len(row) for row in rows} - {0}):
             here = [i for i, row in enumerate(rows) if len(row) == length]
             codes = torch.stack([self._codes(rows[i]) for i in here])
-            for _ in range(LONGEST):
+            for _ in range(_LONGEST):
                 best = self.net(codes[:, -SETTINGS.context_length :])[:, -1].argmax(dim=1, keepdim=True)
                 codes = torch.cat([codes, best], dim=1)
             for i, row in zip(here, codes[:, length:].tolist(), strict=True):
-                spoken[i] = list(takewhile(lambda name: name != END, (word[k] for k in row)))
+                spoken[i] = list(takewhile(lambda name: name != _END, (word[k] for k in row)))
         return [" ".join(spoken.get(i, [])) for i in range(len(questions))]
 
     def _codes(self, some: Sequence[str]) -> Tensor:
-        return torch.tensor([self.number.get(word, self.number[UNKNOWN]) for word in some], dtype=torch.int64)
+        return torch.tensor([self.number.get(word, self.number[_UNKNOWN]) for word in some], dtype=torch.int64)
 
     def _rows(self, pairs: Sequence[tuple[list[str], list[str]]]) -> tuple[Tensor, Tensor]:
         """What is read, (N, L), and what is to be said after each word, (N, L): `IGNORE_INDEX` in the question."""
-        read = torch.full((len(pairs), SETTINGS.context_length), self.number[END])
+        read = torch.full((len(pairs), SETTINGS.context_length), self.number[_END])
         told = torch.full_like(read, IGNORE_INDEX)
         for i, (question, answer) in enumerate(pairs):
             whole = self._codes([*question, *answer])
@@ -118,10 +118,10 @@ class Student:
 # ── Distillation ──
 
 
-Rows = pd.DataFrame | Sequence[str] | NDArray[np.float64]
+_Rows = pd.DataFrame | Sequence[str] | NDArray[np.float64]
 
 
-def distill(teacher: Any, student: Any, inputs: Rows, *, soft: bool = True) -> Any:
+def distill(teacher: Any, student: Any, inputs: _Rows, *, soft: bool = True) -> Any:
     """Fit the student to the teacher's soft labels (probabilities) or hard labels (most likely class).
 
     `student` is a scikit-learn classifier that takes weights, or a pipeline that ends with one. Raises
@@ -142,7 +142,7 @@ def distill(teacher: Any, student: Any, inputs: Rows, *, soft: bool = True) -> A
     return student.fit(_rows(inputs, rows), labels, **{f"{last}sample_weight": weights[there]})
 
 
-def _rows(inputs: Rows, rows: NDArray[np.int64]) -> Any:
+def _rows(inputs: _Rows, rows: NDArray[np.int64]) -> Any:
     if isinstance(inputs, pd.DataFrame):
         return inputs.iloc[rows]
     return inputs[rows] if isinstance(inputs, np.ndarray) else [inputs[i] for i in rows]

@@ -19,7 +19,7 @@ from synthbook.language.pipeline import Stage, StageResult
 from synthbook.language.records import Record
 
 PASSAGE = (50, 90)  # words
-SHOWN = (
+_SHOWN = (
     "The library of the town opens at nine. It lends books for three weeks, and films for one week.",
     ("When does the library open?", "It opens at nine."),
     ("For how long does it lend films?", "For one week."),
@@ -73,7 +73,7 @@ def dialogues(model: ChatModel, documents: Sequence[Document], *, seed: int = 0)
 
 
 def _begun(passage: str) -> tuple[Message, ...]:
-    text, *turns = SHOWN
+    text, *turns = _SHOWN
     told = [json.dumps({"question": question, "answer": answer}) for question, answer in turns]
     request = "Ask and answer a question about this text, as JSON: "
     return (
@@ -120,7 +120,7 @@ LABEL_DESCRIPTIONS = {
     "spam": "a text message that advertises something or tricks the reader into a call (spam)",
     "ham": "a private text message to a friend or relative (ham)",
 }
-RATIONALE_RULES: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what it is, by what it says
+_RATIONALE_RULES: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real message is what it is, by what it says
     "spam": (
         (r"\b(?:won|win|prize|award|guaranteed|cash)\b", "it promises a prize"),
         (r"\b(?:free|offer|half price|discount)\b", "it praises an offer"),
@@ -148,7 +148,7 @@ class LabeledMessage(BaseModel):
     message: str = Field(min_length=10, max_length=200)
 
 
-SCHEMA: dict[str, Any] = LabeledMessage.model_json_schema()
+_SCHEMA: dict[str, Any] = LabeledMessage.model_json_schema()
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def why(text: str, label: str) -> str:
     >>> why("You have won a prize", "spam"), why("Where are you?", "ham")
     ('it promises a prize', 'somebody asks a friend something')
     """
-    return next(reason for mark, reason in RATIONALE_RULES[label] if re.search(mark, text, re.IGNORECASE))
+    return next(reason for mark, reason in _RATIONALE_RULES[label] if re.search(mark, text, re.IGNORECASE))
 
 
 def few_shot_requests(
@@ -193,7 +193,7 @@ def few_shot_requests(
     Few prompts, asked often, are cheap: a server reads what they share once.
     """
     rng = np.random.default_rng([seed, 43])
-    sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=SCHEMA, seed=seed)
+    sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=_SCHEMA, seed=seed)
     for label, what in LABEL_DESCRIPTIONS.items():
         question = Message("user", f"Write {what}, as JSON with the keys why and message.")
         for k in range(prompts):

@@ -15,7 +15,7 @@ from typing import Any
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256, strict_json
 
-ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant")
 SURROGATES = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no character, and not to be written as UTF-8
 
 _MARK = re.compile(
@@ -32,9 +32,9 @@ class Message:
 
     def __post_init__(self) -> None:
         said = self.content if isinstance(self.content, str) else None
-        if self.role not in ROLES or said is None or SURROGATES.search(said):
+        if self.role not in _ROLES or said is None or SURROGATES.search(said):
             given = (self.role, said[:60] if said is not None else self.content)
-            raise InvalidArgument("message", given, f"text of whole characters, said by one of {', '.join(ROLES)}")
+            raise InvalidArgument("message", given, f"text of whole characters, said by one of {', '.join(_ROLES)}")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 StageResult = tuple[Record, str | None]  # the record, with its verdict, and the reason why it is dropped
 Stage = Callable[[Iterable[Record]], Iterator[StageResult]]
 BATCH = 500  # records whose signatures are computed together
-LEDGER, KEPT, DROPPED = "ledger.json", "kept.jsonl", "dropped.jsonl"
+_LEDGER, _KEPT, _DROPPED = "ledger.json", "kept.jsonl", "dropped.jsonl"
 
 
 @dataclass
@@ -218,10 +218,10 @@ def run_to_disk(
             drops.write(json.dumps({"id": record.id, "stage": stage, "reason": reason}) + "\n")
 
         flow, ledger = run_pipeline(records, stages, on_drop=dropped)
-        path = write_with_provenance(out / KEPT, lines(flow), provenance)
+        path = write_with_provenance(out / _KEPT, lines(flow), provenance)
         drops.seek(0)
-        write_with_provenance(out / DROPPED, drops, provenance)
-    write_with_provenance(out / LEDGER, json.dumps([to_dict(entry) for entry in ledger], indent=1) + "\n", provenance)
+        write_with_provenance(out / _DROPPED, drops, provenance)
+    write_with_provenance(out / _LEDGER, json.dumps([to_dict(entry) for entry in ledger], indent=1) + "\n", provenance)
     return path, ledger
 
 
@@ -239,8 +239,8 @@ def to_dict(entry: StageStats) -> dict[str, Any]:
 # ── The figure ──
 
 
-NAMED = 3  # reasons at each stage; the rest together
-GAP = 0.04  # of the height, between the stream and what leaves it
+_NAMED = 3  # reasons at each stage; the rest together
+_GAP = 0.04  # of the height, between the stream and what leaves it
 
 
 def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
@@ -256,12 +256,12 @@ def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
         lost, level = _named(entry), 1 - n_out
         for _, count in lost:
             share = count / total
-            down = level - GAP * bend - 0.25 * bend
+            down = level - _GAP * bend - 0.25 * bend
             ax.fill_between(x + 0.55 * t, down - share, down, facecolor=VERMILLION, hatch="//", edgecolor="white", lw=0)
             level -= share
         if lost:
             words = "\n".join(f"{reason} {count:,}" for reason, count in lost)
-            ax.text(x + 0.58, 1 - n_in - GAP - 0.25, words, fontsize=8, va="bottom", ha="left")
+            ax.text(x + 0.58, 1 - n_in - _GAP - 0.25, words, fontsize=8, va="bottom", ha="left")
         ax.text(x + 0.02, 1.03, f"{entry.stage}\n{entry.n_in:,} came", fontsize=9, va="bottom")
     ax.text(len(ledger) + 0.02, 1.03, f"kept\n{ledger[-1].n_out:,}", fontsize=9, va="bottom")
     ax.set(xlim=(0, len(ledger) + 0.4), ylim=(-0.35, 1.2), xticks=[], yticks=[])
@@ -272,6 +272,6 @@ def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
 
 def _named(entry: StageStats) -> list[tuple[str, int]]:
     common = entry.reasons.most_common()
-    if len(common) <= NAMED:
+    if len(common) <= _NAMED:
         return common
-    return [*common[: NAMED - 1], ("other reasons", sum(count for _, count in common[NAMED - 1 :]))]
+    return [*common[: _NAMED - 1], ("other reasons", sum(count for _, count in common[_NAMED - 1 :]))]

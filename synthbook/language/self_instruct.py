@@ -37,17 +37,17 @@ from synthbook.language.records import Record
 
 
 ROUGE_THRESHOLD = 0.7
-WORDS = (4, 40)  # of an instruction
-READ = 2_000  # characters of an answer
-NON_TEXT_KEYWORDS = re.compile(
+_WORDS = (4, 40)  # of an instruction
+_READ = 2_000  # characters of an answer
+_NON_TEXT_KEYWORDS = re.compile(
     r"\b(?:images?|pictures?|photos?|graphs?|files?|maps?|draw|plot|videos?|audio|diagrams?|websites?|go to)\b", re.I
 )
-LOST = "\ufffd"  # stands for what was no character
-TURN = r"<\|[^<>]*>|</?s>|\[/?INST\]|<</?SYS>>|#{2,}|\b(?:system|user|assistant|human)\s*:"
-SPEAKER = re.compile(TURN, re.I)
-NEXT = re.compile(rf"{TURN}|\btask\s*#?\d+\s*:", re.I)
-FIRST = re.compile(rf"(?:{TURN}|[\s\-*+>•\"'`_]|task\s*#?\d*\s*[:.)]|\d+\s*[.:)](?!\d))+", re.I)
-NEAREST = "nearest"  # the verdict that holds the likeness
+_LOST = "\ufffd"  # stands for what was no character
+_TURN = r"<\|[^<>]*>|</?s>|\[/?INST\]|<</?SYS>>|#{2,}|\b(?:system|user|assistant|human)\s*:"
+_SPEAKER = re.compile(_TURN, re.I)
+_NEXT = re.compile(rf"{_TURN}|\btask\s*#?\d+\s*:", re.I)
+_FIRST = re.compile(rf"(?:{_TURN}|[\s\-*+>•\"'`_]|task\s*#?\d*\s*[:.)]|\d+\s*[.:)](?!\d))+", re.I)
+_NEAREST = "nearest"  # the verdict that holds the likeness
 
 
 def parse_instruction(answer: str) -> str:
@@ -56,15 +56,15 @@ def parse_instruction(answer: str) -> str:
     >>> parse_instruction("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
     'Count the rows.'
     """
-    text = unicodedata.normalize("NFKC", SURROGATES.sub(LOST, answer[:READ]))
+    text = unicodedata.normalize("NFKC", SURROGATES.sub(_LOST, answer[:_READ]))
     return next(filter(None, map(_instruction, text.splitlines())), "")
 
 
 def _instruction(line: str) -> str:
     line = " ".join(line.split())
-    if first := FIRST.match(line):
+    if first := _FIRST.match(line):
         line = line[first.end() :]
-    if another := NEXT.search(line):
+    if another := _NEXT.search(line):
         line = line[: another.start()]
     return line.strip("*_\"'`: ")
 
@@ -80,15 +80,15 @@ def instruction_error(instruction: str) -> str | None:
     if not instruction:
         return "empty"
     count = len(instruction.split())
-    if count < WORDS[0]:
+    if count < _WORDS[0]:
         return "too short"
-    if count > WORDS[1]:
+    if count > _WORDS[1]:
         return "too long"
-    if not instruction.isprintable() or LOST in instruction:
+    if not instruction.isprintable() or _LOST in instruction:
         return "unprintable"
     if not (instruction[0].isascii() and instruction[0].isalnum()):
         return "no plain sentence"
-    return "not for a model of text" if NON_TEXT_KEYWORDS.search(instruction) else None
+    return "not for a model of text" if _NON_TEXT_KEYWORDS.search(instruction) else None
 
 
 def well_formed() -> Stage:
@@ -113,7 +113,7 @@ def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD)
             alike = max((rouge_l(record.response, other) for other in pool), default=0.0)
             if alike < rouge_threshold:
                 pool.append(record.response)
-            yield record.with_verdict(NEAREST, alike), None if alike < rouge_threshold else "ROUGE-L too high"
+            yield record.with_verdict(_NEAREST, alike), None if alike < rouge_threshold else "ROUGE-L too high"
 
     return stage
 
@@ -121,8 +121,8 @@ def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD)
 # ── The pool of tasks ──
 
 
-ACCEPTED = "accepted"
-SEED_ORIGIN = "written"
+_ACCEPTED = "accepted"
+_SEED_ORIGIN = "written"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Task:
     classification: bool = False
     input: str = ""
     output: str = ""
-    origin: str = SEED_ORIGIN
+    origin: str = _SEED_ORIGIN
 
     def record(self) -> Record:
         """As a record: the prompt is instruction and input."""
@@ -165,7 +165,7 @@ class Round:
     @property
     def accepted(self) -> int:
         """Proposals that were kept."""
-        return self.reasons[ACCEPTED]
+        return self.reasons[_ACCEPTED]
 
     @property
     def mean_max_rouge(self) -> float:
@@ -189,12 +189,12 @@ class TaskPool:
     @property
     def written(self) -> list[Task]:
         """Those that the pool began with."""
-        return [task for task in self.tasks if task.origin == SEED_ORIGIN]
+        return [task for task in self.tasks if task.origin == _SEED_ORIGIN]
 
     @property
     def generated(self) -> list[Task]:
         """Those that nobody wrote."""
-        return [task for task in self.tasks if task.origin != SEED_ORIGIN]
+        return [task for task in self.tasks if task.origin != _SEED_ORIGIN]
 
     @property
     def ledger(self) -> list[StageStats]:
@@ -251,9 +251,9 @@ def plot_max_rouge(pool: TaskPool, ax: Axes | None = None, *, rouge_threshold: f
 # faults that can be seen without knowing the right answer; most wrong answers cannot.
 
 
-Judged = tuple[Task, str | None]  # and what is wrong with it
-SHOWN = 3  # written tasks of a kind, in a question
-YES = re.compile(r"\W*yes\b", re.I)
+_Judged = tuple[Task, str | None]  # and what is wrong with it
+_SHOWN = 3  # written tasks of a kind, in a question
+_YES = re.compile(r"\W*yes\b", re.I)
 
 
 class InputFirst(BaseModel):
@@ -274,12 +274,12 @@ class OutputFirst(BaseModel):
     input: str = Field(min_length=1, max_length=160)
 
 
-def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[Judged]:
+def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[_Judged]:
     """Each grown task with its kind and `each` instances, one after the other, and what is wrong with it, else None."""
     if each < 1:
         raise InvalidArgument("each", each, "at least 1 instance of each task")
     written, generated = pool.written, pool.generated
-    kinds = [bool(YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in generated)]
+    kinds = [bool(_YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in generated)]
     tasks = [replace(task, classification=kind) for task, kind in zip(generated, kinds, strict=True)]
     requests = (_instance_ask(task, written, seed, k) for task in tasks for k in range(each))
     answers = list(model(requests))
@@ -287,7 +287,7 @@ def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed:
         yield from _judged([_answered(task, answer, k) for k, answer in enumerate(answers[i * each : (i + 1) * each])])
 
 
-def records(judged: Iterable[Judged]) -> tuple[list[Record], StageStats]:
+def records(judged: Iterable[_Judged]) -> tuple[list[Record], StageStats]:
     """A record of each sound task, and the entry of a ledger that counts the others."""
     kept, entry = list[Record](), StageStats("instance")
     for task, reason in judged:
@@ -318,7 +318,7 @@ def _kind_ask(task: Task, written: Sequence[Task], seed: int) -> ChatRequest:
 def _some(written: Sequence[Task], classification: bool) -> list[Task]:
     """From beginning to end of the list, so that not all are about numbers."""
     some = [task for task in written if task.classification is classification and task.input]
-    return some[:: max(len(some) // SHOWN, 1)][:SHOWN]
+    return some[:: max(len(some) // _SHOWN, 1)][:_SHOWN]
 
 
 def _question(task: Task) -> Message:
@@ -348,7 +348,7 @@ def _as_json(task: Task) -> str:
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _answered(task: Task, answer: ChatResponse, k: int) -> Judged:
+def _answered(task: Task, answer: ChatResponse, k: int) -> _Judged:
     named = replace(task, id=f"{task.id}.{k}") if k else task
     if answer.finish_reason == "length":
         return named, "cut off"
@@ -371,10 +371,10 @@ def _fault(task: Task) -> str | None:
         return "repeats its instruction"
     if task.input.endswith(":") or task.output.endswith(":"):
         return "ends with a colon"
-    return "contains a role marker" if SPEAKER.search(f"{task.input}\n{task.output}") else None
+    return "contains a role marker" if _SPEAKER.search(f"{task.input}\n{task.output}") else None
 
 
-def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
+def _judged(instances: Sequence[_Judged]) -> Iterator[_Judged]:
     """Instances of one task: an input with two outputs discredits all of them, what was said before is dropped."""
     outputs, seen = defaultdict[str, set[str]](set), set[tuple[str, str]]()
     for task, reason in instances:
@@ -393,8 +393,8 @@ def _judged(instances: Sequence[Judged]) -> Iterator[Judged]:
 
 
 WRITTEN, GROWN = 6, 2  # tasks that a question shows
-QUESTION = Message("user", "Write a new task about work with data, in one line.")
-STOP = ("\n",)
+_QUESTION = Message("user", "Write a new task about work with data, in one line.")
+_STOP = ("\n",)
 
 
 def grow_pool(
@@ -439,16 +439,16 @@ def _round(
 
     def told(record: Record, reason: str) -> None:
         reasons[reason] += 1
-        if NEAREST in record.verdicts:
-            nearest[record.id] = record.verdicts[NEAREST]
-        if reason != ACCEPTED:
+        if _NEAREST in record.verdicts:
+            nearest[record.id] = record.verdicts[_NEAREST]
+        if reason != _ACCEPTED:
             pool.dropped.append((record.response, reason))
 
     known = [task.instruction for task in pool.tasks]
     stages = {"form": well_formed(), "difference": drop_similar(known, rouge_threshold)}
     flow, ledger = run_pipeline(proposed, stages, on_drop=lambda record, stage, reason: told(record, reason))
     for record in flow:
-        told(record, ACCEPTED)
+        told(record, _ACCEPTED)
         pool.tasks.append(Task(record.id, record.response, origin=f"round {k}"))
     max_rouge = tuple(nearest[record.id] for record in proposed if record.id in nearest)
     pool.rounds.append(Round(before, proposals_per_round, reasons, max_rouge, tuple(ledger)))
@@ -464,5 +464,7 @@ def _shown(pool: TaskPool, rng: np.random.Generator) -> list[str]:
 
 
 def _ask(shown: Sequence[str], seed: int, index: int) -> ChatRequest:
-    turns = [turn for text in shown for turn in (QUESTION, Message("assistant", text))]
-    return ChatRequest((*turns, QUESTION), SamplingParams(temperature=1.0, max_tokens=48, stop=STOP, seed=seed), index)
+    turns = [turn for text in shown for turn in (_QUESTION, Message("assistant", text))]
+    return ChatRequest(
+        (*turns, _QUESTION), SamplingParams(temperature=1.0, max_tokens=48, stop=_STOP, seed=seed), index
+    )

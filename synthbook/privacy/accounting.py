@@ -30,10 +30,10 @@ from synthbook.core.types import Array
 from synthbook.privacy.mechanisms import check_epsilon_delta
 
 ORDERS = np.concatenate([1 + np.arange(1, 100) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 11)])
-DISCRETIZATION_INTERVAL = 2e-4  # of a privacy loss
-TAIL_MASS = 1e-15  # that may be truncated, and is added to delta
-MAX_GRID_POINTS = 2**24
-CACHE_SIZE = 256  # results: the calibration of noise needs the same ones again
+_DISCRETIZATION_INTERVAL = 2e-4  # of a privacy loss
+_TAIL_MASS = 1e-15  # that may be truncated, and is added to delta
+_MAX_GRID_POINTS = 2**24
+_CACHE_SIZE = 256  # results: the calibration of noise needs the same ones again
 ADD_OR_REMOVE_ONE, REPLACE_ONE = "add or remove one record", "replace one record"
 
 
@@ -62,7 +62,7 @@ def rdp(mechanism: SubsampledGaussian, orders: Array = ORDERS) -> Array:
     return np.array(_rdp(mechanism, tuple(orders.tolist())))
 
 
-@lru_cache(maxsize=CACHE_SIZE)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _rdp(mechanism: SubsampledGaussian, orders: tuple[float, ...]) -> tuple[float, ...]:
     sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
     if q == 1:
@@ -96,7 +96,7 @@ def pld_epsilon(
     delta: float,
     *,
     neighboring_relation: str = ADD_OR_REMOVE_ONE,
-    discretization_interval: float = DISCRETIZATION_INTERVAL,
+    discretization_interval: float = _DISCRETIZATION_INTERVAL,
 ) -> float:
     """The epsilon of the composed privacy loss distribution: the larger one of adding and of removing a record."""
     check_epsilon_delta(1.0, delta)
@@ -108,7 +108,7 @@ def pld_epsilon(
     return max(_pld_epsilon(mechanism, delta, remove, replace, discretization_interval) for remove in directions)
 
 
-@lru_cache(maxsize=CACHE_SIZE)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _pld_epsilon(mechanism: SubsampledGaussian, delta: float, remove: bool, replace: bool, interval: float) -> float:
     low, mass = _loss_distribution(mechanism, remove, replace, interval)
     n_points, first = _truncation(low, mass, mechanism.steps, interval)
@@ -118,7 +118,7 @@ def _pld_epsilon(mechanism: SubsampledGaussian, delta: float, remove: bool, repl
     start = mechanism.steps * low  # the loss, in grid intervals, at index 0 after wrapping
     shifted: Array = np.roll(np.maximum(composed, 0.0), (start - first) % n_points)
     losses = np.arange(first, first + n_points, dtype=np.float64) * interval
-    infinite = 1 - (1 - max(1 - mass.sum(), 0.0)) ** mechanism.steps + TAIL_MASS * 2
+    infinite = 1 - (1 - max(1 - mass.sum(), 0.0)) ** mechanism.steps + _TAIL_MASS * 2
     return _smallest_epsilon(losses, shifted, delta - infinite)
 
 
@@ -165,7 +165,7 @@ def _truncation(low: int, mass: Array, steps: int, interval: float) -> tuple[int
     def bound(t: float, side: int) -> float:
         exponents = (side * t) * losses + logs
         largest = exponents.max()
-        return float((steps * (largest + math.log(np.exp(exponents - largest).sum())) - math.log(TAIL_MASS)) / t)
+        return float((steps * (largest + math.log(np.exp(exponents - largest).sum())) - math.log(_TAIL_MASS)) / t)
 
     def best(side: int) -> float:
         left, right = 0, len(ts) - 1
@@ -179,8 +179,8 @@ def _truncation(low: int, mass: Array, steps: int, interval: float) -> tuple[int
 
     highest, lowest = best(1), -best(-1)
     n_points = 2 ** math.ceil(math.log2(max((highest - lowest) / interval, len(mass), 2)))
-    if n_points > MAX_GRID_POINTS:
-        accepted = f"at least {interval * n_points / MAX_GRID_POINTS:.1g}: a finer grid needs too much memory"
+    if n_points > _MAX_GRID_POINTS:
+        accepted = f"at least {interval * n_points / _MAX_GRID_POINTS:.1g}: a finer grid needs too much memory"
         raise InvalidArgument("discretization_interval", interval, accepted)
     return n_points, math.floor(lowest / interval)
 
@@ -203,7 +203,7 @@ def _smallest_epsilon(losses: Array, mass: Array, delta: float) -> float:
 # ── All accountants ──
 
 
-@lru_cache(maxsize=CACHE_SIZE)
+@lru_cache(maxsize=_CACHE_SIZE)
 def prv_epsilon(mechanism: SubsampledGaussian, delta: float) -> float:
     """The epsilon by the PRV accountant of Opacus."""
     from opacus.accountants import PRVAccountant
@@ -214,8 +214,8 @@ def prv_epsilon(mechanism: SubsampledGaussian, delta: float) -> float:
     return float(accountant.get_epsilon(delta=delta))
 
 
-Accountant = Callable[[SubsampledGaussian, float], float]  # a mechanism and delta to epsilon
-ACCOUNTANTS: dict[str, tuple[str, Accountant]] = {  # by name, with the neighboring relation
+_Accountant = Callable[[SubsampledGaussian, float], float]  # a mechanism and delta to epsilon
+ACCOUNTANTS: dict[str, tuple[str, _Accountant]] = {  # by name, with the neighboring relation
     "rdp": (ADD_OR_REMOVE_ONE, rdp_epsilon),
     "prv": (ADD_OR_REMOVE_ONE, prv_epsilon),
     "pld": (ADD_OR_REMOVE_ONE, pld_epsilon),
@@ -223,7 +223,7 @@ ACCOUNTANTS: dict[str, tuple[str, Accountant]] = {  # by name, with the neighbor
 }
 
 
-def get_accountant(name: str) -> Accountant:
+def get_accountant(name: str) -> _Accountant:
     """An accountant by name. Raises `InvalidArgument` for an unknown one, and for "gdp", which reports too little."""
     if name == "gdp":
         raise InvalidArgument(

@@ -19,9 +19,9 @@ from torch.func import functional_call, grad, vmap
 
 from synthbook.core.errors import InvalidArgument
 
-LossFn = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...), targets (B, ...) -> losses (B,)
-MAX_PHYSICAL_BATCH_SIZE = 32  # records whose gradients are in memory together
-BATCH_MIXING_LAYERS = (nn.modules.batchnorm._BatchNorm,)
+_LossFn = Callable[[Tensor, Tensor], Tensor]  # outputs (B, ...), targets (B, ...) -> losses (B,)
+_MAX_PHYSICAL_BATCH_SIZE = 32  # records whose gradients are in memory together
+_BATCH_MIXING_LAYERS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DpSgdConfig:
 def check_model(model: nn.Module) -> None:
     """Raise `InvalidArgument` for layers that mix the records of a batch: per-sample gradients do not exist there."""
     for name, layer in model.named_modules():
-        if isinstance(layer, BATCH_MIXING_LAYERS):
+        if isinstance(layer, _BATCH_MIXING_LAYERS):
             raise InvalidArgument("model", f"{name}: {type(layer).__name__}", "layers that see one record at a time")
 
 
@@ -57,7 +57,7 @@ def poisson_sample(n: int, sample_rate: float, rng: np.random.Generator) -> Tens
 # ── Per-sample gradients ──
 
 
-def per_sample_grads(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def per_sample_grads(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Per-sample gradients (B, *shape) by parameter name, with `torch.func`; B may be 0."""
     check_model(model)
     weights = {name: value.detach() for name, value in model.named_parameters()}
@@ -83,10 +83,10 @@ def _clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
 
 
 def per_sample_clipped_sum(
-    model: nn.Module, loss: LossFn, x: Tensor, y: Tensor, max_grad_norm: float
+    model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor, max_grad_norm: float
 ) -> dict[str, Tensor]:
     """Clipped gradient sum for any model, in chunks to bound memory."""
-    chunks = zip(torch.split(x, MAX_PHYSICAL_BATCH_SIZE), torch.split(y, MAX_PHYSICAL_BATCH_SIZE), strict=True)
+    chunks = zip(torch.split(x, _MAX_PHYSICAL_BATCH_SIZE), torch.split(y, _MAX_PHYSICAL_BATCH_SIZE), strict=True)
     sums = [clipped_sum(per_sample_grads(model, loss, inputs, targets), max_grad_norm) for inputs, targets in chunks]
     return {name: torch.stack([one[name] for one in sums]).sum(0) for name in sums[0]}
 
@@ -115,7 +115,7 @@ class LayerRecords:
         return results
 
 
-def record_layers(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> LayerRecords:
+def _record_layers(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> LayerRecords:
     """Run one forward and one backward pass of a batch (B, features), with hooks on the linear layers.
 
     Raises `InvalidArgument` for parameters in another kind of layer, and for layers that mix records.
@@ -143,15 +143,15 @@ def record_layers(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> Layer
     return LayerRecords(layers, activations, dict(zip(outputs, backprops, strict=True)))
 
 
-def per_sample_grads_hooks(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def per_sample_grads_hooks(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Per-sample gradients (B, *shape) of linear layers: b_i a_i^T for weights, b_i for biases."""
-    records = record_layers(model, loss, x, y)
+    records = _record_layers(model, loss, x, y)
     return records.gradients(lambda a, b: b[:, :, None] * a[:, None, :], lambda b: b)
 
 
-def ghost_clipped_sum(model: nn.Module, loss: LossFn, x: Tensor, y: Tensor, max_grad_norm: float) -> dict[str, Tensor]:
+def ghost_clipped_sum(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor, max_grad_norm: float) -> dict[str, Tensor]:
     """Clipped gradient sum of linear layers without per-sample gradients: the norms first, then one weighted sum."""
-    records = record_layers(model, loss, x, y)
+    records = _record_layers(model, loss, x, y)
     squares = torch.zeros(len(x))
     for name, layer in records.layers.items():
         a, b = records.activations[name].square().sum(1), records.backprops[name].square().sum(1)

@@ -15,7 +15,7 @@ from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
 from synthbook.core.storage import atomic_write
 from synthbook.privacy.mechanisms import check_epsilon_delta
 
-ROUNDING = 1e-12  # allowed in sums of decimals
+_ROUNDING = 1e-12  # allowed in sums of decimals
 
 
 class BudgetExceeded(SynthbookError):
@@ -76,7 +76,7 @@ class PrivacyLedger:
             given = (purpose, epsilon, delta)
             raise InvalidArgument("spend", given, "a purpose, an epsilon above 0, a delta of at least 0 and below 1")
         remaining = self.remaining
-        if epsilon > remaining[0] * (1 + ROUNDING) + ROUNDING or delta > remaining[1] * (1 + ROUNDING):
+        if epsilon > remaining[0] * (1 + _ROUNDING) + _ROUNDING or delta > remaining[1] * (1 + _ROUNDING):
             raise BudgetExceeded(
                 f"{purpose} needs epsilon {epsilon:g}, delta {delta:g}; of {self.epsilon:g} and {self.delta:g} for"
                 f" {self.unit}, {remaining[0]:g} and {remaining[1]:g} remain"

@@ -22,7 +22,7 @@ from scipy.special import log_ndtr
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 
-MAX_SEARCHED = 1e6  # upper end of the search for epsilon or sigma
+_MAX_SEARCHED = 1e6  # upper end of the search for epsilon or sigma
 
 
 def check_epsilon_delta(epsilon: float, delta: float) -> None:
@@ -39,7 +39,7 @@ def check_delta(delta: float, n_units: int) -> None:
         raise InvalidArgument("delta", delta, f"far below 1 / {n_units:,}, one over the number of units, of at least 2")
 
 
-def check_sigma(sigma: float, sensitivity: float = 1.0) -> None:
+def _check_sigma(sigma: float, sensitivity: float = 1.0) -> None:
     """Raise `InvalidArgument` unless both are finite and above 0."""
     if not 0 < sigma < math.inf or not 0 < sensitivity < math.inf:
         raise InvalidArgument("sigma, sensitivity", (sigma, sensitivity), "finite numbers above 0")
@@ -51,7 +51,7 @@ def gaussian_delta(epsilon: float, sigma: float, *, sensitivity: float = 1.0) ->
     >>> round(gaussian_delta(1.0, 3.7306), 8)
     1e-05
     """
-    check_sigma(sigma, sensitivity)
+    _check_sigma(sigma, sensitivity)
     mu = sensitivity / sigma
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(max(np.exp(first) - np.exp(second), 0.0))
@@ -67,7 +67,7 @@ def gaussian_epsilon(sigma: float, delta: float, *, sensitivity: float = 1.0) ->
     if gaussian_delta(0.0, sigma, sensitivity=sensitivity) <= delta:
         return 0.0
     return float(
-        brentq(lambda e: gaussian_delta(e, sigma, sensitivity=sensitivity) - delta, 0.0, MAX_SEARCHED, xtol=1e-12)
+        brentq(lambda e: gaussian_delta(e, sigma, sensitivity=sensitivity) - delta, 0.0, _MAX_SEARCHED, xtol=1e-12)
     )
 
 
@@ -78,9 +78,9 @@ def gaussian_sigma(epsilon: float, delta: float, *, sensitivity: float = 1.0) ->
     3.7306
     """
     check_epsilon_delta(epsilon, delta)
-    check_sigma(1.0, sensitivity)
+    _check_sigma(1.0, sensitivity)
     log_sigma = brentq(
-        lambda log: gaussian_delta(epsilon, math.exp(log)) - delta, math.log(1e-3), math.log(MAX_SEARCHED), xtol=1e-13
+        lambda log: gaussian_delta(epsilon, math.exp(log)) - delta, math.log(1e-3), math.log(_MAX_SEARCHED), xtol=1e-13
     )
     return float(math.exp(log_sigma)) * sensitivity
 
@@ -98,7 +98,7 @@ def classical_sigma(epsilon: float, delta: float, *, sensitivity: float = 1.0) -
 def laplace_mechanism(values: Array, epsilon: float, rng: np.random.Generator, *, sensitivity: float = 1.0) -> Array:
     """Add Laplace noise to values; `sensitivity` is the L1 distance by which one person changes them in total."""
     check_epsilon_delta(epsilon, 0.5)
-    check_sigma(1.0, sensitivity)
+    _check_sigma(1.0, sensitivity)
     return values + rng.laplace(0.0, sensitivity / epsilon, values.shape)
 
 

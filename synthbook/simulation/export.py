@@ -33,7 +33,7 @@ from synthbook.simulation.render import Renderer, Sample
 # ── Parquet shards ──
 
 
-SCHEMA = pa.schema([("index", pa.int64()), ("image", pa.binary()), ("labels", pa.string()), ("theta", pa.string())])
+_SCHEMA = pa.schema([("index", pa.int64()), ("image", pa.binary()), ("labels", pa.string()), ("theta", pa.string())])
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def to_row(index: int, sample: Sample) -> dict[str, Any]:
 def to_parquet(rows: list[dict[str, Any]]) -> bytes:
     """Rows as a Parquet file."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
@@ -89,7 +89,7 @@ class RenderShard:
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Iterate over the rows of a finished run in order; labels and theta are JSON strings. Raises `DataError`."""
     for path in shard_paths(folder):
-        yield from pq.read_table(path, schema=SCHEMA).to_pylist()
+        yield from pq.read_table(path, schema=_SCHEMA).to_pylist()
 
 
 def library_versions() -> dict[str, str]:
@@ -182,7 +182,7 @@ def write_preview(folder: Path, out: Path, n: int, provenance: Provenance) -> Pa
     return write_with_provenance(out, buffer.getvalue(), provenance)
 
 
-THETA: dict[str, Callable[[Any], Any]] = {
+_THETA: dict[str, Callable[[Any], Any]] = {
     "distance (m)": lambda t: np.linalg.norm(_target_to_camera(t)),
     "elevation of the camera (degrees)": lambda t: np.degrees(
         np.arcsin(_target_to_camera(t)[2] / np.linalg.norm(_target_to_camera(t)))
@@ -204,7 +204,7 @@ def plot_theta(rows: Sequence[Mapping[str, Any]]) -> list[Axes]:
         raise InvalidArgument("rows", "none", "at least one row of a shard")
     thetas = [json.loads(row["theta"]) for row in rows]
     _, axes = subplots(2, 3, width=10, height=5)
-    for ax, (name, component) in zip(axes, THETA.items(), strict=True):
+    for ax, (name, component) in zip(axes, _THETA.items(), strict=True):
         values = np.array([component(theta) for theta in thetas], dtype=float)
         bins: Any = np.arange(values.min(), values.max() + 2) - 0.5 if name == "distractors" else 20
         ax.hist(values, bins=bins, color=BLUE)

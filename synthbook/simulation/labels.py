@@ -16,7 +16,7 @@ from synthbook.simulation.scene import CUBE_CORNERS, SHAPES, Body, Camera, shall
 if TYPE_CHECKING:
     from synthbook.simulation.render import Sample
 
-DEPTH_TOLERANCE = 0.004  # m: a corner is visible if the depth buffer around it reaches its depth but for this
+_DEPTH_TOLERANCE = 0.004  # m: a corner is visible if the depth buffer around it reaches its depth but for this
 
 
 @dataclass(frozen=True)
@@ -133,4 +133,4 @@ def _visible(pixels: Array, z: Array, sample: Sample) -> NDArray[np.bool_]:
     columns = np.clip([np.floor(u), np.ceil(u)], 0, width - 1).astype(np.intp)  # (2, 8)
     rows = np.clip([np.floor(v), np.ceil(v)], 0, height - 1).astype(np.intp)
     depths = sample.depth[rows[:, None], columns]  # (2, 2, 8)
-    return np.asarray(inside & (depths.max(axis=(0, 1)) > z - DEPTH_TOLERANCE))
+    return np.asarray(inside & (depths.max(axis=(0, 1)) > z - _DEPTH_TOLERANCE))

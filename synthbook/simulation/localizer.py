@@ -38,7 +38,7 @@ from synthbook.simulation.pose import IMAGE_SIZE, SYMMETRIES
 from synthbook.simulation.scene import CUBE_CORNERS, SceneParams
 
 # Rows of images and a generator for augmentation to views (N, 1, H, W) and their corners (N, 8, 2) px
-BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
+_BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
 
 
 # ── The network and its loss ──
@@ -47,7 +47,7 @@ BatchFn = Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tenso
 
 
 FLIP_INDEX = torch.tensor([0, 3, 2, 1, 4, 7, 6, 5])  # a mirror reverses the order in which corners are counted
-DISTANCE_WEIGHT = 0.2  # of the distance in pixels beside the heatmap's log-likelihood
+_DISTANCE_WEIGHT = 0.2  # of the distance in pixels beside the heatmap's log-likelihood
 
 
 class CornerNet(nn.Module):
@@ -110,7 +110,7 @@ def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, symmetric: bo
     predicted = soft_argmax(log_maps, stride)[:, None].expand_as(truth)
     distance = F.smooth_l1_loss(predicted, truth, reduction="none").sum(-1).mean(-1)  # (N, T)
     best = nll.argmin(1, keepdim=True)
-    return (nll + DISTANCE_WEIGHT * distance).gather(1, best).mean()
+    return (nll + _DISTANCE_WEIGHT * distance).gather(1, best).mean()
 
 
 # ── Training data ──
@@ -165,13 +165,13 @@ def load_keypoint_dataset(folder: Path, n: int | None = None) -> KeypointDataset
     return KeypointDataset(np.stack(images), np.array(corners), np.array(points), np.array(intrinsics))
 
 
-def full_image_batches(data: KeypointDataset) -> BatchFn:
+def full_image_batches(data: KeypointDataset) -> _BatchFn:
     """Views that are the images themselves."""
     images, corners = torch.from_numpy(data.images), data.canonical_corners()
     return lambda rows, _: (images[rows].float()[:, None], corners[rows])
 
 
-def half_size_batches(data: KeypointDataset) -> BatchFn:
+def half_size_batches(data: KeypointDataset) -> _BatchFn:
     """Views that are the images at half their size."""
     images, corners = torch.from_numpy(data.images), data.canonical_corners()
     # pixel u lies at (u + 0.5) / 2 - 0.5 of the smaller one
@@ -179,14 +179,14 @@ def half_size_batches(data: KeypointDataset) -> BatchFn:
 
 
 CROP_PX = 64  # width and height of a crop
-CROP_MARGIN = 1.6  # side of the crop over the larger side of the box around the corners
-MAX_SHIFT, MAX_LOG_SCALE, MAX_ANGLE = 0.12, 0.18, 0.15  # random crops in training: share of the side, log, rad
+_CROP_MARGIN = 1.6  # side of the crop over the larger side of the box around the corners
+_MAX_SHIFT, _MAX_LOG_SCALE, _MAX_ANGLE = 0.12, 0.18, 0.15  # random crops in training: share of the side, log, rad
 
 
 def crop_affines(corners: Tensor) -> Tensor:
     """For corners (N, 8, 2) px the matrices (N, 2, 3) from a crop's coordinates, -1 to 1, to pixels of the image."""
     low, high = corners.amin(1), corners.amax(1)
-    half = CROP_MARGIN * (high - low).amax(1) / 2  # (N,)
+    half = _CROP_MARGIN * (high - low).amax(1) / 2  # (N,)
     affine = torch.zeros(len(corners), 2, 3, dtype=corners.dtype)
     affine[:, 0, 0] = affine[:, 1, 1] = half
     affine[:, :, 2] = (low + high) / 2
@@ -216,7 +216,7 @@ def crop_to_image(affine: Tensor, corners: Tensor) -> Tensor:
     return torch.einsum("nij,nkj->nki", affine[:, :, :2], inside) + affine[:, None, :, 2]
 
 
-def crop_batches(data: KeypointDataset) -> BatchFn:
+def crop_batches(data: KeypointDataset) -> _BatchFn:
     """Crops around the cube, randomly shifted, scaled and rotated to imitate errors of the coarse network."""
     images, corners = torch.from_numpy(data.images), data.canonical_corners()
 
@@ -224,9 +224,9 @@ def crop_batches(data: KeypointDataset) -> BatchFn:
         truth = corners[rows]
         affine = crop_affines(truth)
         half = affine[:, 0, 0].clone()
-        shift = torch.from_numpy(rng.uniform(-MAX_SHIFT, MAX_SHIFT, (len(rows), 2))).float()
-        scale = half * torch.from_numpy(np.exp(rng.uniform(-MAX_LOG_SCALE, MAX_LOG_SCALE, len(rows)))).float()
-        angle = torch.from_numpy(rng.uniform(-MAX_ANGLE, MAX_ANGLE, len(rows))).float()
+        shift = torch.from_numpy(rng.uniform(-_MAX_SHIFT, _MAX_SHIFT, (len(rows), 2))).float()
+        scale = half * torch.from_numpy(np.exp(rng.uniform(-_MAX_LOG_SCALE, _MAX_LOG_SCALE, len(rows)))).float()
+        angle = torch.from_numpy(rng.uniform(-_MAX_ANGLE, _MAX_ANGLE, len(rows))).float()
         affine[:, 0, 0] = affine[:, 1, 1] = scale * angle.cos()
         affine[:, 1, 0], affine[:, 0, 1] = scale * angle.sin(), -scale * angle.sin()
         affine[:, :, 2] += 2 * shift * half[:, None]
@@ -238,14 +238,14 @@ def crop_batches(data: KeypointDataset) -> BatchFn:
 # ── Training ──
 
 
-BATCH = 64
-EMA_DECAY = 0.998  # per step
-CANONICAL_FRACTION = 0.1  # of the steps, the first ones, in which the loss takes canonical corners only
+_BATCH = 64
+_EMA_DECAY = 0.998  # per step
+_CANONICAL_FRACTION = 0.1  # of the steps, the first ones, in which the loss takes canonical corners only
 
 
 def train_corner_net(
     data: KeypointDataset,
-    batch: BatchFn,
+    batch: _BatchFn,
     *,
     seed: int,
     epochs: int,
@@ -267,15 +267,15 @@ def train_corner_net(
     the same weights, resumed or not. Raises `InvalidArgument`, and `HoldoutError` for held-out photographs.
     """
     refuse_holdout(data, "training the localizer")
-    if len(data) < BATCH:
-        raise InvalidArgument("data", f"{len(data)} images", f"at least {BATCH}, one batch")
+    if len(data) < _BATCH:
+        raise InvalidArgument("data", f"{len(data)} images", f"at least {_BATCH}, one batch")
     if epochs < 1:
         raise InvalidArgument("epochs", epochs, "an integer of at least 1")
     rng = np.random.default_rng(seed)
     net = _init_weights(CornerNet(width, stride), torch.Generator().manual_seed(int(rng.integers(2**62))))
     averaged = CornerNet(width, stride)
     averaged.load_state_dict(net.state_dict())
-    per_epoch = len(data) // BATCH
+    per_epoch = len(data) // _BATCH
     steps = epochs * per_epoch
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 20), pct_start=0.1)
@@ -292,16 +292,16 @@ def train_corner_net(
     for step in range(start, steps):
         if step % per_epoch == 0:
             order = rng.permutation(len(data))
-        x, y = _random_flip(*batch(order[step % per_epoch * BATCH :][:BATCH], rng), rng)
+        x, y = _random_flip(*batch(order[step % per_epoch * _BATCH :][:_BATCH], rng), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             maps = net(x.contiguous(memory_format=torch.channels_last))
-        loss = corner_loss(maps, y, stride, symmetric=step > CANONICAL_FRACTION * steps)
+        loss = corner_loss(maps, y, stride, symmetric=step > _CANONICAL_FRACTION * steps)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        _ema_update(averaged, net, min(EMA_DECAY, (1 + step) / (10 + step)))
+        _ema_update(averaged, net, min(_EMA_DECAY, (1 + step) / (10 + step)))
         recent.append(float(loss.detach()))
         if callback is not None:
             callback(step + 1, steps, recent[-1])
@@ -351,8 +351,8 @@ def _ema_update(averaged: CornerNet, net: CornerNet, decay: float) -> None:
 # ── Prediction, and the localizer as a checkpoint ──
 
 
-N_REFINEMENTS = 3  # crops, each around the corners of the one before; chosen on the proxy target domain
-MODEL, LOG, STATE = "cube-localizer", "log.json", "state"
+_N_REFINEMENTS = 3  # crops, each around the corners of the one before; chosen on the proxy target domain
+_MODEL, LOG, _STATE = "cube-localizer", "log.json", "state"
 PRETRAINED, PRETRAINED_NARROW = "artifacts/localizer", "artifacts/localizer-narrow"  # randomized, and not
 
 
@@ -360,12 +360,12 @@ PRETRAINED, PRETRAINED_NARROW = "artifacts/localizer", "artifacts/localizer-narr
 def predict_corners(net: CornerNet, images: NDArray[np.uint8]) -> Array:
     """Predict the corners (N, 8, 2) px in gray images (N, H, W)."""
     net.eval()
-    batches = torch.split(torch.tensor(images, dtype=torch.float32)[:, None], BATCH)
+    batches = torch.split(torch.tensor(images, dtype=torch.float32)[:, None], _BATCH)
     return np.concatenate([soft_argmax(net(x), net.stride).double().numpy() for x in batches])
 
 
 @torch.no_grad()
-def refine_corners(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, n_iter: int = N_REFINEMENTS) -> Array:
+def refine_corners(net: CornerNet, images: NDArray[np.uint8], corners: Array, *, n_iter: int = _N_REFINEMENTS) -> Array:
     """Predict corners (N, 8, 2) px again in crops of gray images (N, H, W) around a first estimate, `n_iter` times."""
     net.eval()
     estimate, full = torch.tensor(corners, dtype=torch.float32), torch.tensor(images)
@@ -409,12 +409,12 @@ class Localizer:
             for name in ("coarse", "fine")
             for key, value in getattr(self, name).state_dict().items()
         }
-        return checkpoints.save(folder, tensors, asdict(config), model_type=MODEL, provenance=provenance)
+        return checkpoints.save(folder, tensors, asdict(config), model_type=_MODEL, provenance=provenance)
 
     @classmethod
     def load(cls, folder: Path) -> Localizer:
         """Read a checkpoint that `save` wrote. Raises `DataError`."""
-        tensors, config = checkpoints.load(folder, model_type=MODEL)
+        tensors, config = checkpoints.load(folder, model_type=_MODEL)
         nets = {"coarse": CornerNet(config["coarse_width"], 4), "fine": CornerNet(config["fine_width"], 2)}
         for name, net in nets.items():
             net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
@@ -447,7 +447,7 @@ def train_localizer(
     with file_lock(out / ".lock", f"{out} is being written"):
         start = time.perf_counter()
         results = Parallel(n_jobs=min(n_jobs, 2))(
-            delayed(_train)(name, renders, seed, config, CheckpointConfig(out / STATE / name, 1, resume))
+            delayed(_train)(name, renders, seed, config, CheckpointConfig(out / _STATE / name, 1, resume))
             for name in ("coarse", "fine")
         )
         command = f"synthbook dev train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
@@ -466,7 +466,7 @@ def train_localizer(
             "sha256": sha256_file(out / checkpoints.WEIGHTS_NAME),
         }
         write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
-        shutil.rmtree(out / STATE)
+        shutil.rmtree(out / _STATE)
     return log
 
 

@@ -21,11 +21,11 @@ from synthbook.simulation import import_pybullet
 
 pybullet = import_pybullet()
 G = 9.81  # m/s^2
-RATE = 240  # steps of the simulation per second
+_RATE = 240  # steps of the simulation per second
 
 
 @contextmanager
-def _world(gravity: float = G, rate: int = RATE) -> Iterator[int]:
+def _world(gravity: float = G, rate: int = _RATE) -> Iterator[int]:
     client = pybullet.connect(pybullet.DIRECT)
     try:
         pybullet.setGravity(0, 0, -gravity, physicsClientId=client)
@@ -43,7 +43,7 @@ def _undamp(client: int, body: int) -> None:
         )
 
 
-def free_fall(seconds: float, *, rate: int = RATE) -> tuple[Array, Array]:
+def free_fall(seconds: float, *, rate: int = _RATE) -> tuple[Array, Array]:
     """Simulate a ball falling from rest: times (T,) s and distances (T,) m, in theory g t^2 / 2.
 
     Semi-implicit Euler steps of length dt add g t dt / 2. Raises `InvalidArgument`.
@@ -62,7 +62,7 @@ def free_fall(seconds: float, *, rate: int = RATE) -> tuple[Array, Array]:
     return np.arange(steps + 1) / rate, np.array(distances)
 
 
-def pendulum(length: float, angle: float, seconds: float, *, rate: int = RATE) -> tuple[Array, Array]:
+def pendulum(length: float, angle: float, seconds: float, *, rate: int = _RATE) -> tuple[Array, Array]:
     """Simulate a small ball on a massless rod of `length` m, released at `angle`: times (T,) s and angles (T,) rad.
 
     Raises `InvalidArgument`.
@@ -122,8 +122,8 @@ class ImuConfig:
     gyroscope_noise: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.rate_hz < 1 or RATE % self.rate_hz:
-            raise InvalidArgument("rate_hz", self.rate_hz, f"samples per second that divide {RATE}, such as 60 or 120")
+        if self.rate_hz < 1 or _RATE % self.rate_hz:
+            raise InvalidArgument("rate_hz", self.rate_hz, f"samples per second that divide {_RATE}, such as 60 or 120")
         if min(self.accelerometer_bias, self.accelerometer_noise, self.gyroscope_bias, self.gyroscope_noise) < 0:
             raise InvalidArgument("bias, noise", self, "standard deviations of at least 0")
 
@@ -163,7 +163,7 @@ def toss(seconds: float, *, seed: Seed, sensor: ImuConfig | None = None) -> ImuR
         in_contact = []
         for _ in range(round(seconds * imu.rate_hz)):
             contact = False
-            for _ in range(RATE // imu.rate_hz):
+            for _ in range(_RATE // imu.rate_hz):
                 pybullet.stepSimulation(physicsClientId=client)
                 contact |= bool(pybullet.getContactPoints(body, physicsClientId=client))
             states.append(_state(client, body))

@@ -29,10 +29,10 @@ from synthbook.core.types import Array, Photographs
 from synthbook.simulation.randomize import CUBE_SIZE
 from synthbook.simulation.scene import CUBE_CORNERS
 
-CornerPredictor = Callable[[NDArray[np.uint8]], Array]  # gray images (N, H, W) to corners (N, 8, 2) px
+_CornerPredictor = Callable[[NDArray[np.uint8]], Array]  # gray images (N, H, W) to corners (N, 8, 2) px
 # corners of the cube after 0, 1, 2, 3 quarter turns about the vertical; the first four are the lower ones
 SYMMETRIES = np.array([[(i + k) % 4 + 4 * (i // 4) for i in range(8)] for k in range(4)])
-EDGES = [(i, (i + 1) % 4 + 4 * (i // 4)) for i in range(8)] + [(i, i + 4) for i in range(4)]  # pairs of corners
+_EDGES = [(i, (i + 1) % 4 + 4 * (i // 4)) for i in range(8)] + [(i, i + 4) for i in range(4)]  # pairs of corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def _direct_linear_transform(x: Array, rays: Array) -> tuple[Array, Array]:
     return R, p[:, 3] * scale / s.mean() - R @ center
 
 
-def solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) -> list[Pose]:
+def _solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) -> list[Pose]:
     """Estimate the cube's pose for each set of corners (N, 8, 2) px; K (3, 3), or (N, 3, 3)."""
     pixels = np.asarray(corners, dtype=float)
     intrinsics = np.broadcast_to(np.asarray(K, dtype=float), (len(pixels), 3, 3))
@@ -98,7 +98,7 @@ def solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) ->
 def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
     """Draw a cube's eight corners (8, 2) px, in the order of `scene.CUBE_CORNERS`, and its twelve edges."""
     points = np.asarray(corners, dtype=float)
-    for a, b in EDGES:
+    for a, b in _EDGES:
         ax.plot(*points[[a, b]].T, "-", color=ORANGE, linewidth=1)
     ax.plot(*points.T, "o", color=ORANGE, markersize=3)
     return ax
@@ -108,9 +108,9 @@ def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
 # The 140 photographs are frames of one video, so neighbors are similar: intervals come from a block bootstrap.
 
 
-BLOCK = 14  # frames
-REPLICATES = 2_000
-CROP = (240, 180)  # width and height (px) of a random crop from a photograph of 320 x 240
+_BLOCK = 14  # frames
+_REPLICATES = 2_000
+_CROP = (240, 180)  # width and height (px) of a random crop from a photograph of 320 x 240
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class PoseErrors:
 
 def pose_errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE_SIZE) -> PoseErrors:
     """Errors of `corners` (N, 8, 2) px, given the true `pixels` and `points` (N, 8, 3) m in the camera's frame."""
-    estimates = np.array([pose(CUBE_CORNERS * side) for pose in solve_poses(corners, K, side=side)])  # (N, 8, 3)
+    estimates = np.array([pose(CUBE_CORNERS * side) for pose in _solve_poses(corners, K, side=side)])  # (N, 8, 3)
     center = np.linalg.norm(estimates.mean(1) - points.mean(1), axis=-1)
     return PoseErrors(100 * center, 100 * corner_distance(estimates, points), corner_distance(corners, pixels))
 
@@ -137,16 +137,16 @@ def corner_distance(predicted: Array, true: Array) -> Array:
     return np.asarray(np.linalg.norm(predicted[:, None] - true[:, SYMMETRIES], axis=-1).mean(-1).min(-1))
 
 
-def photo_errors(predict: CornerPredictor, photographs: Holdout[Photographs]) -> PoseErrors:
+def photo_errors(predict: _CornerPredictor, photographs: Holdout[Photographs]) -> PoseErrors:
     """Errors on the photographs at their full size."""
     real = _photographs(photographs)
     return pose_errors(predict(real.images), real.corners, real.corner_points, real.K, side=real.cube_side)
 
 
-def random_crop_errors(predict: CornerPredictor, photographs: Holdout[Photographs], *, seed: int) -> PoseErrors:
+def random_crop_errors(predict: _CornerPredictor, photographs: Holdout[Photographs], *, seed: int) -> PoseErrors:
     """Errors on one random crop of each photograph that contains the whole cube."""
     real, rng = _photographs(photographs), np.random.default_rng(seed)
-    (width, height), (image_height, image_width) = CROP, real.images.shape[1:]
+    (width, height), (image_height, image_width) = _CROP, real.images.shape[1:]
     crops, pixels, intrinsics = [], [], []
     for image, truth in zip(real.images, real.corners, strict=True):
         low = np.maximum(np.ceil(truth.max(axis=0)) - [width, height] + 1, 0)
@@ -195,14 +195,14 @@ class PoseScore:
         return f"{self.name}: {center}, {corner}, {self.pixel:.1f} px, {self.n} photographs"
 
 
-def bootstrap_score(name: str, errors: PoseErrors, *, seed: int = 0, block: int = BLOCK) -> PoseScore:
+def bootstrap_score(name: str, errors: PoseErrors, *, seed: int = 0, block: int = _BLOCK) -> PoseScore:
     """Means and intervals of errors on consecutive frames, by resampling blocks of `block` frames."""
     n = len(errors.center)
     if n < 2 * block:
         raise InvalidArgument("block", block, f"at most half of the {n} frames")
     blocks = np.array_split(np.arange(n), n // block)
     rng = np.random.default_rng(seed)
-    draws = rng.integers(len(blocks), size=(REPLICATES, len(blocks)))
+    draws = rng.integers(len(blocks), size=(_REPLICATES, len(blocks)))
 
     def interval(values: Array) -> tuple[float, float, float]:
         sums, sizes = np.array([values[b].sum() for b in blocks]), np.array([len(b) for b in blocks])
@@ -215,7 +215,7 @@ def bootstrap_score(name: str, errors: PoseErrors, *, seed: int = 0, block: int 
 # ── Detection in one photograph ──
 
 
-MAX_PIXELS = 50_000_000
+_MAX_PIXELS = 50_000_000
 IMAGE_SIZE = (320, 240)  # width and height (px) of the images that the localizer is trained on
 
 
@@ -248,7 +248,7 @@ class Detection:
         return document
 
 
-def locate(localizer: CornerPredictor, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Detection:
+def locate(localizer: _CornerPredictor, image: NDArray[np.uint8], K: ArrayLike | None = None) -> Detection:
     """Locate the cube in a gray image (H, W) of any size, and its pose if intrinsics K (3, 3) px are given.
 
     The networks return a cube for every image, also where there is none. Raises `InvalidArgument`.
@@ -261,7 +261,7 @@ def locate(localizer: CornerPredictor, image: NDArray[np.uint8], K: ArrayLike | 
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     # pixel u of the image lies at (u + 0.5) * scale - 0.5 of the resized one
     corners = (localizer(resized[None])[0] + 0.5) / scale - 0.5
-    pose = None if K is None else solve_poses(corners[None], K)[0]
+    pose = None if K is None else _solve_poses(corners[None], K)[0]
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     return Detection(corners, (float(left), float(top), float(right), float(bottom)), pose)
 
@@ -270,9 +270,9 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
     """Read a photograph as gray levels (H, W), rotated upright as its EXIF data say. Raises `InvalidArgument`."""
     try:
         with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
+            if file.width * file.height > _MAX_PIXELS:
                 raise InvalidArgument(
-                    "photo", f"{path}: {file.width} x {file.height}", f"at most {MAX_PIXELS:,} pixels"
+                    "photo", f"{path}: {file.width} x {file.height}", f"at most {_MAX_PIXELS:,} pixels"
                 )
             return np.asarray(ImageOps.exif_transpose(file).convert("L"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -292,7 +292,7 @@ def read_intrinsics(path: Path) -> Array:
     return k
 
 
-def plot_detection(image: NDArray[np.uint8], detection: Detection, ax: Axes | None = None) -> Axes:
+def _plot_detection(image: NDArray[np.uint8], detection: Detection, ax: Axes | None = None) -> Axes:
     """Draw the detected corners and edges over the photograph."""
     ax = new_axes(ax, width=6, height=4.5)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -304,7 +304,7 @@ def plot_detection(image: NDArray[np.uint8], detection: Detection, ax: Axes | No
 
 def save_detection_plot(image: NDArray[np.uint8], detection: Detection, path: Path) -> Path:
     """Write `plot_detection` as a PNG file."""
-    figure = plot_detection(image, detection).get_figure(root=True)
+    figure = _plot_detection(image, detection).get_figure(root=True)
     assert figure is not None
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

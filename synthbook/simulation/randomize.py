@@ -116,7 +116,7 @@ class TexturePool:
 
 
 CUBE_SIZE = 0.084  # m, edge of the cube in the photographs
-SITUATIONS = ("typical", "occluded", "at the edge", "tilted")
+_SITUATIONS = ("typical", "occluded", "at the edge", "tilted")
 # texture families for training; the proxy target domain uses the others
 TRAIN_TEXTURES = (*PROCEDURAL, *(f"photo-{name}" for name in ("astronaut", "coffee", "coins", "rocket")))
 TRAIN_TEXTURES += tuple(f"pybullet-{name}" for name in PYBULLET)
@@ -149,7 +149,7 @@ class Domain:
     center_u: Uniform = Uniform(0.12, 0.88)  # position of the cube's center in the image, as a fraction of its size
     center_v: Uniform = Uniform(0.15, 0.85)
     yaw: Uniform = Uniform(0, 360)
-    situations: Choice = Choice(SITUATIONS, (0.87, 0.08, 0.05, 0.0))
+    situations: Choice = Choice(_SITUATIONS, (0.87, 0.08, 0.05, 0.0))
     cube_textures: TexturePool = TexturePool(TRAIN_TEXTURES, 1_000)
     table_textures: TexturePool = TexturePool(TRAIN_TEXTURES, 1_000)
     n_face_textures: Choice = Choice((1, 6))
@@ -196,12 +196,12 @@ class Domain:
         The rest is typical. Raises `InvalidArgument`.
         """
         rare = {name.replace("_", " "): weight for name, weight in weights.items()}
-        if unknown := set(rare) - set(SITUATIONS[1:]):
-            raise InvalidArgument("situation", sorted(unknown), f"some of {', '.join(SITUATIONS[1:])}")
+        if unknown := set(rare) - set(_SITUATIONS[1:]):
+            raise InvalidArgument("situation", sorted(unknown), f"some of {', '.join(_SITUATIONS[1:])}")
         if min(rare.values(), default=0) < 0 or sum(rare.values()) > 1:
             raise InvalidArgument("weights", weights, "probabilities whose sum is at most 1")
         typical = 1 - sum(rare.values())
-        return replace(self, situations=Choice(SITUATIONS, (typical, *(rare.get(s, 0.0) for s in SITUATIONS[1:]))))
+        return replace(self, situations=Choice(_SITUATIONS, (typical, *(rare.get(s, 0.0) for s in _SITUATIONS[1:]))))
 
     def __str__(self) -> str:
         factor = {name: factor for factor, names in FACTORS.items() for name in names}
@@ -221,7 +221,7 @@ PROXY_TARGET = Domain(
     noise=Uniform(4, 7),
     k1=Uniform(0.05, 0.08),
     distractors=Choice((1, 2, 3, 4)),
-    situations=Choice(SITUATIONS, (1.0, 0.0, 0.0, 0.0)),
+    situations=Choice(_SITUATIONS, (1.0, 0.0, 0.0, 0.0)),
 )
 # of real-cube/labels.json
 PHOTO_CAMERA = Camera(320, 240, 273.8684, 271.0372, 169.1018, 117.0042, (0, 0, 0), (0, 0, 0, 1))

@@ -28,15 +28,15 @@ from synthbook.simulation.scene import SHAPES, Body, Camera, CameraEffects, Scen
 from synthbook.simulation.textures import atlas, encode_tga, texture
 
 pybullet = import_pybullet()
-ImageArray = NDArray[np.uint8]  # (H, W, 3), or gray levels (H, W)
+_ImageArray = NDArray[np.uint8]  # (H, W, 3), or gray levels (H, W)
 
 # ── Camera effects ──
 
 
-MAX_GAIN = 6.0  # of the automatic exposure
+_MAX_GAIN = 6.0  # of the automatic exposure
 
 
-def apply_camera_effects(image: ImageArray, effects: CameraEffects, rng: np.random.Generator) -> ImageArray:
+def apply_camera_effects(image: _ImageArray, effects: CameraEffects, rng: np.random.Generator) -> _ImageArray:
     """Apply blur, automatic exposure, vignetting and sensor noise to an image (H, W, 3) or (H, W)."""
     blurred = image
     if effects.blur > 0:
@@ -44,7 +44,7 @@ def apply_camera_effects(image: ImageArray, effects: CameraEffects, rng: np.rand
     # I' = 255 gain (I / 255)^gamma, the gain such that the mean becomes the exposure
     curve = (np.arange(256, dtype=np.float32) / 255) ** np.float32(effects.gamma)
     frequencies = np.bincount(blurred.ravel(), minlength=256) / blurred.size
-    gain = min(effects.exposure / max(float(frequencies @ curve), 1e-3), MAX_GAIN)
+    gain = min(effects.exposure / max(float(frequencies @ curve), 1e-3), _MAX_GAIN)
     x = (255 * np.float32(gain) * curve)[blurred]
     if effects.vignetting > 0:
         falloff = 1 - np.float32(effects.vignetting) * _squared_radius(*x.shape[:2])
@@ -86,7 +86,7 @@ class DistortionMap:
         index = np.rint(self.y).astype(np.int32) * width + np.rint(self.x).astype(np.int32)
         return [array.ravel()[index] for array in arrays]
 
-    def remap_bilinear(self, image: ImageArray) -> ImageArray:
+    def remap_bilinear(self, image: _ImageArray) -> _ImageArray:
         """Remap an image (H, W) or (H, W, 3), each pixel interpolated between four neighbors."""
         height, width = image.shape[:2]
         top, left = np.minimum(self.y.astype(np.int32), height - 2), np.minimum(self.x.astype(np.int32), width - 2)
@@ -124,7 +124,7 @@ class Sample:
     params: SceneParams
 
     @cached_property
-    def image(self) -> ImageArray:
+    def image(self) -> _ImageArray:
         """The image (H, W, 3), or gray levels (H, W)."""
         with Image.open(io.BytesIO(self.jpeg_bytes)) as image:
             return np.asarray(image)
@@ -172,7 +172,7 @@ class Renderer:
         photo.save(buffer, format="JPEG", quality=params.effects.jpeg_quality)
         return Sample(buffer.getvalue(), depth, mask, params)
 
-    def render_buffers(self, params: SceneParams) -> tuple[ImageArray, NDArray[np.float32], NDArray[np.uint8]]:
+    def render_buffers(self, params: SceneParams) -> tuple[_ImageArray, NDArray[np.float32], NDArray[np.uint8]]:
         """Image (H, W, 3) or (H, W), depth and mask (H, W), with lens distortion but before camera effects."""
         if self._client < 0:
             raise InvalidArgument("renderer", "a closed one", "an open one: create a new Renderer")
@@ -230,7 +230,7 @@ class Renderer:
         at = {"physicsClientId": self._client}
         return int(pybullet.createVisualShape(pybullet.GEOM_MESH, meshScale=body.size, **mesh.pybullet_kwargs, **at))
 
-    def raw_buffers(self, params: SceneParams) -> tuple[ImageArray, NDArray[np.float64], NDArray[np.int64]]:
+    def raw_buffers(self, params: SceneParams) -> tuple[_ImageArray, NDArray[np.float64], NDArray[np.int64]]:
         """Colors (H, W, 3), depth buffer and packed labels (H, W) of the scene that was built last."""
         camera, light = params.camera, params.light
         _, _, rgba, depth, labels = pybullet.getCameraImage(

@@ -24,7 +24,7 @@ Quaternion = tuple[float, float, float, float]  # x, y, z, w
 # ── Meshes ──
 
 
-SEGMENTS, RINGS = 20, 12  # facets around and along the axis of round shapes
+_SEGMENTS, _RINGS = 20, 12  # facets around and along the axis of round shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,29 +69,29 @@ def _cube(atlas: bool) -> Mesh:
 
 
 def _sphere() -> Mesh:
-    u, v = np.meshgrid(np.arange(SEGMENTS + 1) / SEGMENTS, np.arange(RINGS + 1) / RINGS)
+    u, v = np.meshgrid(np.arange(_SEGMENTS + 1) / _SEGMENTS, np.arange(_RINGS + 1) / _RINGS)
     a, b = 2 * np.pi * u.ravel(), np.pi * v.ravel()
     normals = np.column_stack([np.sin(b) * np.cos(a), np.sin(b) * np.sin(a), np.cos(b)])
-    i = (np.arange(RINGS)[:, None] * (SEGMENTS + 1) + np.arange(SEGMENTS)).ravel()
-    below = i + SEGMENTS + 1
+    i = (np.arange(_RINGS)[:, None] * (_SEGMENTS + 1) + np.arange(_SEGMENTS)).ravel()
+    below = i + _SEGMENTS + 1
     triangles = np.concatenate([np.column_stack([i, below, i + 1]), np.column_stack([i + 1, below, below + 1])])
     return Mesh(normals / 2, np.column_stack([u.ravel(), v.ravel()]), normals, triangles)
 
 
 def _cylinder(top: float) -> Mesh:
     """A cylinder whose upper radius is `top` times the lower one: a cone with 0."""
-    a = 2 * np.pi * np.arange(SEGMENTS + 1) / SEGMENTS
+    a = 2 * np.pi * np.arange(_SEGMENTS + 1) / _SEGMENTS
     ring = np.column_stack([np.cos(a), np.sin(a)]) / 2
-    n, flat = SEGMENTS + 1, np.ones(SEGMENTS + 1)
+    n, flat = _SEGMENTS + 1, np.ones(_SEGMENTS + 1)
     rims = [
         np.column_stack([ring, -flat / 2]),
         np.column_stack([ring * top, flat / 2]),
     ]  # once for sides, once for lids
     outward = np.column_stack([2 * ring, flat * (1 - top) / 2])
     up = np.tile([0.0, 0, 1], (n, 1))
-    uv = np.arange(n) / SEGMENTS
+    uv = np.arange(n) / _SEGMENTS
     uvs = [np.column_stack([uv, 0 * flat]), np.column_stack([uv, flat]), ring + 0.5, ring + 0.5]
-    i = np.arange(SEGMENTS)
+    i = np.arange(_SEGMENTS)
     triangles = [
         np.column_stack([i, i + 1, i + n]),
         np.column_stack([i + 1, i + n + 1, i + n]),

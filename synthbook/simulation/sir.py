@@ -19,7 +19,7 @@ from synthbook.core.plots import BLACK, BLUE, new_axes
 from synthbook.core.types import Array, Seed
 
 STEP = 0.1  # infectious periods
-MAJOR = 0.1  # attack rate of a major outbreak; smaller ones died out by chance
+_MAJOR = 0.1  # attack rate of a major outbreak; smaller ones died out by chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Epidemic:
     @property
     def major(self) -> NDArray[np.bool_]:
         """Whether each run (runs,) was a major outbreak."""
-        return self.attack_rate > MAJOR
+        return self.attack_rate > _MAJOR
 
 
 def simulate(n: int, r0: float, runs: int, *, seed: Seed, initial_infected: int = 1) -> Epidemic:

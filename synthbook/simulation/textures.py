@@ -16,17 +16,17 @@ from scipy.ndimage import zoom
 
 from synthbook.core.errors import InvalidArgument
 
-RgbImage = NDArray[np.uint8]  # (H, W, 3)
-SIZE = 64  # pixels
+_RgbImage = NDArray[np.uint8]  # (H, W, 3)
+_SIZE = 64  # pixels
 PROCEDURAL = ("flat", "gradient", "checker", "stripes", "dots", "noise", "patches", "strokes")
-PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
+_PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
 PYBULLET = ("checker_blue", "jenga/jenga", "table/table", "tray/tray")
-FAMILIES = (*PROCEDURAL, *(f"photo-{name}" for name in PHOTOGRAPHS), *(f"pybullet-{name}" for name in PYBULLET))
-CACHE_SIZE = 1_000  # textures in memory, 12 KiB each
+FAMILIES = (*PROCEDURAL, *(f"photo-{name}" for name in _PHOTOGRAPHS), *(f"pybullet-{name}" for name in PYBULLET))
+_CACHE_SIZE = 1_000  # textures in memory, 12 KiB each
 
 
-@lru_cache(maxsize=CACHE_SIZE)
-def texture(name: str) -> RgbImage:
+@lru_cache(maxsize=_CACHE_SIZE)
+def texture(name: str) -> _RgbImage:
     """The texture (64, 64, 3) with this name, a family, a dash and a number. Raises `InvalidArgument`."""
     family, _, number = name.rpartition("-")
     if family not in FAMILIES or not number.isdigit():
@@ -45,19 +45,19 @@ def texture(name: str) -> RgbImage:
 
 def _plane(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates in [0, 1], rotated by a random angle."""
-    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    y, x = np.mgrid[:_SIZE, :_SIZE] / _SIZE
     angle = rng.uniform(0, np.pi)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
 def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
     """Smooth values (64, 64) in [0, 1] that vary over 1/cells of the image."""
-    field = zoom(rng.random((cells + 1, cells + 1)), SIZE / (cells + 1), order=3)
+    field = zoom(rng.random((cells + 1, cells + 1)), _SIZE / (cells + 1), order=3)
     return np.asarray(np.clip(field, 0, 1))
 
 
 def _flat(rng: np.random.Generator) -> NDArray[np.float64]:
-    return 0.1 * rng.random((SIZE, SIZE))
+    return 0.1 * rng.random((_SIZE, _SIZE))
 
 
 def _gradient(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def _gradient(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _checker(rng: np.random.Generator) -> NDArray[np.float64]:
-    y, x = np.mgrid[:SIZE, :SIZE] // rng.integers(4, 24)
+    y, x = np.mgrid[:_SIZE, :_SIZE] // rng.integers(4, 24)
     return np.asarray((x + y) % 2, dtype=float)
 
 
@@ -93,9 +93,9 @@ def _patches(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _strokes(rng: np.random.Generator) -> NDArray[np.float64]:
     """Rectangles of random brightness on a uniform ground, as in print."""
-    blend = np.zeros((SIZE, SIZE))
+    blend = np.zeros((_SIZE, _SIZE))
     for _ in range(rng.integers(3, 25)):
-        (top, left), (height, width) = rng.integers(0, SIZE, 2), rng.integers(1, 24, 2)
+        (top, left), (height, width) = rng.integers(0, _SIZE, 2), rng.integers(1, 24, 2)
         blend[top : top + height, left : left + width] = rng.random()
     return blend
 
@@ -106,7 +106,7 @@ _PROCEDURES = dict(
 
 
 @lru_cache(maxsize=8)
-def _source(kind: str, name: str) -> RgbImage:
+def _source(kind: str, name: str) -> _RgbImage:
     if kind == "photo":
         from skimage import data
 
@@ -120,15 +120,15 @@ def _source(kind: str, name: str) -> RgbImage:
         return np.asarray(image.convert("RGB"))
 
 
-def _random_crop(image: RgbImage, rng: np.random.Generator) -> RgbImage:
+def _random_crop(image: _RgbImage, rng: np.random.Generator) -> _RgbImage:
     height, width = image.shape[:2]
     side = int(min(height, width) * rng.uniform(0.3, 1))
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
     crop = Image.fromarray(image[top : top + side, left : left + side])
-    return np.array(crop.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return np.array(crop.resize((_SIZE, _SIZE), Image.Resampling.BOX))
 
 
-def atlas(names: tuple[str, ...]) -> RgbImage:
+def atlas(names: tuple[str, ...]) -> _RgbImage:
     """One texture as it is, or six in two rows of three for the faces of a cube."""
     images = [texture(name) for name in names]
     if len(images) == 1:
@@ -136,7 +136,7 @@ def atlas(names: tuple[str, ...]) -> RgbImage:
     return np.concatenate([np.concatenate(images[:3], axis=1), np.concatenate(images[3:], axis=1)])
 
 
-def encode_tga(image: RgbImage) -> bytes:
+def encode_tga(image: _RgbImage) -> bytes:
     """The image as an uncompressed TGA file, the format that PyBullet reads fastest."""
     height, width = image.shape[:2]
     size = bytes([width % 256, width // 256, height % 256, height // 256])

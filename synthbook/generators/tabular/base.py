@@ -173,7 +173,7 @@ def _value(column: Column, given: Any) -> Any:
 
 
 CHUNK = 4_000  # rows at a time
-MAX_DRAWS_PER_ROW = 200  # rows drawn for each that is kept, before giving up
+_MAX_DRAWS_PER_ROW = 200  # rows drawn for each that is kept, before giving up
 
 
 class RejectionSamplingError(SynthbookError):
@@ -271,7 +271,7 @@ class TableGenerator(Generator):
                 : n - kept
             ]
             kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
-            if drawn > MAX_DRAWS_PER_ROW * (kept + CHUNK / 10):
+            if drawn > _MAX_DRAWS_PER_ROW * (kept + CHUNK / 10):
                 what = " and ".join(f"{name} = {value}" for name, value in where.items()) or "all rules kept"
                 raise RejectionSamplingError(
                     f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less"

@@ -25,7 +25,7 @@ from synthbook.generators.base import Tensors, check_positive_int
 from synthbook.generators.tabular.base import TableGenerator, TableSpec
 from synthbook.generators.tabular.encoding import Marginal, as_numbers, from_numbers, marginals_state, restore_marginals
 
-LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
+_LARGEST = 0.98  # correlation of two columns' normal scores, after the correction
 
 
 class Marginals(TableGenerator):
@@ -62,7 +62,7 @@ class Copula(Marginals):
 
     def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
         super()._fit(frame, seed, **training)
-        orders = nominal_orders(self.marginals_, frame)
+        orders = _nominal_orders(self.marginals_, frame)
         self.marginals_ = [
             Marginal.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.marginals_
         ]
@@ -91,7 +91,7 @@ def latent_correlation(scores: Array) -> Array:
     spread = scores.var(axis=0)
     varied = spread > 1e-6
     around = (scores - scores.mean(axis=0)) / np.where(varied, spread, 1)
-    found = np.clip(around.T @ around / len(scores), -LARGEST, LARGEST) * np.outer(varied, varied)
+    found = np.clip(around.T @ around / len(scores), -_LARGEST, _LARGEST) * np.outer(varied, varied)
     np.fill_diagonal(found, 1)
     return np.asarray(found)
 
@@ -103,7 +103,7 @@ def _root(correlation: Array) -> Array:
     return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
 
 
-def nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
+def _nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
     """For each nominal column an order of its categories: that in which the other columns' means differ most."""
     scores = np.stack([margin.scores(frame[margin.column.name]) for margin in margins], axis=1)
     orders: dict[str, tuple[int, ...]] = {}

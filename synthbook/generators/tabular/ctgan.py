@@ -36,7 +36,7 @@ from synthbook.generators.tabular.networks import (
     sample_rng,
 )
 
-Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
+_Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class ConditionSampler:
         offset = torch.tensor(np.cumsum([0, *(span.width for span in self.spans)])[:-1])
         return F.one_hot(offset[column] + state, self.width).float()
 
-    def index(self, x: Tensor) -> list[Index]:
+    def index(self, x: Tensor) -> list[_Index]:
         """Where in x (N, width) the rows with each state are, for each column."""
         found = []
         for span in self.spans:
@@ -88,7 +88,7 @@ class ConditionSampler:
             found.append((states.argsort(stable=True), count.cumsum(0) - count, count))
         return found
 
-    def rows(self, index: list[Index], column: Tensor, state: Tensor, rng: torch.Generator) -> Tensor:
+    def rows(self, index: list[_Index], column: Tensor, state: Tensor, rng: torch.Generator) -> Tensor:
         """Numbers (n,) of rows that have these states, each drawn among all that have it."""
         chosen = torch.zeros(len(column), dtype=torch.int64)
         share = torch.rand(len(column), generator=rng, dtype=torch.float64)
@@ -102,7 +102,7 @@ class ConditionSampler:
 # ── The model ──
 
 
-SOFT = 0.2  # temperature of the generator's categories
+_SOFT = 0.2  # temperature of the generator's categories
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class CTGAN(TransformedTableGenerator):
         parts = []
         for span in self.encoding_.spans:
             part = out[:, span.start : span.start + span.width]
-            parts.append(part.tanh() if span.is_alpha else ((part + gumbel(part.shape, rng)) / SOFT).softmax(dim=1))
+            parts.append(part.tanh() if span.is_alpha else ((part + gumbel(part.shape, rng)) / _SOFT).softmax(dim=1))
         return torch.cat(parts, dim=1)
 
     def _penalty(self, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:

@@ -34,7 +34,7 @@ from synthbook.generators.tabular.networks import (
     sample_rng,
 )
 
-EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
+_EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TabDDPM(NeuralTableGenerator):
             out = self.modules_["ema"](torch.cat([x, *c], dim=1), torch.full((n,), t))
             a, before = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[t - 1])
             beta = float(schedule.beta[t])
-            x0 = ((x - (1 - a) ** 0.5 * out[:, :d]) / a**0.5).clamp(-EXTREME, EXTREME)
+            x0 = ((x - (1 - a) ** 0.5 * out[:, :d]) / a**0.5).clamp(-_EXTREME, _EXTREME)
             # mean and variance of q(x_{t-1} | x_t, x_0), arXiv:2006.11239, eq. 7
             x = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
             if t > 1:

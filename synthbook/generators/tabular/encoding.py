@@ -60,7 +60,7 @@ def from_numbers(column: Column, numbers: Array) -> pd.Series[Any]:
 
 
 SPIKE_OF_MARGIN = 0.0005  # share of the rows from which on a number is a value for itself
-KNOTS = 1_000  # at most, beside those of spikes
+_KNOTS = 1_000  # at most, beside those of spikes
 EDGE = 1e-9  # levels stay this far from 0 and 1
 
 
@@ -92,8 +92,8 @@ class Marginal:
         below = np.append(missing, above[:-1])  # to the last bit: a gap or an overlap would bend the steps of Q
         flat = ((counts > SPIKE_OF_MARGIN * len(numbers)) & (counts > 1)) | bool(column.categories)
         plain = np.flatnonzero(~flat)
-        if len(plain) > KNOTS:  # every so many of them, the first and the last included
-            plain = plain[np.unique(np.linspace(0, len(plain) - 1, KNOTS).round().astype(np.int64))]
+        if len(plain) > _KNOTS:  # every so many of them, the first and the last included
+            plain = plain[np.unique(np.linspace(0, len(plain) - 1, _KNOTS).round().astype(np.int64))]
         knots = np.concatenate([below[flat], above[flat], (below[plain] + above[plain]) / 2])
         heights = np.concatenate([values[flat], values[flat], values[plain]])
         rising = np.lexsort((heights, knots))
@@ -166,9 +166,9 @@ def _density(z: Array) -> Array:
 
 
 ROWS = 5_000  # that the mixture is fitted to
-LEAST = 0.005  # weight of a mode
-SPIKE = 0.05  # share of the rows from which on a value is a mode for itself
-WIDEST = 5_000  # inputs of a network
+_LEAST = 0.005  # weight of a mode
+_SPIKE = 0.05  # share of the rows from which on a value is a mode for itself
+_WIDEST = 5_000  # inputs of a network
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class ModeNormalizer:
         if most == 0:
             return cls(np.array([(x.min() + x.max()) / 2]), np.array([(x.max() - x.min()) / 8]), np.ones(1))
         values, counts = np.unique(x, return_counts=True)
-        often = counts > max(SPIKE * len(x), 1)
+        often = counts > max(_SPIKE * len(x), 1)
         spikes, shares = values[often], counts[often] / len(x)
         rest = x[~np.isin(x, spikes)]
         narrow = np.full(len(spikes), 1e-6 * (values[-1] - values[0]))
@@ -221,7 +221,7 @@ class ModeNormalizer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a rough mixture serves as well
             mixture.fit((some[:, None] - centre) / width)
-        kept = mixture.weights_ >= LEAST
+        kept = mixture.weights_ >= _LEAST
         sd = np.sqrt(mixture.covariances_[kept, 0, 0]) * width
         weight = mixture.weights_[kept] / mixture.weights_[kept].sum()
         return mixture.means_[kept, 0] * width + centre, sd, weight
@@ -252,9 +252,9 @@ class DataTransformer:
                 x = as_numbers(column, frame[column.name])
                 modes[column.name] = ModeNormalizer.of(x[~np.isnan(x)], most=most, rng=rng)
         encoding = cls(columns, modes, _spans(columns, modes))
-        if encoding.width > WIDEST:
+        if encoding.width > _WIDEST:
             raise InvalidArgument(
-                "table", f"{encoding.width:,} states", f"at most {WIDEST:,} for a network: name model cart or copula"
+                "table", f"{encoding.width:,} states", f"at most {_WIDEST:,} for a network: name model cart or copula"
             )
         return encoding
 

@@ -22,7 +22,7 @@ from synthbook.generators.neural import step_rng, train
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import DataTransformer, Span
 
-LEARNING, WRITING = 2**31, 2**31 + 1  # children of a fit's seed; the smaller ones are training steps
+_LEARNING, _WRITING = 2**31, 2**31 + 1  # children of a fit's seed; the smaller ones are training steps
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class NeuralTableGenerator(TableGenerator):
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
     ) -> None:
-        self._learn_encoding(frame, np.random.default_rng(child_seed(seed, LEARNING)))
-        x = self._encode(frame, np.random.default_rng(child_seed(seed, WRITING)))
+        self._learn_encoding(frame, np.random.default_rng(child_seed(seed, _LEARNING)))
+        x = self._encode(frame, np.random.default_rng(child_seed(seed, _WRITING)))
         rng = step_rng(seed, 0)
         self.modules_ = {name: init_weights(module, rng) for name, module in self._build().items()}
         self.optimizers_ = self._optimizers()

@@ -34,7 +34,7 @@ from synthbook.generators.tabular.encoding import (
     restore_marginals,
 )
 
-MISSING_SENTINEL = -1e12  # what a tree sees of a missing number
+_MISSING_SENTINEL = -1e12  # what a tree sees of a missing number
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _features(column: Column, y: Array) -> Array:
     """What later trees see of a column (N, features): a number or a rank, or one column for each nominal category."""
     if column.kind == "categorical" and len(column.categories) > 2:
         return np.asarray(y[:, None] == np.arange(len(column.categories)), dtype=float)
-    return np.asarray(np.where(np.isnan(y), MISSING_SENTINEL, y)[:, None])
+    return np.asarray(np.where(np.isnan(y), _MISSING_SENTINEL, y)[:, None])
 
 
 # ── Boosted trees ──
@@ -163,8 +163,8 @@ def _features(column: Column, y: Array) -> Array:
 # value but a vote of all, so that the model can be sharp without copying. The trees are scikit-learn's.
 
 
-Codes = NDArray[np.int64]
-MOST_CATEGORIES = 255  # that scikit-learn's trees divide as sets
+_Codes = NDArray[np.int64]
+_MOST_CATEGORIES = 255  # that scikit-learn's trees divide as sets
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,14 @@ class TreeEnsemble(TreeNodes):
     """
 
     value: Array
-    bitset: Codes
-    words: Codes
-    roots: Codes
+    bitset: _Codes
+    words: _Codes
+    roots: _Codes
     base: Array
-    classes: Codes
+    classes: _Codes
 
     @classmethod
-    def grown(cls, x: Array, nominal: list[bool], codes: Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
+    def grown(cls, x: Array, nominal: list[bool], codes: _Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
         """Learnt from x (N, features), of which some are `nominal` codes, and the classes (N,)."""
         classes, counts = np.unique(codes, return_counts=True)
         if len(classes) == 1 or not x.shape[1]:
@@ -224,16 +224,16 @@ class TreeEnsemble(TreeNodes):
         return votes
 
     @classmethod
-    def constant(cls, classes: Codes, counts: Codes) -> TreeEnsemble:
+    def constant(cls, classes: _Codes, counts: _Codes) -> TreeEnsemble:
         """No trees: the classes' own shares, whatever came before."""
-        nodes: Codes = np.zeros(0, dtype=np.int64)
+        nodes: _Codes = np.zeros(0, dtype=np.int64)
         numbers: Array = np.zeros(0)
         base: Array = np.log(counts / counts.sum())
         words, roots = nodes.reshape(0, 8), nodes.reshape(0, 1)
         return cls(nodes, numbers, nodes, nodes, numbers, nodes, words, roots, base, classes)
 
     @classmethod
-    def _read(cls, rounds: list[list[Any]], order: Codes, classes: Codes) -> TreeEnsemble:
+    def _read(cls, rounds: list[list[Any]], order: _Codes, classes: _Codes) -> TreeEnsemble:
         # the library counts features in this `order`: nominal ones first
         trees = [tree for row in rounds for tree in row]
         first = np.cumsum([0, *(len(tree.nodes) for tree in trees)])
@@ -254,7 +254,7 @@ class TreeEnsemble(TreeNodes):
             classes=classes,
         )
 
-    def leaf_of(self, x: Array, root: int = 0) -> Codes:
+    def leaf_of(self, x: Array, root: int = 0) -> _Codes:
         """As in one tree, but node after node: these trees are small, and there are many of them."""
         leaf, todo = np.empty(len(x), dtype=np.int64), [(root, np.arange(len(x)))]
         while todo:
@@ -266,7 +266,7 @@ class TreeEnsemble(TreeNodes):
                 todo += [(int(self.left[node]), rows[left]), (int(self.right[node]), rows[~left])]
         return leaf
 
-    def goes_left(self, node: Codes | int, value: Array) -> NDArray[np.bool_]:
+    def goes_left(self, node: _Codes | int, value: Array) -> NDArray[np.bool_]:
         """Numbers as in one tree, the categories of one node by their bit."""
         chosen = self.bitset[node]
         if chosen < 0:
@@ -289,11 +289,11 @@ class TreeEnsemble(TreeNodes):
             scores = np.column_stack([np.zeros(len(x)), scores])
         return np.asarray(softmax(scores, axis=1))
 
-    def draw(self, x: Array, rng: np.random.Generator) -> Codes:
+    def draw(self, x: Array, rng: np.random.Generator) -> _Codes:
         """A class (N,) for each row."""
         p = self.probabilities(x).cumsum(axis=1)
         below = p < rng.random((len(x), 1)) * p[:, -1:]
-        drawn: Codes = self.classes[np.minimum(below.sum(axis=1), len(self.classes) - 1)]
+        drawn: _Codes = self.classes[np.minimum(below.sum(axis=1), len(self.classes) - 1)]
         return drawn
 
 
@@ -308,7 +308,7 @@ class BoostedTrees(TableGenerator):
         columns = self.table_spec_.modeled
         self.marginals_ = [Marginal.of(column, frame[column.name]) for column in columns]
         self.ensembles_: list[TreeEnsemble] = []
-        seen, nominal = np.zeros((len(frame), 0)), [is_nominal(column) for column in columns]
+        seen, nominal = np.zeros((len(frame), 0)), [_is_nominal(column) for column in columns]
         for j, margin in enumerate(self.marginals_):
             rng = np.random.default_rng(child_seed(seed, j))
             codes = self._codes(margin, frame[margin.column.name], rng)
@@ -321,12 +321,12 @@ class BoostedTrees(TableGenerator):
         """What later trees see of column j (N,): a number, or the place of a category among those that occur."""
         column = self.marginals_[j].column
         numbers = as_numbers(column, rows)
-        if is_nominal(column):
+        if _is_nominal(column):
             codes = np.nan_to_num(numbers, nan=len(column.categories))
             return np.asarray(np.searchsorted(self.ensembles_[j].classes, codes), dtype=float)
-        return np.asarray(np.where(np.isnan(numbers), MISSING_SENTINEL, numbers))
+        return np.asarray(np.where(np.isnan(numbers), _MISSING_SENTINEL, numbers))
 
-    def _codes(self, margin: Marginal, rows: pd.Series[Any], rng: np.random.Generator) -> Codes:
+    def _codes(self, margin: Marginal, rows: pd.Series[Any], rng: np.random.Generator) -> _Codes:
         """The cell (N,) of each number, the code of each category; a missing category is one more."""
         column = margin.column
         if column.categories:
@@ -363,9 +363,9 @@ class BoostedTrees(TableGenerator):
         ]
 
 
-def is_nominal(column: Column) -> bool:
+def _is_nominal(column: Column) -> bool:
     """Whether trees divide a column's categories as sets; with more than fit into their bits, they go by order."""
-    return column.kind == "categorical" and 2 < len(column.categories) < MOST_CATEGORIES
+    return column.kind == "categorical" and 2 < len(column.categories) < _MOST_CATEGORIES
 
 
 def cells(margin: Marginal, most: int) -> Array:

@@ -30,7 +30,7 @@ from synthbook.generators.tabular.networks import (
     sample_rng,
 )
 
-LEAST_LOG_SD, MOST_LOG_SD = -5.0, 0.0  # of an alpha
+_LEAST_LOG_SD, _MOST_LOG_SD = -5.0, 0.0  # of an alpha
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class TVAE(TransformedTableGenerator):
     def _log_sd(self) -> Tensor:
         spread = self.modules_["spread"]
         assert isinstance(spread, Spread)
-        result: Tensor = spread.log_sd.clamp(LEAST_LOG_SD, MOST_LOG_SD)
+        result: Tensor = spread.log_sd.clamp(_LEAST_LOG_SD, _MOST_LOG_SD)
         return result
 
     @torch.no_grad()

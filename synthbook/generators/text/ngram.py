@@ -78,7 +78,7 @@ def unigram_entropy(text: str) -> float:
     return float(-(p * np.log2(p)).sum())
 
 
-STRETCH = 500  # characters that `write` samples together
+_STRETCH = 500  # characters that `write` samples together
 
 
 class TextGenerator(Generator):
@@ -109,12 +109,12 @@ class TextGenerator(Generator):
         def pieces() -> Iterator[str]:
             yield prompt
             text = prompt
-            for first, child in zip(range(0, n, STRETCH), seed_sequence(seed).spawn(-(-n // STRETCH)), strict=True):
+            for first, child in zip(range(0, n, _STRETCH), seed_sequence(seed).spawn(-(-n // _STRETCH)), strict=True):
                 text = self.sample(
-                    min(STRETCH, n - first), seed=child, prompt=text, **options
+                    min(_STRETCH, n - first), seed=child, prompt=text, **options
                 )  # longer than any context
                 yield text
-                callback(min(first + STRETCH, n), n)
+                callback(min(first + _STRETCH, n), n)
 
         return write_with_provenance(path, pieces(), provenance)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 
-Hashes = NDArray[np.uint32]
-CHUNK = 1_000  # texts whose hashes lie in the processor's cache together
-LOOKED_AT = 8  # of the texts that share a band
+_Hashes = NDArray[np.uint32]
+_CHUNK = 1_000  # texts whose hashes lie in the processor's cache together
+_LOOKED_AT = 8  # of the texts that share a band
 
 
 def tokenize(text: str) -> list[str]:
@@ -82,16 +82,16 @@ class MinHash:
         rng = np.random.default_rng(self.seed)
         object.__setattr__(self, "a", rng.integers(0, 2**32, self.num_perm, dtype=np.uint32) | np.uint32(1))
 
-    a: Hashes = field(init=False, repr=False)
+    a: _Hashes = field(init=False, repr=False)
 
-    def signatures(self, texts: Sequence[Sequence[bytes]]) -> Hashes:
+    def signatures(self, texts: Sequence[Sequence[bytes]]) -> _Hashes:
         """(N, n): of each text, given as its shingles, the least number under each permutation."""
         out = np.empty((len(texts), self.num_perm), dtype=np.uint32)
-        for first in range(0, len(texts), CHUNK):
-            self._sign(texts[first : first + CHUNK], out[first : first + CHUNK])
+        for first in range(0, len(texts), _CHUNK):
+            self._sign(texts[first : first + _CHUNK], out[first : first + _CHUNK])
         return out
 
-    def _sign(self, texts: Sequence[Sequence[bytes]], out: Hashes) -> None:
+    def _sign(self, texts: Sequence[Sequence[bytes]], out: _Hashes) -> None:
         lengths = np.array([len(text) for text in texts])
         if (lengths == 0).any():
             raise InvalidArgument("texts", "a text without a shingle", "at least one for each text")
@@ -104,14 +104,14 @@ class MinHash:
             out[:, k] = np.minimum.reduceat(permuted, first)
 
 
-def _mixed(h: Hashes) -> Hashes:
+def _mixed(h: _Hashes) -> _Hashes:
     """A one-to-one scrambling of 32-bit numbers (the end of MurmurHash3): CRCs of similar words are similar."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = (h ^ h >> np.uint32(shift)) * np.uint32(factor)
     return h ^ h >> np.uint32(16)
 
 
-def estimate_jaccard(a: Hashes, b: Hashes) -> float | NDArray[np.float64]:
+def estimate_jaccard(a: _Hashes, b: _Hashes) -> float | NDArray[np.float64]:
     """The Jaccard similarity that signatures (..., n) suggest; its standard error is sqrt(s (1 - s) / n)."""
     return (a == b).mean(axis=-1)  # type: ignore[no-any-return]
 
@@ -140,8 +140,8 @@ class NearDuplicateIndex:
         self.threshold, self.bands, self.rows, self.shingle_size = threshold, bands, rows, shingle_size
         self.hash = MinHash(bands * rows, seed)
         self.seen, self.kept = 0, 0
-        self._signatures = np.empty((CHUNK, self.hash.num_perm), dtype=np.uint32)  # with room for more
-        self._numbers = np.empty(CHUNK, dtype=np.int64)  # of the texts that are kept, in the order of arrival
+        self._signatures = np.empty((_CHUNK, self.hash.num_perm), dtype=np.uint32)  # with room for more
+        self._numbers = np.empty(_CHUNK, dtype=np.int64)  # of the texts that are kept, in the order of arrival
         # keys (bands, m), sorted, and whose they are: from large to small, so that most are sorted seldom
         self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
 
@@ -170,7 +170,7 @@ class NearDuplicateIndex:
         self.seen += len(texts)
         return repeated
 
-    def _banded(self, signed: Hashes) -> NDArray[np.uint64]:
+    def _banded(self, signed: _Hashes) -> NDArray[np.uint64]:
         """A key (N, bands) of each band's hashes."""
         keys = np.zeros((len(signed), self.bands), dtype=np.uint64)
         parts = signed.reshape(len(signed), self.bands, self.rows).astype(np.uint64)
@@ -187,11 +187,11 @@ class NearDuplicateIndex:
                 low = np.searchsorted(stored[band], keys[:, band], "left")
                 high = np.searchsorted(stored[band], keys[:, band], "right")
                 for i in np.flatnonzero(low < high):
-                    rows = owners[band, low[i] : min(high[i], low[i] + LOOKED_AT)]
+                    rows = owners[band, low[i] : min(high[i], low[i] + _LOOKED_AT)]
                     found.setdefault(int(i), set()).update(rows.tolist())
         return found
 
-    def _keep(self, signed: Hashes, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> None:
+    def _keep(self, signed: _Hashes, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> None:
         rows = np.arange(self.kept, self.kept + len(signed))
         if not len(rows):
             return

@@ -30,7 +30,7 @@ COLUMNS = ("id", "passed", "reason", "isolation", "seconds", "peak_mib")
 SHOWN = 50  # failures in a report
 
 
-def read_cases(path: Path) -> dict[str, list[Case]]:
+def _read_cases(path: Path) -> dict[str, list[Case]]:
     """Cases by function. Raises `DataError`, which names the line."""
     found: dict[str, list[Case]] = {}
     for number, line in read_jsonl(path):
@@ -52,7 +52,7 @@ def read_cases(path: Path) -> dict[str, list[Case]]:
     return found
 
 
-def read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]:
+def _read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]:
     """Programs, one after the other. Raises `DataError` for a line that is none, or whose function has no case."""
     for number, line in read_jsonl(path):
         where = f"{path}, line {number}"
@@ -93,14 +93,14 @@ def verify_files(
 
     Both files are read through before anything runs. Raises `DataError`, `InvalidArgument`, `WeakIsolation`.
     """
-    known = read_cases(cases)
-    n = sum(1 for _ in read_programs(records, known))
+    known = _read_cases(cases)
+    n = sum(1 for _ in _read_programs(records, known))
     if not n:
         raise DataError(f"{records} holds no program")
     told = {"records": sha256_file(records), "cases": sha256_file(cases), "limits": asdict(limits)}
     partial = out.with_name(out.name + ".partial")
     done = _begin(partial, sha256(json.dumps(told).encode()), resume)
-    rest, asked = tee(islice(read_programs(records, known), done, None))
+    rest, asked = tee(islice(_read_programs(records, known), done, None))
     with Sandbox(limits, jobs=jobs, allow_weak=allow_weak) as sandbox, partial.open("a", encoding="utf-8") as file:
         judged = zip(asked, execute(rest, known, sandbox), strict=True)
         for k, (program, verdict) in enumerate(judged, start=done + 1):
@@ -208,9 +208,9 @@ def pinned_schema(title: str, description: str) -> ConfigDict:
 # errs.
 
 
-NEGATION = re.compile(r"\b(?:not|no|never|none|nobody|nothing|without|cannot)\b|n't\b", re.IGNORECASE)
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
-UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|pence|km|m|%)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|no|never|none|nobody|nothing|without|cannot)\b|n't\b", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|pence|km|m|%)\b", re.IGNORECASE)
 
 
 def changed_label_cue(before: str, after: str) -> str | None:
@@ -219,7 +219,7 @@ def changed_label_cue(before: str, after: str) -> str | None:
     >>> changed_label_cue("It is not 6 m.", "It is 6 m."), changed_label_cue("a big box", "a big crate")
     ('negation', None)
     """
-    for name, pattern in (("negation", NEGATION), ("number", NUMBER), ("unit", UNIT)):
+    for name, pattern in (("negation", _NEGATION), ("number", _NUMBER), ("unit", _UNIT)):
         found, left = (Counter(m.strip().lower() for m in pattern.findall(text)) for text in (before, after))
         if found != left:
             return name

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 # ── system calls by number: x86-64, and arm64, which has no old ones ─────────────────────────────────────────────────
 
-X86_64 = {
+_X86_64 = {
     "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8,
     "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14,
     "rt_sigreturn": 15, "ioctl": 16, "pread64": 17, "readv": 19, "writev": 20, "access": 21, "select": 23,
@@ -35,7 +35,7 @@ X86_64 = {
     "faccessat": 269, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "prlimit64": 302, "getrandom": 318,
     "statx": 332, "rseq": 334, "clone3": 435, "faccessat2": 439,
 }  # fmt: skip
-ARM64 = {
+_ARM64 = {
     "getcwd": 17, "dup": 23, "fcntl": 25, "ioctl": 29, "faccessat": 48, "openat": 56, "close": 57,
     "getdents64": 61, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67,
     "pselect6": 72, "ppoll": 73, "readlinkat": 78, "newfstatat": 79, "fstat": 80, "exit": 93, "exit_group": 94,
@@ -47,13 +47,13 @@ ARM64 = {
     "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "prlimit64": 261,
     "getrandom": 278, "statx": 291, "rseq": 293, "clone3": 435, "faccessat2": 439,
 }  # fmt: skip
-ARCHITECTURES = {"x86_64": (0xC000003E, X86_64), "aarch64": (0xC00000B7, ARM64)}  # AUDIT_ARCH_..., linux/audit.h
+ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _ARM64)}  # AUDIT_ARCH_..., linux/audit.h
 ARGUMENT_CHECKED = {"fcntl", "ioctl", "prlimit64", "clone3"}  # not allowed as they are: see `seccomp_program`
 F_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC; others send signals
 
 # ── seccomp: a small program that the kernel runs at every system call ───────────────────────────────────────────────
 
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+LOAD, EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 EPERM, ENOTTY, ENOSYS = 1, 25, 38
 NR, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
@@ -62,20 +62,20 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
 def seccomp_program(arch: int, calls: dict[str, int]) -> list[Instruction]:
     """The filter: another architecture kills, what is listed is allowed, all else fails with EPERM."""
-    program: list[Instruction] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, arch), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NR)]
+    program: list[Instruction] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, arch), (_RETURN, 0, 0, KILL), (LOAD, 0, 0, NR)]
     for name, number in calls.items():
         if name not in ARGUMENT_CHECKED:
-            program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
-    program += [(EQUAL, 0, 1, calls["clone3"]), (RETURN, 0, 0, ERRNO | ENOSYS)]  # libc then tries clone
-    program += [(EQUAL, 0, 1, calls["ioctl"]), (RETURN, 0, 0, ERRNO | ENOTTY)]  # Python then uses fcntl
+            program += [(EQUAL, 0, 1, number), (_RETURN, 0, 0, ALLOW)]
+    program += [(EQUAL, 0, 1, calls["clone3"]), (_RETURN, 0, 0, ERRNO | ENOSYS)]  # libc then tries clone
+    program += [(EQUAL, 0, 1, calls["ioctl"]), (_RETURN, 0, 0, ERRNO | ENOTTY)]  # Python then uses fcntl
     # prlimit64 may look (its third argument, new limits, is null) but not change
     low, high = ARGUMENTS + 16, ARGUMENTS + 20
     program += [(EQUAL, 0, 6, calls["prlimit64"]), (LOAD, 0, 0, low), (EQUAL, 0, 3, 0), (LOAD, 0, 0, high)]
-    program += [(EQUAL, 0, 1, 0), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | EPERM)]
+    program += [(EQUAL, 0, 1, 0), (_RETURN, 0, 0, ALLOW), (_RETURN, 0, 0, ERRNO | EPERM)]
     n = len(F_COMMANDS)
     program += [(EQUAL, 0, n + 1, calls["fcntl"]), (LOAD, 0, 0, ARGUMENTS + 8)]
     program += [(EQUAL, n - k, 0, command) for k, command in enumerate(F_COMMANDS)]
-    return [*program, (RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)]
+    return [*program, (_RETURN, 0, 0, ERRNO | EPERM), (_RETURN, 0, 0, ALLOW)]
 
 
 class _Program(ctypes.Structure):
@@ -91,43 +91,43 @@ def _seccomp(libc: ctypes.CDLL, arch: int, calls: dict[str, int]) -> None:
 
 # ── Landlock: what is not named cannot be opened ─────────────────────────────────────────────────────────────────────
 
-CREATE, ADD, RESTRICT = 444, 445, 446  # the same on both
-READ_FILE, READ_DIR = 1 << 2, 1 << 3
-RIGHTS = (0, 13, 14, 15, 15, 16)  # how many rights on files each version of Landlock knows
+_CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on both
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_RIGHTS = (0, 13, 14, 15, 15, 16)  # how many rights on files each version of Landlock knows
 
 
 def _landlock(libc: ctypes.CDLL, readable: Iterator[tuple[str, int]]) -> None:
-    version = libc.syscall(CREATE, None, ctypes.c_size_t(0), 1)
+    version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), 1)
     _checked(version, "landlock")
-    files = (1 << RIGHTS[min(version, len(RIGHTS) - 1)]) - 1
+    files = (1 << _RIGHTS[min(version, len(_RIGHTS) - 1)]) - 1
     tcp, scopes = 3 if version >= 4 else 0, 3 if version >= 6 else 0  # bind and connect; abstract sockets, signals
     attributes = struct.pack("QQQ", files, tcp, scopes)[: 8 if version < 4 else 16 if version < 6 else 24]
-    ruleset = libc.syscall(CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
+    ruleset = libc.syscall(_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     _checked(ruleset, "landlock")
     for path, rights in readable:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            _checked(libc.syscall(ADD, ruleset, 1, struct.pack("=Qi", rights, fd), 0), "landlock")
+            _checked(libc.syscall(_ADD, ruleset, 1, struct.pack("=Qi", rights, fd), 0), "landlock")
             os.close(fd)
-    _checked(libc.syscall(RESTRICT, ruleset, 0), "landlock")
+    _checked(libc.syscall(_RESTRICT, ruleset, 0), "landlock")
     os.close(ruleset)
 
 
 def _readable() -> Iterator[tuple[str, int]]:
     """The standard library without the packages installed in it, and the libraries that it loads."""
     library = os.path.dirname(os.__file__)
-    yield library, READ_DIR
+    yield library, _READ_DIR
     for name in os.listdir(library):
         path = os.path.join(library, name)
         if name not in ("site-packages", "dist-packages"):
-            yield path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE
+            yield path, _READ_FILE | _READ_DIR if os.path.isdir(path) else _READ_FILE
     for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"):
-        yield folder, READ_FILE | READ_DIR
+        yield folder, _READ_FILE | _READ_DIR
     own = os.path.join(sys.base_prefix, "lib")
     if os.path.isdir(own) and not own.startswith("/usr/lib"):
         for name in os.listdir(own):
             if name.startswith("lib") and ".so" in name:
-                yield os.path.join(own, name), READ_FILE
+                yield os.path.join(own, name), _READ_FILE
 
 
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────

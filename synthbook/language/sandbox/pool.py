@@ -35,8 +35,8 @@ from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.language.sandbox.worker import decode, encode
 
 CHILD = Path(__file__).with_name("worker.py")
-START = 30.0  # seconds that a child may take to say that it is ready
-LOOK = 0.05  # seconds between two looks at a child's memory
+_START = 30.0  # seconds that a child may take to say that it is ready
+_LOOK = 0.05  # seconds between two looks at a child's memory
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Process:
 
     def level(self) -> str:
         """The isolation that it reached, said before it was given anything to run."""
-        reason, line = self._line(START, 1_000)
+        reason, line = self._line(_START, 1_000)
         if reason:
             raise SynthbookError(f"a child of the sandbox did not start ({reason})")
         self.isolation = str(json.loads(line)["isolation"])
@@ -155,7 +155,7 @@ class Process:
             left = deadline - time.perf_counter()
             if left <= 0:
                 return "timeout", b""
-            if not wait([self.pipe], min(left, LOOK)):
+            if not wait([self.pipe], min(left, _LOOK)):
                 self._look()
                 continue
             if not (more := os.read(self.pipe, 1 << 16)):
@@ -215,7 +215,7 @@ def remove(folder: str | Path) -> None:
 
 
 __all__ = ["CallFailure", "CodeTask", "Limits", "Outcome", "Sandbox", "WeakIsolation"]
-WAIT = 0.05  # seconds between two looks at whether the pool was closed
+_WAIT = 0.05  # seconds between two looks at whether the pool was closed
 
 
 class WeakIsolation(SynthbookError):
@@ -255,7 +255,7 @@ class Sandbox:
         self._closed.set()
         while self._starter.is_alive() or not self._ready.empty():
             with contextlib.suppress(queue.Empty):
-                if isinstance(child := self._ready.get(timeout=WAIT), Process):
+                if isinstance(child := self._ready.get(timeout=_WAIT), Process):
                     child.end()
 
     def run(self, task: CodeTask) -> Outcome:
@@ -298,7 +298,7 @@ class Sandbox:
                 child = error
             while not self._closed.is_set():
                 with contextlib.suppress(queue.Full):
-                    self._ready.put(child, timeout=WAIT)
+                    self._ready.put(child, timeout=_WAIT)
                     break
             else:
                 if isinstance(child, Process):

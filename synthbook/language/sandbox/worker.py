@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-DEPTH = 200  # levels of lists in lists
+_DEPTH = 200  # levels of lists in lists
 
 
-def encode(value: Any, depth: int = DEPTH) -> Any:
+def encode(value: Any, depth: int = _DEPTH) -> Any:
     """A value of the plain types as JSON, other types by a tag; `TypeError` for anything else.
 
     Types are compared exactly: an object that claims to equal everything is of no plain type.
@@ -67,7 +67,7 @@ def why(error: BaseException) -> list[str]:
     return ["error", words]
 
 
-def attempt(work: Callable[[], Any]) -> dict[str, Any]:
+def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
     """`{"value": ...}` or `{"failed": [kind, words]}` of one call."""
     try:
         return {"value": encode(work())}
@@ -77,7 +77,7 @@ def attempt(work: Callable[[], Any]) -> dict[str, Any]:
 
 def called(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
     """The outcome of one call."""
-    return attempt(lambda: function(*arguments))
+    return _attempt(lambda: function(*arguments))
 
 
 def answers(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def answers(task: dict[str, Any]) -> list[dict[str, Any]]:
     module = sys.modules["answer"] = type(sys)("answer")  # dataclasses look themselves up there
     namespace: dict[str, Any] = module.__dict__
     if task["function"] is None:
-        return [attempt(lambda: eval(compile(task["code"], "<answer>", "eval", dont_inherit=True), namespace))]
+        return [_attempt(lambda: eval(compile(task["code"], "<answer>", "eval", dont_inherit=True), namespace))]
     try:
         exec(compile(task["code"], "<answer>", "exec", dont_inherit=True), namespace)
         if not task["function"]:

@@ -42,16 +42,16 @@ from synthbook.language.task.fields import (
     shown,
 )
 
-Row = Mapping[str, str]
+_Row = Mapping[str, str]
 FIELDS = "fields"  # the placeholder in a prompt for a description of the response
 TEXT = "text"  # the column of plain answers
-SUFFIXES = (".jsonl", ".csv")
+_SUFFIXES = (".jsonl", ".csv")
 
 
 # ── The tables of a task file ──
 
 
-def _values(table: object) -> tuple[tuple[Row, ...], ...]:
+def _values(table: object) -> tuple[tuple[_Row, ...], ...]:
     """[values] has a list for each name; [[values]] has rows of values that belong together."""
     if isinstance(table, dict):
         for name, column in table.items():
@@ -67,7 +67,7 @@ def _values(table: object) -> tuple[tuple[Row, ...], ...]:
     return tuple(tuple(_row(where, row) for row in rows) for where, rows in groups)
 
 
-def _row(where: str, row: dict[str, Any]) -> Row:
+def _row(where: str, row: dict[str, Any]) -> _Row:
     for name, value in row.items():
         if not NAME.fullmatch(name) or name == FIELDS:
             raise InvalidArgument(where, shown(name), f"a name of letters, digits and _ other than {FIELDS}")
@@ -104,7 +104,7 @@ class SamplingTable(Table):
 
 
 _SIMILARITY = "a similarity above 0 and at most 1"
-Similarity = Annotated[float, Constraints(strict=True, gt=0, le=1), accepts(_SIMILARITY)]
+_Similarity = Annotated[float, Constraints(strict=True, gt=0, le=1), accepts(_SIMILARITY)]
 
 
 class Filters(Table):
@@ -112,8 +112,8 @@ class Filters(Table):
 
     min_length: Length | None = None
     max_length: Length | None = None
-    near_duplicates: Similarity | None = None
-    copies_of_seeds: Similarity | None = None
+    near_duplicates: _Similarity | None = None
+    copies_of_seeds: _Similarity | None = None
     label: Text | None = None
     balance: Text | None = None
     at_most: Count | None = None
@@ -129,7 +129,7 @@ class Filters(Table):
         return self
 
 
-Price = Annotated[
+_Price = Annotated[
     float, Constraints(strict=True, ge=0, allow_inf_nan=False), accepts("the price of a million tokens, at least 0")
 ]
 
@@ -137,8 +137,8 @@ Price = Annotated[
 class Prices(Table):
     """[model.prices]: of a million tokens, in and out."""
 
-    input: Price = None  # type: ignore[assignment]
-    output: Price = None  # type: ignore[assignment]
+    input: _Price = None  # type: ignore[assignment]
+    output: _Price = None  # type: ignore[assignment]
 
 
 class ModelConfig(Table):
@@ -185,7 +185,7 @@ class Seed:
     columns: Mapping[str, Any]
 
 
-def read_seeds(path: Path) -> tuple[Seed, ...]:
+def _read_seeds(path: Path) -> tuple[Seed, ...]:
     """The rows of a JSONL file, or of a UTF-8 CSV file with commas and a header (all text).
 
     Raises `DataError`, which names the line.
@@ -215,7 +215,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def require_columns(path: Path, seeds: Iterable[Seed], columns: Iterable[str], purpose: str) -> None:
+def _require_columns(path: Path, seeds: Iterable[Seed], columns: Iterable[str], purpose: str) -> None:
     """Raise `DataError` where a row lacks a column, or holds there what cannot appear in a prompt."""
     names = list(columns)
     for seed in seeds:
@@ -263,7 +263,7 @@ class RenderedPrompt:
     """A request, the values that fill it, and the lines of the seeds that it shows."""
 
     request: ChatRequest
-    values: Row
+    values: _Row
     shown: tuple[int, ...]
 
 
@@ -278,7 +278,7 @@ class TaskConfig:
     path: Path
     prompt: Template
     system: Template | None
-    values: tuple[tuple[Row, ...], ...]
+    values: tuple[tuple[_Row, ...], ...]
     form: ResponseSchema | None
     examples: FewShotConfig | None
     subjects: tuple[str, ...]
@@ -419,11 +419,11 @@ def load_task(path: Path) -> TaskConfig:
 
 def _few_shot(path: Path, table: SeedTable, prompt: Template) -> FewShotConfig:
     seeds = path.parent / table.file
-    if seeds.suffix not in SUFFIXES or not seeds.is_file():
-        accepted = f"the path of a file, from the folder of {path.name}, that ends in {' or '.join(SUFFIXES)}"
+    if seeds.suffix not in _SUFFIXES or not seeds.is_file():
+        accepted = f"the path of a file, from the folder of {path.name}, that ends in {' or '.join(_SUFFIXES)}"
         raise InvalidArgument(f"{path.name}: seeds.file", table.file, accepted)
     own = prompt if table.prompt is None else Template.of(table.prompt)
-    return FewShotConfig(seeds, sha256_file(seeds), read_seeds(seeds), table.per_prompt, own, table.answer or TEXT)
+    return FewShotConfig(seeds, sha256_file(seeds), _read_seeds(seeds), table.per_prompt, own, table.answer or TEXT)
 
 
 def _described(document: dict[str, Any], examples: FewShotConfig | None) -> dict[str, Any]:
@@ -462,7 +462,7 @@ def _check_seeds(task: TaskConfig) -> None:
     if examples is None:
         return
     path, rows = examples.path, examples.rows
-    require_columns(path, rows, task.subjects, "the prompt asks for")
+    _require_columns(path, rows, task.subjects, "the prompt asks for")
     others = len(rows) - (1 if task.subjects else 0)  # the prompt is about one
     if others < examples.per_prompt:
         accepted = f"at most {others}: {path.name} has {len(rows)} rows"
@@ -470,9 +470,9 @@ def _check_seeds(task: TaskConfig) -> None:
     if examples.per_prompt:
         names = [name for name in examples.prompt.names if name != FIELDS or form is None]
         purpose = "a turn of its own asks for (seeds.prompt may be one that does without)"
-        require_columns(path, rows, names, purpose)
+        _require_columns(path, rows, names, purpose)
     if examples.per_prompt or task.filters.copies_of_seeds is not None:
-        require_columns(path, rows, [examples.answer] if form is None else form.fields, "an answer has")
+        _require_columns(path, rows, [examples.answer] if form is None else form.fields, "an answer has")
         for row in [] if form is None else rows:
             if form is not None and (error := form.read(task.answer_of(row))[1]):
                 raise DataError(f"{path}, line {row.line}: no answer of the form that [fields] asks for ({error})")

@@ -164,8 +164,8 @@ def accepts(text: str) -> WrapValidator:
     return WrapValidator(wrap)
 
 
-Finite = Annotated[StrictFloat, Constraints(allow_inf_nan=False)]
-Number = Annotated[StrictInt | Finite, accepts("a number")]
+_Finite = Annotated[StrictFloat, Constraints(allow_inf_nan=False)]
+Number = Annotated[StrictInt | _Finite, accepts("a number")]
 Text = Annotated[str, Constraints(strict=True, pattern=r"\S"), accepts("text that is not blank")]
 Length = Annotated[StrictInt, Constraints(ge=0), accepts("a whole number of at least 0")]
 Count = Annotated[StrictInt, Constraints(ge=1), accepts("a whole number of at least 1")]
@@ -191,7 +191,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "category": ("values",),
 }
 _LARGEST = 2**53  # larger whole numbers change in programs that have only floats
-RESERVED = ("id", "request", "provenance")  # keys of a written record
+_RESERVED = ("id", "request", "provenance")  # keys of a written record
 
 
 class Field(Table):
@@ -323,7 +323,7 @@ def check_fields(table: object) -> dict[str, Any]:
     if not isinstance(table, dict) or not table:
         raise InvalidArgument("", shown(table), 'a table of fields, such as text = {type = "text", max_length = 200}')
     for name in table:
-        if not NAME.fullmatch(name) or name in RESERVED:
-            accepted = f"a name of letters, digits and _ that is none of {', '.join(RESERVED)}"
+        if not NAME.fullmatch(name) or name in _RESERVED:
+            accepted = f"a name of letters, digits and _ that is none of {', '.join(_RESERVED)}"
             raise InvalidArgument("name", shown(name), accepted)
     return table

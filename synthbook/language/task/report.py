@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 10  # records of each kind
-LONGEST = 600  # characters of a text
+_LONGEST = 600  # characters of a text
 BARS = 12  # categories in a figure
-CHARTS = 6  # names that are counted
-BOX = "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate"
+_CHARTS = 6  # names that are counted
+_BOX = "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate"
 
 
 def page(task: TaskConfig, result: GenerationResult, model: str) -> str:
@@ -43,7 +43,7 @@ def page(task: TaskConfig, result: GenerationResult, model: str) -> str:
 def _page(task: TaskConfig, result: GenerationResult, model: str) -> str:
     title = f"{task.name}: {len(result.kept):,} of {result.n:,} records"
     lengths, counts = [len(record.response) for record in result.kept], counted(task, result)
-    drawn = [image(plot_kept(lengths, counts), kept_alt(lengths, counts))] if lengths else []
+    drawn = [image(_plot_kept(lengths, counts), kept_alt(lengths, counts))] if lengths else []
     return document(
         title,
         [
@@ -66,11 +66,11 @@ def _page(task: TaskConfig, result: GenerationResult, model: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(visible(text if len(text) <= LONGEST else text[:LONGEST] + " ..."))
+    return escape(visible(text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."))
 
 
 def _box(text: str) -> str:
-    return f'<div style="{BOX}">{_text(text)}</div>'
+    return f'<div style="{_BOX}">{_text(text)}</div>'
 
 
 def _sentence(task: TaskConfig, result: GenerationResult, model: str) -> str:
@@ -161,12 +161,12 @@ def counted(task: TaskConfig, result: GenerationResult) -> dict[str, Counter[str
     return found
 
 
-def plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Figure:
+def _plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Figure:
     """Lengths of the texts, and a chart of the categories of each name."""
-    some = dict(list(counts.items())[:CHARTS])
+    some = dict(list(counts.items())[:_CHARTS])
     rows = -(-(1 + len(some)) // 2)
     figure, axes = subplots(rows, 2 if some else 1, width=9.0, height=0.6 + 2.8 * rows)
-    plot_lengths(lengths, axes[0])
+    _plot_lengths(lengths, axes[0])
     for ax, (name, count) in zip(axes[1:], some.items(), strict=False):
         plot_counts(count, name, ax)
     for ax in axes[1 + len(some) :]:
@@ -174,7 +174,7 @@ def plot_kept(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Fig
     return figure
 
 
-def plot_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Axes:
+def _plot_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Axes:
     """A histogram."""
     ax = new_axes(ax)
     ax.hist(lengths, bins=min(20, max(5, len(set(lengths)))), color=BLUE, edgecolor="white")
@@ -210,7 +210,7 @@ def _bars(count: Counter[str]) -> list[tuple[str, int]]:
 def kept_alt(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> str:
     """The figures in words."""
     said = [f"Texts have {min(lengths):,} to {max(lengths):,} characters"]
-    for name, count in list(counts.items())[:CHARTS]:
+    for name, count in list(counts.items())[:_CHARTS]:
         said.append(f"{name}: " + ", ".join(f"{one} {k:,}" for one, k in _bars(count)))
     return visible(". ".join(said) + ".")
 

@@ -77,13 +77,13 @@ def open_endpoint(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]
 # ── The run ──
 
 
-FIRST = 32  # questions of the first round
-JUDGED = 64  # answers that a judgement about the yield takes
-SURE = 0.95
-MOST = 20  # questions for each record that is wanted
-HASHES, DETECTED = 100, 0.95
+_FIRST = 32  # questions of the first round
+_JUDGED = 64  # answers that a judgement about the yield takes
+_SURE = 0.95
+_MOST = 20  # questions for each record that is wanted
+_HASHES, _DETECTED = 100, 0.95
 ENOUGH = "enough"
-UNFINISHED = {"length": "cut off (max_tokens)", "content_filter": "held back by the server"}
+_UNFINISHED = {"length": "cut off (max_tokens)", "content_filter": "held back by the server"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def request_budget(n: int, max_requests: int | None) -> int:
         raise InvalidArgument("n", n, "at least 1 record")
     if max_requests is not None and max_requests < n:
         raise InvalidArgument("max-requests", max_requests, f"at least {n:,}, a question for each record")
-    return MOST * n if max_requests is None else max_requests
+    return _MOST * n if max_requests is None else max_requests
 
 
 def generate(
@@ -181,23 +181,23 @@ def _round(result: GenerationResult) -> int:
     if missing <= 0 or left <= 0 or _hopeless(result.passed, missing, left):
         return 0
     if not asked:
-        return min(result.n, FIRST)
+        return min(result.n, _FIRST)
     kept, lately = _lately(result.passed)
     return min(ceil(missing * (lately + 1) / (kept + 0.5)), asked, left)
 
 
 def _lately(passed: Sequence[bool]) -> tuple[int, int]:
     """How many passed of how many: of the newer half of the answers, and of at least `JUDGED`."""
-    some = passed[-max(JUDGED, len(passed) // 2) :]
+    some = passed[-max(_JUDGED, len(passed) // 2) :]
     return sum(some), len(some)
 
 
 def _hopeless(passed: Sequence[bool], missing: int, left: int) -> bool:
     """Whether the highest yield that the newer answers allow for (Clopper and Pearson 1934) is too low for the rest."""
     kept, lately = _lately(passed)
-    if len(passed) < JUDGED or kept == lately:
+    if len(passed) < _JUDGED or kept == lately:
         return False
-    return missing > float(betaincinv(kept + 1, lately - kept, SURE)) * left
+    return missing > float(betaincinv(kept + 1, lately - kept, _SURE)) * left
 
 
 def _why(result: GenerationResult) -> str:
@@ -252,8 +252,10 @@ def stages(task: TaskConfig, result: GenerationResult) -> dict[str, Stage]:
 
 def remembering(threshold: float) -> NearDuplicateIndex:
     """A memory of 100 hashes for each text, in bands of as many as let at most one pair in twenty at it escape."""
-    rows = max((r for r in range(1, 6) if lsh_detection_probability(threshold, HASHES // r, r) >= DETECTED), default=1)
-    return NearDuplicateIndex(threshold=threshold, bands=HASHES // rows, rows=rows)
+    rows = max(
+        (r for r in range(1, 6) if lsh_detection_probability(threshold, _HASHES // r, r) >= _DETECTED), default=1
+    )
+    return NearDuplicateIndex(threshold=threshold, bands=_HASHES // rows, rows=rows)
 
 
 def _formed(form: ResponseSchema | None, label: str | None) -> Stage:
@@ -262,7 +264,7 @@ def _formed(form: ResponseSchema | None, label: str | None) -> Stage:
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         for record in records:
             found: dict[str, Any] = {TEXT: record.response.strip()}
-            wrong = UNFINISHED.get(record.provenance["finish"]) or ("" if found[TEXT] else "empty")
+            wrong = _UNFINISHED.get(record.provenance["finish"]) or ("" if found[TEXT] else "empty")
             if form is not None and not wrong:
                 found, wrong = form.read(record.response)
             if wrong:

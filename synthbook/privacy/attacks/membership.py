@@ -183,8 +183,8 @@ def _summary(values: Array) -> tuple[float, float]:
 
 MIN_DISTANCE = 1e-9  # smaller distances count as this one, so that their logarithm is finite
 HOLE_NEIGHBORS = 50  # k: neighbors that measure the local density of the synthetic rows
-Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to synthetic rows, or to a model
-Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and what `Fit` returned to scores (N,)
+_Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to synthetic rows, or to a model
+_Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and what `Fit` returned to scores (N,)
 
 
 def knn_distances(candidates: Array, rows: Array, k: int = 1) -> Array:
@@ -226,7 +226,7 @@ def domias(candidates: Array, synthetic: Array, reference: Array, *, k: int = 1)
 
 
 def train_shadow_models(
-    fit: Fit, pool: Array, statistic: Statistic, *, n_models: int, seed: int
+    fit: _Fit, pool: Array, statistic: _Statistic, *, n_models: int, seed: int
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Statistics (n_models, N) of a pool's rows (N, d) under generators trained on random halves of it.
 

@@ -24,11 +24,11 @@ from synthbook.core.plots import BLUE, VERMILLION, new_axes
 from synthbook.core.types import Seed
 from synthbook.generators.text.ngram import BOS, CharTokenizer, Codes, NGram
 
-DIGITS, PREFIX = "0123456789", "the code: "
+_DIGITS, _PREFIX = "0123456789", "the code: "
 NULL_MEAN = 1 / math.log(2)  # bits, of -log2 of a share that is uniform
-MOST = 1_000_000  # candidates that are all looked at
-CHUNK = 100_000  # candidates looked at together
-Bits = NDArray[np.float64]
+_MOST = 1_000_000  # candidates that are all looked at
+_CHUNK = 100_000  # candidates looked at together
+_Bits = NDArray[np.float64]
 
 
 class TextModel(Protocol):
@@ -46,8 +46,8 @@ class Canary:
     """A prefix that everybody knows, and a secret, each of its characters one of `characters`."""
 
     secret: str
-    prefix: str = PREFIX
-    characters: str = DIGITS
+    prefix: str = _PREFIX
+    characters: str = _DIGITS
 
     def __post_init__(self) -> None:
         if len(set(self.characters)) < max(len(self.characters), 2):
@@ -69,7 +69,7 @@ class Canary:
 
 
 def make_canaries(
-    n: int, *, seed: Seed, length: int = 6, prefix: str = PREFIX, characters: str = DIGITS
+    n: int, *, seed: Seed, length: int = 6, prefix: str = _PREFIX, characters: str = _DIGITS
 ) -> list[Canary]:
     """`n` canaries with different secrets of `length` characters, drawn evenly from all."""
     if length < 1 or not 1 <= n <= len(characters) ** length:
@@ -105,7 +105,7 @@ def insert_canaries(text: str, canaries: Sequence[Canary], repetitions: Sequence
 # ── what the model knows ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def exposure(model: TextModel, canaries: Sequence[Canary], *, sample: int | None = None, seed: Seed = 0) -> Bits:
+def exposure(model: TextModel, canaries: Sequence[Canary], *, sample: int | None = None, seed: Seed = 0) -> _Bits:
     """Bits (len(canaries),), from log2 of the candidates for the likeliest to 0 for the last; ties share their ranks.
 
     Every candidate is looked at. With `sample`, so many are instead, none of them a canary: the rank is that among
@@ -117,7 +117,7 @@ def exposure(model: TextModel, canaries: Sequence[Canary], *, sample: int | None
     secrets = np.array([[characters.index(c) for c in canary.secret] for canary in canaries], dtype=np.int64)
     base, itself = len(characters), int(sample is None)
     others = _all(canaries[0].candidates, base, length) if sample is None else _drawn(secrets, base, sample, seed)
-    parts = (others[k : k + CHUNK] for k in range(0, len(others), CHUNK))
+    parts = (others[k : k + _CHUNK] for k in range(0, len(others), _CHUNK))
     bits = np.sort(np.concatenate([_bits(model, prefix, characters, rows) for rows in parts]))
     own = _bits(model, prefix, characters, secrets)
     likelier, not_less = np.searchsorted(bits, own, side="left"), np.searchsorted(bits, own, side="right")
@@ -137,8 +137,8 @@ def _kind(model: TextModel, canaries: Sequence[Canary]) -> tuple[str, str, int]:
 
 def _all(candidates: int, base: int, length: int) -> Codes:
     """Secrets (candidates, length), each character as its place among `base`."""
-    if candidates > MOST:
-        raise InvalidArgument("sample", None, f"a number: there are {candidates:,} candidates, more than {MOST:,}")
+    if candidates > _MOST:
+        raise InvalidArgument("sample", None, f"a number: there are {candidates:,} candidates, more than {_MOST:,}")
     return np.stack(np.unravel_index(np.arange(candidates), (base,) * length), axis=1)
 
 
@@ -152,7 +152,7 @@ def _drawn(secrets: Codes, base: int, sample: int, seed: Seed) -> Codes:
     return found[:sample]
 
 
-def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> Bits:
+def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> _Bits:
     """-log2 p(secret | prefix) (N,) for secrets (N, length), rounded so that equal ones are equal."""
     if isinstance(model, NGram):
         bits = _by_counts(model, prefix, model.tokenizer_.codes(characters)[rows])
@@ -163,7 +163,7 @@ def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> Bits:
     return np.round(bits, 9)
 
 
-def _by_counts(model: NGram, prefix: str, codes: Codes) -> Bits:
+def _by_counts(model: NGram, prefix: str, codes: Codes) -> _Bits:
     v, n = len(model.tokenizer_), model.n
     before = model.tokenizer_.codes(BOS * (n - 1) + prefix)
     whole = np.hstack([np.broadcast_to(before[len(before) - n + 1 :], (len(codes), n - 1)), codes])
@@ -187,7 +187,7 @@ def extraction_rate(model: TextModel, canary: Canary, *, samples: int, seed: int
     return said.count(canary.secret) / samples
 
 
-def plot_exposure(repetitions: Sequence[int], bits: Bits, ax: Axes | None = None) -> Axes:
+def plot_exposure(repetitions: Sequence[int], bits: _Bits, ax: Axes | None = None) -> Axes:
     """A point for each canary, the mean for each number of repetitions, and the mean of what was never learned."""
     often, place = np.unique(repetitions, return_inverse=True)
     ax = new_axes(ax)

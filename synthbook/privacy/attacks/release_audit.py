@@ -48,10 +48,10 @@ from synthbook.privacy.attacks.membership import (
 from synthbook.privacy.audit import one_run_epsilon
 from synthbook.privacy.mechanisms import check_delta
 
-MIN_UNITS, MAX_UNITS, MAX_SYNTHETIC_ROWS = 60, 5_000, 100_000  # on each side; compared; compared
-GUESSED = 0.2  # share of candidates that an attack guesses, half of them as members, half as non-members
-SECRETS = 5  # columns that are inferred where none is named
-CONFIDENCE, SIGNIFICANCE = 0.95, 0.999  # of the bound that is stated; of one above 0 that counts as a leak
+_MIN_UNITS, MAX_UNITS, _MAX_SYNTHETIC_ROWS = 60, 5_000, 100_000  # on each side; compared; compared
+_GUESSED = 0.2  # share of candidates that an attack guesses, half of them as members, half as non-members
+_SECRETS = 5  # columns that are inferred where none is named
+_CONFIDENCE, _SIGNIFICANCE = 0.95, 0.999  # of the bound that is stated; of one above 0 that counts as a leak
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class ReleaseAudit:
 
     def __str__(self) -> str:
         rows = [(result.name, *result.numbers.values()) for result in self.attacks]
-        table = pd.DataFrame(rows, columns=ATTACK_COLUMNS).round(3).to_string(index=False)
+        table = pd.DataFrame(rows, columns=_ATTACK_COLUMNS).round(3).to_string(index=False)
         return "\n".join([table, *map(str, self.attribute_inferences), str(self.distances), *self.notes, self.verdict])
 
     def _repr_html_(self) -> str:
@@ -190,8 +190,8 @@ def audit(
     if not isinstance(holdout, Holdout):
         raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that no generator has seen")
     columns = check_tables(synthetic=synthetic, train=train, holdout=holdout.data)
-    if len(synthetic) < MIN_UNITS:
-        raise InvalidArgument("synthetic", f"{len(synthetic)} rows", f"at least {MIN_UNITS}")
+    if len(synthetic) < _MIN_UNITS:
+        raise InvalidArgument("synthetic", f"{len(synthetic)} rows", f"at least {_MIN_UNITS}")
     check_sides(train, holdout.data)
     secrets = _check_secrets(
         secrets,
@@ -209,7 +209,7 @@ def audit(
     members, nonmembers = (sample_units(table, n, rng) for table in (members, nonmembers))
 
     encode = fit_table_encoder(reference)  # every scale is the reference's, so that no training row affects one
-    compared = _sample_rows(synthetic, MAX_SYNTHETIC_ROWS, rng)
+    compared = _sample_rows(synthetic, _MAX_SYNTHETIC_ROWS, rng)
     reference = _sample_rows(reference, MAX_UNITS, rng)
     z_synthetic, z_members, z_nonmembers, z_ref = (encode(t) for t in (compared, members, nonmembers, reference))
     score_functions: dict[str, Callable[[Any], Any]] = {
@@ -225,7 +225,7 @@ def audit(
         )
         bounds = [
             one_run_lower_bound(attack, delta, 1 - (1 - confidence) / len(score_functions), rng)
-            for confidence in (CONFIDENCE, SIGNIFICANCE)
+            for confidence in (_CONFIDENCE, _SIGNIFICANCE)
         ]
         results.append(AttackResult(name, attack, bounds[0], bounds[1] > 0))
     inferences = []
@@ -249,9 +249,9 @@ def check_sides(train: Table, holdout: Table) -> None:
     """Raise `InvalidArgument` unless both have enough units, and none in common."""
     entity = train.schema.entity
     for name, side in (("train", train), ("holdout", holdout)):
-        if n_units(side) < MIN_UNITS:
+        if n_units(side) < _MIN_UNITS:
             kind = "rows" if entity is None else f"different {entity}"
-            raise InvalidArgument(name, f"{n_units(side)} {kind}", f"at least {MIN_UNITS}")
+            raise InvalidArgument(name, f"{n_units(side)} {kind}", f"at least {_MIN_UNITS}")
     if entity is not None and (shared := set(train[entity]) & set(holdout[entity])):
         raise InvalidArgument("holdout", f"{len(shared)} {entity} that train has, too", "rows of others")
 
@@ -259,7 +259,7 @@ def check_sides(train: Table, holdout: Table) -> None:
 def _check_secrets(secrets: tuple[str, ...] | None, columns: list[str], tables: tuple[Table, ...]) -> tuple[str, ...]:
     """The columns to infer: those given, else the first that have two values in every table."""
     if secrets is None:
-        return tuple([name for name in columns if all(t[name].nunique() > 1 for t in tables)][:SECRETS])
+        return tuple([name for name in columns if all(t[name].nunique() > 1 for t in tables)][:_SECRETS])
     if unknown := [name for name in secrets if name not in columns]:
         raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
     return secrets
@@ -277,7 +277,7 @@ def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, r
     is_member = np.arange(len(scores)) < len(attack.members)
     shuffled = rng.permutation(len(scores))  # so that ties are broken at random
     order = shuffled[np.argsort(scores[shuffled], kind="stable")]
-    half = max(int(len(scores) * GUESSED / 2), 1)
+    half = max(int(len(scores) * _GUESSED / 2), 1)
     n_correct = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
     n_canaries, n_guesses = len(scores), 2 * half
     return one_run_epsilon(
@@ -288,8 +288,8 @@ def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, r
 # ── The page ──
 # Names of columns come from somebody's data: everything is escaped.
 
-ATTACK_COLUMNS = ["attack", "AUC", "chance, at most", "TPR at 1 % FPR", "epsilon, at least"]
-INFERENCE_COLUMNS = ["column inferred", "accuracy on members", "on non-members", "advantage", "from", "to", "verdict"]
+_ATTACK_COLUMNS = ["attack", "AUC", "chance, at most", "TPR at 1 % FPR", "epsilon, at least"]
+_INFERENCE_COLUMNS = ["column inferred", "accuracy on members", "on non-members", "advantage", "from", "to", "verdict"]
 
 
 def figure(result: ReleaseAudit) -> tuple[Figure, str]:
@@ -322,9 +322,9 @@ def html_parts(result: ReleaseAudit) -> list[str]:
     ]
     return [
         f"<p><strong>{escape(result.verdict)}</strong></p>",
-        html.table([*ATTACK_COLUMNS, "verdict"], attacks),
+        html.table([*_ATTACK_COLUMNS, "verdict"], attacks),
         html.image(*figure(result)),
-        html.table(INFERENCE_COLUMNS, secrets),
+        html.table(_INFERENCE_COLUMNS, secrets),
         html.table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
         f"<p>{escape(str(d.novelty))}. {result.copies} rows repeat a training row exactly.</p>",
         *(f"<p>{escape(note)}</p>" for note in result.notes),

@@ -30,7 +30,7 @@ from synthbook.privacy.mechanisms import check_delta, check_epsilon_delta
 SEEDED_NOISE = "teaching: the noise comes from a seed, and anyone who knows the seed can subtract it"
 DPSGD = "pld: Poisson samples, privacy losses convolved"
 SYSTEM_ENTROPY = "seeded by the operating system's entropy, and not kept"
-FLOATING = "no protection against attacks on floating-point noise is claimed"
+_FLOATING = "no protection against attacks on floating-point noise is claimed"
 
 
 class ReleaseRefused(SynthbookError):
@@ -72,7 +72,7 @@ class PrivacyGuarantee:
     noise_multiplier: float
     clip: float
     noise: str
-    floating_point: str = FLOATING
+    floating_point: str = _FLOATING
     audit: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class PrivacyGuarantee:
             raise ReleaseRefused("an audit's lower bound on epsilon is missing: run one, and say what it proved")
 
 
-def check_private(table: Table, config: PrivacyConfig, what: str) -> int:
+def _check_private(table: Table, config: PrivacyConfig, what: str) -> int:
     """The number of units, once a table may be learnt from privately; nothing of its rows has been used by then.
 
     Raises `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was drafted from the rows.
@@ -157,7 +157,7 @@ def unit_of(schema: Schema, rows: int) -> str:
 # Nothing of the rows sets a bound, a bin, a category or a pair that is looked up: all that comes from the schema.
 
 
-BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
+_BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
 
 
 class PrivateTableGenerator(TableGenerator):
@@ -187,7 +187,7 @@ class PrivateTableGenerator(TableGenerator):
         that was inferred from the rows.
         """
         what = f"fitting {type(self).__name__}"
-        n = check_private(data, self.config, what)
+        n = _check_private(data, self.config, what)
         check_seed(self.config, seed, checkpoint)
         self._check_steps(steps)
         for column in TableSpec.of(data, public_only=True).modeled:
@@ -197,7 +197,7 @@ class PrivateTableGenerator(TableGenerator):
             budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
         root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
         rows = bound_contributions(
-            data, self.config.max_rows_per_entity, np.random.default_rng(child_seed(root, BOUNDING))
+            data, self.config.max_rows_per_entity, np.random.default_rng(child_seed(root, _BOUNDING))
         )
         bounded = Table(data.frame.iloc[rows], data.schema)
         self._unit_of = unit_codes(bounded)  # (N,)

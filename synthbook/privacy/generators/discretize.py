@@ -22,7 +22,7 @@ from synthbook.core.types import Array
 from synthbook.generators.tabular.encoding import Span, as_numbers, from_numbers
 
 MOST = 32  # cells of a number
-WIDE = 1_000.0  # upper over lower bound from which on cells are equal in log(1 + x)
+_WIDE = 1_000.0  # upper over lower bound from which on cells are equal in log(1 + x)
 Codes = NDArray[np.int64]
 
 
@@ -42,7 +42,7 @@ class Discretizer:
             raise SchemaError(f"column {column.name!r}: private code needs a lower and an upper bound that are public")
         low, high = as_numbers(column, pd.Series([column.lower, column.upper], dtype=column.dtype))
         end = high + 1 if column.integer else high  # a whole number k has the cell [k, k + 1)
-        if column.kind == "numeric" and low >= 0 and high >= WIDE * max(low, 1.0):
+        if column.kind == "numeric" and low >= 0 and high >= _WIDE * max(low, 1.0):
             edges = np.append(0.0, np.expm1(np.linspace(np.log(2.0), np.log1p(end), MOST)))  # a cell for [0, 1)
             edges = np.append(low, edges[edges > low])
         else:

@@ -37,9 +37,9 @@ from synthbook.privacy.mechanisms import exponential_mechanism, gaussian_sigma, 
 #            scale it to each pair in turn (Deming and Stephan 1940)
 
 
-IPF_ITERATIONS = 100  # of proportional fitting
+_IPF_ITERATIONS = 100  # of proportional fitting
 INDEPENDENCE_WEIGHT = 1e-4  # share of independence in a pair's table: no cell that single columns allow is ruled out
-CodesOfColumns = NDArray[np.int64]
+_CodesOfColumns = NDArray[np.int64]
 
 
 def measure(counts: Array, sigma: float, rng: np.random.Generator) -> Array:
@@ -65,7 +65,7 @@ def project_to_simplex(counts: Array, total: float | None = None) -> Array:
 def ipf(table: Array, rows: Array, columns: Array) -> Array:
     """A table of shares (a, b) scaled until its rows and columns have these shares (a,), (b,)."""
     fitted = (1 - INDEPENDENCE_WEIGHT) * table + INDEPENDENCE_WEIGHT * np.outer(rows, columns)
-    for _ in range(IPF_ITERATIONS):
+    for _ in range(_IPF_ITERATIONS):
         fitted = fitted * _over(rows, fitted.sum(axis=1))[:, None]
         fitted = fitted * _over(columns, fitted.sum(axis=0))
     return fitted
@@ -74,7 +74,7 @@ def ipf(table: Array, rows: Array, columns: Array) -> Array:
 def ipf_three_way(ab: Array, ac: Array, bc: Array) -> Array:
     """p(a, b, c) of largest entropy with these tables of shares, which agree on single columns."""
     p = np.ones((*ab.shape, ac.shape[1])) / (ab.size * ac.shape[1])
-    for _ in range(IPF_ITERATIONS):
+    for _ in range(_IPF_ITERATIONS):
         p = p * _over(ab, p.sum(axis=2))[:, :, None]
         p = p * _over(ac, p.sum(axis=1))[:, None, :]
         p = p * _over(bc, p.sum(axis=0))[None, :, :]
@@ -86,7 +86,7 @@ def _over(wanted: Array, found: Array) -> Array:
     return np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
 
 
-def compress_domain(counts: Array, least: float) -> CodesOfColumns:
+def compress_domain(counts: Array, least: float) -> _CodesOfColumns:
     """A new code (cells,) for each cell: those with fewer than `least` noisy counts share the last one."""
     rare = counts < least
     if rare.sum() < 2:
@@ -95,7 +95,7 @@ def compress_domain(counts: Array, least: float) -> CodesOfColumns:
     return np.where(rare, (~rare).sum(), codes).astype(np.int64)
 
 
-def undo_compress(code_of: CodesOfColumns, counts: Array) -> Array:
+def undo_compress(code_of: _CodesOfColumns, counts: Array) -> Array:
     """(merged, cells): how a merged cell's rows are dealt out again, by what little the noisy counts say."""
     weight = np.maximum(counts, 0.0) + 1e-9
     dealt: Array = np.zeros((code_of.max() + 1, len(code_of)))
@@ -112,20 +112,20 @@ def conditional_table(joint: Array) -> Array:
     return np.where(totals > 0, flat / np.where(totals > 0, totals, 1), alone)
 
 
-def sample_conditional(tables: Array, given: CodesOfColumns, rng: np.random.Generator) -> CodesOfColumns:
+def sample_conditional(tables: Array, given: _CodesOfColumns, rng: np.random.Generator) -> _CodesOfColumns:
     """A cell (N,) from row `given` (N,) of each conditional table (combinations, cells)."""
     below = np.cumsum(tables, axis=1)[given]  # (N, cells)
     found = (rng.random(len(given))[:, None] * below[:, -1:] >= below).sum(axis=1)
-    cells: CodesOfColumns = np.minimum(found, tables.shape[1] - 1)
+    cells: _CodesOfColumns = np.minimum(found, tables.shape[1] - 1)
     return cells
 
 
 # ── Noisy marginals and MST ──
 
 
-ONE_WAY_SHARE, SELECTION_SHARE = 0.1, 0.2  # shares of the budget; pairs have the rest
-COMPRESS_THRESHOLD = 3.0  # times the noise: cells with less are counted as one
-MEAN_ABS_NORMAL = math.sqrt(2 / math.pi)  # E|z| of a standard normal z
+_ONE_WAY_SHARE, _SELECTION_SHARE = 0.1, 0.2  # shares of the budget; pairs have the rest
+_COMPRESS_THRESHOLD = 3.0  # times the noise: cells with less are counted as one
+_MEAN_ABS_NORMAL = math.sqrt(2 / math.pi)  # E|z| of a standard normal z
 
 
 class IndependentMarginals(PrivateTableGenerator):
@@ -194,10 +194,10 @@ class MstNoise:
         if config.epsilon == math.inf:
             return cls(0.0, 0.0, math.inf)
         rho, k = zcdp_rho(config.epsilon, config.delta), config.max_rows_per_entity
-        choosing = SELECTION_SHARE if choices else 0.0
-        single = k * math.sqrt(singles / (2 * rho * ONE_WAY_SHARE))
-        paired = k * math.sqrt(max(pairs, 1) / (2 * rho * (1 - ONE_WAY_SHARE - choosing)))
-        return cls(single, paired, math.sqrt(8 * rho * SELECTION_SHARE / choices) if choices else math.inf)
+        choosing = _SELECTION_SHARE if choices else 0.0
+        single = k * math.sqrt(singles / (2 * rho * _ONE_WAY_SHARE))
+        paired = k * math.sqrt(max(pairs, 1) / (2 * rho * (1 - _ONE_WAY_SHARE - choosing)))
+        return cls(single, paired, math.sqrt(8 * rho * _SELECTION_SHARE / choices) if choices else math.inf)
 
 
 class Mst(IndependentMarginals):
@@ -222,7 +222,7 @@ class Mst(IndependentMarginals):
 
         coded = self._coded(frame)
         counts = [measure(_counted(codes, cells.n), noise.single, rng) for codes, cells in coded]
-        merged = [compress_domain(one, COMPRESS_THRESHOLD * noise.single) for one in counts]
+        merged = [compress_domain(one, _COMPRESS_THRESHOLD * noise.single) for one in counts]
         short = [code_of[codes] for code_of, (codes, _) in zip(merged, coded, strict=True)]
         single = [
             project_to_simplex(np.bincount(code_of, one).astype(float))
@@ -265,7 +265,7 @@ class Mst(IndependentMarginals):
         for a, b in combinations(leaves, 2):
             counts = _counted_pair(short[a], short[b], single[a], single[b])
             unsaid = np.abs(counts - total * np.outer(single[a], single[b])).sum()
-            score[a, b] = float(unsaid - MEAN_ABS_NORMAL * noise.paired * counts.size)
+            score[a, b] = float(unsaid - _MEAN_ABS_NORMAL * noise.paired * counts.size)
         joined, edges = {leaves[0]} if leaves else set(), list[tuple[int, int]]()
         while len(joined) < len(leaves):
             open_ = [(a, b) for a, b in score if (a in joined) != (b in joined)]

@@ -1,0 +1,2 @@
+from .claims import claim as claim
+from .display import predict as predict
