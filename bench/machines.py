@@ -2,7 +2,8 @@
 
 Libraries choose their kernels by processor, and each kernel adds numbers in an order of its own. Environment variables
 make them choose as they would elsewhere. For each combination a probe hashes what the libraries compute (so that one
-sees whether bits changed at all), then all notebooks run and are compared, then the unit tests of sections 3, 5 and 6.
+sees whether bits changed at all), then all notebooks run and are compared, then the quick unit tests of sections 3, 5
+and 6, and under one combination the slow ones as well.
 What is done stays in build/machines: a notebook runs again once it, or code that it imports, has changed.
 
 Writes bench/results/machines.json. Run it with `make test-machines`, or one combination with `--only old`.
@@ -49,12 +50,16 @@ VARIABLES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """A combination of settings; `needs` is the processor flag without which they have no effect."""
+    """A combination of settings; `needs` is the processor flag without which they have no effect.
+
+    `slow_units` says that the slow unit tests run as well.
+    """
 
     name: str
     about: str
     settings: dict[str, str] = field(default_factory=dict)
     busy: bool = False
+    slow_units: bool = False
     needs: str = ""
 
 
@@ -77,6 +82,7 @@ MACHINES = (
             "NPY_DISABLE_CPU_FEATURES": OLD_NUMPY,
             "GLIBC_TUNABLES": OLD_LIBM,
         },
+        slow_units=True,
     ),
     Machine(
         "sandybridge",
@@ -192,7 +198,8 @@ def _result(machine: Machine, *, units: bool, force: bool) -> dict:
     waiting = [name for name in inputs if finished.get(name, {}).get("inputs") != inputs[name]]
     notebooks = [f"notebooks/{name}" for name in waiting if name != UNITS_NAME]
     with _beside(machine.busy):
-        for part, arguments in (("notebooks", (*COMPARE, *notebooks)), (UNITS_NAME, UNITS)):
+        unit_tests = UNITS if machine.slow_units else (*UNITS, "-m", "not slow")
+        for part, arguments in (("notebooks", (*COMPARE, *notebooks)), (UNITS_NAME, unit_tests)):
             if notebooks if part == "notebooks" else UNITS_NAME in waiting:
                 for name, outcome in _pytest(machine.name, part, arguments, env).items():
                     finished[name] = outcome | {"inputs": inputs[name]}
