@@ -89,14 +89,13 @@ def load_claims() -> dict[str, Claim]:
 
 def find_part(id: str, part: str) -> tuple[Claim, Part]:
     """The ledger's row and part, or an error that lists what there is."""
-    if id not in load_claims():
-        raise InvalidArgument(
-            "id", id, f"an id of claims.toml, from {next(iter(load_claims()))} to {list(load_claims())[-1]}"
-        )
-    parts = {p.id: p for p in load_claims()[id].parts}
+    rows = load_claims()
+    if id not in rows:
+        raise InvalidArgument("id", id, f"an id of claims.toml, from {next(iter(rows))} to {list(rows)[-1]}")
+    parts = {spec.id: spec for spec in rows[id].parts}
     if part not in parts:
         raise InvalidArgument("part", part, f"a part that claims.toml declares for {id}: {', '.join(parts)}")
-    return load_claims()[id], parts[part]
+    return rows[id], parts[part]
 
 
 def claim(
@@ -116,7 +115,9 @@ def claim(
     """
     row, spec = find_part(id, part)
     result = check(spec, id, measured, expected, tolerance, at)
-    _log(result)
+    if path := os.environ.get(CLAIMS_LOG_ENV_VAR):
+        with Path(path).open("a", encoding="utf-8") as log:
+            log.write(strict_json(asdict(result)) + "\n")
     line = format_result(row, spec, result)
     if not result.holds:
         raw = f"{result.measured!r}, {spec.comparison} {result.expected!r}, tolerance {result.tolerance:.6g}"
@@ -197,14 +198,12 @@ def quantities(comparison: str, measured: float, expected: float, tolerance: flo
     else:
         leading = _magnitude(scale or 1.0)
         last = max(leading - 3, _magnitude(tolerance) - 1 if tolerance > 0 else leading - 2)
-    wanted = (
-        (_format_significant(expected, last) if expected else "0")
-        if comparison == "close"
-        else f"{comparison} {expected:.4g}"
-    )
+    bound = f"{comparison} {expected:.4g}"
+    if comparison == "close":
+        bound = _format_significant(expected, last) if expected else "0"
     allowed = "exact to" if tolerance <= 1e-6 * (scale if scale > tolerance else 1.0) else "tolerance"
     slack = f", {allowed} {tolerance:.2g}" if tolerance > 0 else ""
-    return f"{_format_significant(measured, last)} measured, {wanted} expected{slack}"
+    return f"{_format_significant(measured, last)} measured, {bound} expected{slack}"
 
 
 def _format_significant(value: float, last: int) -> str:
@@ -225,13 +224,6 @@ def _format_significant(value: float, last: int) -> str:
 
 def _magnitude(value: float) -> int:
     return int(f"{value:.3e}".partition("e")[2])  # of the number as printed: 0.99999 is 1.000
-
-
-def _log(result: ClaimResult) -> None:
-    path = os.environ.get(CLAIMS_LOG_ENV_VAR)
-    if path:
-        with Path(path).open("a", encoding="utf-8") as log:
-            log.write(strict_json(asdict(result)) + "\n")
 
 
 # ── The board ──
@@ -271,21 +263,22 @@ class Board:
         return {"claims": self.rows, **counts, "errors": self.errors}
 
 
-def committed(project: Project, *, section: str | None = None) -> Board:
-    """The board of notebooks/ as it is committed; a notebook that cannot be read is one of its errors."""
-    logged, unreadable = {}, []
+def committed(
+    project: Project, *, section: str | None = None, executed: Mapping[Path, nb.Notebook] | None = None
+) -> Board:
+    """The board of notebooks/ as it is committed, but of `executed` where that holds a notebook, by its source's path.
+
+    A notebook that cannot be read is one of the board's errors.
+    """
+    logged, unreadable, executed = {}, [], executed or {}
     for path in project.sources():
         try:
-            logged[path.stem] = rows_of(nb.read(path))
+            notebook = executed[path] if path in executed else nb.read(path)
+            logged[path.stem] = nb.run_metadata(notebook).get("claims", [])
         except DataError as error:
             unreadable.append(str(error))
     result = board(logged, section=section)
     return Board(result.rows, [*result.errors, *unreadable])
-
-
-def rows_of(notebook: nb.Notebook) -> list[Row]:
-    """The rows that a notebook's metadata carries."""
-    return list(nb.run_metadata(notebook).get("claims", []))
 
 
 def board(logged: _Logged, *, section: str | None = None) -> Board:
@@ -297,15 +290,12 @@ def board(logged: _Logged, *, section: str | None = None) -> Board:
     for name, rows in logged.items():
         for row in rows:
             by_claim[row["id"]].setdefault(name, []).append(row)
-    claims = [claim for claim in load_claims().values() if _in_section(claim, section)]
+    ledger = load_claims().values()
+    claims = [claim for claim in ledger if section is None or f"{claim.section}.".startswith(f"{section}.")]
     if not claims:
-        accepted = sorted({claim.section for claim in load_claims().values()})
+        accepted = sorted({claim.section for claim in ledger})
         raise InvalidArgument("section", section, f"a section of the ledger: {', '.join(accepted)}")
     return Board([_row(claim, by_claim.get(claim.id, {})) for claim in claims], _errors(by_claim))
-
-
-def _in_section(claim: Claim, section: str | None) -> bool:
-    return section is None or claim.section == section or claim.section.startswith(section + ".")
 
 
 def _errors(by_claim: Mapping[str, dict[str, list[Row]]]) -> list[str]:
@@ -325,46 +315,32 @@ def _errors(by_claim: Mapping[str, dict[str, list[Row]]]) -> list[str]:
 
 def _row(claim: Claim, notebooks: dict[str, list[Row]]) -> Row:
     parts = [_part(claim, part, notebooks) for part in claim.parts]
-    return {
-        "id": claim.id,
-        "section": claim.section,
-        "title": claim.title,
-        "statement": claim.statement,
-        "verdict": claim.verdict,
-        "tier": claim.tier,
+    holds = {part["holds"] for part in parts}
+    facts = {key: getattr(claim, key) for key in ("id", "section", "title", "statement", "verdict", "tier")}
+    return facts | {
         "notebook": ", ".join(notebooks) or None,
         "parts": parts,
-        "holds": _verdict([part["holds"] for part in parts]),
+        "holds": False if False in holds else None if None in holds else True,
     }
-
-
-def _verdict(parts: list[bool | None]) -> bool | None:
-    if False in parts:
-        return False
-    return True if parts and None not in parts else None
 
 
 def _part(claim: Claim, part: Part, notebooks: dict[str, list[Row]]) -> Row:
     """One declared part; of several measurements the first that fails counts, else the last."""
-    found = [row for rows in notebooks.values() for row in rows if row["part"] == part.id]
-    judged = [(numbers, _holds(claim, part, numbers)) for numbers in map(_numbers, found)]
-    numbers, holds = next((pair for pair in judged if not pair[1]), judged[-1] if judged else (None, None))
-    return {"id": part.id, "description": part.description, **(numbers or dict.fromkeys(_NUMBERS)), "holds": holds}
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    """What was logged; NaN, which never holds, where a row carries no number."""
-    found = {}
-    for key in _NUMBERS:
+    measurement: Row = dict.fromkeys((*_NUMBERS, "holds"))
+    for row in (row for rows in notebooks.values() for row in rows if row["part"] == part.id):
         try:
-            found[key] = float(row[key])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            found[key] = math.nan
-    return found
+            measurement = {key: _number(row.get(key)) for key in _NUMBERS}
+            measurement["holds"] = check(part, claim.id, **measurement).holds
+        except InvalidArgument:  # a tolerance beyond the ledger's cap, or no number
+            measurement["holds"] = False
+        if not measurement["holds"]:
+            break
+    return {"id": part.id, "description": part.description, **measurement}
 
 
-def _holds(claim: Claim, part: Part, numbers: Mapping[str, float]) -> bool:
+def _number(value: Any) -> float:
+    """What was logged; NaN, which never holds, where that is no number."""
     try:
-        return check(part, claim.id, **numbers).holds
-    except InvalidArgument:  # a tolerance beyond the ledger's cap, or no number
-        return False
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

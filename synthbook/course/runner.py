@@ -26,7 +26,7 @@ from synthbook.core.storage import (
     write_with_provenance,
 )
 from synthbook.course import notebook as nb
-from synthbook.course.claims import Board, board, rows_of
+from synthbook.course.claims import Board, committed
 from synthbook.course.notebook import fingerprint
 from synthbook.course.project import Project
 
@@ -401,19 +401,14 @@ def _with_part(outcome: CourseResult, part: str, work: Callable[[], Any]) -> Cou
 
 def _write_board(project: Project, jobs: list[NotebookRun]) -> Board:
     """The board of this run: what ran counts as it ran, notebooks that were not asked for as they are committed."""
-    ran = {job.source: job.notebook for job in jobs}
-    logged, parents, unreadable = {}, {}, []
+    executed = {job.source: job.notebook for job in jobs}
+    result = committed(project, executed=executed)
+    parents = {}
     for source in project.sources():
-        try:
-            logged[source.stem] = rows_of(ran[source] if source in ran else nb.read(source))
-        except DataError as error:
-            unreadable.append(str(error))
         copy = project.copy_of(source)
-        path = copy if source in ran and copy.is_file() else source
+        path = copy if source in executed and copy.is_file() else source
         if path.is_file():
             parents[path.relative_to(project.root).as_posix()] = sha256_file(path)
-    result = board(logged)
-    result = Board(result.rows, [*result.errors, *unreadable])
     text = strict_json(result.to_dict(), indent=1) + "\n"
     provenance = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
     write_with_provenance(project.build / "claims.json", text, provenance)

@@ -16,7 +16,6 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import synthbook
 from synthbook.core.errors import InvalidArgument, SynthbookError
@@ -54,64 +53,52 @@ def find_problems(site: Path) -> list[str]:
     One line per fault, each naming the file: an address on another machine, an image without alternative text or with
     a file name in its place.
     """
-    found: list[str] = []
+    problems: list[str] = []
     for path in sorted(site.rglob("*")):
         reader = _READERS.get(path.suffix.lower())
         if reader and path.is_file():
             name = path.relative_to(site).as_posix()
-            found += [f"{name}: {fault}" for fault in reader(path.read_text(encoding="utf-8"))]
-    return found
+            problems += [f"{name}: {problem}" for problem in reader(path.read_text(encoding="utf-8"))]
+    return problems
 
 
 def _remote(text: str, no_scheme: re.Pattern[str]) -> list[str]:
     """Every address on another machine, each once; `no_scheme` finds those that begin with //."""
-    found = [*_ADDRESS.findall(text), *no_scheme.findall(text)]
-    return [address for address in dict.fromkeys(found) if not address.replace("\\", "").startswith(_NAMES)]
+    addresses = dict.fromkeys([*_ADDRESS.findall(text), *no_scheme.findall(text)])
+    return [address for address in addresses if not address.replace("\\", "").startswith(_NAMES)]
 
 
-def _css_faults(text: str) -> Iterator[str]:
+def _css_problems(text: str) -> Iterator[str]:
     text = _CSS_COMMENT.sub(lambda match: match[1] or "", text)
     return (f"the style sheet holds the address {address}" for address in _remote(text, _IN_STYLE))
 
 
-def _js_faults(text: str) -> Iterator[str]:
+def _js_problems(text: str) -> Iterator[str]:
     text = _JS_COMMENT.sub("", text)
     return (f"the script holds the address {address}" for address in _remote(text, _IN_QUOTES))
 
 
-def _html_faults(text: str) -> Iterator[str]:
-    page = _Page()
-    page.feed(text)
-    page.close()
-    return iter(page.faults)
-
-
-_READERS = {
-    **dict.fromkeys((".html", ".htm", ".xhtml", ".svg"), _html_faults),
-    **dict.fromkeys((".js", ".mjs", ".json", ".webmanifest"), _js_faults),
-    ".css": _css_faults,
-}
-
-
 class _Page(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.faults: list[str] = []
+        self.problems: list[str] = []
         self._inside = ""
+        self.feed(text)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._inside = tag
         for name, value in attrs:
             if name not in _PROSE and _remote(value or "", _IN_ATTRIBUTE):
-                self.faults.append(f'<{tag} {name}="{value}"> points at another machine')
+                self.problems.append(f'<{tag} {name}="{value}"> points at another machine')
         if tag == "meta" and (dict(attrs).get("http-equiv") or "").lower() == "refresh":
-            self.faults.append("<meta http-equiv=refresh> sends the reader elsewhere")
+            self.problems.append("<meta http-equiv=refresh> sends the reader elsewhere")
         if tag == "img":
             self._check_alt(dict(attrs))
 
     def handle_data(self, data: str) -> None:
-        reader = {"style": _css_faults, "script": _js_faults}.get(self._inside)
-        self.faults += reader(data) if reader else ()
+        reader = {"style": _css_problems, "script": _js_problems}.get(self._inside)
+        self.problems += reader(data) if reader else ()
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
@@ -119,18 +106,23 @@ class _Page(HTMLParser):
     def _check_alt(self, attrs: dict[str, str | None]) -> None:
         alt, source = (attrs.get("alt") or "").strip(), (attrs.get("src") or "")[:100]
         if not alt:
-            self.faults.append(f"image {source} has no alternative text: {_HOW_ALT}")
+            self.problems.append(f"image {source} has no alternative text: {_HOW_ALT}")
         elif _FILE_NAME.match(alt):
-            self.faults.append(f"image {source} has a file name as alternative text: {_HOW_ALT}")
+            self.problems.append(f"image {source} has a file name as alternative text: {_HOW_ALT}")
 
 
+_READERS: dict[str, Callable[[str], Iterable[str]]] = {
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".svg"), lambda text: _Page(text).problems),
+    **dict.fromkeys((".js", ".mjs", ".json", ".webmanifest"), _js_problems),
+    ".css": _css_problems,
+}
 _HOW_ALT = 'say what it shows in the cell\'s metadata, "mystnb": {"image": {"alt": "..."}}'
 
 
 # ── The page of comparisons ──
 
 
-HEAD = """# Benchmarks
+_BENCH_HEAD = """# Benchmarks
 
 How the package compares with others that measure the same thing: same data, same machine, runs that take turns in
 processes of their own with one thread for linear algebra, unless a table says otherwise. Imports are not counted.
@@ -143,8 +135,8 @@ def bench_page(folder: Path) -> str:
     """The page's source in MyST Markdown, from the `*.json` results in `folder`, in the order of their names."""
     paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".provenance.json")]
     if not paths:
-        return f"{HEAD}\n\nNothing has been measured yet.\n"
-    return "\n\n".join([HEAD, *(_bench_section(path) for path in paths)]) + "\n"
+        return f"{_BENCH_HEAD}\n\nNothing has been measured yet.\n"
+    return "\n\n".join([_BENCH_HEAD, *(_bench_section(path) for path in paths)]) + "\n"
 
 
 def _bench_section(path: Path) -> str:
@@ -153,14 +145,11 @@ def _bench_section(path: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     measured = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
     command = read_provenance(path).command
-    return "\n\n".join(
-        [f"## {result['title']}", _bench_table(result["table"]), result["note"], f"`{command}`: {measured}."]
+    columns = result["table"]["columns"]
+    table = "\n".join(
+        f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *result["table"]["rows"])
     )
-
-
-def _bench_table(table: dict[str, Any]) -> str:
-    lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"## {result['title']}\n\n{table}\n\n{result['note']}\n\n`{command}`: {measured}."
 
 
 # ── The page of claims ──
@@ -181,7 +170,7 @@ _SECTIONS = {
 }
 
 _CHECKS = {True: "✓ passes", False: "✗ fails", None: "– not yet shown"}
-_HEAD = """# The claims board
+_CLAIMS_HEAD = """# The claims board
 
 Every statement of [the chapter](chapter.md) that an experiment can confirm or refute is a row here. Open a row to read
 the statement and what was measured. The numbers are those of the committed notebooks; running the book measures them
@@ -203,31 +192,44 @@ def claims_page(board: Board) -> str:
 
     Each claim is a row with a fold and a target for links.
     """
-    blocks = [_head(board.rows)]
+    checks, sentences = (Counter(row[key] for row in board.rows) for key in ("holds", "verdict"))
+    counts = {"total": len(board.rows), "passing": checks[True], "failing": checks[False], "waiting": checks[None]}
+    blocks = [_CLAIMS_HEAD.format_map(counts | {verdict: sentences[verdict] for verdict in VERDICTS})]
     if board.errors:
         blocks.append("\n".join([":::{warning}", *(f"- {_plain(error)}" for error in board.errors), ":::"]))
-    shown = [row for row in board.rows if row["holds"] is not None]
+    demonstrated = [row for row in board.rows if row["holds"] is not None]
     for section, caption in _SECTIONS.items():
-        rows = [row for row in shown if row["section"].split(".")[0] == section]
-        blocks += [f"## {caption}\n\n{_claims_table(rows, _COLUMNS)}"] if rows else []
+        rows = [row for row in demonstrated if row["section"].split(".")[0] == section]
+        blocks += [f"## {caption}\n\n{_claims_table(rows)}"] if rows else []
     waiting = [row for row in board.rows if row["holds"] is None]
-    blocks += [f"## Not yet shown\n\n{_claims_table(waiting, _COLUMNS[:2])}"] if waiting else []
+    blocks += [f"## Not yet shown\n\n{_claims_table(waiting, n_columns=2)}"] if waiting else []
     return "\n\n".join(blocks) + "\n"
 
 
-def _head(rows: list[Row]) -> str:
-    checks, sentences = (Counter(row[key] for row in rows) for key in ("holds", "verdict"))
-    states = {"passing": checks[True], "failing": checks[False], "waiting": checks[None]}
-    return _HEAD.format_map({"total": len(rows), **states, **{verdict: sentences[verdict] for verdict in VERDICTS}})
+_COLUMNS = {"Claim": 55, "The chapter's sentence": 21, "The check": 14, "Shown in": 10}  # heading: width in percent
 
 
-def _claim(row: Row) -> list[str]:
-    """A fold whose summary is the claim in one line, open where the check fails; links lead to what is in it."""
+def _claims_table(rows: list[Row], n_columns: int = len(_COLUMNS)) -> str:
+    """A MyST list-table of the first `n_columns` columns."""
+    widths = " ".join(str(width) for width in list(_COLUMNS.values())[:n_columns])
+    lines = ["````{list-table}", ":class: ledger", ":header-rows: 1", f":widths: {widths}", ""]
+    lines += ["* - " + "\n  - ".join(cells[:n_columns]) for cells in (list(_COLUMNS), *map(_claim_cells, rows))]
+    return "\n".join([*lines, "````"])
+
+
+def _claim_cells(row: Row) -> list[str]:
+    """A claim's cells; the first is a fold, open where the check fails, whose summary is the claim in one line."""
     opened = " open" if row["holds"] is False else ""
-    summary = f"<b>{row['id']}</b> {escape(row['title'], quote=False)}"
-    parts = "\n    ".join(f"- {_measurement(row['id'], part)}" for part in row["parts"])
-    statement = f"({row['id']})=\n    {_plain(row['statement'])}"
-    return [f"<details{opened}><summary>{summary}</summary>", statement, parts, "</details>"]
+    fold = [
+        f"<details{opened}><summary><b>{row['id']}</b> {escape(row['title'], quote=False)}</summary>",
+        f"({row['id']})=\n    {_plain(row['statement'])}",
+        "\n    ".join(f"- {_measurement(row['id'], part)}" for part in row["parts"]),
+        "</details>",
+    ]
+    sentence = "holds if …" if row["verdict"] == "if" else row["verdict"]
+    stems = row["notebook"].split(", ") if row["notebook"] else []
+    notebooks = ", ".join(_link(stem, stem.split("_")[0]) for stem in stems) or "–"
+    return ["\n\n    ".join(fold), sentence, _CHECKS[row["holds"]], notebooks]
 
 
 def _measurement(id: str, part: Row) -> str:
@@ -239,46 +241,6 @@ def _measurement(id: str, part: Row) -> str:
     return f"{description}: {quantities(spec.comparison, part['measured'], part['expected'], part['tolerance'])}"
 
 
-def _sentence(row: Row) -> list[str]:
-    return ["holds if …" if row["verdict"] == "if" else row["verdict"]]
-
-
-def _check(row: Row) -> list[str]:
-    return [_CHECKS[row["holds"]]]
-
-
-def _notebooks(row: Row) -> list[str]:
-    stems = row["notebook"].split(", ") if row["notebook"] else []
-    return [", ".join(f"[{stem.split('_')[0]}](notebooks/{stem}.ipynb)" for stem in stems) or "–"]
-
-
-_COLUMNS: list[tuple[str, int, Callable[[Row], list[str]]]] = [  # heading, width in percent, paragraphs of a cell
-    ("Claim", 55, _claim),
-    ("The chapter's sentence", 21, _sentence),
-    ("The check", 14, _check),
-    ("Shown in", 10, _notebooks),
-]
-
-
-def _claims_table(rows: list[Row], columns: list[tuple[str, int, Callable[[Row], list[str]]]]) -> str:
-    widths = " ".join(str(width) for _, width, _ in columns)
-    lines = ["````{list-table}", ":class: ledger", ":header-rows: 1", f":widths: {widths}", ""]
-    lines += _bullets([[heading] for heading, _, _ in columns])
-    for row in rows:
-        lines += _bullets([cell(row) for _, _, cell in columns])
-    return "\n".join([*lines, "````"])
-
-
-def _bullets(cells: list[list[str]]) -> list[str]:
-    """One row of a list-table; each cell is a list of paragraphs."""
-    lines = []
-    for number, paragraphs in enumerate(cells):
-        first, *others = paragraphs
-        lines.append(("* - " if number == 0 else "  - ") + first)
-        lines += [line for paragraph in others for line in ("", f"    {paragraph}")]
-    return lines
-
-
 def _plain(text: str) -> str:
     """Text that Markdown prints as it is."""
     return re.sub(r"([\\`*_{}\[\]<>$#|~])", r"\\\1", " ".join(text.split()))
@@ -287,18 +249,8 @@ def _plain(text: str) -> str:
 # ── The site's sources ──
 
 
-_READING_ORDER = (
-    "00",
-    "07a",
-    "06",
-    "01",
-    "02",
-    "03",
-    "04",
-    "05",
-    "07",
-    "08",
-)  # the order of reading; numbers are the chapter's
+# prefixes of the notebooks' names, whose numbers are the chapter's
+_READING_ORDER = ("00", "07a", "06", "01", "02", "03", "04", "05", "07", "08")
 ABOUT = ("chapter", "claims", "benchmarks", "api", "generate", "privacy", "classroom", "about")
 
 
@@ -315,16 +267,12 @@ def _write_sources(root: Path, source: Path) -> None:
     (source / "claims.md").write_text(claims_page(board), encoding="utf-8")
     (source / "api.md").write_text(api_page(root / "synthbook"), encoding="utf-8")
     (source / "benchmarks.md").write_text(bench_page(root / "bench" / "results"), encoding="utf-8")
-    _fill(source / "index.md", {"<!-- reading path -->": _reading_path(titles), "<!-- contents -->": contents(titles)})
+    names = {stem: re.sub(r"^\d+[a-z]?\. ", "", heading) for stem, heading in titles.items()}  # the list has numbers
+    path = "\n".join(f"1. {_link(stem, names[stem])} ({stem.split('_')[0]})" for stem in titles)
+    _fill(source / "index.md", {"<!-- reading path -->": path, "<!-- contents -->": contents(titles)})
     _fill(source / "chapter.md", {f"<!-- tests of {n} -->": _tests_of(n, titles, board) for n in _SECTIONS if n != "0"})
     order = [*(f"notebooks/{stem}" for stem in titles), "index", *ABOUT]
     _fill(source / "scorer.js", {"[/* all pages in the order of reading */]": json.dumps(order)})
-
-
-def _restore_downloads(root: Path, html: Path) -> None:
-    """Let the site's download buttons give the notebooks as they are committed: no notes, nothing folded."""
-    for path in Project(root).sources():
-        shutil.copyfile(path, html / "_sources" / "notebooks" / path.name)
 
 
 def with_margin_notes(notebook: nb.Notebook) -> nb.Notebook:
@@ -350,17 +298,9 @@ def title(notebook: nb.Notebook, stem: str) -> str:
 
 def in_order(stems: Iterable[str]) -> list[str]:
     """The notebooks in the order of reading; those that the path does not name come last."""
-    steps = {
-        stem: next((step for step, prefix in enumerate(_READING_ORDER) if stem.startswith(prefix)), len(_READING_ORDER))
-        for stem in stems
-    }
+    last = len(_READING_ORDER)
+    steps = {stem: next((k for k, p in enumerate(_READING_ORDER) if stem.startswith(p)), last) for stem in stems}
     return sorted(steps, key=lambda stem: (steps[stem], stem))
-
-
-def _reading_path(titles: dict[str, str]) -> str:
-    """A numbered list of the notebooks there are, in the order of reading; the list has numbers of its own."""
-    words = {stem: re.sub(r"^\d+[a-z]?\. ", "", heading) for stem, heading in titles.items()}
-    return "\n".join(f"1. {_link(stem, words[stem])} ({stem.split('_')[0]})" for stem in in_order(titles))
 
 
 def contents(stems: Iterable[str]) -> str:
@@ -399,10 +339,6 @@ def _link(stem: str, words: str) -> str:
 
 def _toctree(caption: str, entries: Iterable[str]) -> str:
     return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
-
-
-def _step(stem: str) -> int:
-    return next((step for step, prefix in enumerate(_READING_ORDER) if stem.startswith(prefix)), len(_READING_ORDER))
 
 
 def _section(stem: str) -> str:
@@ -452,18 +388,19 @@ def _build_into(folder: Path, root: Path) -> None:
     source, html = folder / "source", folder / "_build" / "html"  # myst-nb writes beside _build/html
     _write_sources(root, source)
     _sphinx(source, html)
-    _restore_downloads(root, html)
-    found = find_problems(html)
-    if found:
-        raise SiteError(f"the site has {len(found)} faults:\n  " + "\n  ".join(found))
+    for path in Project(root).sources():  # the download buttons give the committed notebooks: no notes, nothing folded
+        shutil.copyfile(path, html / "_sources" / "notebooks" / path.name)
+    problems = find_problems(html)
+    if problems:
+        raise SiteError(f"the site has {len(problems)} faults:\n  " + "\n  ".join(problems))
 
 
 def inputs_hash(root: Path) -> str:
     """SHA-256 over all that the site is made from: pages, notebooks, results, ledger, this package and Sphinx."""
     package = Path(synthbook.__file__).parent
-    pages_of_docs = (path for path in (root / "docs").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    made = (*(root / "notebooks").glob("*.ipynb"), *(root / "bench" / "results").glob("*.json"))
-    inputs = [(path.relative_to(root), path) for path in (*pages_of_docs, *made)]
+    docs = (path for path in (root / "docs").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    results = (*(root / "notebooks").glob("*.ipynb"), *(root / "bench" / "results").glob("*.json"))
+    inputs = [(path.relative_to(root), path) for path in (*docs, *results)]
     sources = (path for path in package.rglob("*") if path.suffix in (".py", ".pyi", ".toml"))
     inputs += [(path.relative_to(package), path) for path in sources]
     lines = [f"{name.as_posix()} {sha256_file(path)}" for name, path in sorted(inputs)]
@@ -472,14 +409,9 @@ def inputs_hash(root: Path) -> str:
 
 
 def _sphinx(source: Path, html: Path) -> None:
-    doctrees = html.parent / "doctrees"
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-N", "-W", "--keep-going"]
-    done = subprocess.run(
-        [*command, "-d", str(doctrees), str(source), str(html)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += ["-d", str(html.parent / "doctrees"), str(source), str(html)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr + done.stdout).replace(f"{source}{os.sep}", "").strip()
-        raise SiteError(f"Sphinx did not build the site (warnings count as errors):\n{said}")
+        warnings = (done.stderr + done.stdout).replace(f"{source}{os.sep}", "").strip()
+        raise SiteError(f"Sphinx did not build the site (warnings count as errors):\n{warnings}")
