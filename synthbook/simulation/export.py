@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,19 +21,22 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthbook.core.errors import InvalidArgument
+from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.jobs import shard_paths
 from synthbook.core.plots import BLUE, VERMILLION, new_axes, subplots
 from synthbook.core.storage import Provenance, atomic_write, write_with_provenance
-from synthbook.simulation.labels import annotate
+from synthbook.simulation.labels import Annotation, annotate
 from synthbook.simulation.pose import plot_corners
 from synthbook.simulation.randomize import Domain, sample_params
 from synthbook.simulation.render import Renderer, Sample
+from synthbook.simulation.scene import SceneParams
 
 # ── Parquet shards ──
 
 
 _SCHEMA = pa.schema([("index", pa.int64()), ("image", pa.binary()), ("labels", pa.string()), ("theta", pa.string())])
+_LABEL_FIELDS = [*(field.name for field in fields(Annotation)), "segmentation"]
+_THETA_FIELDS = [field.name for field in fields(SceneParams)]
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -87,9 +90,28 @@ class RenderShard:
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows of a finished run in order; labels and theta are JSON strings. Raises `DataError`."""
+    """Iterate over the rows of a finished run in order; labels and theta are JSON strings.
+
+    Raises `DataError`, also for a run that an earlier version rendered under other names.
+    """
     for path in shard_paths(folder):
-        yield from pq.read_table(path, schema=_SCHEMA).to_pylist()
+        rows = pq.read_table(path).to_pylist()
+        _check_fields(folder, rows[0])
+        yield from rows
+
+
+def _check_fields(folder: Path, row: Mapping[str, Any]) -> None:
+    """Raise `DataError` if a row of this folder lacks a column, a field of its first label or a field of theta."""
+    missing = [f"the column {name}" for name in _SCHEMA.names if row.get(name) is None]
+    if not missing:
+        labels, theta = json.loads(row["labels"]), json.loads(row["theta"])
+        missing += [f"{name} in its labels" for name in _LABEL_FIELDS if labels and name not in labels[0]]
+        missing += [f"{name} in theta" for name in _THETA_FIELDS if name not in theta]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {', '.join(missing)}: an earlier version of synthbook rendered it. Accepted is a folder "
+            "that this version's `synthbook render` wrote: render it again"
+        )
 
 
 def library_versions() -> dict[str, str]:

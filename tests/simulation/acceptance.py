@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from synthbook.simulation.scene import Body, Camera, CameraEffects, Light, Scene
 PLAIN = CameraEffects(blur=0, exposure=0.5, gamma=1, vignetting=0, noise=0, jpeg_quality=95, grayscale=False)
 LAMP = Light((0.3, -0.4, 1), (1, 1, 1), 2, 0.5, 0.5, 0.1, True)
 TABLE = Body("table", "plane", (2, 2, 1), (0, 0, 0), (0, 0, 0, 1), ("noise-1",), (1, 1, 1))
+CUBE = Body("cube", "cube", (0.1,) * 3, (0, 0, 0.05), (0, 0, 0, 1), ("checker-3",), (1, 1, 1))
 
 
 def camera(rng: np.random.Generator, size: int = 96) -> Camera:
@@ -24,6 +26,12 @@ def camera(rng: np.random.Generator, size: int = 96) -> Camera:
     cx, cy = rng.uniform(0.4, 0.6, 2) * size
     fx, fy = rng.uniform(0.8, 1.2, 2) * size
     return Camera(size, size, fx, fy, cx, cy, eye, look_at(eye, target, float(rng.uniform(-0.5, 0.5))))  # type: ignore[arg-type]
+
+
+def with_cube(**changes: object) -> SceneParams:
+    """A cube on the table, fully in the image."""
+    lens = replace(camera(np.random.default_rng(1)), eye=(0.4, 0.3, 0.3), rotation=look_at((0.4, 0.3, 0.3), (0, 0, 0)))
+    return SceneParams(lens, LAMP, (TABLE, replace(CUBE, **changes)), "flat-1", PLAIN, "typical")  # type: ignore[arg-type]
 
 
 def sphere(rng: np.random.Generator) -> SceneParams:

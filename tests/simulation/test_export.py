@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from synthbook.cli.main import main
+from synthbook.core.errors import DataError
 from synthbook.core.jobs import ShardPlan, run_shards
-from synthbook.core.storage import Provenance
+from synthbook.core.storage import sha256_file
 from synthbook.simulation.export import (
     RenderShard,
     decode_rle,
@@ -26,14 +29,16 @@ from synthbook.simulation.export import (
     plot_sample,
     plot_theta,
     read_rows,
+    to_parquet,
+    to_row,
     write_coco,
+    write_preview,
 )
 from synthbook.simulation.labels import mask_to_box
-from synthbook.simulation.randomize import DOMAINS
+from synthbook.simulation.localizer import load_keypoint_dataset
 from synthbook.simulation.render import Renderer
 from synthbook.simulation.scene import SceneParams
-
-BUSY = DOMAINS["cube"].with_situations(occluded=0.4, at_the_edge=0.3, tilted=0.1)
+from tests.simulation.conftest import BUSY, PROVENANCE, SMALL
 
 
 @settings(max_examples=60)
@@ -49,14 +54,14 @@ def test_run_lengths_round_trip_through_pycocotools(mask: np.ndarray) -> None:
 
 
 def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
-    task, provenance = RenderShard(BUSY, 96, 64), Provenance("a test", "pytest")
-    run_shards(task, ShardPlan(12, seed=2, shard_size=5), tmp_path / "run", provenance=provenance)
+    task = RenderShard(BUSY, 96, 64)
+    run_shards(task, ShardPlan(12, seed=2, shard_size=5), tmp_path / "run", provenance=PROVENANCE)
     rows = list(read_rows(tmp_path / "run"))
     assert [row["index"] for row in rows] == list(range(12))
     with Renderer() as renderer:  # picture 7 alone
         again = task.sample(renderer, np.random.SeedSequence(2, spawn_key=(7,)))
     assert again.jpeg_bytes == rows[7]["image"] and again.params == SceneParams.from_json(rows[7]["theta"])
-    index = write_coco(tmp_path / "run", tmp_path / "coco", provenance)
+    index = write_coco(tmp_path / "run", tmp_path / "coco", PROVENANCE)
     coco = COCO(str(index))
     assert len(coco.getImgIds()) == 12
     for found in coco.loadAnns(coco.getAnnIds()):
@@ -67,7 +72,36 @@ def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
     assert (np.asarray(picture) == np.asarray(Image.open(io.BytesIO(rows[3]["image"])))).all()
 
 
-SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
+def test_a_run_of_an_earlier_version_is_refused_by_name(tmp_path: Path) -> None:
+    def with_old_names(items: dict[int, np.random.SeedSequence]) -> bytes:
+        with Renderer() as renderer:
+            rows = [to_row(i, task.sample(renderer, seed)) for i, seed in items.items()]
+        for row in rows:
+            row["labels"] = row["labels"].replace('"bbox"', '"box"').replace('"instance_id"', '"body"')
+            row["theta"] = row["theta"].replace('"effects"', '"finish"')
+        return to_parquet(rows)
+
+    task, folder = RenderShard(BUSY, 32, 24), tmp_path / "old"
+    run_shards(with_old_names, ShardPlan(2, seed=1), folder, provenance=PROVENANCE)
+    for read in (
+        lambda: write_coco(folder, tmp_path / "coco", PROVENANCE),
+        lambda: write_preview(folder, tmp_path / "preview.png", 2, PROVENANCE),
+        lambda: load_keypoint_dataset(folder),
+    ):
+        with pytest.raises(
+            DataError, match="lacks instance_id in its labels, bbox in its labels, effects in theta"
+        ) as e:
+            read()
+        assert str(folder) in str(e.value) and "`synthbook render` wrote: render it again" in str(e.value)
+    assert not (tmp_path / "coco").exists()
+    path = folder / "shard-00000.parquet"
+    column = pq.read_table(path).drop_columns(["theta"])
+    pq.write_table(column, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][path.name] = sha256_file(path)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="lacks the column theta"):
+        next(read_rows(folder))
 
 
 @pytest.mark.slow

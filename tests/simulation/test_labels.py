@@ -10,13 +10,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from synthbook.simulation.labels import annotate
-from synthbook.simulation.randomize import DOMAINS, sample_params
+from synthbook.simulation.randomize import sample_params
 from synthbook.simulation.render import Renderer, Sample
 from synthbook.simulation.scene import CUBE_CORNERS, Body, SceneParams, look_at
-from tests.simulation.acceptance import LAMP, PLAIN, TABLE, camera
-from tests.simulation.test_render import CUBE, with_cube
-
-BUSY = DOMAINS["cube"].with_situations(occluded=0.4, at_the_edge=0.3, tilted=0.1)
+from tests.simulation.acceptance import CUBE, LAMP, PLAIN, TABLE, camera, with_cube
+from tests.simulation.conftest import BUSY
 
 
 @pytest.fixture(scope="module")

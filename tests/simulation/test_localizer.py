@@ -13,7 +13,7 @@ import torch
 from synthbook.core.checkpoints import WEIGHTS_NAME, CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.jobs import ShardPlan, run_shards
-from synthbook.core.storage import Provenance, read_provenance, sha256_file
+from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.core.table import Holdout
 from synthbook.datasets import data_folder, real_cube
 from synthbook.experiments.randomization import read_log, render_dataset
@@ -57,22 +57,7 @@ from synthbook.simulation.pose import (
 from synthbook.simulation.randomize import CUBE_SIZE, DOMAINS
 from synthbook.simulation.scene import CUBE_CORNERS
 from tests.mutation import mutant
-
-ORIGIN = Provenance("a test", "pytest")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("renders") / "run"
-    run_shards(
-        RenderShard(DOMAINS["cube-narrow"], 320, 240), ShardPlan(150, seed=4, shard_size=50), folder, provenance=ORIGIN
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def renders(run: Path) -> KeypointDataset:
-    return load_keypoint_dataset(run)
+from tests.simulation.conftest import PROVENANCE
 
 
 def peaked(corners: torch.Tensor, stride: int, h: int, w: int) -> torch.Tensor:
@@ -269,7 +254,7 @@ def test_both_networks_are_trained_saved_and_loaded(run: Path, tmp_path: Path) -
     assert net(images).shape == (4, 8, 2)
     with pytest.raises(InvalidArgument, match="nothing is overwritten"):
         train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8))
-    run_shards(RenderShard(DOMAINS["cube"], 64, 48), ShardPlan(3, seed=1), tmp_path / "tiny", provenance=ORIGIN)
+    run_shards(RenderShard(DOMAINS["cube"], 64, 48), ShardPlan(3, seed=1), tmp_path / "tiny", provenance=PROVENANCE)
     with pytest.raises(InvalidArgument, match="320 x 240"):
         train_localizer(tmp_path / "tiny", tmp_path / "other", seed=1, config=LocalizerConfig())
 

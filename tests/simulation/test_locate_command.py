@@ -12,30 +12,11 @@ from PIL import Image
 
 from synthbook import datasets
 from synthbook.cli.main import main
-from synthbook.core.storage import Provenance, read_provenance
+from synthbook.core.storage import read_provenance
 from synthbook.core.table import Holdout
 from synthbook.datasets import real_cube
-from synthbook.simulation import localizer
 from synthbook.simulation.localizer import CornerNet, Localizer, LocalizerConfig
-
-
-class Sees:
-    """Stands in for the networks: corners at fixed shares of the picture."""
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        high, wide = images.shape[1:]
-        below = [[0.4, 0.7], [0.3, 0.6], [0.45, 0.5], [0.6, 0.6]]
-        shares = np.array([*below, *([u, v - 0.2] for u, v in below)])
-        return np.repeat((shares * [wide, high] - 0.5)[None], len(images), axis=0)
-
-
-@pytest.fixture
-def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(localizer, "load_pretrained", Sees)
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(real_cube().data.images[0]).resize((640, 480)).save("photo.jpg")
-    Path("K.json").write_text(json.dumps({"K": (real_cube().data.K * [[2], [2], [1]]).tolist()}))
-    return tmp_path / "photo.jpg"
+from tests.simulation.conftest import PROVENANCE
 
 
 @pytest.mark.slow
@@ -84,7 +65,7 @@ def test_scores_are_printed_and_logged(
     fifth = {name: getattr(real, name)[::5] for name in ("images", "corners", "visible", "boxes", "rvec", "tvec")}
     monkeypatch.setattr(datasets, "real_cube", lambda: Holdout(replace(real, **fifth)))
     net = Localizer(CornerNet(8, 4), CornerNet(8, 2))
-    net.save(tmp_path / "model", LocalizerConfig(1, 8, 8), Provenance("a test", "pytest"))
+    net.save(tmp_path / "model", LocalizerConfig(1, 8, 8), PROVENANCE)
     log = tmp_path / "looks.jsonl"
     command = ["dev", "score-localizer", "--model", str(tmp_path / "model"), "--log", str(log), "--commit", "abc"]
     assert main(command) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,11 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.jobs import ShardPlan, run_shards
-from synthbook.core.storage import Provenance
 from synthbook.core.table import Holdout
 from synthbook.core.types import Photographs
 from synthbook.datasets import real_cube
-from synthbook.simulation import localizer, pose
-from synthbook.simulation.export import RenderShard
-from synthbook.simulation.localizer import KeypointDataset, load_keypoint_dataset
+from synthbook.simulation import pose
+from synthbook.simulation.localizer import KeypointDataset
 from synthbook.simulation.pose import (
     SYMMETRIES,
     bootstrap_score,
@@ -31,8 +27,9 @@ from synthbook.simulation.pose import (
     read_photograph,
     solve_pnp,
 )
-from synthbook.simulation.randomize import CUBE_SIZE, DOMAINS, PHOTO_CAMERA
+from synthbook.simulation.randomize import CUBE_SIZE, PHOTO_CAMERA
 from synthbook.simulation.scene import CUBE_CORNERS
+from tests.simulation.conftest import FixedPredictor
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,23 +64,6 @@ def test_pnp_refuses_degenerate_input() -> None:
     ):
         with pytest.raises(InvalidArgument):
             solve_pnp(*arguments)
-
-
-ORIGIN = Provenance("a test", "pytest")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("renders") / "run"
-    run_shards(
-        RenderShard(DOMAINS["cube-narrow"], 320, 240), ShardPlan(150, seed=4, shard_size=50), folder, provenance=ORIGIN
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def renders(run: Path) -> KeypointDataset:
-    return load_keypoint_dataset(run)
 
 
 def test_errors_are_zero_for_the_truth_and_for_its_quarter_turns(renders: KeypointDataset) -> None:
@@ -144,29 +124,10 @@ def test_constant_baseline_and_block_bootstrap_intervals() -> None:
         pose.photo_errors(read_planted, real_cube().data)  # type: ignore[arg-type]
 
 
-class Sees:
-    """Stands in for the networks: corners at fixed shares of the picture."""
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        high, wide = images.shape[1:]
-        below = [[0.4, 0.7], [0.3, 0.6], [0.45, 0.5], [0.6, 0.6]]
-        shares = np.array([*below, *([u, v - 0.2] for u, v in below)])
-        return np.repeat((shares * [wide, high] - 0.5)[None], len(images), axis=0)
-
-
-@pytest.fixture
-def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(localizer, "load_pretrained", Sees)
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(real_cube().data.images[0]).resize((640, 480)).save("photo.jpg")
-    Path("K.json").write_text(json.dumps({"K": (real_cube().data.K * [[2], [2], [1]]).tolist()}))
-    return tmp_path / "photo.jpg"
-
-
 def test_locate_scales_images_of_any_size(photo: Path) -> None:
     for size in ((640, 480), (320, 240), (200, 333), (1000, 50)):
         image = np.zeros(size[::-1], dtype=np.uint8)
-        detection = locate(Sees(), image)  # type: ignore[arg-type]
+        detection = locate(FixedPredictor(), image)  # type: ignore[arg-type]
         assert detection.corners[0] == pytest.approx([0.4 * size[0] - 0.5, 0.7 * size[1] - 0.5], abs=0.06 * max(size))
     turned = Image.fromarray(np.zeros((20, 60), dtype=np.uint8))
     exif = Image.Exif()

@@ -18,21 +18,14 @@ from synthbook.simulation import render, scene
 from synthbook.simulation.export import RenderShard
 from synthbook.simulation.randomize import DOMAINS, sample_params
 from synthbook.simulation.render import BACKGROUND_ID, Renderer, Sample
-from synthbook.simulation.scene import Body, SceneParams, look_at
+from synthbook.simulation.scene import SceneParams, look_at
 from tests.mutation import mutant
-from tests.simulation.acceptance import LAMP, PLAIN, TABLE, camera, holds, sphere, sphere_errors
-
-CUBE = Body("cube", "cube", (0.1,) * 3, (0, 0, 0.05), (0, 0, 0, 1), ("checker-3",), (1, 1, 1))
+from tests.simulation.acceptance import LAMP, holds, sphere, sphere_errors, with_cube
 
 
 def shown(params: SceneParams) -> Sample:
     with Renderer() as renderer:
         return renderer.render(params, np.random.default_rng(0))
-
-
-def with_cube(**changes: object) -> SceneParams:
-    lens = replace(camera(np.random.default_rng(1)), eye=(0.4, 0.3, 0.3), rotation=look_at((0.4, 0.3, 0.3), (0, 0, 0)))
-    return SceneParams(lens, LAMP, (TABLE, replace(CUBE, **changes)), "flat-1", PLAIN, "typical")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -17,8 +17,7 @@ from PIL import Image
 from synthbook.cli.main import main
 from synthbook.core.jobs import shard_paths
 from synthbook.core.storage import read_provenance
-
-SMALL = ["--width", "48", "--height", "32", "--shard-size", "10", "--seed", "7"]
+from tests.simulation.conftest import SMALL
 
 
 @pytest.mark.slow
@@ -99,19 +98,19 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
         return len(list(torn.glob("shard-*.parquet")))
 
     start("--out", str(whole)).join()
-    apply_camera_effects, torn_parts = [0], []
+    finished, torn_parts = [0], []
     for i in range(20):
         run = start("--out", str(torn), "--resume", "--jobs", "2" if i % 5 == 0 else "1")
-        while run.is_alive() and shards() == apply_camera_effects[-1]:
+        while run.is_alive() and shards() == finished[-1]:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))
         assert run.pid
         os.killpg(run.pid, signal.SIGKILL)
         run.join()
-        apply_camera_effects.append(shards())
+        finished.append(shards())
         torn_parts.append(len(list(torn.glob(".shard*.tmp"))))
     # each kill hit a run at work, and no finished shard is lost
-    assert np.diff(apply_camera_effects).min() > 0 and apply_camera_effects[-1] < 120
+    assert np.diff(finished).min() > 0 and finished[-1] < 120
     assert max(torn_parts) <= 2  # at most the one shard that each worker was writing
     start("--out", str(torn), "--resume").join()
     assert [p.read_bytes() for p in shard_paths(torn)] == [p.read_bytes() for p in shard_paths(whole)]
