@@ -24,9 +24,18 @@ from torch import Tensor, nn
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
-from synthbook.generators.gan import ema_update
 from synthbook.generators.nets import TimeMLP, UNet
-from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, cosine_with_warmup, normal, set_lr
+from synthbook.generators.neural import (
+    Batches,
+    Config,
+    DataSpec,
+    NeuralGenerator,
+    cosine_with_warmup,
+    ema_update,
+    gradient_step,
+    normal,
+    set_lr,
+)
 
 # ── How diffusion doses its noise: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,  eps ~ N(0, 1)         Ho et al., arXiv:2006.11239, eq. 4
@@ -149,16 +158,21 @@ def ancestral(
     """
     if variance not in VARIANCES:
         raise InvalidArgument("variance", variance, " or ".join(VARIANCES))
-    sigma = getattr(schedule, variance) ** 0.5
-    x = noise
+    sigma, x = getattr(schedule, variance) ** 0.5, noise
     for t, eps in _backwards(predict, schedule):
-        a, before, beta = schedule.alpha_bar[t], schedule.alpha_bar[t - 1], schedule.beta[t]
-        x0, _ = _guess(x, eps(x), a, clip)
-        # mean of q(x_{t-1} | x_t, x_0), eq. 7
-        x = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
-        if t > 1:
-            x = x + sigma[t] * _normal(x, rng)
+        x = ancestral_step(x, eps(x), t, schedule, rng, sigma=sigma[t], clip=clip)
     return x
+
+
+def ancestral_step(
+    x: Tensor, eps: Tensor, t: int, schedule: NoiseSchedule, rng: torch.Generator, *, sigma: float, clip: float | None
+) -> Tensor:
+    """x_{t-1} (N, ...) from x_t, the noise `eps` predicted in it, and fresh noise of standard deviation `sigma`."""
+    a, before, beta = schedule.alpha_bar[t], schedule.alpha_bar[t - 1], schedule.beta[t]
+    x0, _ = _guess(x, eps, a, clip)
+    # mean of q(x_{t-1} | x_t, x_0), eq. 7
+    mean = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
+    return mean + sigma * normal(x.shape, rng, x.device, x.dtype) if t > 1 else mean
 
 
 @torch.no_grad()
@@ -184,7 +198,7 @@ def ddim(
         x0, noise_in_x = _guess(x, eps(x), schedule.alpha_bar[t], clip)
         x = before**0.5 * x0 + max(1 - before - sigma[t] ** 2, 0.0) ** 0.5 * noise_in_x
         if rng is not None and sigma[t] > 0:
-            x = x + sigma[t] * _normal(x, rng)
+            x = x + sigma[t] * normal(x.shape, rng, x.device, x.dtype)
     return x
 
 
@@ -203,10 +217,6 @@ def _guess(x: Tensor, eps: Tensor, alpha_bar: float, clip: float | None) -> tupl
         return x0, eps
     x0 = x0.clamp(-clip, clip)
     return x0, (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
-
-
-def _normal(like: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=rng, dtype=like.dtype).to(like.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,10 +365,7 @@ class Diffusion(NeuralGenerator):
         loss = (prediction - target(c.prediction_type, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.modules_["net"].parameters(), 1.0)
-        optimizer.step()
+        gradient_step(optimizer, loss, max_norm=1.0)
         ema_update(self.modules_["ema"], self.modules_["net"], min(c.ema_decay, (step - 1) / (step + 9)))
         return {"loss": float(loss.detach())}
 

@@ -23,7 +23,15 @@ from torch.nn import functional as F
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder, add_spectral_norm
-from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, normal
+from synthbook.generators.neural import (
+    Batches,
+    Config,
+    DataSpec,
+    NeuralGenerator,
+    ema_update,
+    gradient_step,
+    normal,
+)
 
 _Judge = Callable[[Tensor], Tensor]
 _PENALTIES = ("none", "wgan-gp", "r1")
@@ -116,11 +124,9 @@ class GAN(NeuralGenerator):
         return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        def adam(name: str) -> torch.optim.Optimizer:
-            parameters = self.modules_[name].parameters()
-            return torch.optim.Adam(parameters, lr=self.config.learning_rate, betas=(self.config.adam_beta1, 0.99))
-
-        return {name: adam(name) for name in ("generator", "judge")}
+        options: Any = {"lr": self.config.learning_rate, "betas": (self.config.adam_beta1, 0.99)}
+        players = {name: self.modules_[name].parameters() for name in ("generator", "judge")}
+        return {name: torch.optim.Adam(parameters, **options) for name, parameters in players.items()}
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
@@ -135,11 +141,11 @@ class GAN(NeuralGenerator):
                 loss = loss + c.penalty_weight * gradient_penalty(
                     c.penalty, partial(judge, labels=labels), x, fake, rng
                 )
-            _update(self.optimizers_["judge"], loss)
+            gradient_step(self.optimizers_["judge"], loss)
         _, labels = batches.draw()
         fake = self._generated(generator, c.batch_size, labels, rng)
         generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
-        _update(self.optimizers_["generator"], generator_loss)
+        gradient_step(self.optimizers_["generator"], generator_loss)
         ema_update(self.modules_["ema"], generator, c.ema_decay if step > 1 else 0.0)
         return training_diagnostics(c.loss, real_score.detach(), fake_score.detach()) | {
             "judge_loss": float(loss.detach()),
@@ -167,20 +173,6 @@ def training_diagnostics(loss: str, real: Tensor, fake: Tensor) -> dict[str, flo
     accuracy = 0.5 * ((real > 0).float().mean() + (fake <= 0).float().mean())
     cross_entropy = 0.5 * discriminator_loss(loss, real, fake)
     return {"accuracy": float(accuracy), "jsd": math.log(2) - float(cross_entropy)}
-
-
-@torch.no_grad()
-def ema_update(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    """Update an exponential moving average of weights, in place: ema <- decay ema + (1 - decay) net."""
-    for old, new in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
-        if old.is_floating_point():  # a norm counts its batches in whole numbers
-            old.mul_(decay).add_(new, alpha=1 - decay)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 # ── The Dirac-GAN ──

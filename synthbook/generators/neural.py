@@ -109,9 +109,11 @@ def step_rng(seed: Seed, k: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(child_seed(seed, k).generate_state(1, np.uint64)[0] >> 1))
 
 
-def normal(shape: tuple[int, ...] | torch.Size, rng: torch.Generator, device: torch.device) -> Tensor:
+def normal(
+    shape: tuple[int, ...], rng: torch.Generator, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal numbers, drawn on the CPU, so that every device gets the same ones."""
-    return torch.randn(shape, generator=rng).to(device)
+    return torch.randn(shape, generator=rng, dtype=dtype).to(device)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -126,7 +128,89 @@ def cosine_with_warmup(step: int, steps: int, *, warm: float = 0.05) -> float:
     return min(step / ramp, 0.5 * (1 + math.cos(math.pi * max(step - ramp, 0) / max(steps - ramp, 1))))
 
 
-# ── The base class ──
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, max_norm: float = math.inf) -> None:
+    """One step of the optimizer; a gradient longer than `max_norm` is scaled down to that length."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    if max_norm < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    optimizer.step()
+
+
+@torch.no_grad()
+def ema_update(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    """Update an exponential moving average of weights, in place: ema <- decay ema + (1 - decay) net."""
+    for old, new in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
+        if old.is_floating_point():  # a norm counts its batches in whole numbers
+            old.mul_(decay).add_(new, alpha=1 - decay)
+
+
+class NeuralModel(Generator):
+    """The common part of generators that are networks, whatever their data.
+
+    After `fit` or `load`: `modules_`, the networks; after `fit` also `history_`, at most 100 rows of losses by name.
+    """
+
+    device = torch.device("cpu")
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Which optimizer changes which network: Adam for all together, unless a family says otherwise."""
+        parameters = [p for module in self.modules_.values() for p in module.parameters()]
+        return {"all": torch.optim.Adam(parameters, lr=self.config.learning_rate)}
+
+    @abstractmethod
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        """One step of training on batches that are drawn when asked for; the losses by name."""
+
+    def _inference_modules(self) -> dict[str, nn.Module]:
+        """The networks that sampling needs."""
+        return self.modules_
+
+    def _set_modules(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
+        self.modules_ = {name: init_weights(module, rng).to(self.device) for name, module in modules.items()}
+
+    def _train(
+        self,
+        x: Tensor,
+        labels: Tensor | None,
+        data_sha256: str,
+        *,
+        seed: Seed,
+        steps: int | None,
+        checkpoint: CheckpointConfig | None,
+        callback: Callback | None,
+        on_eval: EvalCallback | None = None,
+    ) -> None:
+        """Train `modules_` on rows x (N, ...) and labels (N,); afterwards they are ready for sampling."""
+        total = self.config.steps if steps is None else steps
+        self.optimizers_ = self._optimizers()
+        self.history_ = train(
+            TrainState(self.modules_, self.optimizers_),
+            lambda k, rng: self._step(Batches(x, labels, self.config.batch_size, rng), k, total, rng),
+            steps=total,
+            seed=seed,
+            described={"model": self.family, "config": asdict(self.config), "data": data_sha256},
+            checkpoint=checkpoint,
+            callback=callback,
+            on_eval=on_eval,
+        )
+        for module in self.modules_.values():
+            module.eval()
+
+    def _module_tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        modules = self._inference_modules()
+        return {f"{prefix}{n}/{k}": v for n, module in modules.items() for k, v in module.state_dict().items()}
+
+    def _load_modules(self, modules: dict[str, nn.Module], tensors: Tensors, prefix: str = "") -> None:
+        """Take networks as they were built, with the weights that `_module_tensors` gave."""
+        self._set_modules(modules, step_rng(0, 0))
+        for name, module in self._inference_modules().items():
+            mine = f"{prefix}{name}/"
+            module.load_state_dict({k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)})
+            module.eval()
+
+
+# ── Images and points ──
 
 
 Data = Images | NDArray[np.float64] | Tensor
@@ -235,9 +319,6 @@ def _counts(labels: Tensor, n: int, names: tuple[str, ...]) -> NDArray[np.int64]
     return counts
 
 
-# ── The base class ──
-
-
 _CHUNK = 500  # samples at a time
 
 
@@ -250,11 +331,11 @@ class Config:
     learning_rate: float = 1e-3
 
 
-class NeuralGenerator(Generator):
+class NeuralGenerator(NeuralModel):
     """The common part of networks that generate images or points.
 
-    After `fit` or `load`: `data_spec_`, what is known of the data, and `modules_`, the networks; after `fit` also
-    `history_`, at most 100 rows of losses by name. `device` is "cpu", "cuda" or "mps"; by default the fastest there is.
+    After `fit` or `load`: `data_spec_`, what is known of the data, beside the attributes of `NeuralModel`. `device` is
+    "cpu", "cuda" or "mps"; by default the fastest there is.
     """
 
     config_class: ClassVar[type[Config]]
@@ -262,7 +343,8 @@ class NeuralGenerator(Generator):
 
     def __init__(self, *, device: str | None = None, **settings: Any):
         super().__init__(**settings)
-        self.device = torch.device(device or _default_device())
+        fastest = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        self.device = torch.device(device or fastest)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -273,15 +355,6 @@ class NeuralGenerator(Generator):
     @abstractmethod
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         """The networks for this data."""
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Who changes which network: Adam for each, unless a family says otherwise."""
-        rate = self.config.learning_rate
-        return {name: torch.optim.Adam(module.parameters(), lr=rate) for name, module in self.modules_.items()}
-
-    @abstractmethod
-    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        """One step of training on batches that are drawn when asked for; the losses by name."""
 
     @abstractmethod
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -305,31 +378,13 @@ class NeuralGenerator(Generator):
         x, labels, spec = prepare_data(data)
         if len(x) < self.config.batch_size:
             raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch_size}, one batch")
-        total = self.config.steps if steps is None else steps
         self.data_spec_ = spec
-        self._set(self._build(spec), step_rng(seed, 0))
-        x = x.to(self.device)
-        labels = None if labels is None else labels.to(self.device)
-        data_sha256 = sha256(x.cpu().numpy().tobytes())
-        about = {"model": self.family, "config": asdict(self.config), "data": data_sha256}
+        self._set_modules(self._build(spec), step_rng(seed, 0))
+        data_sha256 = sha256(x.numpy().tobytes())
         self._describe_fit(seed, steps, data_sha256)
-
-        def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
-            return self._step(Batches(x, labels, self.config.batch_size, rng), k, total, rng)
-
-        for module in self.modules_.values():
-            module.train()
-        self.optimizers_ = self._optimizers()
-        self.history_ = train(
-            TrainState(self.modules_, self.optimizers_),
-            step,
-            steps=total,
-            seed=seed,
-            described=about,
-            checkpoint=checkpoint,
-            callback=callback,
-            on_eval=on_eval,
-        )
+        x, labels = x.to(self.device), None if labels is None else labels.to(self.device)
+        training: dict[str, Any] = {"checkpoint": checkpoint, "callback": callback, "on_eval": on_eval}
+        self._train(x, labels, data_sha256, seed=seed, steps=steps, **training)
         return self
 
     def sample(self, n: int, *, seed: Seed, labels: ArrayLike | Tensor | None = None) -> Any:
@@ -348,18 +403,11 @@ class NeuralGenerator(Generator):
         return self.data_spec_.restored(torch.cat(parts), wanted)
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors = {
-            f"{n}/{k}": v for n, module in self._inference_modules().items() for k, v in module.state_dict().items()
-        }
-        return tensors, {"data_spec": asdict(self.data_spec_)}
+        return self._module_tensors(), {"data_spec": asdict(self.data_spec_)}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
         self.data_spec_ = DataSpec.from_dict(card["data_spec"])
-        self._set(self._build(self.data_spec_), step_rng(0, 0))
-        for name, module in self._inference_modules().items():
-            module.load_state_dict(
-                {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
-            )
+        self._load_modules(self._build(self.data_spec_), tensors)
 
     def _write(
         self, path: Path, n: int, provenance: Provenance, callback: Progress, *, seed: Seed, **options: Any
@@ -380,13 +428,6 @@ class NeuralGenerator(Generator):
             return f"points with {shape} coordinates"
         return f"images of {shape} in {self.data_spec_.n_classes} classes"
 
-    def _inference_modules(self) -> dict[str, nn.Module]:
-        """The networks that sampling needs."""
-        return self.modules_
-
-    def _set(self, modules: dict[str, nn.Module], rng: torch.Generator) -> None:
-        self.modules_ = {name: init_weights(module, rng).to(self.device) for name, module in modules.items()}
-
 
 @contextmanager
 def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -399,10 +440,3 @@ def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     finally:
         for name, module in modules.items():
             module.train(before[name])
-
-
-def _default_device() -> str:
-    """The fastest device there is."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

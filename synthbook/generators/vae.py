@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder
-from synthbook.generators.neural import Batches, Config, DataSpec, NeuralGenerator, cosine_with_warmup, normal, set_lr
+from synthbook.generators.neural import (
+    Batches,
+    Config,
+    DataSpec,
+    NeuralGenerator,
+    cosine_with_warmup,
+    gradient_step,
+    normal,
+    set_lr,
+)
 
 _KINDS = ("auto", "linear", "mlp", "conv")
 _NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weights
@@ -118,9 +127,7 @@ class VAE(NeuralGenerator):
         set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         elbo, reconstruction, kl = self.elbo(*batches.draw(), rng)
         loss = -(reconstruction - self.config.beta * kl.sum(1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        gradient_step(optimizer, loss)
         rate = kl.detach().sum(1).mean()
         return {"loss": float(loss.detach()), "elbo": float(elbo.detach().mean()), "rate": float(rate)}
 

@@ -24,17 +24,10 @@ from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.generators.base import Tensors
-from synthbook.generators.gan import ema_update
-from synthbook.generators.neural import cosine_with_warmup, set_lr
+from synthbook.generators.gan import gradient_penalty
+from synthbook.generators.neural import Batches, cosine_with_warmup, ema_update, gradient_step, set_lr, step_rng
 from synthbook.generators.tabular.encoding import Span, as_numbers
-from synthbook.generators.tabular.networks import (
-    NeuralTableConfig,
-    TransformedTableGenerator,
-    gumbel,
-    one_hot_draws,
-    random_batch,
-    sample_rng,
-)
+from synthbook.generators.tabular.networks import NeuralTableConfig, TransformedTableGenerator, gumbel, one_hot_draws
 
 _Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a state begins, and how many have it
 
@@ -212,26 +205,27 @@ class CTGAN(TransformedTableGenerator):
             "judge": torch.optim.Adam(critic, lr=rate, betas=(0.5, 0.9)),
         }
 
-    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         critic, drawn_condition = self.modules_["judge"], self._draw_condition(rng)
         for optimizer in self.optimizers_.values():
             set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         if drawn_condition is None:
-            real = random_batch(x, self.config.batch_size, rng)
+            real, _ = batches.draw()
         else:
-            real = x[self.conditions_.rows(self.index_, *drawn_condition, rng)]
+            real = batches.x[self.conditions_.rows(self.index_, *drawn_condition, rng)]
         with torch.no_grad():
             fake = self._soft(self._make(drawn_condition, self.config.batch_size, rng), rng)
         real, fake = self._concat_condition(real, drawn_condition), self._concat_condition(fake, drawn_condition)
         distance = critic(real).mean() - critic(fake).mean()
-        penalty = self._penalty(real, fake, rng)
-        self._update("judge", -distance + self.config.penalty * penalty)
+        packs = [rows.view(len(rows) // self.config.pack, -1) for rows in (real, fake)]
+        penalty = gradient_penalty("wgan-gp", lambda pack: critic(pack.view(real.shape)), *packs, rng)
+        gradient_step(self.optimizers_["judge"], -distance + self.config.penalty * penalty)
 
         drawn_condition = self._draw_condition(rng)
         out = self._make(drawn_condition, self.config.batch_size, rng)
         critic_score = critic(self._concat_condition(self._soft(out, rng), drawn_condition)).mean()
         condition_loss = self._condition_loss(out, drawn_condition)
-        self._update("maker", condition_loss - critic_score)
+        gradient_step(self.optimizers_["maker"], condition_loss - critic_score)
         ema_update(self.modules_["ema"], self.modules_["maker"], min(self.config.ema_decay, (1 + step) / (10 + step)))
         losses = {"distance": distance, "penalty": penalty, "disobeyed": condition_loss}
         return {name: loss.item() for name, loss in losses.items()}
@@ -259,15 +253,6 @@ class CTGAN(TransformedTableGenerator):
             parts.append(part.tanh() if span.is_alpha else ((part + gumbel(part.shape, rng)) / _SOFT).softmax(dim=1))
         return torch.cat(parts, dim=1)
 
-    def _penalty(self, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        """(|gradient of the score of a pack| - 1)^2 between real and made packs: arXiv:1704.00028, eq. 3."""
-        pack = self.config.pack
-        share = torch.rand((len(real) // pack, 1), generator=rng).repeat_interleave(pack, dim=0)
-        between = (share * real + (1 - share) * fake).requires_grad_()
-        (slope,) = torch.autograd.grad(self.modules_["judge"](between).sum(), between, create_graph=True)
-        result: Tensor = ((slope.reshape(len(real) // pack, -1).norm(dim=1) - 1) ** 2).mean()
-        return result
-
     def _condition_loss(self, out: Tensor, drawn_condition: tuple[Tensor, Tensor] | None) -> Tensor:
         """Mean of -log p(the state that was told)."""
         if drawn_condition is None:
@@ -279,15 +264,9 @@ class CTGAN(TransformedTableGenerator):
             total = total + F.cross_entropy(logits, state[mine], reduction="sum")
         return total / len(out)
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        for optimizer in self.optimizers_.values():
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizers_[name].step()
-
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, drawn_condition = sample_rng(seed), None
+        rng, drawn_condition = step_rng(seed, 0), None
         if self.conditions_.spans:
             only = self.conditions_.rarest if self.config.rarest else None
             column, state = self.conditions_.draw(n, rng, only=only)

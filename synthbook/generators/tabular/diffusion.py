@@ -21,18 +21,11 @@ from torch.nn import functional as F
 
 from synthbook.core.table import Column
 from synthbook.generators.base import Tensors
-from synthbook.generators.diffusion import NoiseSchedule, alpha_bar_at, q_sample
-from synthbook.generators.gan import ema_update
+from synthbook.generators.diffusion import NoiseSchedule, alpha_bar_at, ancestral_step, q_sample
 from synthbook.generators.nets import TimeMLP
-from synthbook.generators.neural import cosine_with_warmup, set_lr
+from synthbook.generators.neural import Batches, cosine_with_warmup, ema_update, gradient_step, set_lr, step_rng
 from synthbook.generators.tabular.encoding import Marginal, as_numbers, from_numbers, marginals_state, restore_marginals
-from synthbook.generators.tabular.networks import (
-    NeuralTableConfig,
-    NeuralTableGenerator,
-    gumbel,
-    random_batch,
-    sample_rng,
-)
+from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTableGenerator, gumbel
 
 _EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 
@@ -95,9 +88,9 @@ class TabDDPM(NeuralTableGenerator):
         self.modules_["ema"].load_state_dict(self.modules_["net"].state_dict())
         return {"net": torch.optim.AdamW(self.modules_["net"].parameters(), lr=self.config.learning_rate)}
 
-    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         schedule, d = self._schedule, len(self._numbers())
-        rows = random_batch(x, self.config.batch_size, rng)
+        rows, _ = batches.draw()
         t = torch.randint(1, schedule.T + 1, (len(rows),), generator=rng)
         eps = torch.randn((len(rows), d), generator=rng)
         noised = torch.cat([q_sample(rows[:, :d], t, eps, schedule), self._shuffled(rows[:, d:], t, schedule, rng)], 1)
@@ -110,9 +103,7 @@ class TabDDPM(NeuralTableGenerator):
         loss = d * noise + odds
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        gradient_step(optimizer, loss)
         ema_update(self.modules_["ema"], self.modules_["net"], min(self.config.ema_decay, (1 + step) / (10 + step)))
         return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
 
@@ -127,21 +118,16 @@ class TabDDPM(NeuralTableGenerator):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, schedule, d = sample_rng(seed), self._schedule, len(self._numbers())
+        rng, schedule, d = step_rng(seed, 0), self._schedule, len(self._numbers())
         x = torch.randn((n, d), generator=rng)
         c = [F.one_hot(torch.randint(k, (n,), generator=rng), k).float() for _, k in self._states()]
         for t in range(schedule.T, 0, -1):
             out = self.modules_["ema"](torch.cat([x, *c], dim=1), torch.full((n,), t))
-            a, before = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[t - 1])
-            beta = float(schedule.beta[t])
-            x0 = ((x - (1 - a) ** 0.5 * out[:, :d]) / a**0.5).clamp(-_EXTREME, _EXTREME)
-            # mean and variance of q(x_{t-1} | x_t, x_0), arXiv:2006.11239, eq. 7
-            x = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
-            if t > 1:
-                x = x + float(schedule.beta_tilde[t]) ** 0.5 * torch.randn((n, d), generator=rng)
-            at = d
+            sigma = float(schedule.beta_tilde[t]) ** 0.5
+            x = ancestral_step(x, out[:, :d], t, schedule, rng, sigma=sigma, clip=_EXTREME)
+            before, alpha, at = float(schedule.alpha_bar[t - 1]), 1 - float(schedule.beta[t]), d
             for i, (_, k) in enumerate(self._states()):
-                odds = posterior(out[:, at : at + k].softmax(dim=1), c[i], before, 1 - beta)
+                odds = posterior(out[:, at : at + k].softmax(dim=1), c[i], before, alpha)
                 c[i] = F.one_hot((odds.log() + gumbel(odds.shape, rng)).argmax(dim=1), k).float()
                 at += k
         return self._decoded(x.double().numpy(), [part.argmax(dim=1).numpy() for part in c])

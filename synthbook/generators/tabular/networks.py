@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from synthbook.core.checkpoints import CheckpointConfig, TrainState
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, child_seed
 from synthbook.generators.base import Tensors
-from synthbook.generators.nets import init_weights
-from synthbook.generators.neural import step_rng, train
+from synthbook.generators.neural import NeuralModel, step_rng
 from synthbook.generators.tabular.base import TableGenerator
 from synthbook.generators.tabular.encoding import DataTransformer, Span
 
@@ -40,8 +39,8 @@ class NeuralTableConfig:
             raise InvalidArgument("steps, batch, hidden, learning_rate", given, "positive numbers")
 
 
-class NeuralTableGenerator(TableGenerator):
-    """After `fit` or `load`: `modules_`; after `fit` also `history_`, at most 100 rows of losses by name."""
+class NeuralTableGenerator(NeuralModel, TableGenerator):
+    """The common part of networks that generate tables."""
 
     @abstractmethod
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
@@ -55,14 +54,6 @@ class NeuralTableGenerator(TableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         """The networks for this encoding."""
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        parameters = [p for module in self.modules_.values() for p in module.parameters()]
-        return {"all": torch.optim.Adam(parameters, lr=self.config.learning_rate)}
-
-    @abstractmethod
-    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        """One step of training on rows x (N, width), from which it draws a batch."""
-
     def _fit(
         self,
         frame: pd.DataFrame,
@@ -74,38 +65,15 @@ class NeuralTableGenerator(TableGenerator):
     ) -> None:
         self._learn_encoding(frame, np.random.default_rng(child_seed(seed, _LEARNING)))
         x = self._encode(frame, np.random.default_rng(child_seed(seed, _WRITING)))
-        rng = step_rng(seed, 0)
-        self.modules_ = {name: init_weights(module, rng) for name, module in self._build().items()}
-        self.optimizers_ = self._optimizers()
-        total = self.config.steps if steps is None else steps
-        self.history_ = train(
-            TrainState(self.modules_, self.optimizers_),
-            lambda k, rng: self._step(x, k, total, rng),
-            steps=total,
-            seed=seed,
-            described={"model": self.family, "config": asdict(self.config), "data": sha256(x.numpy().tobytes())},
-            checkpoint=checkpoint,
-            callback=callback,
-        )
-        for module in self.modules_.values():
-            module.eval()
-
-    def _inference_modules(self) -> dict[str, nn.Module]:
-        """The networks that sampling needs."""
-        return self.modules_
+        self._set_modules(self._build(), step_rng(seed, 0))
+        training: dict[str, Any] = {"checkpoint": checkpoint, "callback": callback}
+        self._train(x, None, sha256(x.numpy().tobytes()), seed=seed, steps=steps, **training)
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors = {
-            f"net/{n}/{k}": v for n, module in self._inference_modules().items() for k, v in module.state_dict().items()
-        }
-        return tensors, {}
+        return self._module_tensors("net/"), {}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        self.modules_ = self._build()
-        for name, module in self._inference_modules().items():
-            mine = f"net/{name}/"
-            module.load_state_dict({k.removeprefix(mine): v for k, v in tensors.items() if k.startswith(mine)})
-            module.eval()
+        self._load_modules(self._build(), tensors, "net/")
 
 
 class TransformedTableGenerator(NeuralTableGenerator):
@@ -131,16 +99,6 @@ class TransformedTableGenerator(NeuralTableGenerator):
 
     def _set_more(self, tensors: Tensors) -> None:
         """What else must be known before the networks are built."""
-
-
-def sample_rng(seed: np.random.SeedSequence) -> torch.Generator:
-    """A generator for samples."""
-    return step_rng(seed, 0)
-
-
-def random_batch(x: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """Random rows (size, width), with replacement."""
-    return x[torch.randint(len(x), (size,), generator=rng)]
 
 
 def gumbel(shape: torch.Size, rng: torch.Generator) -> Tensor:

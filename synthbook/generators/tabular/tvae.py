@@ -21,14 +21,9 @@ from synthbook.core.errors import SchemaError
 from synthbook.core.table import Table
 from synthbook.core.types import Array, Seed, seed_sequence
 from synthbook.generators.nets import MLP
-from synthbook.generators.neural import cosine_with_warmup, set_lr
-from synthbook.generators.tabular.networks import (
-    NeuralTableConfig,
-    TransformedTableGenerator,
-    one_hot_draws,
-    random_batch,
-    sample_rng,
-)
+from synthbook.generators.neural import Batches, cosine_with_warmup, gradient_step, set_lr, step_rng
+from synthbook.generators.tabular.networks import NeuralTableConfig, TransformedTableGenerator, one_hot_draws
+from synthbook.generators.vae import kl_from_standard
 
 _LEAST_LOG_SD, _MOST_LOG_SD = -5.0, 0.0  # of an alpha
 
@@ -65,16 +60,14 @@ class TVAE(TransformedTableGenerator):
             "spread": Spread(len(self._alphas())),
         }
 
-    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        rows = random_batch(x, self.config.batch_size, rng)
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        rows, _ = batches.draw()
         likelihood, kl = self._terms(rows, rng)
         rebuilt, price = -likelihood.mean(), kl.mean()
         (optimizer,) = self.optimizers_.values()
         set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
-        optimizer.zero_grad()
         loss = rebuilt + self.config.beta * price
-        loss.backward()
-        optimizer.step()
+        gradient_step(optimizer, loss)
         return {"loss": loss.item(), "rebuilding": rebuilt.item(), "KL": price.item()}
 
     def _terms(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -82,8 +75,7 @@ class TVAE(TransformedTableGenerator):
         mean, log_var = self.modules_["encoder"](rows).chunk(2, dim=1)
         log_var = log_var.clamp(max=20.0)  # rows unlike all others would give infinities
         z = mean + (log_var / 2).exp() * torch.randn(mean.shape, generator=rng)
-        # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2
-        return self.log_likelihood(rows, z), 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(dim=1)
+        return self.log_likelihood(rows, z), kl_from_standard(mean, log_var).sum(dim=1)
 
     @torch.no_grad()
     def elbo(self, table: Table, *, seed: Seed, codes: int = 8) -> Array:
@@ -96,7 +88,7 @@ class TVAE(TransformedTableGenerator):
             raise SchemaError(f"the rows have the columns {table.schema.names}, not {self.table_spec_.schema.names}")
         root = seed_sequence(seed)
         frame = table.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
-        rows, rng = self._encode(frame, np.random.default_rng(root)), sample_rng(root)
+        rows, rng = self._encode(frame, np.random.default_rng(root)), step_rng(root, 0)
         found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(codes))]
         return np.asarray(torch.stack(found).mean(dim=0), dtype=float)
 
@@ -122,7 +114,7 @@ class TVAE(TransformedTableGenerator):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng, alphas = sample_rng(seed), self._alphas()
+        rng, alphas = step_rng(seed, 0), self._alphas()
         out = self.modules_["decoder"](torch.randn((n, self.config.latent_dim), generator=rng))
         drawn = one_hot_draws(out, self.encoding_.spans, rng)
         drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)

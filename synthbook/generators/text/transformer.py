@@ -17,13 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthbook.core.checkpoints import CheckpointConfig, TrainState
+from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import sha256
 from synthbook.core.types import Callback, Seed, Texts
 from synthbook.generators.base import Tensors, check_positive_int
-from synthbook.generators.nets import init_weights
-from synthbook.generators.neural import EvalCallback, cosine_with_warmup, set_lr, step_rng, train
+from synthbook.generators.neural import (
+    Batches,
+    EvalCallback,
+    NeuralModel,
+    cosine_with_warmup,
+    gradient_step,
+    set_lr,
+    step_rng,
+)
 from synthbook.generators.text.ngram import BOS, CharTokenizer, TextGenerator, check_texts
 
 
@@ -86,8 +93,8 @@ class CharTransformer(nn.Module):
         return result
 
 
-class Transformer(TextGenerator):
-    """After `fit` or `load`: `tokenizer_`, `net_`; after `fit` also `history_`, losses in nats."""
+class Transformer(NeuralModel, TextGenerator):
+    """After `fit` or `load`: `tokenizer_`, `modules_`; after `fit` also `history_`, losses in nats."""
 
     family, config_class = "text-transformer", TransformerConfig
 
@@ -108,39 +115,30 @@ class Transformer(TextGenerator):
         parts = check_texts(data, "training a transformer")
         self.tokenizer_ = CharTokenizer.of(parts)
         codes = torch.from_numpy(self.tokenizer_.codes(BOS.join(["", *parts])))
-        length = self.config.context_length + 1
-        if len(codes) < length:
+        if len(codes) <= self.config.context_length:
             raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context_length}")
-        self.net_ = CharTransformer(len(self.tokenizer_), self.config)
-        init_weights(self.net_, step_rng(seed, 0))
-        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self.config.learning_rate, weight_decay=0.01)
-        total = self.config.steps if steps is None else steps
-
-        def step(k: int, rng: torch.Generator) -> Mapping[str, float]:
-            first = torch.randint(len(codes) - length + 1, (self.config.batch_size, 1), generator=rng)
-            rows = codes[first + torch.arange(length)]
-            loss = F.cross_entropy(self.net_(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-            set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(k, total))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
-            optimizer.step()
-            return {"loss": loss.item()}
-
+        self._set_modules(self._build(), step_rng(seed, 0))
         data_sha256 = sha256("\n".join(parts).encode())
-        about = {"model": self.family, "config": asdict(self.config), "data": data_sha256}
         self._describe_fit(seed, steps, data_sha256)
-        self.history_ = train(
-            TrainState({"net": self.net_}, {"net": optimizer}),
-            step,
-            steps=total,
-            seed=seed,
-            described=about,
-            checkpoint=checkpoint,
-            callback=callback,
-            on_eval=on_eval,
-        )
+        training: dict[str, Any] = {"checkpoint": checkpoint, "callback": callback, "on_eval": on_eval}
+        self._train(codes, None, data_sha256, seed=seed, steps=steps, **training)
         return self
+
+    def _build(self) -> dict[str, nn.Module]:
+        return {"net": CharTransformer(len(self.tokenizer_), self.config)}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        parameters = self.modules_["net"].parameters()
+        return {"net": torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=0.01)}
+
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+        codes, length, optimizer = batches.x, self.config.context_length + 1, self.optimizers_["net"]
+        first = torch.randint(len(codes) - length + 1, (self.config.batch_size, 1), generator=rng)
+        rows = codes[first + torch.arange(length)]
+        loss = F.cross_entropy(self.modules_["net"](rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
+        gradient_step(optimizer, loss, max_norm=1.0)
+        return {"loss": loss.item()}
 
     @torch.no_grad()
     def bits_per_character(self, text: str) -> float:
@@ -153,7 +151,7 @@ class Transformer(TextGenerator):
         for first in range(0, len(codes) - 1, half):
             start = max(first - half, 0)
             window = codes[start : first + half + 1]
-            lost = F.cross_entropy(self.net_(window[None, :-1])[0], window[1:], reduction="none")
+            lost = F.cross_entropy(self.modules_["net"](window[None, :-1])[0], window[1:], reduction="none")
             total += float(lost[first - start :].sum())
         return total / math.log(2) / len(text)
 
@@ -165,15 +163,14 @@ class Transformer(TextGenerator):
         rng, codes = step_rng(seed, 0), torch.from_numpy(self.tokenizer_.codes(BOS + prompt))
         before = len(codes)
         for _ in range(n):
-            odds = self.net_(codes[None, -self.config.context_length :])[0, -1].softmax(dim=0)
+            odds = self.modules_["net"](codes[None, -self.config.context_length :])[0, -1].softmax(dim=0)
             odds[-1] = 0  # what stands for characters that were never seen is not written
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
         return self.tokenizer_.text(codes[before:].tolist())
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
-        return self.net_.state_dict(), {"alphabet": self.tokenizer_.characters}
+        return self.modules_["net"].state_dict(), {"alphabet": self.tokenizer_.characters}
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
         self.tokenizer_ = CharTokenizer(card["alphabet"])
-        self.net_ = CharTransformer(len(self.tokenizer_), self.config)
-        self.net_.load_state_dict(tensors)
+        self._load_modules(self._build(), {f"net/{name}": tensor for name, tensor in tensors.items()})

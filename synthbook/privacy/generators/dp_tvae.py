@@ -24,7 +24,8 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.table import Table
 from synthbook.core.types import child_seed
 from synthbook.generators.nets import MLP
-from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTableGenerator, one_hot_draws, sample_rng
+from synthbook.generators.neural import Batches, step_rng
+from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTableGenerator, one_hot_draws
 from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
@@ -102,12 +103,12 @@ class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
             "decoder": MLP(c.latent_dim, width, hidden=c.hidden),
         }
 
-    def _step(self, x: Tensor, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
+    def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
         loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
         private_rng = np.random.default_rng(child_seed(self._root, step))
         chosen = poisson_sample(self._units, c.batch_size / self._units, private_rng)
-        rows = x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
+        rows = batches.x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
         given = torch.cat([rows, torch.randn((len(rows), c.latent_dim), generator=rng)], dim=1)
         # each of a unit's k rows may add C / k, so that the unit adds C
         clip = c.clip / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
@@ -117,7 +118,7 @@ class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        rng = sample_rng(seed)
+        rng = step_rng(seed, 0)
         out = self.modules_["decoder"](torch.randn((n, self.config.latent_dim), generator=rng))
         return self.encoding_.decode(one_hot_draws(out, self.encoding_.spans, rng).numpy(), np.random.default_rng(seed))
 

@@ -68,7 +68,7 @@ def test_bits_are_those_of_one_character_after_the_other() -> None:
     total = 0.0
     with torch.no_grad():
         for k in range(1, 9):
-            total -= float(F.log_softmax(model.net_(codes[None, :k])[0, -1], dim=0)[codes[k]])
+            total -= float(F.log_softmax(model.modules_["net"](codes[None, :k])[0, -1], dim=0)[codes[k]])
     assert model.bits_per_character(text[:8]) == pytest.approx(total / 8 / 0.6931472, rel=1e-5)
     assert model.bits_per_character("☃" * 3) > 1  # a character it never saw
 
@@ -87,7 +87,9 @@ def test_training_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) ->
     )
     folder = resumed.save(tmp_path / "model", Provenance("a test", "pytest"))
     for one, two in zip(
-        Transformer.load(folder).net_.state_dict().values(), whole.net_.state_dict().values(), strict=True
+        Transformer.load(folder).modules_["net"].state_dict().values(),
+        whole.modules_["net"].state_dict().values(),
+        strict=True,
     ):
         assert torch.equal(one, two)
     assert Transformer.load(folder).sample(20, seed=1) == whole.sample(20, seed=1)
