@@ -171,7 +171,7 @@ def ancestral_step(
     a, before, beta = schedule.alpha_bar[t], schedule.alpha_bar[t - 1], schedule.beta[t]
     x0, _ = _guess(x, eps, a, clip)
     # mean of q(x_{t-1} | x_t, x_0), eq. 7
-    mean = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
+    mean: Tensor = (before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - a)
     return mean + sigma * normal(x.shape, rng, x.device, x.dtype) if t > 1 else mean
 
 

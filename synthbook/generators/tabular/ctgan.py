@@ -217,8 +217,8 @@ class CTGAN(TransformedTableGenerator):
             fake = self._soft(self._make(drawn_condition, self.config.batch_size, rng), rng)
         real, fake = self._concat_condition(real, drawn_condition), self._concat_condition(fake, drawn_condition)
         distance = critic(real).mean() - critic(fake).mean()
-        packs = [rows.view(len(rows) // self.config.pack, -1) for rows in (real, fake)]
-        penalty = gradient_penalty("wgan-gp", lambda pack: critic(pack.view(real.shape)), *packs, rng)
+        packed = real.view(len(real) // self.config.pack, -1), fake.view(len(fake) // self.config.pack, -1)
+        penalty = gradient_penalty("wgan-gp", lambda packs: critic(packs.view(real.shape)), *packed, rng)
         gradient_step(self.optimizers_["judge"], -distance + self.config.penalty * penalty)
 
         drawn_condition = self._draw_condition(rng)
