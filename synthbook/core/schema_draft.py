@@ -22,7 +22,7 @@ from pandas.api import types
 from synthbook.core.csv import infer_dtype, mask_missing, read_csv
 from synthbook.core.errors import SchemaError, SynthbookError
 from synthbook.core.storage import atomic_write, sha256_file
-from synthbook.core.table import Column, Constraint, Schema
+from synthbook.core.table import Column, Constraint, Schema, Table
 
 if TYPE_CHECKING:
     import rich.table
@@ -377,3 +377,15 @@ def study(frame: pd.DataFrame) -> Draft:
 
 def _printable(remark: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in remark)
+
+
+def draft_table(frame: pd.DataFrame) -> Table:
+    """The rows with the schema that they suggest, of origin "inferred"; raises `SchemaError` as `study` does."""
+    schema = draft(frame)
+    typed = {str(name): _as_typed(str(name), frame[name], []) for name in frame.columns}
+    for column in schema.columns:
+        if column.categories or column.kind == "text":
+            typed[column.name] = typed[column.name].astype(object).map(str, na_action="ignore")
+        elif column.kind == "id" and types.is_float_dtype(typed[column.name]):
+            typed[column.name] = typed[column.name].astype("Int64")
+    return Table(pd.DataFrame(typed), schema)

@@ -27,8 +27,8 @@ from synthbook.core.types import Array
 from synthbook.generators.nets import TimeMLP, UNet
 from synthbook.generators.neural import (
     Batches,
-    Config,
     DataSpec,
+    NeuralConfig,
     NeuralGenerator,
     cosine_with_warmup,
     ema_update,
@@ -239,24 +239,24 @@ class GaussianNoisePredictor:
 
 @dataclass(frozen=True, eq=False)
 class MixtureNoisePredictor:
-    """The exact predictor for a mixture of K equal Gaussians, `centres` (K, ...) and one `variance` for every axis.
+    """The exact predictor for a mixture of K equal Gaussians, `means` (K, ...) and one `variance` for every axis.
 
-    With variance 0 the centres are all the data there are: this is what minimises the training loss of C3.3-5 exactly.
+    With variance 0 the means are all the data there are: this is what minimises the training loss of C3.3-5 exactly.
     """
 
-    centres: Tensor
+    means: Tensor
     variance: float
     schedule: NoiseSchedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise (N, ...) in x (N, ...) at steps t (N,)."""
         a = alpha_bar_at(self.schedule, t, x).view(-1, 1)
-        seen, centres = x.flatten(1), self.centres.flatten(1)
+        seen, means = x.flatten(1), self.means.flatten(1)
         power = a * self.variance + 1 - a  # variance of x_t within a component, (N, 1)
         # |x - sqrt(a) m|^2, where terms that do not depend on the component cancel in the softmax
-        distance = a * (centres**2).sum(1) - 2 * a.sqrt() * (seen @ centres.T)
+        distance = a * (means**2).sum(1) - 2 * a.sqrt() * (seen @ means.T)
         w = torch.softmax(-distance / (2 * power), dim=1)  # (N, K), w_i = p(component i | x)
-        near = w @ centres
+        near = w @ means
         # E[x_0 | x] = sum_i w_i (m_i + sqrt(a) variance / power (x - sqrt(a) m_i))
         x0 = near + a.sqrt() * self.variance / power * (seen - a.sqrt() * near)
         return ((seen - a.sqrt() * x0) / (1 - a).sqrt()).view_as(x)
@@ -294,7 +294,7 @@ _PREDICTIONS, _SAMPLERS = ("eps", "v"), ("ddim", "ancestral")
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(Config):
+class DiffusionConfig(NeuralConfig):
     """`T` steps of a `schedule`, what the network predicts, and how samples are drawn from it.
 
     `sampler` takes `sampling_steps` of the T; `average` is how much of the running mean of the weights each step keeps.
@@ -362,7 +362,7 @@ class Diffusion(NeuralGenerator):
         t = torch.randint(1, c.T + 1, (len(x0),), generator=rng)  # 1 and T included
         eps = normal(x0.shape, rng, x0.device)
         prediction = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
-        loss = (prediction - target(c.prediction_type, x0, t, eps, schedule)).square().mean()
+        loss = (prediction - prediction_target(c.prediction_type, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
         gradient_step(optimizer, loss, max_norm=1.0)
@@ -387,10 +387,10 @@ class Diffusion(NeuralGenerator):
         return sampler(self.noise_predictor(labels), start, steps, rng, clip=1.0 if self.data_spec_.is_image else None)
 
 
-def target(predict: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
+def prediction_target(prediction_type: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
     """What the network should say of x_t: eps, or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0."""
     a = alpha_bar_at(schedule, t, x0)
-    return eps if predict == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0
+    return eps if prediction_type == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0
 
 
 def _eps_from_v(v: Tensor, x: Tensor, alpha_bar: Tensor) -> Tensor:

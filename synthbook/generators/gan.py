@@ -1,10 +1,10 @@
-"""Generative adversarial networks: one draws, one judges, and what is logged tells how the game stands.
+"""Generative adversarial networks: losses, gradient penalties, and training diagnostics.
 
     min_G max_D  E_x[ln D(x)] + E_z[ln(1 - D(G(z)))]                   Goodfellow et al., arXiv:1406.2661, eq. 1
 
-Stabilisers are settings: the Wasserstein loss, penalties on the discriminator's gradients, spectral normalisation. The
-two losses by themselves say little (they are two sides of a game), so the discriminator's accuracy and what its loss
-says about the distance of the two distributions stand beside them.
+The Wasserstein loss, penalties on the discriminator's gradients, and spectral normalization are settings. The two
+losses say little about progress, as each depends on the other network. So the history also holds the discriminator's
+accuracy and the bound on the distance of the two distributions that its loss implies.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder, add_spectral_norm
 from synthbook.generators.neural import (
     Batches,
-    Config,
     DataSpec,
+    NeuralConfig,
     NeuralGenerator,
     ema_update,
     gradient_step,
     normal,
 )
 
-_Judge = Callable[[Tensor], Tensor]
+_Discriminator = Callable[[Tensor], Tensor]
 _PENALTIES = ("none", "wgan-gp", "r1")
 
 
 @dataclass(frozen=True)
-class GANConfig(Config):
-    """The game: a loss of `LOSSES`, a penalty of `PENALTIES` with its weight, and how often the discriminator steps.
+class GANConfig(NeuralConfig):
+    """The loss, a penalty on the discriminator's gradients with its weight, and Adam's beta_1.
 
-    It takes `judge_steps` for each step of the generator. Adam has beta_1 = `momentum`. `average` keeps a running mean
-    of the generator's weights, and samples come from it.
+    The discriminator takes `n_critic` steps for each of the generator. Samples come from an exponential moving average
+    of the generator's weights with decay `ema_decay`.
     """
 
     loss: str = "non-saturating"
@@ -56,50 +56,52 @@ class GANConfig(Config):
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise InvalidArgument("loss", self.loss, f"one of {', '.join(LOSSES)}")
+        if self.loss not in GENERATOR_LOSSES:
+            raise InvalidArgument("loss", self.loss, f"one of {', '.join(GENERATOR_LOSSES)}")
         if self.penalty not in _PENALTIES:
             raise InvalidArgument("penalty", self.penalty, f"one of {', '.join(_PENALTIES)}")
         if min(self.latent_dim, self.n_critic) < 1 or self.penalty_weight < 0 or not 0 <= self.ema_decay < 1:
-            raise InvalidArgument("settings", self, "latents and judge_steps of at least 1, average in [0, 1)")
+            raise InvalidArgument("settings", self, "latent_dim and n_critic of at least 1, ema_decay in [0, 1)")
 
 
 def discriminator_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator minimises, given its scores (N,) of real and generated rows: larger means more real."""
+    """The discriminator's loss, given its scores (N,) of real and generated rows; a larger score means more real."""
     if loss == "wasserstein":
         return fake.mean() - real.mean()  # arXiv:1701.07875, eq. 3
     # -ln D(x) - ln(1 - D(G(z))), with D = sigmoid(score); the same for both ways to train a generator
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
+GENERATOR_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "saturating": lambda fake: -F.softplus(fake).mean(),  # ln(1 - D(G(z))): no gradient where D is sure
     "non-saturating": lambda fake: F.softplus(-fake).mean(),  # -ln D(G(z))
     "wasserstein": lambda fake: -fake.mean(),
 }
 
 
-def gradient_penalty(kind: str, judge: _Judge, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+def gradient_penalty(
+    kind: str, discriminator: _Discriminator, real: Tensor, fake: Tensor, rng: torch.Generator
+) -> Tensor:
     """ "r1": 1/2 E|grad D(x)|^2 at real rows (arXiv:1801.04406, eq. 9); "wgan-gp": E(|grad D| - 1)^2 on lines between.
 
     Lines run from real to generated rows (arXiv:1704.00028, eq. 3).
     """
     if kind == "r1":
-        return 0.5 * _gradient_norm(judge, real).square().mean()
+        return 0.5 * _gradient_norm(discriminator, real).square().mean()
     share = torch.rand((len(real), *[1] * (real.ndim - 1)), generator=rng).to(real.device)
-    return (_gradient_norm(judge, share * real + (1 - share) * fake) - 1).square().mean()
+    return (_gradient_norm(discriminator, share * real + (1 - share) * fake) - 1).square().mean()
 
 
-def _gradient_norm(judge: _Judge, x: Tensor) -> Tensor:
+def _gradient_norm(discriminator: _Discriminator, x: Tensor) -> Tensor:
     """|grad D| at rows x (N, ...)."""
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
     norm: Tensor = gradient.flatten(1).norm(dim=1)
     return norm
 
 
 class GAN(NeuralGenerator):
-    """Generator and discriminator, trained in turns."""
+    """A generator and a discriminator, trained in alternating steps."""
 
     family = "gan"
     config_class = GANConfig
@@ -111,40 +113,40 @@ class GAN(NeuralGenerator):
             nets: list[nn.Module] = [
                 ConvDecoder(c.latent_dim, channels, size, width=c.width, classes=spec.n_classes) for _ in range(2)
             ]
-            judge: nn.Module = ConvEncoder(channels, size, 1, width=c.width, classes=spec.n_classes)
+            discriminator: nn.Module = ConvEncoder(channels, size, 1, width=c.width, classes=spec.n_classes)
         else:
             shape: Any = {"hidden": 4 * c.width, "layers": 3, "classes": spec.n_classes}
             d = math.prod(spec.shape)
-            nets, judge = [MLP(c.latent_dim, d, **shape) for _ in range(2)], MLP(d, 1, **shape)
+            nets, discriminator = [MLP(c.latent_dim, d, **shape) for _ in range(2)], MLP(d, 1, **shape)
         if c.spectral_norm:
-            judge = add_spectral_norm(judge)
-        return {"generator": nets[0], "ema": nets[1], "judge": judge}
+            discriminator = add_spectral_norm(discriminator)
+        return {"generator": nets[0], "ema": nets[1], "discriminator": discriminator}
 
     def _inference_modules(self) -> dict[str, nn.Module]:
         return {"ema": self.modules_["ema"]}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         options: Any = {"lr": self.config.learning_rate, "betas": (self.config.adam_beta1, 0.99)}
-        players = {name: self.modules_[name].parameters() for name in ("generator", "judge")}
+        players = {name: self.modules_[name].parameters() for name in ("generator", "discriminator")}
         return {name: torch.optim.Adam(parameters, **options) for name, parameters in players.items()}
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
-        generator, judge = self.modules_["generator"], self.modules_["judge"]
+        generator, discriminator = self.modules_["generator"], self.modules_["discriminator"]
         for _ in range(c.n_critic):
             x, labels = batches.draw()
             with torch.no_grad():  # the discriminator's step is not the generator's
                 fake = self._generated(generator, len(x), labels, rng)
-            real_score, fake_score = (judge(rows, labels).squeeze(1) for rows in (x, fake))
+            real_score, fake_score = (discriminator(rows, labels).squeeze(1) for rows in (x, fake))
             loss = discriminator_loss(c.loss, real_score, fake_score)
             if c.penalty != "none":
                 loss = loss + c.penalty_weight * gradient_penalty(
-                    c.penalty, partial(judge, labels=labels), x, fake, rng
+                    c.penalty, partial(discriminator, labels=labels), x, fake, rng
                 )
-            gradient_step(self.optimizers_["judge"], loss)
+            gradient_step(self.optimizers_["discriminator"], loss)
         _, labels = batches.draw()
         fake = self._generated(generator, c.batch_size, labels, rng)
-        generator_loss = LOSSES[c.loss](judge(fake, labels).squeeze(1))
+        generator_loss = GENERATOR_LOSSES[c.loss](discriminator(fake, labels).squeeze(1))
         gradient_step(self.optimizers_["generator"], generator_loss)
         ema_update(self.modules_["ema"], generator, c.ema_decay if step > 1 else 0.0)
         return training_diagnostics(c.loss, real_score.detach(), fake_score.detach()) | {
@@ -161,15 +163,15 @@ class GAN(NeuralGenerator):
 
 
 def training_diagnostics(loss: str, real: Tensor, fake: Tensor) -> dict[str, float]:
-    """What the discriminator's scores (N,) say: its `accuracy` (0.5: it guesses), and a distance of the distributions.
+    """The discriminator's `accuracy` (0.5: chance) and a distance of the distributions, from its scores (N,).
 
     `jsd` (nats, at most ln 2) is ln 2 minus its mean cross-entropy, a lower bound on the Jensen-Shannon divergence;
-    `distance`, with the Wasserstein loss, is the difference of mean scores, at most W1 where no slope exceeds 1.
+    `wasserstein`, with the Wasserstein loss, is the difference of mean scores, at most W1 where no slope exceeds 1.
     """
     if loss == "wasserstein":
         cut = (real.mean() + fake.mean()) / 2
         accuracy = 0.5 * ((real > cut).float().mean() + (fake <= cut).float().mean())
-        return {"accuracy": float(accuracy), "distance": float(real.mean() - fake.mean())}
+        return {"accuracy": float(accuracy), "wasserstein": float(real.mean() - fake.mean())}
     accuracy = 0.5 * ((real > 0).float().mean() + (fake <= 0).float().mean())
     cross_entropy = 0.5 * discriminator_loss(loss, real, fake)
     return {"accuracy": float(accuracy), "jsd": math.log(2) - float(cross_entropy)}
@@ -192,10 +194,10 @@ def _wasserstein(t: float) -> float:
 
 @dataclass(frozen=True)
 class DiracGan:
-    """Which way each player steps: `slope` is f', `pull` what a penalty adds to the step of psi, `clip` bounds psi."""
+    """The loss f by its derivative f', what a penalty adds to the step of psi, and a bound of |psi|."""
 
-    slope: Callable[[float], float] = _logistic
-    pull: Callable[[float], float] = lambda psi: 0.0
+    f_prime: Callable[[float], float] = _logistic
+    penalty_step: Callable[[float], float] = lambda psi: 0.0
     clip: float = np.inf
 
 
@@ -209,7 +211,7 @@ DIRAC_GANS = {
     "WGAN, clipped": DiracGan(_wasserstein, clip=1.0),
     "WGAN-GP": DiracGan(_wasserstein, _towards_slope_one),
     "R1": DiracGan(
-        pull=lambda psi: -psi
+        penalty_step=lambda psi: -psi
     ),  # gamma = 1: minus the gradient of 1/2 psi^2, a slope of 0 is wanted at the data
 }
 
@@ -220,11 +222,11 @@ def simulate(
     h: float = 0.1,
     steps: int = 1_000,
     start: tuple[float, float] = (1.0, 1.0),
-    take_turns: bool = False,
+    alternating: bool = False,
 ) -> Array:
     """The path (steps + 1, 2) of (theta, psi) under gradient steps of size h.
 
-    Both step at once, or with `take_turns` the discriminator answers what the generator has done. Near the equilibrium
+    Both step at once, or with `alternating` the discriminator answers what the generator has done. Near the equilibrium
     simultaneous steps multiply the distance by sqrt(1 + h^2 f'(0)^2), whatever h > 0.
     """
     if not (h > 0 and steps >= 1):
@@ -232,15 +234,15 @@ def simulate(
     path = np.empty((steps + 1, 2))
     path[0] = theta, psi = start
     for k in range(steps):
-        moved = theta - h * psi * game.slope(psi * theta)
-        seen = moved if take_turns else theta
-        psi = psi + h * (seen * game.slope(psi * seen) + game.pull(psi))
+        moved = theta - h * psi * game.f_prime(psi * theta)
+        seen = moved if alternating else theta
+        psi = psi + h * (seen * game.f_prime(psi * seen) + game.penalty_step(psi))
         theta, psi = moved, float(np.clip(psi, -game.clip, game.clip))
         path[k + 1] = theta, psi
     return path
 
 
-def radius(path: Array) -> Array:
+def distance(path: Array) -> Array:
     """Distance (steps + 1,) from the equilibrium (0, 0)."""
     return np.asarray(np.hypot(path[:, 0], path[:, 1]))
 

@@ -38,7 +38,7 @@ from synthbook.generators.nets import init_weights
 
 
 EvalCallback = Callable[[int], None]
-ROWS = 100  # of the history
+_HISTORY_ROWS = 100  # of the history
 
 
 class TrainingDiverged(SynthbookError):
@@ -66,7 +66,7 @@ def train(
     *,
     steps: int,
     seed: Seed,
-    described: Mapping[str, Any],
+    run_config: Mapping[str, Any],
     checkpoint: CheckpointConfig | None = None,
     callback: Callback | None = None,
     on_eval: EvalCallback | None = None,
@@ -74,15 +74,15 @@ def train(
     """Call `step(k, rng)` for k = 1, ..., steps; return at most 100 rows, each the means since the row before.
 
     `step` updates the parts and returns its losses by name. `callback(k, steps, losses)` is told each of them,
-    `look(k)` is called after about every tenth of the steps. `described` says what is trained, as plain JSON: a
+    `on_eval(k)` is called after about every tenth of the steps. `run_config` says what is trained, as plain JSON: a
     checkpoint of something else is refused. Raises `TrainingDiverged`, `DataError`, `InvalidArgument`.
     """
     if not isinstance(steps, int | np.integer) or steps < 1:
         raise InvalidArgument("steps", steps, "a whole number of at least 1")
-    described = {**described, "steps": int(steps), "seed": str(seed)}
-    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, described)
+    run_config = {**run_config, "steps": int(steps), "seed": str(seed)}
+    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, run_config)
     history: list[dict[str, float]] = list(kept.get("history", []))
-    every, recent = max(steps // ROWS, 1), []
+    every, recent = max(steps // _HISTORY_ROWS, 1), []
     kept_every = 0 if checkpoint is None else -(-checkpoint.every_n_steps // every) * every  # at the end of a row
     for k in range(done + 1, steps + 1):
         losses = step(k, step_rng(seed, k))
@@ -98,7 +98,7 @@ def train(
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
         if checkpoint is not None and (k % kept_every == 0 or k == steps):
-            save_train_state(parts, checkpoint.folder, described, k, {"history": history})
+            save_train_state(parts, checkpoint.folder, run_config, k, {"history": history})
         if on_eval is not None and k % max(steps // 10, 1) == 0:
             on_eval(k)
     return history
@@ -117,14 +117,14 @@ def normal(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Change the learning rate; a group of parameters with "times" gets so many times as much."""
+    """Change the learning rate; a group of parameters with "lr_scale" gets so many times as much."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("times", 1.0)
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
-def cosine_with_warmup(step: int, steps: int, *, warm: float = 0.05) -> float:
-    """The learning rate at a step, relative to its peak: up on a line over a share `warm`, down along a cosine."""
-    ramp = max(warm * steps, 1)
+def cosine_with_warmup(step: int, steps: int, *, warmup: float = 0.05) -> float:
+    """The learning rate at a step, relative to its peak: up on a line over a share `warmup`, down along a cosine."""
+    ramp = max(warmup * steps, 1)
     return min(step / ramp, 0.5 * (1 + math.cos(math.pi * max(step - ramp, 0) / max(steps - ramp, 1))))
 
 
@@ -189,7 +189,7 @@ class NeuralModel(Generator):
             lambda k, rng: self._step(Batches(x, labels, self.config.batch_size, rng), k, total, rng),
             steps=total,
             seed=seed,
-            described={"model": self.family, "config": asdict(self.config), "data": data_sha256},
+            run_config={"model": self.family, "config": asdict(self.config), "data": data_sha256},
             checkpoint=checkpoint,
             callback=callback,
             on_eval=on_eval,
@@ -242,7 +242,7 @@ class DataSpec:
         """Whether a row is an image (C, H, W)."""
         return len(self.shape) == 3
 
-    def labels(self, n: int, wanted: ArrayLike | Tensor | None, rng: np.random.Generator) -> Tensor | None:
+    def draw_labels(self, n: int, wanted: ArrayLike | Tensor | None, rng: np.random.Generator) -> Tensor | None:
         """The classes (n,) of the samples to draw: those wanted, or drawn with the shares of the training data."""
         if not self.n_classes:
             if wanted is not None:
@@ -258,7 +258,7 @@ class DataSpec:
             raise InvalidArgument("labels", wanted, f"{n} whole numbers from 0 to {self.n_classes - 1}")
         return labels.long()
 
-    def restored(self, x: Tensor, labels: Tensor | None) -> Images | NDArray[np.float64]:
+    def inverse_transform(self, x: Tensor, labels: Tensor | None) -> Images | NDArray[np.float64]:
         """Samples (n, ...) on the scale of the data."""
         if labels is not None:
             return Images(x.clamp(-1, 1), labels, self.class_names)
@@ -319,11 +319,11 @@ def _counts(labels: Tensor, n: int, names: tuple[str, ...]) -> NDArray[np.int64]
     return counts
 
 
-_CHUNK = 500  # samples at a time
+_SAMPLE_BATCH_SIZE = 500  # samples at a time
 
 
 @dataclass(frozen=True)
-class Config:
+class NeuralConfig:
     """What all families are told: training steps, rows in a batch, Adam's learning rate."""
 
     steps: int = 2_000
@@ -338,7 +338,7 @@ class NeuralGenerator(NeuralModel):
     "cpu", "cuda" or "mps"; by default the fastest there is.
     """
 
-    config_class: ClassVar[type[Config]]
+    config_class: ClassVar[type[NeuralConfig]]
     data_kind, suffix = "images", ".npz"
 
     def __init__(self, *, device: str | None = None, **settings: Any):
@@ -394,13 +394,13 @@ class NeuralGenerator(NeuralModel):
         """
         self._check_fitted()
         check_positive_int("n", n)
-        wanted = self.data_spec_.labels(n, labels, np.random.default_rng(seed))
+        wanted = self.data_spec_.draw_labels(n, labels, np.random.default_rng(seed))
         parts = []
         with torch.no_grad(), eval_mode(self.modules_):
-            for k, first in enumerate(range(0, n, _CHUNK)):
-                some = None if wanted is None else wanted[first : first + _CHUNK].to(self.device)
-                parts.append(self._draw(min(_CHUNK, n - first), some, step_rng(seed, k + 1)).cpu())
-        return self.data_spec_.restored(torch.cat(parts), wanted)
+            for k, first in enumerate(range(0, n, _SAMPLE_BATCH_SIZE)):
+                some = None if wanted is None else wanted[first : first + _SAMPLE_BATCH_SIZE].to(self.device)
+                parts.append(self._draw(min(_SAMPLE_BATCH_SIZE, n - first), some, step_rng(seed, k + 1)).cpu())
+        return self.data_spec_.inverse_transform(torch.cat(parts), wanted)
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         return self._module_tensors(), {"data_spec": asdict(self.data_spec_)}

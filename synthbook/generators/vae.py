@@ -23,8 +23,8 @@ from synthbook.core.types import Array
 from synthbook.generators.nets import MLP, ConvDecoder, ConvEncoder
 from synthbook.generators.neural import (
     Batches,
-    Config,
     DataSpec,
+    NeuralConfig,
     NeuralGenerator,
     cosine_with_warmup,
     gradient_step,
@@ -37,7 +37,7 @@ _NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weigh
 
 
 @dataclass(frozen=True)
-class VAEConfig(Config):
+class VAEConfig(NeuralConfig):
     """`latents` numbers in a code, `beta` its price; `kind` of networks ("auto": conv for images, mlp for points).
 
     `noise` fixes the decoder's variance sigma^2; without it, it is learnt.
@@ -72,7 +72,7 @@ class VAE(NeuralGenerator):
     """Encoder, decoder and noise variance, trained together on the ELBO."""
 
     family = "vae"
-    config_class: ClassVar[type[Config]] = VAEConfig
+    config_class: ClassVar[type[NeuralConfig]] = VAEConfig
 
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         c, q = self.config, self.config.latent_dim
@@ -92,7 +92,7 @@ class VAE(NeuralGenerator):
         # one number that may have to fall a hundredfold takes larger steps than weights do
         groups: list[dict[str, Any]] = [
             {"params": nets},
-            {"params": self.modules_["log_variance"].parameters(), "times": _NOISE_RATE},
+            {"params": self.modules_["log_variance"].parameters(), "lr_scale": _NOISE_RATE},
         ]
         return {"all": torch.optim.Adam(groups, lr=self.config.learning_rate)}
 

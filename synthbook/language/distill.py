@@ -78,7 +78,7 @@ class Student:
             return {"loss": loss.item()}
 
         parts = TrainState({"net": self.net}, {"net": optimizer})
-        train(parts, step, steps=steps, seed=seed, described={"model": "student", "config": asdict(SETTINGS)})
+        train(parts, step, steps=steps, seed=seed, run_config={"model": "student", "config": asdict(SETTINGS)})
         return self
 
     @torch.no_grad()

@@ -84,13 +84,14 @@ def ancestral_variances(exact: Code, samplers: Code, schedule: Code, n: int = 8_
 def dirac_game(dirac: Code) -> bool:
     """C3.2-2 and C3.2-3 (a): who runs away, who circles, who settles."""
     near = dirac.simulate(dirac.DIRAC_GANS["plain"], h=0.1, steps=1_000, start=(1e-3, 0.0))
-    grown = dirac.radius(near)[-1] / 1e-3
+    grown = dirac.distance(near)[-1] / 1e-3
     good = abs(grown / (1 + 0.1**2 / 4) ** 500 - 1) < 1e-3 and abs(dirac.rotation(near).mean() / 0.05 - 1) < 0.01
     turns = (
-        dirac.radius(dirac.simulate(dirac.DIRAC_GANS["plain"], steps=5_000, start=(1e-3, 0.0), take_turns=True)) / 1e-3
+        dirac.distance(dirac.simulate(dirac.DIRAC_GANS["plain"], steps=5_000, start=(1e-3, 0.0), alternating=True))
+        / 1e-3
     )
     good &= turns.min() > 0.9 and turns.max() < 1.1
-    far = {name: dirac.radius(dirac.simulate(game, steps=5_000))[-1] for name, game in dirac.DIRAC_GANS.items()}
+    far = {name: dirac.distance(dirac.simulate(game, steps=5_000))[-1] for name, game in dirac.DIRAC_GANS.items()}
     good &= abs(far["plain"] - 3.63) < 0.01 and far["WGAN-GP"] > 0.5 and far["WGAN, clipped"] > 0.5
     return bool(good and far["R1"] < 1e-6)
 

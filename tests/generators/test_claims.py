@@ -43,8 +43,8 @@ def test_the_floor_is_reached() -> None:
 def test_ancestral_sampling_keeps_the_variance_that_theory_says() -> None:
     assert acceptance.ancestral_variances(diffusion, diffusion, diffusion)
     for old, new in (
-        ("x = (before**0.5 * beta * x0", "x = (beta * x0"),
-        ("if t > 1:", "if True:"),
+        ("(before**0.5 * beta * x0", "(beta * x0"),
+        ("if t > 1 else mean", "if True else mean"),
         (
             "a, before, beta = schedule.alpha_bar[t], schedule.alpha_bar[t - 1]",
             "a, before, beta = schedule.alpha_bar[t], schedule.alpha_bar[t]",
@@ -57,9 +57,9 @@ def test_ancestral_sampling_keeps_the_variance_that_theory_says() -> None:
 def test_the_dirac_game() -> None:
     assert acceptance.dirac_game(gan)
     for old, new in (
-        ("seen = moved if take_turns else theta", "seen = moved"),  # a simultaneous game that takes turns
+        ("seen = moved if alternating else theta", "seen = moved"),  # a simultaneous game that takes turns
         ("return float(1 / (1 + np.exp(t)))", "return float(1 / (2 + np.exp(t)))"),
-        ("pull=lambda psi: -psi", "pull=lambda psi: psi"),
+        ("penalty_step=lambda psi: -psi", "penalty_step=lambda psi: psi"),
         ("-(abs(psi) - 1) * np.sign(psi)", "-psi"),
     ):
         with np.errstate(over="ignore"):

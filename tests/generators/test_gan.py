@@ -72,11 +72,11 @@ def test_alike_it_can_only_guess() -> None:
     x = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(1))
     said = training_diagnostics("saturating", 0.01 * x[0], 0.01 * x[1])
     assert abs(said["accuracy"] - 0.5) < 3.3 * 0.5 / 200_000**0.5 and abs(said["jsd"]) < 0.002
-    assert training_diagnostics("wasserstein", x[0] + 3, x[1])["distance"] == pytest.approx(3, abs=0.02)
+    assert training_diagnostics("wasserstein", x[0] + 3, x[1])["wasserstein"] == pytest.approx(3, abs=0.02)
 
 
 def test_losses_of_the_generator_pull_the_same_way() -> None:
-    for name, loss in gan.LOSSES.items():
+    for name, loss in gan.GENERATOR_LOSSES.items():
         fake = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
         loss(fake).backward()
         assert fake.grad is not None and (fake.grad < 0).all(), name  # a higher score is a lower loss

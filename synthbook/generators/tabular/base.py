@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError, SynthbookError
+from synthbook.core.schema_draft import draft_table
 from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.core.table import Column, Constraint, Schema, Table, refuse_holdout
 from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
@@ -172,7 +173,7 @@ def _value(column: Column, given: Any) -> Any:
 # ── The base class ──
 
 
-CHUNK = 4_000  # rows at a time
+SAMPLE_BATCH_SIZE = 4_000  # rows at a time
 _MAX_DRAWS_PER_ROW = 200  # rows drawn for each that is kept, before giving up
 
 
@@ -215,21 +216,28 @@ class TableGenerator(Generator):
 
     def fit(
         self,
-        data: Table,
+        data: Any,
         *,
         seed: Seed,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
     ) -> Self:
-        """Learn from a table; `steps` and `checkpoint` are for families that train in steps, and override settings.
+        """Learn from a table, or from a pandas frame, whose schema is drafted from its rows with a warning.
 
-        The same seed, machine and number of threads give the same model. Raises `HoldoutError`, `InvalidArgument`,
+        `steps` and `checkpoint` are for families that train in steps; `steps` overrides the configuration's. The same
+        seed, machine and number of threads give the same model. Raises `HoldoutError`, `InvalidArgument`,
         `SchemaError`, `TrainingDiverged`.
         """
         refuse_holdout(data, f"fitting {type(self).__name__}")
+        if isinstance(data, pd.DataFrame):
+            data = draft_table(data)
+            warnings.warn(
+                'schema drafted from the rows (origin "inferred"): review its bounds, categories and rules',
+                stacklevel=2,
+            )
         if not isinstance(data, Table):
-            raise InvalidArgument("data", type(data).__name__, "a Table: rows and their schema")
+            raise InvalidArgument("data", type(data).__name__, "a Table (rows and their schema), or a pandas frame")
         if len(data) < 2:
             raise InvalidArgument("data", f"{len(data)} rows", "at least 2")
         if steps is not None and not hasattr(self.config, "steps"):
@@ -265,13 +273,13 @@ class TableGenerator(Generator):
         kept = drawn = chunk = 0
         while kept < n:
             # where no row is sent back, as many as are wanted
-            size = CHUNK if where or self.table_spec_.row_rules else min(CHUNK, n - kept)
+            size = SAMPLE_BATCH_SIZE if where or self.table_spec_.row_rules else min(SAMPLE_BATCH_SIZE, n - kept)
             frame = self.table_spec_.completed(self._draw(size, child_seed(root, chunk), where), kept + 1)
             frame = frame[self.table_spec_.satisfies_rules(frame) & self.table_spec_.matches(frame, where)].iloc[
                 : n - kept
             ]
             kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
-            if drawn > _MAX_DRAWS_PER_ROW * (kept + CHUNK / 10):
+            if drawn > _MAX_DRAWS_PER_ROW * (kept + SAMPLE_BATCH_SIZE / 10):
                 what = " and ".join(f"{name} = {value}" for name, value in where.items()) or "all rules kept"
                 raise RejectionSamplingError(
                     f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less"

@@ -66,20 +66,20 @@ class Copula(Marginals):
         self.marginals_ = [
             Marginal.of(m.column, frame[m.column.name], orders.get(m.column.name, ())) for m in self.marginals_
         ]
-        self.root_ = _root(
-            latent_correlation(np.stack([m.scores(frame[m.column.name]) for m in self.marginals_], axis=1))
+        self.corr_factor_ = _root(
+            latent_correlation(np.stack([m.normal_scores(frame[m.column.name]) for m in self.marginals_], axis=1))
         )
 
     def _levels(self, n: int, rng: np.random.Generator) -> Array:
-        return np.asarray(ndtr(rng.standard_normal((n, len(self.root_))) @ self.root_.T))
+        return np.asarray(ndtr(rng.standard_normal((n, len(self.corr_factor_))) @ self.corr_factor_.T))
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, facts = super()._state()
-        return {**tensors, "root": self.root_}, facts
+        return {**tensors, "root": self.corr_factor_}, facts
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
         super()._set_state(tensors, facts)
-        self.root_ = tensors["root"].numpy()
+        self.corr_factor_ = tensors["root"].numpy()
 
 
 def latent_correlation(scores: Array) -> Array:
@@ -105,7 +105,7 @@ def _root(correlation: Array) -> Array:
 
 def _nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, tuple[int, ...]]:
     """For each nominal column an order of its categories: that in which the other columns' means differ most."""
-    scores = np.stack([margin.scores(frame[margin.column.name]) for margin in margins], axis=1)
+    scores = np.stack([margin.normal_scores(frame[margin.column.name]) for margin in margins], axis=1)
     orders: dict[str, tuple[int, ...]] = {}
     for _ in range(2):  # the second time with all columns ordered
         for j, margin in enumerate(margins):
@@ -125,7 +125,9 @@ def _nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, t
             # the direction between the categories' means: the first principal component of what the column explains
             _, _, axes = np.linalg.svd(means * np.sqrt(counts)[:, None], full_matrices=False)
             orders[column.name] = tuple(int(code) for code in np.argsort(means @ axes[0], kind="stable"))
-            scores[:, j] = Marginal.of(column, frame[column.name], orders[column.name]).scores(frame[column.name])
+            scores[:, j] = Marginal.of(column, frame[column.name], orders[column.name]).normal_scores(
+                frame[column.name]
+            )
     return orders
 
 
@@ -138,18 +140,20 @@ def _nominal_orders(margins: list[Marginal], frame: pd.DataFrame) -> dict[str, t
 
 @dataclass(frozen=True)
 class SmoothedBootstrapConfig:
-    """`bandwidth` h of the numbers, and the share `anew` of categories that are drawn from their own distribution."""
+    """`bandwidth` h of the numbers, and the probability that a category is drawn anew from its column's marginal."""
 
     bandwidth: float = 0.1
-    anew: float = 0.05
+    resample_prob: float = 0.05
 
     def __post_init__(self) -> None:
-        if not (self.bandwidth >= 0 and 0 <= self.anew <= 1):
-            raise InvalidArgument("bandwidth, anew", (self.bandwidth, self.anew), "h >= 0 and a share from 0 to 1")
+        if not (self.bandwidth >= 0 and 0 <= self.resample_prob <= 1):
+            raise InvalidArgument(
+                "bandwidth, resample_prob", (self.bandwidth, self.resample_prob), "h >= 0 and a share from 0 to 1"
+            )
 
 
 class SmoothedBootstrap(Marginals):
-    """Training rows, shaken; with bandwidth and anew 0 it copies them."""
+    """Training rows, shaken; with bandwidth and resample_prob 0 it copies them."""
 
     family, config_class = "table-bootstrap", SmoothedBootstrapConfig
 
@@ -164,7 +168,7 @@ class SmoothedBootstrap(Marginals):
         for j, margin in enumerate(self.marginals_):
             column, shaken = margin.column, rows[:, j]
             if column.categories:
-                shaken = np.where(rng.random(n) < self.config.anew, margin.quantile(rng.random(n)), shaken)
+                shaken = np.where(rng.random(n) < self.config.resample_prob, margin.quantile(rng.random(n)), shaken)
             elif h > 0:
                 z = ndtri(margin.distributional_transform(from_numbers(column, shaken), rng))
                 shaken = margin.quantile(ndtr((z + h * rng.standard_normal(n)) / np.sqrt(1 + h**2)))
@@ -187,7 +191,7 @@ class SmoothedBootstrap(Marginals):
 # larger, not wider.
 
 
-def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbours: int = 5) -> Table:
+def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, k_neighbors: int = 5) -> Table:
     """`n` new rows with `value` in the column `target`; nearness is that of the table's standardised features.
 
     A missing value stays missing where the first row has it so, or the second. Raises `HoldoutError`,
@@ -197,7 +201,7 @@ def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbou
     column = check_target(table.schema, target)
     if value not in column.categories:
         raise InvalidArgument("value", value, column.allowed_values)
-    for name, number in (("n", n), ("neighbours", neighbours)):
+    for name, number in (("n", n), ("k_neighbors", k_neighbors)):
         check_positive_int(name, number)
     frame = table.frame
     few = frame[frame[target] == value].reset_index(drop=True)
@@ -205,7 +209,7 @@ def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, neighbou
         raise InvalidArgument("value", f"{value!r}, which {len(few)} rows have", "a value that at least 2 rows have")
     rng, layout = np.random.default_rng(seed), TableSpec.of(table)
     x = fit_table_encoder(table)(Table(few, table.schema))
-    near = NearestNeighbors(n_neighbors=min(neighbours + 1, len(few))).fit(x).kneighbors(x, return_distance=False)
+    near = NearestNeighbors(n_neighbors=min(k_neighbors + 1, len(few))).fit(x).kneighbors(x, return_distance=False)
     first = rng.integers(len(few), size=n)
     other = near[first, rng.integers(1, near.shape[1], size=n)]
     second = np.where(other == first, near[first, 0], other)  # a row with a twin may not be its own nearest

@@ -1,13 +1,13 @@
 """A conditional GAN for tables: Xu et al. 2019, arXiv:1907.00503, section 4.
 
-Rare categories starve an ordinary GAN: most batches hold none. Here each row of a batch is told one category to have,
+An ordinary GAN rarely sees a rare category: most batches hold none. Here each row is conditioned on one category,
 
     column j: uniform,    category k of it: log(1 + count_k) / sum over k,    real rows: drawn among those with k in j
 
-and the generator pays where it does not obey. The judge is a Wasserstein critic with gradient penalty that sees rows in
-packs (PacGAN, arXiv:1712.04086), so that it notices when all of them are alike. The paper packs ten rows and drops half
-of the judge's hidden units in each step; here packs are of two and nothing is dropped, which takes fewer steps. When
-rows are drawn, one that does not have what it was told is drawn again: else the crowd leaks into rare categories.
+and a cross-entropy term penalizes rows that violate the condition. The critic is trained with the Wasserstein loss and
+a gradient penalty, on packs of rows (PacGAN, arXiv:1712.04086), so that it detects mode collapse. The paper packs ten
+rows and uses dropout of one half in the critic; here packs hold two and there is no dropout, which takes fewer steps.
+Samples that violate their condition are rejected; otherwise rare categories are overrepresented.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Index = tuple[Tensor, Tensor, Tensor]  # rows sorted by state (N,); where a sta
 
 @dataclass(frozen=True, eq=False)
 class ConditionSampler:
-    """The categories that a row can be told to have: the columns' spans, and each category's share of the rows."""
+    """Draws the category on which a row is conditioned: the columns' spans, each category's share of the rows."""
 
     spans: tuple[Span, ...]
     shares: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class ConditionSampler:
         """The column with the rarest state."""
         return min(range(len(self.shares)), key=lambda j: float(self.shares[j][self.shares[j] > 0].min()))
 
-    def draw(
+    def sample_condition(
         self, n: int, rng: torch.Generator, *, rows: int | None = None, only: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Columns (n,) and states (n,): by share, or by the logarithm of their count among `rows` rows.
@@ -67,8 +67,8 @@ class ConditionSampler:
                 state[mine] = torch.multinomial(weight, int(mine.sum()), replacement=True, generator=rng)
         return column, state
 
-    def one_hot(self, column: Tensor, state: Tensor) -> Tensor:
-        """What the networks are told (n, width): a single one."""
+    def condvec(self, column: Tensor, state: Tensor) -> Tensor:
+        """The conditional vectors (n, width): one-hot over the states of all columns."""
         offset = torch.tensor(np.cumsum([0, *(span.width for span in self.spans)])[:-1])
         return F.one_hot(offset[column] + state, self.width).float()
 
@@ -81,7 +81,7 @@ class ConditionSampler:
             found.append((states.argsort(stable=True), count.cumsum(0) - count, count))
         return found
 
-    def rows(self, index: list[_Index], column: Tensor, state: Tensor, rng: torch.Generator) -> Tensor:
+    def sample_rows(self, index: list[_Index], column: Tensor, state: Tensor, rng: torch.Generator) -> Tensor:
         """Numbers (n,) of rows that have these states, each drawn among all that have it."""
         chosen = torch.zeros(len(column), dtype=torch.int64)
         share = torch.rand(len(column), generator=rng, dtype=torch.float64)
@@ -100,20 +100,20 @@ _SOFT = 0.2  # temperature of the generator's categories
 
 @dataclass(frozen=True)
 class CTGANConfig(NeuralTableConfig):
-    """`noise` numbers for a row, rows in a `pack`, weight of the gradient `penalty`, `modes` of a number at most.
+    """Rows in a pack `pac`, weight of the gradient penalty `gp_weight`, at most `modes` of a number.
 
-    Rows are drawn by an average of the generator's weights, with memory `average`.
+    Samples come from an exponential moving average of the generator's weights with decay `ema_decay`.
 
-    `condition`: rows are told a category; `by_sampling`: rare ones more often than they are, by the logarithm of their
-    count. Switched off, and with `modes` 0, it is the GAN that tables defeat. When rows are drawn, each is told a
-    category of any column, as published, or with `rarest` one of the column that has the rarest.
+    `condition`: each row is conditioned on a category; `by_sampling`: categories are drawn by the logarithm of
+    their count, so that rare ones come more often. Without both, and with `modes` 0, it is a plain GAN. Samples are
+    conditioned on a category of any column, as published, or with `rarest` of the column with the rarest category.
     """
 
     steps: int = 2_000
     learning_rate: float = 1e-3
     latent_dim: int = 128
-    pack: int = 2
-    penalty: float = 10.0
+    pac: int = 2
+    gp_weight: float = 10.0
     modes: int = 10
     ema_decay: float = 0.999
     condition: bool = True
@@ -122,8 +122,8 @@ class CTGANConfig(NeuralTableConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pack < 1 or self.batch_size % self.pack:
-            raise InvalidArgument("pack", self.pack, f"a divisor of the {self.batch_size} rows in a batch")
+        if self.pac < 1 or self.batch_size % self.pac:
+            raise InvalidArgument("pac", self.pac, f"a divisor of the {self.batch_size} rows in a batch")
 
 
 class GeneratorNet(nn.Module):
@@ -144,17 +144,17 @@ class GeneratorNet(nn.Module):
 
 
 class Critic(nn.Module):
-    """Packs of rows (N, inputs) to scores (N / pack,)."""
+    """Packs of rows (N, inputs) to scores (N / pac,)."""
 
-    def __init__(self, inputs: int, hidden: int, pack: int):
+    def __init__(self, inputs: int, hidden: int, pac: int):
         super().__init__()
-        self.pack = pack
-        self.first, self.second = nn.Linear(inputs * pack, hidden), nn.Linear(hidden, hidden)
+        self.pac = pac
+        self.first, self.second = nn.Linear(inputs * pac, hidden), nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores."""
-        x = x.reshape(len(x) // self.pack, -1)
+        x = x.reshape(len(x) // self.pac, -1)
         for layer in (self.first, self.second):
             x = F.leaky_relu(layer(x), 0.2)
         result: Tensor = self.out(x)[:, 0]
@@ -162,7 +162,7 @@ class Critic(nn.Module):
 
 
 class CTGAN(TransformedTableGenerator):
-    """Generator and judge."""
+    """A conditional generator and a critic."""
 
     family, config_class = "table-ctgan", CTGANConfig
 
@@ -177,8 +177,9 @@ class CTGAN(TransformedTableGenerator):
         self.rows_ = len(frame)
 
     def _category_spans(self) -> tuple[Span, ...]:
-        columns = self.encoding_.columns
-        return tuple(span for span in self.encoding_.spans if columns[span.column].categories and self.config.condition)
+        if not self.config.condition:
+            return ()
+        return tuple(span for span in self.encoding_.spans if self.encoding_.columns[span.column].categories)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
         x = super()._encode(frame, rng)
@@ -188,9 +189,9 @@ class CTGAN(TransformedTableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         config, condition_dim = self.config, self.conditions_.width
         return {
-            "maker": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
+            "generator": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
             "ema": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
-            "judge": Critic(self.encoding_.width + condition_dim, config.hidden, config.pack),
+            "critic": Critic(self.encoding_.width + condition_dim, config.hidden, config.pac),
         }
 
     def _inference_modules(self) -> dict[str, nn.Module]:
@@ -198,52 +199,54 @@ class CTGAN(TransformedTableGenerator):
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         rate = self.config.learning_rate
-        self.modules_["ema"].load_state_dict(self.modules_["maker"].state_dict())
-        maker, critic = (self.modules_[name].parameters() for name in ("maker", "judge"))
+        self.modules_["ema"].load_state_dict(self.modules_["generator"].state_dict())
+        generator, critic = (self.modules_[name].parameters() for name in ("generator", "critic"))
         return {
-            "maker": torch.optim.Adam(maker, lr=rate, betas=(0.5, 0.9), weight_decay=1e-6),
-            "judge": torch.optim.Adam(critic, lr=rate, betas=(0.5, 0.9)),
+            "generator": torch.optim.Adam(generator, lr=rate, betas=(0.5, 0.9), weight_decay=1e-6),
+            "critic": torch.optim.Adam(critic, lr=rate, betas=(0.5, 0.9)),
         }
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
-        critic, drawn_condition = self.modules_["judge"], self._draw_condition(rng)
+        critic, drawn_condition = self.modules_["critic"], self._draw_condition(rng)
         for optimizer in self.optimizers_.values():
             set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         if drawn_condition is None:
             real, _ = batches.draw()
         else:
-            real = batches.x[self.conditions_.rows(self.index_, *drawn_condition, rng)]
+            real = batches.x[self.conditions_.sample_rows(self.index_, *drawn_condition, rng)]
         with torch.no_grad():
             fake = self._soft(self._make(drawn_condition, self.config.batch_size, rng), rng)
         real, fake = self._concat_condition(real, drawn_condition), self._concat_condition(fake, drawn_condition)
         distance = critic(real).mean() - critic(fake).mean()
-        packed = real.view(len(real) // self.config.pack, -1), fake.view(len(fake) // self.config.pack, -1)
+        packed = real.view(len(real) // self.config.pac, -1), fake.view(len(fake) // self.config.pac, -1)
         penalty = gradient_penalty("wgan-gp", lambda packs: critic(packs.view(real.shape)), *packed, rng)
-        gradient_step(self.optimizers_["judge"], -distance + self.config.penalty * penalty)
+        gradient_step(self.optimizers_["critic"], -distance + self.config.gp_weight * penalty)
 
         drawn_condition = self._draw_condition(rng)
         out = self._make(drawn_condition, self.config.batch_size, rng)
         critic_score = critic(self._concat_condition(self._soft(out, rng), drawn_condition)).mean()
         condition_loss = self._condition_loss(out, drawn_condition)
-        gradient_step(self.optimizers_["maker"], condition_loss - critic_score)
-        ema_update(self.modules_["ema"], self.modules_["maker"], min(self.config.ema_decay, (1 + step) / (10 + step)))
-        losses = {"distance": distance, "penalty": penalty, "disobeyed": condition_loss}
+        gradient_step(self.optimizers_["generator"], condition_loss - critic_score)
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        ema_update(self.modules_["ema"], self.modules_["generator"], decay)
+        losses = {"wasserstein": distance, "penalty": penalty, "condition_loss": condition_loss}
         return {name: loss.item() for name, loss in losses.items()}
 
     def _draw_condition(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
         if not self.conditions_.spans:
             return None
-        return self.conditions_.draw(self.config.batch_size, rng, rows=self.rows_ if self.config.by_sampling else None)
+        rows = self.rows_ if self.config.by_sampling else None
+        return self.conditions_.sample_condition(self.config.batch_size, rng, rows=rows)
 
     def _make(
-        self, drawn_condition: tuple[Tensor, Tensor] | None, n: int, rng: torch.Generator, by: str = "maker"
+        self, drawn_condition: tuple[Tensor, Tensor] | None, n: int, rng: torch.Generator, by: str = "generator"
     ) -> Tensor:
         z = torch.randn((n, self.config.latent_dim), generator=rng)
         result: Tensor = self.modules_[by](self._concat_condition(z, drawn_condition))
         return result
 
     def _concat_condition(self, x: Tensor, drawn_condition: tuple[Tensor, Tensor] | None) -> Tensor:
-        return x if drawn_condition is None else torch.cat([x, self.conditions_.one_hot(*drawn_condition)], dim=1)
+        return x if drawn_condition is None else torch.cat([x, self.conditions_.condvec(*drawn_condition)], dim=1)
 
     def _soft(self, out: Tensor, rng: torch.Generator) -> Tensor:
         """Rows that a gradient passes: alphas in [-1, 1], states nearly one-hot (Gumbel-softmax, arXiv:1611.01144)."""
@@ -254,7 +257,7 @@ class CTGAN(TransformedTableGenerator):
         return torch.cat(parts, dim=1)
 
     def _condition_loss(self, out: Tensor, drawn_condition: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Mean of -log p(the state that was told)."""
+        """Mean of -log p(state of the condition)."""
         if drawn_condition is None:
             return torch.zeros(())
         total, (column, state) = torch.zeros(()), drawn_condition
@@ -269,19 +272,19 @@ class CTGAN(TransformedTableGenerator):
         rng, drawn_condition = step_rng(seed, 0), None
         if self.conditions_.spans:
             only = self.conditions_.rarest if self.config.rarest else None
-            column, state = self.conditions_.draw(n, rng, only=only)
+            column, state = self.conditions_.sample_condition(n, rng, only=only)
             for j, span in enumerate(self.conditions_.spans):
                 conditioned = self.encoding_.columns[span.column]
                 if conditioned.name in where:
                     column[:], state[:] = j, conditioned.categories.index(where[conditioned.name])
             drawn_condition = (column, state)
         drawn = one_hot_draws(self._make(drawn_condition, n, rng, by="ema"), self.encoding_.spans, rng)
-        if drawn_condition is not None:  # a row that does not have what it was told is not drawn
+        if drawn_condition is not None:  # rows that violate their condition are rejected
             first = torch.tensor([span.start for span in self.conditions_.spans])
             drawn = drawn[drawn[torch.arange(n), first[drawn_condition[0]] + drawn_condition[1]] == 1]
         alphas = self._alphas()
         drawn[:, alphas] = drawn[:, alphas].tanh()
-        return self.encoding_.decode(drawn.numpy())
+        return self.encoding_.inverse_transform(drawn.numpy())
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, facts = super()._state()

@@ -31,7 +31,7 @@ _EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(NeuralTableConfig):
+class TabDDPMConfig(NeuralTableConfig):
     """`T` noise levels on the cosine schedule; `layers` of the network; weights are averaged with memory `average`."""
 
     steps: int = 6_000
@@ -44,7 +44,7 @@ class DiffusionConfig(NeuralTableConfig):
 class TabDDPM(NeuralTableGenerator):
     """A network for all columns, and the average of its weights, which draws."""
 
-    family, config_class = "table-diffusion", DiffusionConfig
+    family, config_class = "table-diffusion", TabDDPMConfig
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         self.marginals_ = [Marginal.of(column, frame[column.name]) for column in self._numbers()]
@@ -105,7 +105,7 @@ class TabDDPM(NeuralTableGenerator):
         set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
         gradient_step(optimizer, loss)
         ema_update(self.modules_["ema"], self.modules_["net"], min(self.config.ema_decay, (1 + step) / (10 + step)))
-        return {"loss": loss.item(), "noise": noise.item(), "categories": odds.item()}
+        return {"loss": loss.item(), "noise": noise.item(), "multinomial_loss": odds.item()}
 
     def _shuffled(self, x: Tensor, t: Tensor, schedule: NoiseSchedule, rng: torch.Generator) -> Tensor:
         """One-hot states (N, ...) at step t: each kept with probability alpha_bar_t, else drawn from all K."""
@@ -127,7 +127,7 @@ class TabDDPM(NeuralTableGenerator):
             x = ancestral_step(x, out[:, :d], t, schedule, rng, sigma=sigma, clip=_EXTREME)
             before, alpha, at = float(schedule.alpha_bar[t - 1]), 1 - float(schedule.beta[t]), d
             for i, (_, k) in enumerate(self._states()):
-                odds = posterior(out[:, at : at + k].softmax(dim=1), c[i], before, alpha)
+                odds = multinomial_posterior(out[:, at : at + k].softmax(dim=1), c[i], before, alpha)
                 c[i] = F.one_hot((odds.log() + gumbel(odds.shape, rng)).argmax(dim=1), k).float()
                 at += k
         return self._decoded(x.double().numpy(), [part.argmax(dim=1).numpy() for part in c])
@@ -156,7 +156,7 @@ class TabDDPM(NeuralTableGenerator):
         super()._set_state(tensors, facts)
 
 
-def posterior(x0: Tensor, x_t: Tensor, alpha_bar_before: float, alpha: float) -> Tensor:
+def multinomial_posterior(x0: Tensor, x_t: Tensor, alpha_bar_before: float, alpha: float) -> Tensor:
     """p(c_{t-1} | c_t) (N, K) for the odds x0 (N, K) of c_0 given c_t: the mean over them of Bayes' rule.
 
     q(c_{t-1} | c_t, c_0 = k) is proportional to q(c_t | c_{t-1}) q(c_{t-1} | c_0 = k), and the constant differs from k

@@ -59,7 +59,7 @@ def from_numbers(column: Column, numbers: Array) -> pd.Series[Any]:
 # the lowest levels. So a uniform u gives values with the right shares, and every value has levels to be drawn from.
 
 
-SPIKE_OF_MARGIN = 0.0005  # share of the rows from which on a number is a value for itself
+MIN_ATOM_SHARE = 0.0005  # share of the rows from which on a number is a value for itself
 _KNOTS = 1_000  # at most, beside those of spikes
 EDGE = 1e-9  # levels stay this far from 0 and 1
 
@@ -90,7 +90,7 @@ class Marginal:
         values, counts = np.unique(present, return_counts=True)
         above = missing + np.cumsum(counts) / len(numbers)
         below = np.append(missing, above[:-1])  # to the last bit: a gap or an overlap would bend the steps of Q
-        flat = ((counts > SPIKE_OF_MARGIN * len(numbers)) & (counts > 1)) | bool(column.categories)
+        flat = ((counts > MIN_ATOM_SHARE * len(numbers)) & (counts > 1)) | bool(column.categories)
         plain = np.flatnonzero(~flat)
         if len(plain) > _KNOTS:  # every so many of them, the first and the last included
             plain = plain[np.unique(np.linspace(0, len(plain) - 1, _KNOTS).round().astype(np.int64))]
@@ -110,7 +110,7 @@ class Marginal:
         """Q(u) as values of the column."""
         return from_numbers(self.column, self.quantile(u))
 
-    def interval(self, rows: pd.Series[Any]) -> tuple[Array, Array]:
+    def cdf_interval(self, rows: pd.Series[Any]) -> tuple[Array, Array]:
         """The levels (N,) between which each row's value lies; both are the same for a number without a spike."""
         x = as_numbers(self.column, rows)
         absent = np.isnan(x)
@@ -130,12 +130,12 @@ class Marginal:
 
     def distributional_transform(self, rows: pd.Series[Any], rng: np.random.Generator) -> Array:
         """A level (N,) for each row, uniform between those of its value: the distributional transform."""
-        low, high = self.interval(rows)
+        low, high = self.cdf_interval(rows)
         return np.clip(low + (high - low) * rng.random(len(low)), EDGE, 1 - EDGE)
 
-    def scores(self, rows: pd.Series[Any]) -> Array:
+    def normal_scores(self, rows: pd.Series[Any]) -> Array:
         """The mean (N,) of a standard normal variable between the levels of each row's value."""
-        low, high = self.interval(rows)
+        low, high = self.cdf_interval(rows)
         z_low, z_high = ndtri(np.clip(low, EDGE, 1)), ndtri(np.clip(high, 0, 1 - EDGE))
         wide = high - low > 1e-6
         # E[z | a < z < b] = (phi(a) - phi(b)) / (Phi(b) - Phi(a))
@@ -165,10 +165,10 @@ def _density(z: Array) -> Array:
 # ── Mode-specific normalization ──
 
 
-ROWS = 5_000  # that the mixture is fitted to
-_LEAST = 0.005  # weight of a mode
-_SPIKE = 0.05  # share of the rows from which on a value is a mode for itself
-_WIDEST = 5_000  # inputs of a network
+_MIXTURE_ROWS = 5_000  # that the mixture is fitted to
+_WEIGHT_THRESHOLD = 0.005  # weight of a mode
+_MIN_MODE_SHARE = 0.05  # share of the rows from which on a value is a mode for itself
+_MAX_WIDTH = 5_000  # inputs of a network
 
 
 @dataclass(frozen=True)
@@ -190,44 +190,44 @@ class ModeNormalizer:
     weight: Array
 
     @classmethod
-    def of(cls, x: Array, *, most: int, rng: np.random.Generator) -> ModeNormalizer:
-        """At most `most` modes of numbers (N,) without holes; with 0, the range as one, which is min-max scaling."""
+    def fit(cls, x: Array, *, max_modes: int, rng: np.random.Generator) -> ModeNormalizer:
+        """At most `max_modes` modes of numbers (N,), none missing; 0 takes the range as one mode: min-max scaling."""
         if not len(x) or x.min() == x.max():
             return cls(np.array([x[0] if len(x) else 0.0]), np.ones(1), np.ones(1))
-        if most == 0:
+        if max_modes == 0:
             return cls(np.array([(x.min() + x.max()) / 2]), np.array([(x.max() - x.min()) / 8]), np.ones(1))
         values, counts = np.unique(x, return_counts=True)
-        often = counts > max(_SPIKE * len(x), 1)
+        often = counts > max(_MIN_MODE_SHARE * len(x), 1)
         spikes, shares = values[often], counts[often] / len(x)
         rest = x[~np.isin(x, spikes)]
         narrow = np.full(len(spikes), 1e-6 * (values[-1] - values[0]))
         if len(rest) < 2 or rest.min() == rest.max():
             mean, sd, weight = rest[:1], np.full(len(rest[:1]), narrow.min(initial=1.0)), np.ones(len(rest[:1]))
         else:
-            mean, sd, weight = cls._mixture(rest, most, rng)
+            mean, sd, weight = cls._mixture(rest, max_modes, rng)
         weight = weight * (1 - shares.sum())
         return cls(np.append(spikes, mean), np.append(narrow, sd), np.append(shares, weight))
 
     @staticmethod
-    def _mixture(x: Array, most: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    def _mixture(x: Array, max_modes: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         centre, width = x.mean(), x.std()
         mixture = BayesianGaussianMixture(
-            n_components=min(most, len(np.unique(x[:ROWS]))),
+            n_components=min(max_modes, len(np.unique(x[:_MIXTURE_ROWS]))),
             weight_concentration_prior=0.001,
             max_iter=100,
             random_state=int(rng.integers(2**31)),
         )
-        some = x if len(x) <= ROWS else rng.choice(x, ROWS, replace=False)
+        some = x if len(x) <= _MIXTURE_ROWS else rng.choice(x, _MIXTURE_ROWS, replace=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a rough mixture serves as well
             mixture.fit((some[:, None] - centre) / width)
-        kept = mixture.weights_ >= _LEAST
+        kept = mixture.weights_ >= _WEIGHT_THRESHOLD
         sd = np.sqrt(mixture.covariances_[kept, 0, 0]) * width
         weight = mixture.weights_[kept] / mixture.weights_[kept].sum()
         return mixture.means_[kept, 0] * width + centre, sd, weight
 
-    def draw(self, x: Array, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """A mode (N,) for each number, with the probability that it came from there."""
+    def sample_mode(self, x: Array, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """A mode (N,) for each number, drawn from its posterior probabilities."""
         z = (x[:, None] - self.mean) / self.sd
         score = np.log(self.weight / self.sd) - z**2 / 2
         return np.asarray((score + rng.gumbel(size=score.shape)).argmax(axis=1))
@@ -242,19 +242,21 @@ class DataTransformer:
     spans: tuple[Span, ...]
 
     @classmethod
-    def of(
-        cls, columns: tuple[Column, ...], frame: pd.DataFrame, *, most: int, rng: np.random.Generator
+    def fit(
+        cls, columns: tuple[Column, ...], frame: pd.DataFrame, *, max_modes: int, rng: np.random.Generator
     ) -> DataTransformer:
-        """Learnt from these rows, with at most `most` modes for a number. Raises `InvalidArgument` if too wide."""
+        """Fit to these rows, with at most `max_modes` modes per number. Raises `InvalidArgument` if too wide."""
         modes = {}
         for column in columns:
             if not column.categories:
                 x = as_numbers(column, frame[column.name])
-                modes[column.name] = ModeNormalizer.of(x[~np.isnan(x)], most=most, rng=rng)
+                modes[column.name] = ModeNormalizer.fit(x[~np.isnan(x)], max_modes=max_modes, rng=rng)
         encoding = cls(columns, modes, _spans(columns, modes))
-        if encoding.width > _WIDEST:
+        if encoding.width > _MAX_WIDTH:
             raise InvalidArgument(
-                "table", f"{encoding.width:,} states", f"at most {_WIDEST:,} for a network: name model cart or copula"
+                "table",
+                f"{encoding.width:,} states",
+                f"at most {_MAX_WIDTH:,} for a network: name model cart or copula",
             )
         return encoding
 
@@ -263,7 +265,7 @@ class DataTransformer:
         """Numbers for a row."""
         return self.spans[-1].start + self.spans[-1].width
 
-    def encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Array:
+    def transform(self, frame: pd.DataFrame, rng: np.random.Generator) -> Array:
         """Rows as numbers (N, width); `rng` draws modes where several are likely."""
         x: Array = np.zeros((len(frame), self.width))
         rows = np.arange(len(frame))
@@ -275,13 +277,13 @@ class DataTransformer:
                 x[rows, span.start + np.where(absent, span.width - 1, numbers).astype(np.int64)] = 1
                 continue
             modes = self.modes[column.name]
-            chosen = modes.draw(np.where(absent, modes.mean[0], numbers), rng)
+            chosen = modes.sample_mode(np.where(absent, modes.mean[0], numbers), rng)
             x[:, span.start] = np.where(absent, 0, (numbers - modes.mean[chosen]) / (4 * modes.sd[chosen]))
             if state is not None:
                 x[rows, state.start + np.where(absent, state.width - 1, chosen)] = 1
         return x
 
-    def decode(self, x: Array) -> pd.DataFrame:
+    def inverse_transform(self, x: Array) -> pd.DataFrame:
         """Numbers (N, width) as rows; of one-hot states the largest counts."""
         found = {}
         for span, state in self._pairs():

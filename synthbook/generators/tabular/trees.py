@@ -46,7 +46,7 @@ class TreeNodes:
     left: NDArray[np.int64]
     right: NDArray[np.int64]
 
-    def leaf_of(self, x: Array, root: int = 0) -> NDArray[np.int64]:
+    def apply(self, x: Array, root: int = 0) -> NDArray[np.int64]:
         """The leaf (N,) into which each row of x (N, features) falls in the tree that begins at a node."""
         at = np.full(len(x), root, dtype=np.int64)
         going = np.flatnonzero(self.feature[at] >= 0)
@@ -66,13 +66,13 @@ class TreeNodes:
 
 @dataclass(frozen=True)
 class CARTConfig:
-    """`leaf`: training rows in a leaf, at least; with few of them the tree copies, with many it blurs."""
+    """`min_samples_leaf`: training rows in a leaf, at least; small values memorize, large ones oversmooth."""
 
-    leaf: int = 5
+    min_samples_leaf: int = 5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.leaf, int) or self.leaf < 1:
-            raise InvalidArgument("leaf", self.leaf, "a whole number of at least 1")
+        if not isinstance(self.min_samples_leaf, int) or self.min_samples_leaf < 1:
+            raise InvalidArgument("min_samples_leaf", self.min_samples_leaf, "a whole number of at least 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Tree(TreeNodes):
     values: Array
 
     @classmethod
-    def grown(cls, x: Array, y: Array, column: Column, leaf: int, seed: int) -> Tree:
+    def fit(cls, x: Array, y: Array, column: Column, leaf: int, seed: int) -> Tree:
         """A tree for y (N,), NaN where missing, given x (N, features)."""
         options = {"min_samples_leaf": min(leaf, len(y)), "random_state": seed}
         if column.categories:
@@ -107,7 +107,7 @@ class Tree(TreeNodes):
 
     def draw(self, x: Array, rng: np.random.Generator) -> Array:
         """A value (N,) for each row: that of a training row of its leaf."""
-        leaf = self.leaf_of(x)
+        leaf = self.apply(x)
         drawn: Array = self.values[self.start[leaf] + (rng.random(len(x)) * self.count[leaf]).astype(np.int64)]
         return drawn
 
@@ -126,7 +126,7 @@ class CART(TableGenerator):
         seen = np.zeros((len(frame), 1))  # the first column has nothing to go by
         for j, (column, y) in enumerate(zip(columns, values, strict=True)):
             number = int(child_seed(seed, j).generate_state(1)[0]) % 2**31
-            self.trees_.append(Tree.grown(seen, y, column, self.config.leaf, number))
+            self.trees_.append(Tree.fit(seen, y, column, self.config.min_samples_leaf, number))
             seen = np.concatenate([seen, _features(column, y)], axis=1)
             if callback is not None:
                 callback(j + 1, len(columns), {"leaves": float((self.trees_[-1].feature < 0).sum())})
@@ -169,19 +169,24 @@ _MOST_CATEGORIES = 255  # that scikit-learn's trees divide as sets
 
 @dataclass(frozen=True)
 class BoostedTreesConfig:
-    """`rounds` of boosting for a column of two classes, fewer for more; `cells` of a number; `leaves` of a tree,
-    with at least `leaf` rows in each, whose values are shrunk by `l2`.
+    """`n_rounds` of boosting for a column of two classes, fewer for more; `n_bins` of a number; the rest as in
+    scikit-learn.
     """
 
-    rounds: int = 45
+    n_rounds: int = 45
     learning_rate: float = 0.2
-    leaves: int = 15
-    leaf: int = 20
-    l2: float = 1.0
-    cells: int = 20
+    max_leaf_nodes: int = 15
+    min_samples_leaf: int = 20
+    l2_regularization: float = 1.0
+    n_bins: int = 20
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.leaf, self.cells) < 1 or self.learning_rate <= 0 or self.leaves < 2 or self.l2 < 0:
+        if (
+            min(self.n_rounds, self.min_samples_leaf, self.n_bins) < 1
+            or self.learning_rate <= 0
+            or self.max_leaf_nodes < 2
+            or self.l2_regularization < 0
+        ):
             raise InvalidArgument("settings", asdict(self), "positive numbers, and at least 2 leaves")
 
 
@@ -200,7 +205,7 @@ class TreeEnsemble(TreeNodes):
     classes: _Codes
 
     @classmethod
-    def grown(cls, x: Array, nominal: list[bool], codes: _Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
+    def fit(cls, x: Array, nominal: list[bool], codes: _Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
         """Learnt from x (N, features), of which some are `nominal` codes, and the classes (N,)."""
         classes, counts = np.unique(codes, return_counts=True)
         if len(classes) == 1 or not x.shape[1]:
@@ -208,20 +213,20 @@ class TreeEnsemble(TreeNodes):
         x = x.astype(np.float32).astype(float)  # as they are compared
         fitted = HistGradientBoostingClassifier(
             # each round grows a tree for every class: with many classes fewer rounds say as much
-            max_iter=max(round(config.rounds / np.log2(len(classes))), 1),
+            max_iter=max(round(config.n_rounds / np.log2(len(classes))), 1),
             learning_rate=config.learning_rate,
-            max_leaf_nodes=config.leaves,
-            min_samples_leaf=min(config.leaf, len(x)),
+            max_leaf_nodes=config.max_leaf_nodes,
+            min_samples_leaf=min(config.min_samples_leaf, len(x)),
             categorical_features=nominal if any(nominal) else None,
-            # without it, a class that a leaf holds once takes the leaf over: its step is 1 over a tiny curvature
-            l2_regularization=config.l2,
+            # without it, a class seen once in a leaf gets an unbounded Newton step
+            l2_regularization=config.l2_regularization,
             early_stopping=False,
             random_state=seed,
         ).fit(x, codes)
-        votes = cls._read(fitted._predictors, np.argsort(~np.array(nominal), kind="stable"), classes)
+        ensemble = cls._read(fitted._predictors, np.argsort(~np.array(nominal), kind="stable"), classes)
         # what the library begins with is all that it says beyond its trees
-        votes.base[:] = (np.reshape(fitted.decision_function(x[:1]), (1, -1)) - votes.scores(x[:1]))[0]
-        return votes
+        ensemble.base[:] = (np.reshape(fitted.decision_function(x[:1]), (1, -1)) - ensemble.decision_function(x[:1]))[0]
+        return ensemble
 
     @classmethod
     def constant(cls, classes: _Codes, counts: _Codes) -> TreeEnsemble:
@@ -254,7 +259,7 @@ class TreeEnsemble(TreeNodes):
             classes=classes,
         )
 
-    def leaf_of(self, x: Array, root: int = 0) -> _Codes:
+    def apply(self, x: Array, root: int = 0) -> _Codes:
         """As in one tree, but node after node: these trees are small, and there are many of them."""
         leaf, todo = np.empty(len(x), dtype=np.int64), [(root, np.arange(len(x)))]
         while todo:
@@ -274,24 +279,24 @@ class TreeEnsemble(TreeNodes):
         code = value.astype(np.int64)
         return np.asarray((self.words[chosen, code >> 5] >> (code & 31)) & 1, dtype=bool)
 
-    def scores(self, x: Array) -> Array:
+    def decision_function(self, x: Array) -> Array:
         """b + sum of the trees' values (N, K), or (N, 1) for two classes: the log odds of the second."""
         total = np.tile(self.base, (len(x), 1))
         for row in self.roots:
             for k, root in enumerate(row):
-                total[:, k] += self.value[self.leaf_of(x, int(root))]
+                total[:, k] += self.value[self.apply(x, int(root))]
         return total
 
-    def probabilities(self, x: Array) -> Array:
+    def predict_proba(self, x: Array) -> Array:
         """p(class | x) (N, K)."""
-        scores = self.scores(x)
+        scores = self.decision_function(x)
         if scores.shape[1] == 1 and len(self.classes) == 2:
             scores = np.column_stack([np.zeros(len(x)), scores])
         return np.asarray(softmax(scores, axis=1))
 
     def draw(self, x: Array, rng: np.random.Generator) -> _Codes:
         """A class (N,) for each row."""
-        p = self.probabilities(x).cumsum(axis=1)
+        p = self.predict_proba(x).cumsum(axis=1)
         below = p < rng.random((len(x), 1)) * p[:, -1:]
         drawn: _Codes = self.classes[np.minimum(below.sum(axis=1), len(self.classes) - 1)]
         return drawn
@@ -312,7 +317,7 @@ class BoostedTrees(TableGenerator):
         for j, margin in enumerate(self.marginals_):
             rng = np.random.default_rng(child_seed(seed, j))
             codes = self._codes(margin, frame[margin.column.name], rng)
-            self.ensembles_.append(TreeEnsemble.grown(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
+            self.ensembles_.append(TreeEnsemble.fit(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
             seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
             if callback is not None:
                 callback(j + 1, len(columns), {"classes": float(len(self.ensembles_[-1].classes))})
@@ -331,19 +336,19 @@ class BoostedTrees(TableGenerator):
         column = margin.column
         if column.categories:
             return np.nan_to_num(as_numbers(column, rows), nan=len(column.categories)).astype(np.int64)
-        edges = cells(margin, self.config.cells)
+        edges = bin_edges(margin, self.config.n_bins)
         return np.clip(
             np.searchsorted(edges, margin.distributional_transform(rows, rng), "right") - 1, 0, len(edges) - 2
         )
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         rng, drawn, seen = np.random.default_rng(seed), {}, np.zeros((n, 0))
-        for j, (margin, votes) in enumerate(zip(self.marginals_, self.ensembles_, strict=True)):
-            column, codes = margin.column, votes.draw(seen, rng)
+        for j, (margin, ensemble) in enumerate(zip(self.marginals_, self.ensembles_, strict=True)):
+            column, codes = margin.column, ensemble.draw(seen, rng)
             if column.categories:
                 numbers = np.where(codes == len(column.categories), np.nan, codes)
             else:
-                edges = cells(margin, self.config.cells)
+                edges = bin_edges(margin, self.config.n_bins)
                 u = edges[codes] + (edges[codes + 1] - edges[codes]) * rng.random(n)
                 numbers = margin.quantile(np.clip(u, EDGE, 1 - EDGE))
             drawn[column.name] = from_numbers(column, numbers)
@@ -352,8 +357,8 @@ class BoostedTrees(TableGenerator):
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         arrays, facts = marginals_state(self.marginals_)
-        votes = {f"{j}/{name}": value for j, votes in enumerate(self.ensembles_) for name, value in vars(votes).items()}
-        return {**arrays, **votes}, {"margins": facts}
+        trees = {f"{j}/{name}": value for j, part in enumerate(self.ensembles_) for name, value in vars(part).items()}
+        return {**arrays, **trees}, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
         columns, names = self.table_spec_.modeled, list(TreeEnsemble.__dataclass_fields__)
@@ -368,18 +373,18 @@ def _is_nominal(column: Column) -> bool:
     return column.kind == "categorical" and 2 < len(column.categories) < _MOST_CATEGORIES
 
 
-def cells(margin: Marginal, most: int) -> Array:
-    """Edges of cells along a number's levels: one for missing values, one for each frequent value, `most` for the rest.
+def bin_edges(margin: Marginal, n_bins: int) -> Array:
+    """Edges of bins of a number's levels: one bin for missing values, one per frequent value, `n_bins` for the rest.
 
-    A value is frequent with a share of at least 1 / (2 `most`).
+    A value is frequent with a share of at least 1 / (2 `n_bins`).
     """
     flat = np.diff(margin.values) == 0
     low, high = margin.levels[:-1][flat], margin.levels[1:][flat]
-    frequent = high - low >= 1 / (2 * most)
+    frequent = high - low >= 1 / (2 * n_bins)
     ends = np.unique(np.concatenate([[0.0, margin.missing, 1.0], low[frequent], high[frequent]]))
     whole = np.array([b <= margin.missing or (frequent & (low <= a) & (high >= b)).any() for a, b in pairwise(ends)])
     width = np.diff(ends)
-    pieces = np.where(whole, 1, np.ceil(width * most / max(width[~whole].sum(), EDGE)))
+    pieces = np.where(whole, 1, np.ceil(width * n_bins / max(width[~whole].sum(), EDGE)))
     edges = np.concatenate([np.linspace(a, b, int(n) + 1) for (a, b), n in zip(pairwise(ends), pieces, strict=True)])
     for a, b in zip(low, high, strict=True):  # no cut through a value: its halves would be mixed with its neighbours
         inside = (edges > a) & (edges < b)

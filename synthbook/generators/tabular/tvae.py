@@ -30,7 +30,7 @@ _LEAST_LOG_SD, _MOST_LOG_SD = -5.0, 0.0  # of an alpha
 
 @dataclass(frozen=True)
 class TVAEConfig(NeuralTableConfig):
-    """`latents` numbers in a code, `beta` its price, `modes` of a number at most (0: min-max scaling)."""
+    """Size of the latent vector, weight `beta` of the KL term, and modes per number (0: min-max scaling)."""
 
     steps: int = 2_000
     learning_rate: float = 2e-3
@@ -39,7 +39,7 @@ class TVAEConfig(NeuralTableConfig):
     modes: int = 10
 
 
-class Spread(nn.Module):
+class LogScale(nn.Module):
     """The logarithm of each alpha's standard deviation."""
 
     def __init__(self, alphas: int):
@@ -57,18 +57,18 @@ class TVAE(TransformedTableGenerator):
         return {
             "encoder": MLP(width, 2 * config.latent_dim, hidden=config.hidden),
             "decoder": MLP(config.latent_dim, width, hidden=config.hidden),
-            "spread": Spread(len(self._alphas())),
+            "spread": LogScale(len(self._alphas())),
         }
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         rows, _ = batches.draw()
         likelihood, kl = self._terms(rows, rng)
-        rebuilt, price = -likelihood.mean(), kl.mean()
+        reconstruction_loss, price = -likelihood.mean(), kl.mean()
         (optimizer,) = self.optimizers_.values()
         set_lr(optimizer, self.config.learning_rate * cosine_with_warmup(step, steps))
-        loss = rebuilt + self.config.beta * price
+        loss = reconstruction_loss + self.config.beta * price
         gradient_step(optimizer, loss)
-        return {"loss": loss.item(), "rebuilding": rebuilt.item(), "KL": price.item()}
+        return {"loss": loss.item(), "reconstruction": reconstruction_loss.item(), "kl": price.item()}
 
     def _terms(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """log p(row | z) for a code z drawn for each row, and KL(q(z | row) || N(0, 1)), both (N,) in nats."""
@@ -78,8 +78,8 @@ class TVAE(TransformedTableGenerator):
         return self.log_likelihood(rows, z), kl_from_standard(mean, log_var).sum(dim=1)
 
     @torch.no_grad()
-    def elbo(self, table: Table, *, seed: Seed, codes: int = 8) -> Array:
-        """A lower bound of log p(row) in nats (N,), the mean over `codes` codes for each row: low where a row is odd.
+    def elbo(self, table: Table, *, seed: Seed, n_samples: int = 8) -> Array:
+        """The ELBO of log p(row) in nats (N,), the mean over `n_samples` latent vectors per row; low for unusual rows.
 
         Densities are those of the encoding's alphas. Raises `NotFittedError`, `SchemaError` for other columns.
         """
@@ -89,7 +89,7 @@ class TVAE(TransformedTableGenerator):
         root = seed_sequence(seed)
         frame = table.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
         rows, rng = self._encode(frame, np.random.default_rng(root)), step_rng(root, 0)
-        found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(codes))]
+        found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(n_samples))]
         return np.asarray(torch.stack(found).mean(dim=0), dtype=float)
 
     def log_likelihood(self, rows: Tensor, z: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class TVAE(TransformedTableGenerator):
 
     def _log_sd(self) -> Tensor:
         spread = self.modules_["spread"]
-        assert isinstance(spread, Spread)
+        assert isinstance(spread, LogScale)
         result: Tensor = spread.log_sd.clamp(_LEAST_LOG_SD, _MOST_LOG_SD)
         return result
 
@@ -118,4 +118,4 @@ class TVAE(TransformedTableGenerator):
         out = self.modules_["decoder"](torch.randn((n, self.config.latent_dim), generator=rng))
         drawn = one_hot_draws(out, self.encoding_.spans, rng)
         drawn[:, alphas] += self._log_sd().exp() * torch.randn((n, len(alphas)), generator=rng)
-        return self.encoding_.decode(drawn.numpy())
+        return self.encoding_.inverse_transform(drawn.numpy())

@@ -43,7 +43,7 @@ def check_texts(texts: Texts | Iterable[str], for_what: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CharTokenizer:
-    """The characters, in the order of their codes; `UNKNOWN` is the last."""
+    """The characters, in the order of their codes; `UNK` is the last."""
 
     characters: str
 
@@ -55,12 +55,12 @@ class CharTokenizer:
     def __len__(self) -> int:
         return len(self.characters)
 
-    def codes(self, text: str) -> Codes:
+    def encode(self, text: str) -> Codes:
         """A number (len(text),) for each character."""
         number = {c: k for k, c in enumerate(self.characters)}
         return np.array([number.get(c, len(self) - 1) for c in text], dtype=np.int64)
 
-    def text(self, codes: Iterable[int]) -> str:
+    def decode(self, codes: Iterable[int]) -> str:
         """The characters of codes."""
         return "".join(self.characters[k] for k in codes)
 
@@ -130,21 +130,21 @@ DISCOUNT = 0.75  # D
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
-    """k-grams as numbers in base V (m,), sorted, and how often; their contexts (c,), how often, and what follows."""
+class NGramCounts:
+    """k-grams as numbers in base V (m,), sorted, and their counts; their contexts (c,), with counts and types."""
 
     grams: Codes
-    often: Codes
+    counts: Codes
     contexts: Codes
-    total: Codes
-    different: Codes
+    context_counts: Codes
+    n_types: Codes  # different characters after the context
 
     @classmethod
-    def of(cls, grams: Codes, often: Codes, base: int) -> Counts:
+    def of(cls, grams: Codes, counts: Codes, base: int) -> NGramCounts:
         """From different k-grams, sorted, and their counts."""
         contexts, first = np.unique(grams // base, return_index=True)
         ends = np.append(first[1:], len(grams))
-        return cls(grams, often, contexts, np.add.reduceat(often, first), ends - first)
+        return cls(grams, counts, contexts, np.add.reduceat(counts, first), ends - first)
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,14 @@ class NGram(TextGenerator):
         self._describe_fit(seed, None, sha256("\n".join(parts).encode()))
         self.tokenizer_ = CharTokenizer.of(parts)
         v, codes = len(self.tokenizer_), [self._padded(part) for part in parts]
-        self.counts_: list[Counts] = []
+        self.counts_: list[NGramCounts] = []
         for k in range(self.n, 0, -1):
             if k < self.n and self.smoothing == "kneser-ney":
-                grams, often = np.unique(self.counts_[0].grams % v**k, return_counts=True)  # in how many contexts
+                grams, counts = np.unique(self.counts_[0].grams % v**k, return_counts=True)  # in how many contexts
             else:
                 every = np.concatenate([self._grams(part, k) for part in codes])
-                grams, often = np.unique(every, return_counts=True)
-            self.counts_.insert(0, Counts.of(grams, often, v))
+                grams, counts = np.unique(every, return_counts=True)
+            self.counts_.insert(0, NGramCounts.of(grams, counts, v))
         return self
 
     def bits_per_character(self, text: str) -> float:
@@ -212,17 +212,17 @@ class NGram(TextGenerator):
         p = np.full(len(characters), 1 / v)
         for k, counts in enumerate(self.counts_, start=1):
             context = contexts % v ** (k - 1)
-            seen = _looked_up(counts.grams, counts.often, context * v + characters)
-            total = _looked_up(counts.contexts, counts.total, context)
-            different = _looked_up(counts.contexts, counts.different, context)
+            seen = _looked_up(counts.grams, counts.counts, context * v + characters)
+            total = _looked_up(counts.contexts, counts.context_counts, context)
+            n_types = _looked_up(counts.contexts, counts.n_types, context)
             if self.smoothing == "add-one":
                 p = (seen + 1) / (total + v)  # of the longest context, in the end
             elif self.smoothing == "witten-bell":
-                p = np.where(total > 0, (seen + different * p) / np.maximum(total + different, 1), p)
+                p = np.where(total > 0, (seen + n_types * p) / np.maximum(total + n_types, 1), p)
             else:
                 known = np.maximum(total, 1)
-                mixed = np.maximum(seen - DISCOUNT, 0) / known + DISCOUNT * different / known * p
-                p = np.where(total > 0, mixed, p)
+                interpolated = np.maximum(seen - DISCOUNT, 0) / known + DISCOUNT * n_types / known * p
+                p = np.where(total > 0, interpolated, p)
         return p
 
     def sample(self, n: int, *, seed: Seed, prompt: str = "") -> str:
@@ -239,7 +239,7 @@ class NGram(TextGenerator):
             p = self.probability(np.full(v, context), every)
             p[-1] = 0  # what stands for characters that were never seen is not written
             drawn.append(int(rng.choice(v, p=p / p.sum())))
-        return self.tokenizer_.text(drawn[before:])
+        return self.tokenizer_.decode(drawn[before:])
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"{k}/{name}": value for k, part in enumerate(self.counts_) for name, value in vars(part).items()}
@@ -247,11 +247,11 @@ class NGram(TextGenerator):
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
         self.tokenizer_ = CharTokenizer(card["alphabet"])
-        names = list(Counts.__dataclass_fields__)
-        self.counts_ = [Counts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
+        names = list(NGramCounts.__dataclass_fields__)
+        self.counts_ = [NGramCounts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
 
     def _padded(self, text: str) -> Codes:
-        return self.tokenizer_.codes(BOS * (self.n - 1) + text)
+        return self.tokenizer_.encode(BOS * (self.n - 1) + text)
 
     def _grams(self, codes: Codes, k: int) -> Codes:
         """The k-gram (N,) that ends at each character of a padded text."""

@@ -114,7 +114,7 @@ class Transformer(NeuralModel, TextGenerator):
         """
         parts = check_texts(data, "training a transformer")
         self.tokenizer_ = CharTokenizer.of(parts)
-        codes = torch.from_numpy(self.tokenizer_.codes(BOS.join(["", *parts])))
+        codes = torch.from_numpy(self.tokenizer_.encode(BOS.join(["", *parts])))
         if len(codes) <= self.config.context_length:
             raise InvalidArgument("texts", f"{len(codes) - 1} characters", f"at least {self.config.context_length}")
         self._set_modules(self._build(), step_rng(seed, 0))
@@ -146,7 +146,7 @@ class Transformer(NeuralModel, TextGenerator):
         self._check_fitted()
         if not text:
             raise InvalidArgument("text", text, "at least one character")
-        codes, half = torch.from_numpy(self.tokenizer_.codes(BOS + text)), self.config.context_length // 2
+        codes, half = torch.from_numpy(self.tokenizer_.encode(BOS + text)), self.config.context_length // 2
         total = 0.0
         for first in range(0, len(codes) - 1, half):
             start = max(first - half, 0)
@@ -160,13 +160,13 @@ class Transformer(NeuralModel, TextGenerator):
         """`n` characters that follow `prompt`, one after the other."""
         self._check_fitted()
         check_positive_int("n", n)
-        rng, codes = step_rng(seed, 0), torch.from_numpy(self.tokenizer_.codes(BOS + prompt))
+        rng, codes = step_rng(seed, 0), torch.from_numpy(self.tokenizer_.encode(BOS + prompt))
         before = len(codes)
         for _ in range(n):
             odds = self.modules_["net"](codes[None, -self.config.context_length :])[0, -1].softmax(dim=0)
             odds[-1] = 0  # what stands for characters that were never seen is not written
             codes = torch.cat([codes, torch.multinomial(odds, 1, generator=rng)])
-        return self.tokenizer_.text(codes[before:].tolist())
+        return self.tokenizer_.decode(codes[before:].tolist())
 
     def _serialize(self) -> tuple[Tensors, dict[str, Any]]:
         return self.modules_["net"].state_dict(), {"alphabet": self.tokenizer_.characters}

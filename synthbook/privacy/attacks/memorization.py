@@ -155,7 +155,7 @@ def _drawn(secrets: Codes, base: int, sample: int, seed: Seed) -> Codes:
 def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> _Bits:
     """-log2 p(secret | prefix) (N,) for secrets (N, length), rounded so that equal ones are equal."""
     if isinstance(model, NGram):
-        bits = _by_counts(model, prefix, model.tokenizer_.codes(characters)[rows])
+        bits = _by_counts(model, prefix, model.tokenizer_.encode(characters)[rows])
     else:
         before = len(prefix) * model.bits_per_character(prefix)
         texts = (prefix + "".join(characters[k] for k in row) for row in rows)
@@ -165,7 +165,7 @@ def _bits(model: TextModel, prefix: str, characters: str, rows: Codes) -> _Bits:
 
 def _by_counts(model: NGram, prefix: str, codes: Codes) -> _Bits:
     v, n = len(model.tokenizer_), model.n
-    before = model.tokenizer_.codes(BOS * (n - 1) + prefix)
+    before = model.tokenizer_.encode(BOS * (n - 1) + prefix)
     whole = np.hstack([np.broadcast_to(before[len(before) - n + 1 :], (len(codes), n - 1)), codes])
     bits = np.zeros(len(codes))
     for k in range(codes.shape[1]):

@@ -16,7 +16,7 @@ from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
 from synthbook.generators.tabular import trees
 from synthbook.generators.tabular.encoding import Marginal
-from synthbook.generators.tabular.trees import BoostedTrees, cells
+from synthbook.generators.tabular.trees import BoostedTrees, bin_edges
 from tests.mutation import mutant
 
 ROWS = Table(adult().train.frame.head(3_000), adult().train.schema)
@@ -32,10 +32,10 @@ def disagreement(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> float:
             return super().fit(x, y)
 
     monkeypatch.setattr(module, "HistGradientBoostingClassifier", Watched)
-    model = module.BoostedTrees(rounds=10).fit(ROWS, seed=0)
+    model = module.BoostedTrees(n_rounds=10).fit(ROWS, seed=0)
     assert len(fitted) == len(model.ensembles_) - 1  # nothing comes before the first column
     pairs = zip(model.ensembles_[1:], fitted, strict=True)
-    return max(float(np.abs(votes.probabilities(x) - peer.predict_proba(x)).max()) for votes, (peer, x) in pairs)
+    return max(float(np.abs(ensemble.predict_proba(x) - peer.predict_proba(x)).max()) for ensemble, (peer, x) in pairs)
 
 
 @pytest.mark.slow
@@ -61,9 +61,9 @@ def test_cells_cut_no_value_in_two_and_frequent_values_are_alone() -> None:
     for name in ("capital-gain", "age", "hours-per-week"):
         column = ROWS.schema[name]
         margin = Marginal.of(column, ROWS.frame[name])
-        edges = cells(margin, 20)
+        edges = bin_edges(margin, 20)
         assert edges[0] == 0 and edges[-1] == 1 and (np.diff(edges) > 0).all() and len(edges) < 45
-        low, high = margin.interval(ROWS.frame[name])
+        low, high = margin.cdf_interval(ROWS.frame[name])
         wide = high > low
         inside = (edges[:, None] > low[wide] + 1e-12) & (edges[:, None] < high[wide] - 1e-12)
         assert not inside.any()
@@ -89,12 +89,18 @@ def test_a_column_with_holes_and_one_with_many_categories() -> None:
         Column("gone", "numeric", -10, 10, missing=True),
     )
     schema = Schema(columns, "public")
-    made = BoostedTrees(rounds=4).fit(Table(schema.cast(frame), schema), seed=0).sample(n, seed=1).frame
+    made = BoostedTrees(n_rounds=4).fit(Table(schema.cast(frame), schema), seed=0).sample(n, seed=1).frame
     assert made["number"].isna().mean() == pytest.approx(0.3, abs=0.05) and made["gone"].isna().all()
     assert made["number"].std() == pytest.approx(1, abs=0.15) and made["many"].nunique() > 300
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"rounds": 0}, {"leaves": 1}, {"learning_rate": 0.0}, {"cells": 0}, {"leaf": 0}):
+    for wrong in (
+        {"n_rounds": 0},
+        {"max_leaf_nodes": 1},
+        {"learning_rate": 0.0},
+        {"n_bins": 0},
+        {"min_samples_leaf": 0},
+    ):
         with pytest.raises(InvalidArgument, match="settings"):
             BoostedTrees(**wrong)

@@ -64,4 +64,4 @@ def test_classes_that_cannot_be_made_larger_are_refused() -> None:
     with pytest.raises(SchemaError, match="is numeric"):
         smote(ring(), 5, target="x", value="1", seed=0)
     with pytest.raises(InvalidArgument, match="neighbours"):
-        smote(ring(), 5, target="class", value="rare", seed=0, neighbours=0)
+        smote(ring(), 5, target="class", value="rare", seed=0, k_neighbors=0)

@@ -53,7 +53,7 @@ def test_every_value_of_adult_has_its_share() -> None:
         assert kstest(u, "uniform").pvalue > 1e-4, column.name
         back, true = margin.quantile(u), as_numbers(column, frame[column.name])
         np.testing.assert_array_equal(np.isnan(back), np.isnan(true))
-        spike = pd.Series(true).map(pd.Series(true).value_counts(normalize=True)).to_numpy() > encoding.SPIKE_OF_MARGIN
+        spike = pd.Series(true).map(pd.Series(true).value_counts(normalize=True)).to_numpy() > encoding.MIN_ATOM_SHARE
         if column.categories:
             np.testing.assert_array_equal(back, true)
         else:
@@ -87,7 +87,9 @@ def test_columns_with_nothing_to_learn(values: list[float | None]) -> None:
     margin, rng = Marginal.of(column, rows), np.random.default_rng(0)
     drawn = margin.values_at(rng.random(1_000))
     assert drawn.isna().mean() == pytest.approx(rows.isna().mean(), abs=0.05) and drawn.dropna().eq(3).all()
-    assert np.isfinite(margin.scores(rows)).all() and np.isfinite(margin.distributional_transform(rows, rng)).all()
+    assert (
+        np.isfinite(margin.normal_scores(rows)).all() and np.isfinite(margin.distributional_transform(rows, rng)).all()
+    )
 
 
 def test_the_latent_correlation_is_found_behind_steps() -> None:
@@ -99,7 +101,7 @@ def test_the_latent_correlation_is_found_behind_steps() -> None:
         (Column("r", "ordinal", categories=("a", "b")), series(Column("r", "ordinal", categories=("a", "b")), ["a"])),
     ]
     columns[2] = (columns[2][0], pd.Series(np.where(z[:, 2] > 0.3, "b", "a")).astype(columns[2][0].dtype))
-    scores = np.stack([Marginal.of(column, rows).scores(rows) for column, rows in columns], axis=1)
+    scores = np.stack([Marginal.of(column, rows).normal_scores(rows) for column, rows in columns], axis=1)
     found = latent_correlation(scores)
     assert found[0, 1] == pytest.approx(rho, abs=0.01) and found[0, 2] == pytest.approx(0.3, abs=0.01)
     assert abs(np.corrcoef(scores.T)[0, 1] - rho) > 0.05  # what the scores alone would say

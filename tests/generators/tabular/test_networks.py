@@ -21,7 +21,7 @@ from synthbook.generators.diffusion import NoiseSchedule
 from synthbook.generators.tabular import diffusion
 from synthbook.generators.tabular import encoding as encode
 from synthbook.generators.tabular.ctgan import CTGAN, ConditionSampler
-from synthbook.generators.tabular.diffusion import TabDDPM, posterior
+from synthbook.generators.tabular.diffusion import TabDDPM, multinomial_posterior
 from synthbook.generators.tabular.encoding import DataTransformer, ModeNormalizer, Span
 from synthbook.generators.tabular.networks import NeuralTableGenerator
 from synthbook.generators.tabular.tvae import TVAE
@@ -47,9 +47,9 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
     table = TABLE if name == "small" else Table(adult().train.frame.head(4_000), adult().train.schema)
     columns = tuple(c for c in table.schema.columns if c.kind not in ("id", "text"))
     frame, rng = table.frame[[c.name for c in columns]].reset_index(drop=True), np.random.default_rng(0)
-    encoding = DataTransformer.of(columns, frame, most=most, rng=rng)
-    for x in (encoding.encode(frame, rng), encoding.encode(frame, rng).astype(np.float32)):
-        back = encoding.decode(x)
+    encoding = DataTransformer.fit(columns, frame, max_modes=most, rng=rng)
+    for x in (encoding.transform(frame, rng), encoding.transform(frame, rng).astype(np.float32)):
+        back = encoding.inverse_transform(x)
         for column in columns:
             if column.kind == "numeric" and not column.integer:
                 away = (back[column.name] - frame[column.name]).abs().max()
@@ -62,7 +62,7 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
     for span in states:
         assert (x[:, span.start : span.start + span.width].sum(axis=1) == 1).all()
     broken = mutant(encode, "4 * modes.sd[chosen] * part", "2 * modes.sd[chosen] * part")
-    wrong = broken.DataTransformer(encoding.columns, encoding.modes, encoding.spans).decode(x)
+    wrong = broken.DataTransformer(encoding.columns, encoding.modes, encoding.spans).inverse_transform(x)
     assert not wrong.equals(back)
 
 
@@ -70,17 +70,17 @@ def test_rows_come_back_from_their_encoding(name: str, most: int) -> None:
 def test_modes_are_the_peaks_and_the_values_that_many_rows_have() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(-5, 0.5, 3_000), rng.normal(5, 1, 2_000), np.zeros(3_000)])
-    modes = ModeNormalizer.of(x, most=10, rng=rng)
+    modes = ModeNormalizer.fit(x, max_modes=10, rng=rng)
     assert modes.mean[0] == 0 and modes.weight[0] == pytest.approx(3 / 8) and modes.weight.sum() == pytest.approx(1)
     near = {peak: modes.weight[np.abs(modes.mean - peak) < 2].sum() for peak in (-5, 5)}
     assert near[-5] == pytest.approx(3 / 8, abs=0.01) and near[5] == pytest.approx(1 / 4, abs=0.02)
-    assert set(modes.mean[modes.draw(np.zeros(100), rng)]) == {0}
-    away = (x - modes.mean[modes.draw(x, rng)]) / (4 * modes.sd[modes.draw(x, rng)])
+    assert set(modes.mean[modes.sample_mode(np.zeros(100), rng)]) == {0}
+    away = (x - modes.mean[modes.sample_mode(x, rng)]) / (4 * modes.sd[modes.sample_mode(x, rng)])
     assert np.isfinite(away).all()
-    flat = ModeNormalizer.of(x, most=0, rng=rng)
+    flat = ModeNormalizer.fit(x, max_modes=0, rng=rng)
     assert np.abs((x - flat.mean) / (4 * flat.sd)).max() == pytest.approx(1)
     for lonely in (np.zeros(0), np.full(5, 3.0), np.array([1.0] * 9 + [2.0])):
-        found = ModeNormalizer.of(lonely, most=10, rng=rng)
+        found = ModeNormalizer.fit(lonely, max_modes=10, rng=rng)
         assert len(found.mean) == len(found.sd) == len(found.weight) and (found.sd > 0).all()
 
 
@@ -90,7 +90,7 @@ def test_a_table_that_is_too_wide_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="6,000 states"):
         TVAE(**TINY).fit(Table(pd.DataFrame({"x": many[:50]}), schema), seed=0)
     with pytest.raises(InvalidArgument, match="divisor of the 500"):
-        CTGAN(pack=7)
+        CTGAN(pac=7)
     with pytest.raises(InvalidArgument, match="positive"):
         TVAE(steps=0)
 
@@ -161,13 +161,15 @@ def test_the_step_back_between_categories_is_bayes_rule() -> None:
             exact = before[start] * step[:, now] / (before @ step)[start, now]
             hot = torch.eye(k, dtype=torch.float64)
             arguments = hot[[start]], hot[[now]], float(schedule.alpha_bar[t - 1]), float(1 - schedule.beta[t])
-            np.testing.assert_allclose(posterior(*arguments)[0].numpy(), exact, atol=1e-12)
-            assert np.abs(broken.posterior(*arguments)[0].numpy() - exact).max() > 1e-3
+            np.testing.assert_allclose(multinomial_posterior(*arguments)[0].numpy(), exact, atol=1e-12)
+            assert np.abs(broken.multinomial_posterior(*arguments)[0].numpy() - exact).max() > 1e-3
     odds = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
     exact = sum(odds[0, i].item() * before[i] * step[:, 0] / (before @ step)[i, 0] for i in range(k))
     chain = (float(schedule.alpha_bar[t - 1]), float(1 - schedule.beta[t]))
-    np.testing.assert_allclose(posterior(odds, hot[[0]], *chain)[0].numpy(), exact, atol=1e-12)
-    twice = mutant(diffusion, "x0 / (alpha_bar * x_t + (1 - alpha_bar) / k)", "x0").posterior(odds, hot[[0]], *chain)[0]
+    np.testing.assert_allclose(multinomial_posterior(odds, hot[[0]], *chain)[0].numpy(), exact, atol=1e-12)
+    twice = mutant(diffusion, "x0 / (alpha_bar * x_t + (1 - alpha_bar) / k)", "x0").multinomial_posterior(
+        odds, hot[[0]], *chain
+    )[0]
     assert np.abs((twice / twice.sum()).numpy() - exact).max() > 0.01
 
 
@@ -183,7 +185,7 @@ def test_categories_are_shuffled_as_often_as_the_schedule_says() -> None:
 
 def test_the_likelihood_of_a_row_is_that_of_its_parts() -> None:
     model = TVAE(**TINY, latent_dim=4).fit(pair(), seed=0)
-    rows = torch.tensor(model.encoding_.encode(pair().frame.head(5), np.random.default_rng(0)), dtype=torch.float32)
+    rows = torch.tensor(model.encoding_.transform(pair().frame.head(5), np.random.default_rng(0)), dtype=torch.float32)
     z = torch.randn((5, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         out, found = model.modules_["decoder"](z).double().numpy(), model.log_likelihood(rows, z).numpy()
@@ -204,17 +206,17 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
     conditions = ConditionSampler(spans, tuple(share.double() for share in shares))
     x = torch.zeros((1_000, 5))
     x[:990, 0], x[990:, 1], x[::2, 2], x[1::2, 3] = 1, 1, 1, 1
-    column, state = conditions.draw(20_000, rng, rows=1_000)
+    column, state = conditions.sample_condition(20_000, rng, rows=1_000)
     first = column == 0
     assert first.float().mean().item() == pytest.approx(0.5, abs=0.02)
     assert state[first].float().mean().item() == pytest.approx(np.log(11) / (np.log(11) + np.log(991)), abs=0.02)
     assert (state[~first] < 2).all()  # what no row has is never told
-    told, rows = conditions.one_hot(column, state), x[conditions.rows(conditions.index(x), column, state, rng)]
+    told, rows = conditions.condvec(column, state), x[conditions.sample_rows(conditions.index(x), column, state, rng)]
     assert ((rows * told).sum(1) == 1).all() and (told.sum(1) == 1).all()
-    column, state = conditions.draw(20_000, rng)
+    column, state = conditions.sample_condition(20_000, rng)
     assert state[column == 0].float().mean().item() == pytest.approx(0.01, abs=0.005)
     assert conditions.rarest == 0  # what has no row at all does not count
-    column, state = conditions.draw(5_000, rng, only=conditions.rarest)
+    column, state = conditions.sample_condition(5_000, rng, only=conditions.rarest)
     assert (column == 0).all() and state.float().mean().item() == pytest.approx(0.01, abs=0.005)
 
 
@@ -231,9 +233,9 @@ def test_the_bound_of_the_likelihood_is_the_one_that_was_trained_and_finds_odd_r
     model = TVAE(steps=150, hidden=32, latent_dim=4).fit(pair(), seed=0)
     last = model.history_[-1]
     bound = model.elbo(pair(), seed=1)
-    assert bound.mean() == pytest.approx(-(last["rebuilding"] + last["KL"]), abs=0.5)
+    assert bound.mean() == pytest.approx(-(last["reconstruction"] + last["kl"]), abs=0.5)
     # the mean over many codes is the same bound, with less noise
-    assert model.elbo(pair(), seed=2, codes=32).mean() == pytest.approx(bound.mean(), abs=0.1)
+    assert model.elbo(pair(), seed=2, n_samples=32).mean() == pytest.approx(bound.mean(), abs=0.1)
     broken = pair().frame.sample(frac=1.0, random_state=0).reset_index(drop=True)  # one column of other rows
     first = pair().schema.names[0]
     odd = Table(pair().frame.assign(**{first: broken[first]}), pair().schema)

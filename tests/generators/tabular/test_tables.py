@@ -14,17 +14,20 @@ import pandas as pd
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
+import synthbook as sb
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
+from synthbook.core.schema_draft import draft
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Column, Constraint, Schema, Table
 from synthbook.datasets import adult
 from synthbook.generators.base import NotFittedError
-from synthbook.generators.tabular.base import CHUNK, RejectionSamplingError, TableGenerator
+from synthbook.generators.tabular.base import SAMPLE_BATCH_SIZE, RejectionSamplingError, TableGenerator
 from synthbook.generators.tabular.copula import Copula, Marginals, SmoothedBootstrap
 from synthbook.generators.tabular.ctgan import CTGAN
 from synthbook.generators.tabular.diffusion import TabDDPM
 from synthbook.generators.tabular.trees import CART, BoostedTrees, Tree
 from synthbook.generators.tabular.tvae import TVAE
+from synthbook.privacy.generators.mst import Mst
 
 ORIGIN = Provenance("a test", "pytest")
 FAMILIES: dict[str, Callable[[], TableGenerator]] = {
@@ -130,19 +133,19 @@ def test_rows_are_drawn_as_asked(family: str) -> None:
 def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:
     for given in (adult().test, [adult().test]):
         with pytest.raises(HoldoutError):
-            Copula().fit(given, seed=0)  # type: ignore[arg-type]
+            Copula().fit(given, seed=0)
     with pytest.raises(InvalidArgument, match="a Table"):
-        Copula().fit(TABLE.frame, seed=0)  # type: ignore[arg-type]
+        Copula().fit({"a": [1, 2]}, seed=0)
     with pytest.raises(InvalidArgument, match="at least 2"):
         Copula().fit(Table(TABLE.frame.head(1), TABLE.schema), seed=0)
     with pytest.raises(InvalidArgument, match="does not train in steps"):
         Copula().fit(TABLE, seed=0, steps=3)
-    with pytest.raises(InvalidArgument, match="some of leaf"):
+    with pytest.raises(InvalidArgument, match="some of min_samples_leaf"):
         CART(depth=3)
     with pytest.raises(InvalidArgument, match="at least 1"):
-        CART(leaf=0)
+        CART(min_samples_leaf=0)
     with pytest.raises(InvalidArgument, match="share from 0 to 1"):
-        SmoothedBootstrap(anew=2)
+        SmoothedBootstrap(resample_prob=2)
     with pytest.raises(NotFittedError):
         CART().sample(3, seed=0)
     with pytest.raises(InvalidArgument, match="n"):
@@ -153,6 +156,23 @@ def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:
     folder = Copula().fit(TABLE, seed=0).save(tmp_path / "model", ORIGIN)
     with pytest.raises(DataError, match="'table-copula', not of 'table-cart'"):
         CART.load(folder)
+
+
+def test_a_frame_gets_a_drafted_schema_with_a_warning_and_private_models_refuse_it() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"flag": rng.integers(2, size=200), "late": rng.random(200) < 0.5, "size": rng.normal(size=200)}
+    )
+    frame["when"] = [f"2024-03-{day:02d}" for day in rng.integers(1, 29, 200)]
+    frame["town"] = pd.Series(rng.choice(["Köln", "Bonn"], 200)).mask(rng.random(200) < 0.1)
+    with pytest.warns(UserWarning, match="drafted from the rows"):
+        model = sb.Copula().fit(frame, seed=0)
+    schema, drawn = model.table_spec_.schema, model.sample(300, seed=1)
+    assert schema == draft(frame) and schema.origin == "inferred" and "inferred" in repr(drawn)
+    assert set(drawn["flag"]) == {"0", "1"} and set(drawn["late"]) == {"False", "True"}
+    assert drawn["when"].dt.month.eq(3).all() and drawn["town"].isna().mean() == pytest.approx(0.1, abs=0.08)
+    with pytest.raises(InvalidArgument, match="a Table"):
+        Mst(epsilon=1.0, delta=1e-6).fit(frame, seed=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -189,7 +209,7 @@ def test_only_rules_that_rows_can_break_cost_rows() -> None:
     assert len(Counted().fit(rows, seed=0).sample(7, seed=0)) == 7  # education-num is looked up, whatever the rows are
     assert asked == [7] and not Counted().fit(rows, seed=0).table_spec_.unenforced_rules
     Counted().fit(TABLE, seed=0).sample(7, seed=0)  # low <= high
-    assert asked[1:] == [CHUNK]
+    assert asked[1:] == [SAMPLE_BATCH_SIZE]
 
 
 @pytest.mark.slow
@@ -213,7 +233,7 @@ def test_the_families_of_adult_order_themselves_by_what_they_keep_of_its_columns
 
 
 def test_a_bootstrap_that_is_not_shaken_copies() -> None:
-    made = SmoothedBootstrap(bandwidth=0.0, anew=0.0).fit(TABLE, seed=0).sample(100, seed=1).frame
+    made = SmoothedBootstrap(bandwidth=0.0, resample_prob=0.0).fit(TABLE, seed=0).sample(100, seed=1).frame
     known = {tuple(row) for row in TABLE.frame[["low", "high", "day"]].itertuples(index=False)}
     assert all(tuple(row) in known for row in made[["low", "high", "day"]].itertuples(index=False))
     shaken = SmoothedBootstrap().fit(TABLE, seed=0).sample(4_000, seed=1).frame
@@ -225,10 +245,10 @@ def test_a_tree_sends_rows_where_scikit_learn_does() -> None:
     rng = np.random.default_rng(0)
     x, column = rng.normal(size=(3_000, 4)), Column("c", "categorical", categories=("a", "b", "c"))
     y = np.digitize(x[:, 0] + 0.5 * x[:, 1] * rng.normal(size=3_000), [-0.5, 0.5]).astype(float)
-    tree = Tree.grown(x, y, column, 5, seed=7)
+    tree = Tree.fit(x, y, column, 5, seed=7)
     peer = DecisionTreeClassifier(min_samples_leaf=5, random_state=7).fit(x, y.astype(int))
     fresh = rng.normal(size=(3_000, 4))
-    np.testing.assert_array_equal(tree.leaf_of(fresh), peer.apply(fresh))
+    np.testing.assert_array_equal(tree.apply(fresh), peer.apply(fresh))
     drawn = np.stack([tree.draw(fresh[:20], np.random.default_rng(seed)) for seed in range(800)])
     shares = np.stack([(drawn == k).mean(axis=0) for k in range(3)], axis=1)
     np.testing.assert_allclose(shares, peer.predict_proba(fresh[:20]), atol=0.08)

@@ -55,7 +55,7 @@ def plain(texts: list[str], n: int, smoothing: str, v: int):
 
 def code_of(model: NGram, context: str) -> int:
     code = 0
-    for c in model.tokenizer_.codes(context):
+    for c in model.tokenizer_.encode(context):
         code = code * len(model.tokenizer_) + int(c)
     return code
 
@@ -75,7 +75,7 @@ def test_probabilities_are_those_of_the_definitions(smoothing: str, n: int) -> N
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("DISCOUNT * different / known * p", "DISCOUNT * p"), ("% v**k, return_counts", "% v**(k - 1), return_counts")],
+    [("DISCOUNT * n_types / known * p", "DISCOUNT * p"), ("% v**k, return_counts", "% v**(k - 1), return_counts")],
 )
 def test_mutants_do_not_sum_to_one_or_forget_contexts(old: str, new: str) -> None:
     broken, whole = mutant(ngram, old, new).NGram(3).fit(TEXTS), NGram(3).fit(TEXTS)

@@ -64,7 +64,7 @@ def test_it_learns_what_repeats() -> None:
 def test_bits_are_those_of_one_character_after_the_other() -> None:
     model = Transformer(**TINY).fit(TEXT, seed=0)
     text = TEXT[5:17]  # within half a context of each other: nothing is cut
-    codes = torch.from_numpy(model.tokenizer_.codes("\n" + text))
+    codes = torch.from_numpy(model.tokenizer_.encode("\n" + text))
     total = 0.0
     with torch.no_grad():
         for k in range(1, 9):

@@ -189,7 +189,7 @@ def by_range(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
 def by_modes(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
     """What the generators of section 3 do."""
     rng = np.random.default_rng(0)
-    fitted = DataTransformer.of((COLUMNS[4],), frame, most=5, rng=rng)
+    fitted = DataTransformer.fit((COLUMNS[4],), frame, max_modes=5, rng=rng)
     return lambda rows: fitted.encode(rows, np.random.default_rng(1))
 
 
