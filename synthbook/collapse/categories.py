@@ -24,11 +24,7 @@ def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *,
     Draws multinomial counts, the sufficient statistics of n draws. Returns frequencies,
     (generations + 1, replicates, types); row 0 is `p`. Raises `InvalidArgument`.
     """
-    p = _frequencies(p)
-    check_sizes(n, generations, replicates)
-    rng = np.random.default_rng(seed)
-    shares = np.empty((generations + 1, replicates, len(p)))
-    shares[0] = p
+    rng, shares = _start(p, n, generations, replicates, seed)
     for t in range(generations):
         # p_{t+1} = counts / n, counts ~ Multinomial(n, p_t)
         shares[t + 1] = rng.multinomial(n, shares[t]) / n
@@ -37,15 +33,12 @@ def refit_categories(p: ArrayLike, n: int, generations: int, replicates: int, *,
 
 def refit_categories_by_sampling(p: ArrayLike, n: int, generations: int, replicates: int, *, seed: Seed) -> Array:
     """Compute `refit_categories` by drawing all n categories and counting them; slow, for checking."""
-    p = _frequencies(p)
-    check_sizes(n, generations, replicates)
-    rng = np.random.default_rng(seed)
-    shares = np.empty((generations + 1, replicates, len(p)))
-    shares[0] = p
+    rng, shares = _start(p, n, generations, replicates, seed)
+    types = shares.shape[-1]
     for t in range(generations):
         for run in range(replicates):
-            drawn = rng.choice(len(p), size=n, p=shares[t, run])
-            shares[t + 1, run] = np.bincount(drawn, minlength=len(p)) / n
+            drawn = rng.choice(types, size=n, p=shares[t, run])
+            shares[t + 1, run] = np.bincount(drawn, minlength=types) / n
     return shares
 
 
@@ -75,6 +68,14 @@ def simulate_absorption(
 def heterozygosity(p: ArrayLike) -> Array:
     """Probability that two draws differ (Gini-Simpson index), 1 - sum_i p_i^2, over the last axis."""
     return np.asarray(1 - (np.asarray(p, dtype=float) ** 2).sum(axis=-1))
+
+
+def _start(p: ArrayLike, n: int, generations: int, replicates: int, seed: Seed) -> tuple[np.random.Generator, Array]:
+    frequencies = _frequencies(p)
+    check_sizes(n, generations, replicates)
+    shares = np.empty((generations + 1, replicates, len(frequencies)))
+    shares[0] = frequencies
+    return np.random.default_rng(seed), shares
 
 
 def _frequencies(p: ArrayLike) -> Array:

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
 
-from synthbook.core.errors import HoldoutError, SchemaError
+from synthbook.core.errors import HoldoutError, InvalidArgument, SchemaError
 from synthbook.core.storage import atomic_write
 
 # id: a label of a row or of an entity, never modelled. text: free text, modelled only where a text model is named.
@@ -346,6 +346,20 @@ def refuse_holdout(data: object, for_what: str) -> None:
     inside = data if isinstance(data, list | tuple) else vars(data).values() if hasattr(data, "__dict__") else ()
     if isinstance(data, Holdout) or any(isinstance(item, Holdout) for item in inside):
         raise HoldoutError(f"this is real data kept for testing; it cannot be used for {for_what}: give the train part")
+
+
+def check_holdout(data: object) -> None:
+    """Raise `InvalidArgument` unless `data` is a `Holdout`; whatever scores against held-out rows calls this first."""
+    if not isinstance(data, Holdout):
+        kind = type(data).__name__
+        raise InvalidArgument("holdout", kind, "a Holdout: real rows that no generator has learned from")
+
+
+def sample_rows(table: Table, n: int, rng: np.random.Generator) -> Table:
+    """`n` random rows of a table in their original order; the table itself where it has no more."""
+    if len(table) <= n:
+        return table
+    return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
 
 
 # ── The unit of privacy: one row, or all rows of an entity ──

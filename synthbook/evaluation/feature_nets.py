@@ -51,7 +51,11 @@ CONFIGS = {
     "digits-cnn": FeatureNetConfig(8, (16, 32), 32, 10, epochs=15, batch=64, learning_rate=2e-3),
 }
 _SETS: dict[str, Callable[[], Split[Images]]] = {"fashion-cnn": datasets.fashion_mnist, "digits-cnn": datasets.digits}
-_FILES = {"fashion-cnn": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"), "digits-cnn": ()}
+# files of the train part; scikit-learn's digits are not among the data
+_FILES = {
+    "fashion-cnn": [f"fashion-mnist/train-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")],
+    "digits-cnn": [],
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class TrainResult:
     minutes: float
 
 
-def build(config: FeatureNetConfig) -> torch.nn.Sequential:
+def _build(config: FeatureNetConfig) -> torch.nn.Sequential:
     """The net with uninitialized weights: images (N, 1, size, size) in, logits (N, classes) out.
 
     Its features are the output of the last layer but two, before the ReLU: after it, units that never fire on real
@@ -103,7 +107,7 @@ def train(
     per_epoch = len(images) // config.batch
     steps = config.epochs * per_epoch
     with _one_thread():
-        net = _initialize(build(config), rng)
+        net = _initialize(_build(config), rng)
         optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in range(steps):
@@ -163,12 +167,12 @@ def train_and_save(name: str, folder: Path, *, seed: int, callback: _ProgressCal
     """
     config, split = _get_config(name), _SETS[name]()
     result = train(config, split.train, seed=seed, callback=callback)
-    net = build(config)
+    net = _build(config)
     net.load_state_dict(result.weights)
     command = f"synthbook dev train features --net {name} --seed {seed}"
-    provenance = Provenance(
-        f"the train part of synthbook.datasets.{_SETS[name].__name__}()", command, _parents(name), seed=seed
-    )
+    source, manifest = f"the train part of synthbook.datasets.{_SETS[name].__name__}()", read_manifest(data_folder())
+    parents = {file: str(manifest[file]["sha256"]) for file in _FILES[name]}
+    provenance = Provenance(source, command, parents, seed=seed)
     checkpoints.save(folder, result.weights, asdict(config), model_type=name, provenance=provenance)
     log = {
         "net": name,
@@ -183,12 +187,6 @@ def train_and_save(name: str, folder: Path, *, seed: int, callback: _ProgressCal
     }
     write_with_provenance(Path(folder) / LOG, json.dumps(log, indent=1) + "\n", provenance)
     return log
-
-
-def _parents(name: str) -> dict[str, str]:
-    """SHA-256 of the files that the train part was read from; scikit-learn's digits are not among the data."""
-    listed = read_manifest(data_folder())
-    return {file: str(listed[file]["sha256"]) for file in (f"fashion-mnist/{part}" for part in _FILES[name])}
 
 
 def _get_config(name: str) -> FeatureNetConfig:
@@ -207,7 +205,7 @@ def load_pretrained(name: str) -> torch.nn.Sequential:
         restore = f"git checkout -- data/{PRETRAINED}/{name}"
         restore += f", or synthbook dev train features --net {name} --seed 0 --out {folder}"
         raise DataError(f"{error}\nThe shipped net {name!r}: {restore}") from None
-    net = build(config)
+    net = _build(config)
     net.load_state_dict(weights)
     return net.requires_grad_(False).eval()
 

@@ -101,7 +101,7 @@ class TableEncoder:
         """Encode a table with the same columns as features (N, d). Raises `SchemaError`, `InvalidArgument`."""
         if not isinstance(table, Table):
             raise InvalidArgument("table", type(table).__name__, "a Table (of a Holdout, its `data`)")
-        _same_columns(self.schema, table.schema)
+        _check_same_columns(self.schema, table.schema)
         if len(table) == 0:
             raise InvalidArgument("table", "Table with 0 rows", "at least one row")
         if len(table) * self.d > MAX_ELEMENTS:
@@ -144,7 +144,7 @@ def fit_table_encoder(train: Table) -> TableEncoder:
     for column in columns:
         if column.kind != "categorical":
             mean[column.name], scale[column.name] = _mean_and_scale(column, train[column.name])
-    return TableEncoder(train.schema, tuple(name for column in columns for name in _names(column)), mean, scale)
+    return TableEncoder(train.schema, tuple(name for column in columns for name in _feature_names(column)), mean, scale)
 
 
 def _mean_and_scale(column: Column, values: pd.Series[Any]) -> tuple[float, float]:
@@ -190,13 +190,13 @@ def _feature_columns(schema: Schema) -> list[Column]:
     return [column for column in schema.columns if column.kind not in ("id", "text")]
 
 
-def _names(column: Column) -> list[str]:
+def _feature_names(column: Column) -> list[str]:
     missing = [f"{column.name} is missing"] if column.missing else []
     own = [f"{column.name} = {c}" for c in column.categories] if column.kind == "categorical" else [column.name]
     return own + missing
 
 
-def _same_columns(expected: Schema, given: Schema) -> None:
+def _check_same_columns(expected: Schema, given: Schema) -> None:
     """Raise `SchemaError` unless both schemas give the same features."""
     kinds = [[(c.name, c.kind, c.categories, c.missing) for c in schema.columns] for schema in (expected, given)]
     if kinds[0] != kinds[1]:

@@ -15,23 +15,20 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, t, wasserstein_distance
 
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
-from synthbook.core.table import Column, Holdout, Table
+from synthbook.core.table import Codes, Column, Holdout, Table
 from synthbook.core.types import Array
 from synthbook.evaluation.features import TableEncoder, column_to_float
 from synthbook.evaluation.frechet import frechet_distance
 from synthbook.evaluation.inference import Z_BAND
 from synthbook.evaluation.prdc import prdc
 
-Codes = NDArray[np.int64]
-
 
 def check_tables(**tables: object) -> list[Column]:
-    """Return the columns to compare, all but IDs and text, of tables that hold rows and have the same columns.
+    """Return the columns to compare, all but IDs and text; all tables must have rows and the same columns.
 
     Bounds may differ; names, kinds and categories may not. Raises `InvalidArgument`, `SchemaError`.
     """
@@ -290,13 +287,10 @@ def subsample_rows(table: Table, encode: TableEncoder, n: int, rng: np.random.Ge
 def fidelity_metrics(synthetic: FeatureSubset, *, real: FeatureSubset) -> dict[str, float]:
     """All metrics that need no fitted model, of synthetic against real rows."""
     scores = prdc(synthetic.features, real=real.features)
-    lost = real.categories - synthetic.categories
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant columns of a subset, whose metrics are still defined
-        distances, pairs = (
-            marginal_distances(synthetic.table, real=real.table),
-            dependence(synthetic.table, real=real.table),
-        )
+        distances = marginal_distances(synthetic.table, real=real.table)
+        pairs = dependence(synthetic.table, real=real.table)
         frechet = frechet_distance(real.features, synthetic.features)
     metrics = {
         "precision": scores.precision,
@@ -306,7 +300,9 @@ def fidelity_metrics(synthetic: FeatureSubset, *, real: FeatureSubset) -> dict[s
         "dependence error": pairs.mean_error,
         "recall": scores.recall,
         "coverage": scores.coverage,
-        "categories lost": len(lost) / len(real.categories) if real.categories else 0.0,
+        "categories lost": len(real.categories - synthetic.categories) / len(real.categories)
+        if real.categories
+        else 0.0,
     }
     return {name: value for name, value in metrics.items() if not np.isnan(value)}  # one column has no pairs
 

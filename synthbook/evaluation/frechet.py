@@ -121,15 +121,14 @@ def frechet_infinity(x: ArrayLike, y: ArrayLike, *, seed: Seed, fractions: Seque
         raise InvalidArgument("fractions", fractions, f"fractions that leave 2 of {min(len(a), len(b))} rows")
     rng = np.random.default_rng(seed)
     a, b = rng.permutation(a), rng.permutation(b)
-    distances = [np.mean([frechet_distance(*pair) for pair in _parts(a, b, fraction)]) for fraction in f]
+    distances = []
+    for fraction in f:
+        n, m, parts = (int(size + 1e-9) for size in (fraction * len(a), fraction * len(b), 1 / fraction))
+        pairs = ((a[i * n : (i + 1) * n], b[i * m : (i + 1) * m]) for i in range(parts))
+        distances.append(np.mean([frechet_distance(x, y) for x, y in pairs]))
     # d2(N) = d2(infinity) + slope / N, and 1/N is proportional to 1/fraction
     _, at_infinity = np.polyfit(1 / f, distances, 1, w=f)
     return float(at_infinity)
-
-
-def _parts(x: Array, y: Array, fraction: float) -> list[tuple[Array, Array]]:
-    parts, n, m = int(1 / fraction + 1e-9), int(fraction * len(x) + 1e-9), int(fraction * len(y) + 1e-9)
-    return [(x[i * n : (i + 1) * n], y[i * m : (i + 1) * m]) for i in range(parts)]
 
 
 def _root(sigma: Array) -> Array:

@@ -108,7 +108,7 @@ def expected_excess_risk(
     >>> round(expected_excess_risk(40, None, 5), 4), round(expected_excess_risk(40, 60, 5), 4)
     (0.1471, 0.2397)
     """
-    _check(n_real, n_synthetic, d, noise_variance, omitted_coef)
+    _check_regression(n_real, n_synthetic, d, noise_variance, omitted_coef)
     if n_synthetic is None:
         return noise_variance * d / (n_real - d - 1)
     d_fit = d if omitted_coef == 0 else d - 1
@@ -131,7 +131,7 @@ def simulate_tstr_regression(
     Works through sufficient statistics, so the cost does not depend on the numbers of rows. The generator samples with
     the unbiased noise variance; `omitted_coef` as in `expected_excess_risk`. Raises `InvalidArgument`.
     """
-    _check(n_real, n_synthetic, d, noise_variance, omitted_coef)
+    _check_regression(n_real, n_synthetic, d, noise_variance, omitted_coef)
     if not isinstance(replicates, int | np.integer) or replicates < 1:
         raise InvalidArgument("replicates", replicates, "an integer of at least 1")
     rng = np.random.default_rng(seed)
@@ -161,7 +161,9 @@ def _error_of_fit(variance: Array, n: int, d: int, replicates: int, rng: np.rand
     return np.asarray(np.sqrt(variance)[:, None] * np.linalg.solve(np.swapaxes(a, -1, -2), z)[..., 0])
 
 
-def _check(n_real: int, n_synthetic: float | None, d: int, noise_variance: float, omitted_coef: float) -> None:
+def _check_regression(
+    n_real: int, n_synthetic: float | None, d: int, noise_variance: float, omitted_coef: float
+) -> None:
     if not isinstance(d, int | np.integer) or d < (1 if omitted_coef == 0 else 2):
         raise InvalidArgument("d", d, "an integer of at least 1, or 2 if a feature is omitted")
     for name, n in (("n_real", n_real), ("n_synthetic", n_synthetic)):

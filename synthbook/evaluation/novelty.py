@@ -83,16 +83,16 @@ def novelty(synthetic: ArrayLike, *, train: ArrayLike, holdout: ArrayLike, seed:
     rng, n = np.random.default_rng(seed), min(len(t), len(h))
     subsampled = "train" if len(t) > n else "holdout" if len(h) > n else ""
     t, h = subsample(t, n, rng), subsample(h, n, rng)
-    s, pool = _scaled(s, np.concatenate([t, h]))
+    s, pool = _center_and_scale(s, np.concatenate([t, h]))
     real_rows, index = np.unique(pool, axis=0, return_inverse=True)  # distinct rows; (2n,) the row of each
-    made_rows, counts = np.unique(s, axis=0, return_counts=True)
+    synthetic_rows, counts = np.unique(s, axis=0, return_counts=True)
     # column 0 is the actual labeling, the others are permutations
     is_train = np.repeat([True, False], n)
     labels = np.column_stack([is_train] + [rng.permutation(is_train) for _ in range(_N_PERMUTATIONS)])
     members = csr_array((np.ones(2 * n), (index, np.arange(2 * n))), shape=(len(real_rows), 2 * n))
     # (distinct rows, permutations): does a row occur in training, in the holdout?
     in_train, in_holdout = (members @ side.astype(np.float32) > 0 for side in (labels, ~labels))
-    (nearest, squared), equal = _nearest(made_rows, real_rows), _equal(made_rows, real_rows)
+    (nearest, squared), equal = _nearest(synthetic_rows, real_rows), _equal(synthetic_rows, real_rows)
     shares = counts @ ((nearest @ in_train > 0) + 1.0 - (nearest @ in_holdout > 0)) / 2 / len(s)
     copies = counts @ (equal @ in_train)
     expected = len(s) * float((in_train & in_holdout)[index[n:], 0].mean())
@@ -118,7 +118,7 @@ def novelty(synthetic: ArrayLike, *, train: ArrayLike, holdout: ArrayLike, seed:
     )
 
 
-def _scaled(synthetic: Array, pool: Array) -> tuple[Array, Array]:
+def _center_and_scale(synthetic: Array, pool: Array) -> tuple[Array, Array]:
     """Both arrays shifted and divided by one number: distances keep their order, and rounding a known size."""
     center = np.median(pool, axis=0)  # robust to outliers, so rounding stays small where most rows are
     synthetic, pool = synthetic - center, pool - center

@@ -41,11 +41,12 @@ class PRDC:
 
 
 def prdc(synthetic: ArrayLike, *, real: ArrayLike, k: int = 5, memory_mib: float = 16) -> PRDC:
-    """Score `synthetic` (M, d) against `real` (N, d) by the balls around each row's k nearest neighbours.
+    """Score `synthetic` (M, d) against `real` (N, d) by the balls around each row's k nearest neighbors.
 
-    precision: share of synthetic rows inside any real ball;  recall: share of real rows inside any synthetic ball;
+    precision: fraction of synthetic rows inside any real ball;
+    recall: fraction of real rows inside any synthetic ball;
     density: balls around real rows that a synthetic row lies in, mean over synthetic rows, over k;
-    coverage: share of real balls with a synthetic row inside.
+    coverage: fraction of real balls with a synthetic row inside.
     A block of distances takes `memory_mib` MiB. Raises `InvalidArgument` for NaN, infinities, other columns, or a set
     of k rows or fewer.
     """
@@ -53,7 +54,7 @@ def prdc(synthetic: ArrayLike, *, real: ArrayLike, k: int = 5, memory_mib: float
         raise InvalidArgument("k", k, "an integer of at least 1")
     if not memory_mib > 0:
         raise InvalidArgument("memory_mib", memory_mib, "a number of MiB above 0")
-    x, y = _scaled(*check_arrays(least=k + 1, real=real, synthetic=synthetic))
+    x, y = _scale_by_power_of_two(*check_arrays(least=k + 1, real=real, synthetic=synthetic))
     cells = int(memory_mib * 2**20 / 8)
     balls = _Balls(x, k, cells)
     hits, covered, precise = 0, np.zeros(len(x), dtype=bool), 0
@@ -148,7 +149,7 @@ def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _scaled(x: Array, y: Array) -> tuple[Array, Array]:
+def _scale_by_power_of_two(x: Array, y: Array) -> tuple[Array, Array]:
     """Both arrays divided by one power of two, which changes no comparison and avoids overflow of squares."""
     _, exponent = np.frexp(max(np.abs(x).max(), np.abs(y).max()))
     return np.ldexp(x, -exponent), np.ldexp(y, -exponent)

@@ -25,7 +25,7 @@ from synthbook.core import html
 from synthbook.core.errors import InvalidArgument, SynthbookError
 from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.core.storage import Provenance, strict_json, write_with_provenance
-from synthbook.core.table import Holdout, Schema, Table, refuse_holdout, split_units
+from synthbook.core.table import Holdout, Schema, Table, check_holdout, refuse_holdout, split_units
 from synthbook.core.types import Seed
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.fidelity import (
@@ -247,31 +247,25 @@ def evaluate(
     `callback(step)` reports progress; warnings become notes. Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
     """
     refuse_holdout([train, synthetic], "the rows that a holdout is compared with")
-    if not isinstance(holdout, Holdout):
-        raise InvalidArgument(
-            "holdout", type(holdout).__name__, "a Holdout: real rows that no generator has learned from"
-        )
-    real, test, made = _as_tables({"train": train, "holdout": holdout.data, "synthetic": synthetic}, schema)
-    check_tables(train=real, synthetic=made, holdout=test)
-    for name, rows, minimum in (
-        ("train", real, _MIN_ROWS),
-        ("synthetic", made, _MIN_ROWS),
-        ("holdout", test, 2 * _MIN_ROWS),
-    ):
-        if len(rows) < minimum:
-            raise InvalidArgument(name, f"a table with {len(rows)} rows", f"at least {minimum} rows")
+    check_holdout(holdout)
+    tables = _as_tables({"train": train, "holdout": holdout.data, "synthetic": synthetic}, schema)
+    check_tables(**{name: tables[name] for name in ("train", "synthetic", "holdout")})
+    for name, minimum in (("train", _MIN_ROWS), ("synthetic", _MIN_ROWS), ("holdout", 2 * _MIN_ROWS)):
+        if len(tables[name]) < minimum:
+            raise InvalidArgument(name, f"a table with {len(tables[name])} rows", f"at least {minimum} rows")
     if not isinstance(max_rows, int | np.integer) or max_rows < _MIN_ROWS:
         raise InvalidArgument("max_rows", max_rows, f"an integer of at least {_MIN_ROWS}")
     if target is not None:
-        check_target(real.schema, target)
+        check_target(tables["train"].schema, target)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report = _evaluate(made, real, test, target, seed, max_rows, callback)
+        report = _evaluate(**tables, target=target, seed=seed, max_rows=max_rows, callback=callback)
     notes = dict.fromkeys(f"Warning: {w.message}." for w in caught if issubclass(w.category, UserWarning))
     return replace(report, notes=(*report.notes, *notes))
 
 
 def _evaluate(
+    *,
     synthetic: Table,
     train: Table,
     holdout: Table,
@@ -284,9 +278,9 @@ def _evaluate(
     first, second = split_units(holdout, rng)
     m = min(len(synthetic), len(first), max_rows)
     sizes = ((train, max_rows), (synthetic, m), (first, m))
-    real, made, fresh = (subsample_rows(table, encode, n, rng) for table, n in sizes)
+    real, generated, fresh = (subsample_rows(table, encode, n, rng) for table, n in sizes)
     callback("real and varied: against fresh real rows")
-    results, scores = fidelity_results(real, made, fresh, rng), None
+    results, scores = fidelity_results(real, generated, fresh, rng), None
     if target is not None:
         models = {
             "logistic regression": LogisticRegression(max_iter=500),
@@ -299,10 +293,11 @@ def _evaluate(
     callback("new: nearest training and held-out rows")
     # all training rows, not a subset: a copy is found only next to its original
     pools = [subsample_rows(table, encode, _MAX_NOVELTY_ROWS, rng).features for table in (train, holdout)]
-    new = novelty(made.features, train=pools[0], holdout=pools[1], seed=int(rng.integers(2**31)))
+    new = novelty(generated.features, train=pools[0], holdout=pools[1], seed=int(rng.integers(2**31)))
     results = sorted([*results, *novelty_results(new)], key=lambda result: _QUESTIONS.index(result.question))
-    distances, pairs = marginal_distances(made.table, real=real.table), dependence(made.table, real=real.table)
-    notes = tuple(_notes(synthetic, train, [real, made, fresh], new))
+    distances = marginal_distances(generated.table, real=real.table)
+    pairs = dependence(generated.table, real=real.table)
+    notes = tuple(_notes(synthetic, train, [real, generated, fresh], new))
     return Report(tuple(results), distances, pairs, scores, new, notes)
 
 
@@ -321,7 +316,7 @@ def _notes(synthetic: Table, train: Table, subsets: list[FeatureSubset], new: No
         yield 'The schema is marked "inferred": nobody has reviewed its bounds and categories.'
 
 
-def _as_tables(named: dict[str, Any], schema: Schema | None) -> list[Table]:
+def _as_tables(named: dict[str, Any], schema: Schema | None) -> dict[str, Table]:
     """Tables of the arguments; frames take `schema`, else that of the first table, else one drafted from all rows."""
     for name, rows in named.items():
         if not isinstance(rows, Table | pd.DataFrame):
@@ -331,7 +326,7 @@ def _as_tables(named: dict[str, Any], schema: Schema | None) -> list[Table]:
         from synthbook.core.schema_draft import draft
 
         schema = draft(pd.concat(named.values(), ignore_index=True))
-    return [rows if isinstance(rows, Table) else Table(rows, schema) for rows in named.values()]
+    return {name: rows if isinstance(rows, Table) else Table(rows, schema) for name, rows in named.items()}
 
 
 # ── Figure and page; names of columns and categories come from data: everything is escaped ──

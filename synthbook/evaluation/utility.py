@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.table import Column, Holdout, Schema, Table, refuse_holdout, unit_codes
-from synthbook.core.types import Array, Seed
+from synthbook.core.table import (
+    Codes,
+    Column,
+    Holdout,
+    Schema,
+    Table,
+    check_holdout,
+    refuse_holdout,
+    sample_rows,
+    unit_codes,
+)
+from synthbook.core.types import Array, Seed, child_seed
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.evaluation.fidelity import check_tables
 from synthbook.evaluation.inference import Z_BAND
@@ -33,10 +42,9 @@ from synthbook.evaluation.inference import Z_BAND
 
 
 METRICS = ("auc", "f1", "brier", "accuracy")
-_Codes = NDArray[np.int64]
 
 
-def bootstrap_weights(labels: _Codes, replicates: int, *, seed: Seed, units: _Codes | None = None) -> Array:
+def bootstrap_weights(labels: Codes, replicates: int, *, seed: Seed, units: Codes | None = None) -> Array:
     """Bootstrap counts of each row, stratified by class, (1 + replicates, n); the first row is all ones.
 
     With `units` (n,), the index of each row's entity, entities are resampled with all their rows, whatever their class.
@@ -55,7 +63,7 @@ def bootstrap_weights(labels: _Codes, replicates: int, *, seed: Seed, units: _Co
     return weights
 
 
-def weighted_metrics(labels: _Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
+def weighted_metrics(labels: Codes, probabilities: Array, weights: Array) -> dict[str, Array]:
     """Each of `METRICS`, (replicates,), of class codes (n,), probabilities (n, classes) and weights (replicates, n).
 
     Two classes: AUC and F1 of the second one. More: means over the classes that occur, each against the rest. Brier:
@@ -97,7 +105,7 @@ def _f1(actual: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: Array)
 # ── Train on synthetic, test on real ──
 
 
-MAX_ROWS = 10_000  # of a training table; the four default models on Adult then take about 20 s
+_MAX_ROWS = 10_000  # of a training table; the four default models on Adult then take about 20 s
 _REPLICATES = 200  # bootstrap
 TRTR_SIZE_MATCHED = "TRTR at n_s"  # on as many real rows as there are synthetic ones
 
@@ -120,7 +128,7 @@ def utility(
     target: str,
     seed: Seed,
     models: Mapping[str, Any] | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int = _MAX_ROWS,
     bayes_accuracy: float | None = None,
 ) -> pd.DataFrame:
     """Scores of models trained on real and on synthetic rows, one row for each protocol and model.
@@ -138,10 +146,7 @@ def utility(
     """
     for table in (train, synthetic):
         refuse_holdout(table, "training models for utility")
-    if not isinstance(holdout, Holdout):
-        raise InvalidArgument(
-            "holdout", type(holdout).__name__, "a Holdout: real rows that no generator has learned from"
-        )
+    check_holdout(holdout)
     check_tables(synthetic=synthetic, train=train, holdout=holdout.data)
     column = check_target(train.schema, target)
     if models is not None and not models:
@@ -150,21 +155,20 @@ def utility(
         raise InvalidArgument("max_rows", max_rows, "an integer of at least 2")
     if bayes_accuracy is not None and not 0 < bayes_accuracy <= 1:
         raise InvalidArgument("bayes_accuracy", bayes_accuracy, "a number above 0, at most 1")
-    root = np.random.SeedSequence(seed) if isinstance(seed, int | np.integer) else seed
-    seeds = [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, i)) for i in range(4)]
-    real = _subsample(_split_target(train, column, "train"), max_rows, seeds[0])
-    made = _subsample(_split_target(synthetic, column, "synthetic"), max_rows, seeds[0])
-    test = _split_target(holdout.data, column, "holdout")
-    protocols = [("TRTR", real, test), ("TSTR", made, test), ("TRTS", real, made)]
-    if len(made) < len(real):
-        protocols.append((TRTR_SIZE_MATCHED, _subsample(real, len(made), seeds[1]), test))
+    seeds = [child_seed(seed, i) for i in range(4)]
+    # the same seed for both, so that a copy of the training table is subsampled alike
+    train = sample_rows(_labeled_rows(train, target, "train"), max_rows, np.random.default_rng(seeds[0]))
+    synthetic = sample_rows(_labeled_rows(synthetic, target, "synthetic"), max_rows, np.random.default_rng(seeds[0]))
+    test = _labeled_rows(holdout.data, target, "holdout")
+    protocols = [("TRTR", train, test), ("TSTR", synthetic, test), ("TRTS", train, synthetic)]
+    if len(synthetic) < len(train):
+        size_matched = sample_rows(train, len(synthetic), np.random.default_rng(seeds[1]))
+        protocols.append((TRTR_SIZE_MATCHED, size_matched, test))
     rows = []
-    for protocol, training, test_rows in protocols:
-        _warn_of_unseen(protocol, training, test_rows, column)
-        for row in _score_models(
-            training, test_rows, column, default_models() if models is None else models, seeds[2:]
-        ):
-            rows.append({"protocol": protocol} | row)
+    for protocol, train_rows, test_rows in protocols:
+        _warn_of_unseen(protocol, train_rows, test_rows, column)
+        scores = _score_models(train_rows, test_rows, column, default_models() if models is None else models, seeds[2:])
+        rows += [{"protocol": protocol} | row for row in scores]
     result = pd.DataFrame(rows)
     if bayes_accuracy is not None:
         se = np.sqrt(bayes_accuracy * (1 - bayes_accuracy) / result["n_test"])
@@ -191,17 +195,6 @@ def exceeds_bayes_accuracy(score: float, se: float, bayes_accuracy: float) -> bo
     return bool(score > bayes_accuracy + Z_BAND * se)
 
 
-@dataclass(frozen=True)
-class _Labeled:
-    """Rows without the target, and class codes (n,)."""
-
-    table: Table
-    labels: _Codes
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
 def check_target(schema: Schema, target: str) -> Column:
     """Return the target column; raise `SchemaError` unless it is categorical or ordinal and others can predict it."""
     column = schema[target]
@@ -214,60 +207,54 @@ def check_target(schema: Schema, target: str) -> Column:
     return column
 
 
-def _split_target(table: Table, column: Column, name: str) -> _Labeled:
-    frame = table.frame
-    missing = frame[column.name].isna()
+def _labeled_rows(table: Table, target: str, name: str) -> Table:
+    """The rows with a label; warns if others are dropped."""
+    missing = table[target].isna()
     if missing.all():
-        raise InvalidArgument(name, f"a table without a single {column.name!r}", "rows with labels")
-    if missing.any():
-        warnings.warn(f"{name}: {int(missing.sum())} rows without {column.name!r} are dropped", stacklevel=3)
-    frame = frame[~missing]
-    features = Table(frame, table.schema).drop_column(column.name)
-    return _Labeled(features, np.asarray(frame[column.name].cat.codes, dtype=np.int64))
+        raise InvalidArgument(name, f"a table without a single {target!r}", "rows with labels")
+    if not missing.any():
+        return table
+    warnings.warn(f"{name}: {int(missing.sum())} rows without {target!r} are dropped", stacklevel=3)
+    return Table(table.frame[~missing], table.schema)
 
 
-def _subsample(rows: _Labeled, n: int, seed: np.random.SeedSequence) -> _Labeled:
-    if len(rows) <= n:
-        return rows
-    index = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False))
-    return _Labeled(Table(rows.table.frame.iloc[index], rows.table.schema), rows.labels[index])
+def _labels(table: Table, column: Column) -> Codes:
+    return np.asarray(table[column.name].cat.codes, dtype=np.int64)
 
 
-def _warn_of_unseen(protocol: str, training: _Labeled, test: _Labeled, column: Column) -> None:
-    unseen = [column.categories[code] for code in np.setdiff1d(test.labels, training.labels)]
+def _warn_of_unseen(protocol: str, train: Table, test: Table, column: Column) -> None:
+    labels = _labels(test, column)
+    unseen = [column.categories[code] for code in np.setdiff1d(labels, _labels(train, column))]
     if unseen:
         classes = f"{column.name} = {', '.join(unseen)}"
         warnings.warn(f"{protocol}: {classes} is absent from training and gets probability 0", stacklevel=3)
-    if len(np.unique(test.labels)) == 1:
+    if len(np.unique(labels)) == 1:
         warnings.warn(f"{protocol}: all test rows have the same {column.name}; AUC is NaN", stacklevel=3)
 
 
 def _score_models(
-    training: _Labeled,
-    test: _Labeled,
-    column: Column,
-    models: Mapping[str, Any],
-    seeds: list[np.random.SeedSequence],
+    train: Table, test: Table, column: Column, models: Mapping[str, Any], seeds: list[np.random.SeedSequence]
 ) -> Iterator[dict[str, Any]]:
-    encode = fit_table_encoder(training.table)
-    x, x_test = encode(training.table), encode(test.table)
+    train_labels, test_labels = _labels(train, column), _labels(test, column)
+    train, test = train.drop_column(column.name), test.drop_column(column.name)
+    encode = fit_table_encoder(train)
+    x, x_test = encode(train), encode(test)
     # rows of one entity are resampled together
-    units = None if test.table.schema.entity is None else unit_codes(test.table)
+    units = None if test.schema.entity is None else unit_codes(test)
     quantile = np.quantile if units is None else np.nanquantile  # a resample of entities may lack a class
-    weights = bootstrap_weights(test.labels, _REPLICATES, seed=seeds[0], units=units)
+    weights = bootstrap_weights(test_labels, _REPLICATES, seed=seeds[0], units=units)
     for name, model in models.items():
-        fitted = _fitted(model, x, training.labels, seeds[1])
+        fitted = _fitted(model, x, train_labels, seeds[1])
         probabilities: Array = np.zeros((len(test), len(column.categories)))
         probabilities[:, fitted.classes_] = fitted.predict_proba(x_test)
-        row: dict[str, Any] = {"model": name, "n_train": len(training), "n_test": len(test)}
-        metrics = weighted_metrics(test.labels, probabilities, weights)
-        for metric, values in metrics.items():
+        row: dict[str, Any] = {"model": name, "n_train": len(train), "n_test": len(test)}
+        for metric, values in weighted_metrics(test_labels, probabilities, weights).items():
             row[metric] = float(values[0])
             row[f"{metric}_low"], row[f"{metric}_high"] = map(float, quantile(values[1:], (0.025, 0.975)))
         yield row
 
 
-def _fitted(model: Any, x: Array, labels: _Codes, seed: np.random.SeedSequence) -> Any:
+def _fitted(model: Any, x: Array, labels: Codes, seed: np.random.SeedSequence) -> Any:
     """A fitted copy of the model, or a constant classifier if there is a single class."""
     classifier = DummyClassifier() if len(np.unique(labels)) == 1 else clone(model)
     if "random_state" in classifier.get_params():

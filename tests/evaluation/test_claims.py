@@ -52,12 +52,12 @@ MUTANTS = [
     ("C6.1-5", "recall_rises", prdc, "recall=recalled / len(x)", "recall=float(covered.mean())"),  # coverage is no recall
     ("C6.1-5", "recall_rises", prdc, "_Balls(y, k, cells).contain(x)", "balls.contain(x)"),
     ("C6.1-5", "best_width", frechet, "- 2 * singular_values.sum()", ""),
-    ("C6.1-3 utility", "utility", utility, '("TSTR", made, test)', '("TSTR", real, test)'),
-    ("C6.1-3 utility", "utility", utility, '("TSTR", made, test)', '("TSTR", test, test)'),
-    ("C6.1-3 utility", "utility", utility, '("TSTR", made, test)', '("TSTR", made, made)'),
-    ("C6.1-3 utility", "utility", utility, "encode = fit_table_encoder(training.table)", "encode = fit_table_encoder(test.table)"),
-    ("C6.1-4", "utility", utility, '("TRTR", real, test)', '("TRTR", test, test)'),
-    ("C6.1-4", "utility", utility, '("TSTR", made, test)', '("TSTR", _subsample(made, len(made) - 1, seeds[1]), test)'),
+    ("C6.1-3 utility", "utility", utility, '("TSTR", synthetic, test)', '("TSTR", train, test)'),
+    ("C6.1-3 utility", "utility", utility, '("TSTR", synthetic, test)', '("TSTR", test, test)'),
+    ("C6.1-3 utility", "utility", utility, '("TSTR", synthetic, test)', '("TSTR", synthetic, synthetic)'),
+    ("C6.1-3 utility", "utility", utility, "encode = fit_table_encoder(train)", "encode = fit_table_encoder(test)"),
+    ("C6.1-4", "utility", utility, '("TRTR", train, test)', '("TRTR", test, test)'),
+    ("C6.1-4", "utility", utility, '("TSTR", synthetic, test)', '("TSTR", sample_rows(synthetic, len(synthetic) - 1, np.random.default_rng(1)), test)'),
     ("C6.1-4", "truth_novelty", novelty, "(nearest @ in_train > 0) + 1.0 - (nearest @ in_holdout > 0)", "2.0 * ~(nearest @ in_holdout > 0)"),  # ties count as holdout
     ("C6.1-4", "copy_novelty", novelty, "np.repeat([True, False], n)", "np.repeat([False, True], n)"),
     ("C6.1-4", "copy_novelty", novelty, "train=train, holdout=holdout", "train=holdout, holdout=train"),
@@ -77,9 +77,9 @@ MUTANTS = [
     ("C6.2-1", "synthetic misspecified", inference, "np.full(replicates, -omitted_coef)", "np.zeros(replicates)"),
     ("C6.2-1", "synthetic", inference, "variance = noise_variance + omitted_coef**2", "variance = noise_variance"),
     ("C6.2-1", "real", inference, "return noise_variance * d / (n_real - d - 1)", "return noise_variance * d / n_real"),
-    ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", made, test)', '("TSTR", test, test)'),  # the test rows leak
-    ("C6.2-2", "leak impossible flagged synthetic_test", utility, '("TSTR", made, test)', '("TSTR", real, test)'),
-    ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", made, test)', '("TSTR", made, made)'),
+    ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", synthetic, test)', '("TSTR", test, test)'),  # the test rows leak
+    ("C6.2-2", "leak impossible flagged synthetic_test", utility, '("TSTR", synthetic, test)', '("TSTR", train, test)'),
+    ("C6.2-2", "leak flagged synthetic_test", utility, '("TSTR", synthetic, test)', '("TSTR", synthetic, synthetic)'),
     ("C6.2-2", "flagged", utility, "score > bayes_accuracy + Z_BAND * se", "score > 1"),
     ("C6.2-2", "flagged", utility, "score > bayes_accuracy + Z_BAND * se", "score > 0.5"),
     ("C6.2-3", "corrected", inference, "corrected_half = half * np.sqrt(1 + n_synthetic / n_real)", "corrected_half = half"),

@@ -24,10 +24,12 @@ from synthbook.core.storage import Provenance, strict_json, write_with_provenanc
 from synthbook.core.table import (
     Holdout,
     Table,
+    check_holdout,
     equalize_rows_per_unit,
     max_score_per_unit,
     n_units,
     refuse_holdout,
+    sample_rows,
     sample_units,
     split_units,
 )
@@ -187,8 +189,7 @@ def audit(
     1 / (100 units). Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
     """
     refuse_holdout([synthetic, train], "synthetic rows and what they were made from")
-    if not isinstance(holdout, Holdout):
-        raise InvalidArgument("holdout", type(holdout).__name__, "a Holdout: real rows that no generator has seen")
+    check_holdout(holdout)
     columns = check_tables(synthetic=synthetic, train=train, holdout=holdout.data)
     if len(synthetic) < _MIN_UNITS:
         raise InvalidArgument("synthetic", f"{len(synthetic)} rows", f"at least {_MIN_UNITS}")
@@ -209,8 +210,8 @@ def audit(
     members, nonmembers = (sample_units(table, n, rng) for table in (members, nonmembers))
 
     encode = fit_table_encoder(reference)  # every scale is the reference's, so that no training row affects one
-    compared = _sample_rows(synthetic, _MAX_SYNTHETIC_ROWS, rng)
-    reference = _sample_rows(reference, MAX_UNITS, rng)
+    compared = sample_rows(synthetic, _MAX_SYNTHETIC_ROWS, rng)
+    reference = sample_rows(reference, MAX_UNITS, rng)
     z_synthetic, z_members, z_nonmembers, z_ref = (encode(t) for t in (compared, members, nonmembers, reference))
     score_functions: dict[str, Callable[[Any], Any]] = {
         "nearest synthetic row": lambda rows: nearest_distance_score(rows, z_synthetic),
@@ -233,7 +234,7 @@ def audit(
         callback(f"attack: inferring {secret}")
         inferences.append(attribute_inference(compared, members, nonmembers, secret))
     callback("distances")
-    sample, learned = (encode(_sample_rows(table, MAX_UNITS, rng)) for table in (compared, train))
+    sample, learned = (encode(sample_rows(table, MAX_UNITS, rng)) for table in (compared, train))
     names = [column.name for column in columns]
     copies = len(synthetic.frame[names].merge(train.frame[names].drop_duplicates()))
     notes = (
@@ -263,12 +264,6 @@ def _check_secrets(secrets: tuple[str, ...] | None, columns: list[str], tables: 
     if unknown := [name for name in secrets if name not in columns]:
         raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
     return secrets
-
-
-def _sample_rows(table: Table, n: int, rng: np.random.Generator) -> Table:
-    if len(table) <= n:
-        return table
-    return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
 
 
 def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, rng: np.random.Generator) -> float:
