@@ -52,14 +52,15 @@ def image_features(images: torch.Tensor | ArrayLike, net: str = "fashion-cnn") -
 
     if net not in FEATURE_NETS:
         raise InvalidArgument("net", net, f"one of {', '.join(FEATURE_NETS)}")
-    tensor = _checked_images(images, net)
+    tensor = _check_images(images, net)
     # of a small net, the layers up to the features
     embed = feature_nets.embedder() if net == "mobilenet_v2" else feature_nets.load_pretrained(net)[:-2]
     with torch.no_grad():
         return np.concatenate([embed(batch).numpy().astype(np.float64) for batch in torch.split(tensor, _BATCH_SIZE)])
 
 
-def _checked_images(images: torch.Tensor | ArrayLike, net: str) -> torch.Tensor:
+def _check_images(images: torch.Tensor | ArrayLike, net: str) -> torch.Tensor:
+    """The images as a float32 tensor. Raises `InvalidArgument` for a shape or values that the net cannot take."""
     import torch
 
     side, channels = FEATURE_NETS[net].size, (1,) if FEATURE_NETS[net].size else (1, 3)

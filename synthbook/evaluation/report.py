@@ -47,6 +47,7 @@ from synthbook.evaluation.two_sample import classifier_two_sample_test
 from synthbook.evaluation.utility import TRTR_SIZE_MATCHED, check_target, utility
 
 _QUESTIONS = ("real", "varied", "useful", "new")
+_ANSWERS = {True: "yes", False: "no", None: "not evaluated"}
 HIGHER_IS_BETTER = {"precision", "density", "recall", "coverage"}
 _DIVERSITY = {"recall", "coverage", "categories lost"}
 _MAX_ROWS = 4_000
@@ -177,8 +178,7 @@ class Report:
         return "; ".join(f"not {q} ({x.metric}: {x.verdict})" for q, x in first.items()) + f". {_NOT_PRIVACY}"
 
     def __repr__(self) -> str:
-        words = {True: "yes", False: "no", None: "not evaluated"}
-        answers = ", ".join(f"{question}: {words[passed]}" for question, passed in self.answers.items())
+        answers = ", ".join(f"{question}: {_ANSWERS[passed]}" for question, passed in self.answers.items())
         return f"Report({answers}; {len(self.results)} metrics)"
 
     def __str__(self) -> str:
@@ -360,8 +360,7 @@ def plot_metrics(results: tuple[MetricResult, ...], ax: Axes | None = None) -> A
 
 def _render_html(report: Report) -> str:
     """The report as one self-contained HTML page."""
-    words = {True: "yes", False: "no", None: "not evaluated"}
-    answers = [[escape(question), words[passed]] for question, passed in report.answers.items()]
+    answers = [[escape(question), _ANSWERS[passed]] for question, passed in report.answers.items()]
     body = [
         "<h1>Is it real, varied, useful, new?</h1>",
         f"<p><strong>{escape(report.verdict)}</strong></p>",

@@ -40,8 +40,8 @@ def _closed_figures():
 
 def line(ax, label):
     """The points of the one line with this label: (2, points)."""
-    (found,) = [line for line in ax.lines if line.get_label() == label]
-    return np.array(found.get_data())
+    (result,) = [line for line in ax.lines if line.get_label() == label]
+    return np.array(result.get_data())
 
 
 def has_line(ax, x, y):

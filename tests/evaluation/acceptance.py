@@ -86,8 +86,8 @@ def double_loop(real: np.ndarray, synthetic: np.ndarray, k: int) -> list[float]:
 
 
 def scores(code: SimpleNamespace, real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> list[float]:
-    found = code.prdc.prdc(synthetic, real=real, k=k)
-    return [found.precision, found.recall, found.density, found.coverage]
+    result = code.prdc.prdc(synthetic, real=real, k=k)
+    return [result.precision, result.recall, result.density, result.coverage]
 
 
 def perfect(code: SimpleNamespace, d: int, i: int) -> list[float]:
@@ -100,7 +100,7 @@ def c6_1_2(code: SimpleNamespace) -> list[ClaimResult]:
     even = np.array([[perfect(code, d, i) for i in range(8)] for d in dimensions])  # (dimensions, draws, scores)
     uneven = np.array([scores(code, draws(i, 1000, 3), draws(i + 50, 500, 3), k) for k in (5, 3) for i in range(8)])
     uneven = uneven.reshape(2, 8, 4)  # (k, draws, scores)
-    spread = [found[..., 3].std(axis=1).mean() / np.sqrt(8) for found in (even, uneven)]
+    spread = [result[..., 3].std(axis=1).mean() / np.sqrt(8) for result in (even, uneven)]
     at_k = [1 - np.prod([(1000 - j) / (1500 - j) for j in range(1, k + 1)]) for k in (5, 3)]
     narrow = draws(1, 60, 3), 0.6 * draws(2, 40, 3) + 0.2
     lattice = np.random.default_rng(3).integers(0, 3, (50, 2)), np.random.default_rng(4).integers(0, 4, (45, 2))
@@ -120,17 +120,17 @@ def c6_1_3(code: SimpleNamespace) -> list[ClaimResult]:
     train, handful = draws(1, 1000, 4), (5, 20, 100)
     picked = {m: [np.random.default_rng(s).choice(1000, m, replace=False) for s in range(20)] for m in handful}
     # every copy is there six times, once more than k
-    found = {
+    result = {
         m: np.array([scores(code, train, np.repeat(train[rows], 6, axis=0)) for rows in picked[m]]) for m in handful
     }
-    coverage = np.stack([found[m][:, 3] for m in handful])  # (handfuls, draws)
+    coverage = np.stack([result[m][:, 3] for m in handful])  # (handfuls, draws)
     truth = [1 - comb(995, m) / comb(1000, m) for m in handful]
     claimed = [code.prdc.expected_coverage_of_copies(1000, m, 5) for m in handful]
     return [
-        part("C6.1-3", "precision", [found[m][:, 0].min() for m in handful], 1),
+        part("C6.1-3", "precision", [result[m][:, 0].min() for m in handful], 1),
         part("C6.1-3", "coverage", coverage.mean(axis=1), truth, 4 * se(coverage)),
         part("C6.1-3", "coverage", claimed, truth, 1e-9),
-        part("C6.1-3", "recall", [found[m][:, 1].max() for m in handful], 0),
+        part("C6.1-3", "recall", [result[m][:, 1].max() for m in handful], 0),
     ]
 
 

@@ -51,8 +51,8 @@ def c6_1_3_utility(code: SimpleNamespace) -> list[ClaimResult]:
     for m in (5, 20, 100):
         handful = Table(train.frame.iloc[:m], train.schema)
         release = Table(pd.concat([handful.frame] * 10), train.schema)
-        found = code.utility.utility(release, train=train, holdout=Holdout(test), target="y", seed=0, models=models)
-        measured += list(found.query("protocol == 'TSTR'").set_index("model").accuracy[list(models)])
+        result = code.utility.utility(release, train=train, holdout=Holdout(test), target="y", seed=0, models=models)
+        measured += list(result.query("protocol == 'TSTR'").set_index("model").accuracy[list(models)])
         expected += [by_hand(handful, test, model) for model in models.values()]
     return [part("C6.1-3", "utility", measured, expected, 1e-12)]
 
@@ -90,8 +90,8 @@ PMSE = np.array([D / (4 * 2 * N), D / (8 * 2 * N)])  # (k-1)/(4N) and (k-1)/(8N)
 
 def c6_1_5_nulls(code: SimpleNamespace) -> list[ClaimResult]:
     rng = np.random.default_rng(3)
-    real, made = rng.standard_normal((2, N, D))
-    one = code.two_sample.pmse(made, real=real)
+    real, generated = rng.standard_normal((2, N, D))
+    one = code.two_sample.pmse(generated, real=real)
     claimed = [[one.null_independent, one.null_fitted], one.value / np.array([one.ratio_independent, one.ratio_fitted])]
     pairs = rng.standard_normal((8, 2, 1200, 4))
     nearest = KNeighborsClassifier(1)
@@ -110,7 +110,7 @@ def c6_1_5_pmse(code: SimpleNamespace) -> list[ClaimResult]:
     for i in range(800):
         real, *noise = rng.standard_normal((3, N, D))
         fitted = real.mean(axis=0) + real.std(axis=0) * noise[1]  # from a Gaussian with these rows' mean and variances
-        values[:, i] = [code.two_sample.pmse(made, real=real).value for made in (noise[0], fitted)]
+        values[:, i] = [code.two_sample.pmse(generated, real=real).value for generated in (noise[0], fitted)]
     return [part("C6.1-5", "pmse", values.mean(axis=1), PMSE, 4 * se(values))]
 
 
@@ -144,13 +144,13 @@ def c6_2_2(code: SimpleNamespace) -> list[ClaimResult]:
         rng = np.random.default_rng([6, seed])
         train, test = noisy(1000, rng), noisy(1000, rng)
         seen = Table(pd.concat([train.frame, test.frame], ignore_index=True), train.schema)
-        for source, found in ((train, honest), (seen, leaky)):
+        for source, result in ((train, honest), (seen, leaky)):
             release = copies(source, 6000, rng)
             rows = code.utility.utility(
                 release, train=train, holdout=Holdout(test), target="y", seed=seed, models=NEAREST, bayes_accuracy=0.8
             )
             student = rows.query("protocol == 'TSTR'").iloc[0]
-            found.append(student.accuracy)
+            result.append(student.accuracy)
             flagged.append(student.exceeds_bayes == (source is seen))
     error = np.sqrt(0.8 * 0.2 / 1000)
     return [
@@ -170,10 +170,10 @@ def mode_dropper(code: SimpleNamespace) -> float:
         x[:, 1] = np.where(mode, 5, -5) + x[:, 1]
         return labelled(x, (x[:, 0] > 0) ^ mode)
 
-    real, test, made, made_test = people(600, True), people(600, True), people(600, False), people(600, False)
+    real, test, generated, made_test = people(600, True), people(600, True), people(600, False), people(600, False)
     score = []
     for judge in (made_test, test):
-        rows = code.utility.utility(made, train=real, holdout=Holdout(judge), target="y", seed=0, models=NEAREST)
+        rows = code.utility.utility(generated, train=real, holdout=Holdout(judge), target="y", seed=0, models=NEAREST)
         score.append(rows.query("protocol == 'TSTR'").accuracy.item())
     return score[0] - score[1]
 
@@ -181,12 +181,12 @@ def mode_dropper(code: SimpleNamespace) -> float:
 def c6_2_3(code: SimpleNamespace) -> list[ClaimResult]:
     ratios, runs = np.array([1, 10, 100]), 100_000
     truth = np.array([2 * PHI.cdf(PHI.inv_cdf(0.975) / np.sqrt(1 + r)) - 1 for r in ratios])
-    found = [code.inference.mean_interval_coverage(1000, 1000 * int(r), runs, seed=int(r)) for r in ratios]
+    result = [code.inference.mean_interval_coverage(1000, 1000 * int(r), runs, seed=int(r)) for r in ratios]
     error = 4 * np.sqrt(truth * (1 - truth) / runs)
     return [
-        part("C6.2-3", "naive", [f.naive for f in found], truth, error),
+        part("C6.2-3", "naive", [f.naive for f in result], truth, error),
         part("C6.2-3", "naive", code.inference.naive_coverage(ratios), truth, 1e-9),
-        part("C6.2-3", "corrected", [f.corrected for f in found], 0.95, 4 * np.sqrt(0.95 * 0.05 / runs)),
+        part("C6.2-3", "corrected", [f.corrected for f in result], 0.95, 4 * np.sqrt(0.95 * 0.05 / runs)),
     ]
 
 

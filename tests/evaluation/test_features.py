@@ -122,10 +122,10 @@ def test_constant_columns_keep_a_scale_and_say_so():
     constant = table(5, age=40, pay=None, level="high", born=datetime(2000, 1, 1))
     with pytest.warns(UserWarning) as caught:
         f = fit_table_encoder(constant)
-    said = [str(warning.message) for warning in caught]
-    assert "column 'age' has one value (40) in the rows given: divided by 120 instead of its sd" in said
-    assert any("'pay' has no value" in s and "1e+06" in s for s in said)
-    assert len(said) == 4 and all(Path(warning.filename) == Path(__file__) for warning in caught)
+    messages = [str(warning.message) for warning in caught]
+    assert "column 'age' has one value (40) in the rows given: divided by 120 instead of its sd" in messages
+    assert any("'pay' has no value" in s and "1e+06" in s for s in messages)
+    assert len(messages) == 4 and all(Path(warning.filename) == Path(__file__) for warning in caught)
     x = f(table(5, age=100, pay=5e5, level="low", born=datetime(2000, 1, 3)))
     picked = [f.columns.index(name) for name in ("age", "pay", "level", "born")]
     np.testing.assert_allclose(x[0, picked], [0.5, 0.5, -1, 2])

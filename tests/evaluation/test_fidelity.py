@@ -61,42 +61,42 @@ def distance(table: pd.DataFrame, column: str) -> float:
 
 
 def test_marginals_equal_scipy_and_pandas():
-    real, made = people(1), people(2, 300, link=2)
-    found = marginal_distances(made, real=real)
-    assert list(found["column"]) == list(LINKED)  # no id, no text
+    real, generated = people(1), people(2, 300, link=2)
+    result = marginal_distances(generated, real=real)
+    assert list(result["column"]) == list(LINKED)  # no id, no text
     for name in ("x", "n"):
-        x, y = numbers(real, name), numbers(made, name)
-        assert distance(found, name) == pytest.approx(wasserstein_distance(x, y) / x.std())
-    p, q = (t["c"].astype(object).value_counts(normalize=True) for t in (real, made))
-    assert distance(found, "c") == pytest.approx(p.sub(q, fill_value=0).abs().sum() / 2)
-    ranks = [t["size"].cat.codes.to_numpy(dtype=float) for t in (real, made)]
-    assert distance(found, "size") == pytest.approx(wasserstein_distance(*ranks) / ranks[0].std())
-    days = [((t["day"] - pd.Timestamp("2020-01-01")) / pd.Timedelta(days=1)).to_numpy() for t in (real, made)]
-    assert distance(found, "day") == pytest.approx(wasserstein_distance(*days) / days[0].std())
-    assert found.set_index("column").loc["x", "missing"] == pytest.approx(
-        made["x"].isna().mean() - real["x"].isna().mean()
+        x, y = numbers(real, name), numbers(generated, name)
+        assert distance(result, name) == pytest.approx(wasserstein_distance(x, y) / x.std())
+    p, q = (t["c"].astype(object).value_counts(normalize=True) for t in (real, generated))
+    assert distance(result, "c") == pytest.approx(p.sub(q, fill_value=0).abs().sum() / 2)
+    ranks = [t["size"].cat.codes.to_numpy(dtype=float) for t in (real, generated)]
+    assert distance(result, "size") == pytest.approx(wasserstein_distance(*ranks) / ranks[0].std())
+    days = [((t["day"] - pd.Timestamp("2020-01-01")) / pd.Timedelta(days=1)).to_numpy() for t in (real, generated)]
+    assert distance(result, "day") == pytest.approx(wasserstein_distance(*days) / days[0].std())
+    assert result.set_index("column").loc["x", "missing"] == pytest.approx(
+        generated["x"].isna().mean() - real["x"].isna().mean()
     )
 
 
 def test_a_table_is_no_distance_from_itself():
-    found = marginal_distances(people(1), real=people(1))
-    assert (found[["distance", "missing"]] == 0).all(axis=None)
+    result = marginal_distances(people(1), real=people(1))
+    assert (result[["distance", "missing"]] == 0).all(axis=None)
     assert (dependence(people(1), real=people(1)).error == 0).all()
 
 
 def test_real_and_synthetic_are_not_the_same_thing():
-    real, made = people(1), people(2, link=3)
-    assert distance(marginal_distances(made, real=real), "x") > 1.5 * distance(
-        marginal_distances(real, real=made), "x"
+    real, generated = people(1), people(2, link=3)
+    assert distance(marginal_distances(generated, real=real), "x") > 1.5 * distance(
+        marginal_distances(real, real=generated), "x"
     )  # in real units
 
 
 def test_missing_values_count():
     real = people(1)
     lost = changed(real, c=real["c"].where(np.arange(400) % 2 == 0), x=real["x"].where(np.arange(400) % 2 == 0))
-    found = marginal_distances(lost, real=real).set_index("column")
-    assert found.loc["c", "distance"] == found.loc["c", "missing"] == 0.5
-    assert found.loc["x", "missing"] > 0.4
+    result = marginal_distances(lost, real=real).set_index("column")
+    assert result.loc["c", "distance"] == result.loc["c", "missing"] == 0.5
+    assert result.loc["x", "missing"] > 0.4
 
 
 def test_columns_without_spread_or_values_have_a_defined_distance_and_a_warning():
@@ -113,11 +113,11 @@ def test_columns_without_spread_or_values_have_a_defined_distance_and_a_warning(
 
 def test_dependence_equals_scipy_and_the_textbook():
     real = people(1)
-    found = dependence(people(2, link=0), real=real)
-    at = {name: i for i, name in enumerate(found.columns)}
+    result = dependence(people(2, link=0), real=real)
+    at = {name: i for i, name in enumerate(result.columns)}
     frame = real.frame[real["x"].notna()]
-    assert found.real[at["x"], at["n"]] == pytest.approx(spearmanr(frame.x, frame.n.astype(float)).statistic)
-    assert found.real[at["size"], at["day"]] == pytest.approx(
+    assert result.real[at["x"], at["n"]] == pytest.approx(spearmanr(frame.x, frame.n.astype(float)).statistic)
+    assert result.real[at["size"], at["day"]] == pytest.approx(
         spearmanr(real["size"].cat.codes, real["day"].astype("int64")).statistic
     )
     # Bergsma's corrected Cramer's V needs two categories; c against itself cut in two
@@ -137,12 +137,12 @@ def two_categories() -> Schema:
 
 def test_the_correlation_ratio_equals_a_sum_over_groups():
     real = people(1)
-    found = dependence(real, real=real)
-    i, j = found.columns.index("n"), found.columns.index("c")
+    result = dependence(real, real=real)
+    i, j = result.columns.index("n"), result.columns.index("c")
     ranks = real["n"].astype(float).rank().to_numpy()
     groups = [ranks[(real["c"] == c).to_numpy()] for c in ("a", "b", "d")]
     within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (400 - 3)
-    assert found.real[i, j] == found.real[j, i] == pytest.approx(np.sqrt(1 - within / ranks.var(ddof=1)))
+    assert result.real[i, j] == result.real[j, i] == pytest.approx(np.sqrt(1 - within / ranks.var(ddof=1)))
 
 
 def test_chance_alone_gives_hardly_any_association():
@@ -156,9 +156,9 @@ def test_broken_ties_show_as_error_even_where_marginals_agree():
     real = people(1, 1000)
     alone = changed(real, n=np.random.default_rng(0).permutation(real["n"]))
     assert marginal_distances(alone, real=real)["distance"].max() == 0
-    found = dependence(alone, real=real)
-    assert "n" in found.worst[:2] and found.worst[2] > 0.5
-    assert "n" in str(found)
+    result = dependence(alone, real=real)
+    assert "n" in result.worst[:2] and result.worst[2] > 0.5
+    assert "n" in str(result)
 
 
 def test_a_sign_that_flips_is_an_error():
@@ -170,8 +170,8 @@ def test_a_sign_that_flips_is_an_error():
 def test_columns_that_do_not_vary_have_no_association_and_a_warning():
     real = people(1)
     with pytest.warns(UserWarning, match="synthetic columns that do not vary have association 0: x, c"):
-        found = dependence(changed(real, x=3.0, c="a"), real=real)
-    assert np.isfinite(found.synthetic).all() and found.synthetic[0, 2] == 0
+        result = dependence(changed(real, x=3.0, c="a"), real=real)
+    assert np.isfinite(result.synthetic).all() and result.synthetic[0, 2] == 0
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -214,20 +214,20 @@ values = st.lists(
 def test_distances_are_never_negative_and_associations_stay_in_bounds(one, two):
     schema = Schema(tuple(SCHEMA[name] for name in ("x", "n", "c")), "public")
     frames = [pd.DataFrame(rows, columns=["x", "n", "c"]) for rows in (one, two)]
-    real, made = (
+    real, generated = (
         Table(f.assign(x=f.x.astype(float), n=f.n.astype("Int64"), c=f.c.astype(object)), schema) for f in frames
     )
-    assert (marginal_distances(made, real=real)["distance"] >= 0).all()
-    found = dependence(made, real=real)
-    for matrix in (found.real, found.synthetic):
+    assert (marginal_distances(generated, real=real)["distance"] >= 0).all()
+    result = dependence(generated, real=real)
+    for matrix in (result.real, result.synthetic):
         assert (np.abs(matrix) <= 1 + 1e-12).all() and (matrix == matrix.T).all() and (np.diag(matrix) == 1).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*constant")
 def test_figures_show_every_column_and_the_infinite_ones():
     real = people(1)
-    found = marginal_distances(real, real=changed(real, x=1.0))
-    ax = plot_marginal_distances(found)
+    result = marginal_distances(real, real=changed(real, x=1.0))
+    ax = plot_marginal_distances(result)
     assert [label.get_text() for label in ax.get_yticklabels()][-1] == "x"
     assert "infinite" in [text.get_text() for text in ax.get_legend().get_texts()]
     ax = plot_dependence(dependence(people(2), real=real))

@@ -24,8 +24,8 @@ def test_the_fast_simulation_agrees_with_fitting_every_row(omitted_coef):
         known = x if omitted_coef == 0 else x[:, :-1]  # the wrong generator does not look at the last column
         fit, residual, *_ = np.linalg.lstsq(known, y)
         z = rng.standard_normal((n_s, d))
-        made = z[:, : known.shape[1]] @ fit + np.sqrt(residual / (n_r - known.shape[1])) * rng.standard_normal(n_s)
-        literal[i] = [((np.linalg.lstsq(a, b)[0] - beta) ** 2).sum() for a, b in ((x, y), (z, made))]
+        generated = z[:, : known.shape[1]] @ fit + np.sqrt(residual / (n_r - known.shape[1])) * rng.standard_normal(n_s)
+        literal[i] = [((np.linalg.lstsq(a, b)[0] - beta) ** 2).sum() for a, b in ((x, y), (z, generated))]
     fast = simulate_tstr_regression(n_r, n_s, d, runs, seed=2, omitted_coef=omitted_coef)
     for one, other in zip(literal.T, (fast.real, fast.synthetic), strict=True):
         assert abs(one.mean() - other.mean()) < 4 * np.hypot(one.std(), other.std()) / np.sqrt(runs)
@@ -54,9 +54,9 @@ def test_regression_refuses_what_has_no_expectation():
 def test_intervals_of_drawn_rows_cover_as_the_fast_simulation_says():
     rng, n_r, n_s, runs = np.random.default_rng(3), 50, 100, 4000
     real = rng.standard_normal((runs, n_r))
-    made = real.mean(axis=1)[:, None] + real.std(axis=1, ddof=1)[:, None] * rng.standard_normal((runs, n_s))
-    half = 1.959964 * made.std(axis=1, ddof=1) / np.sqrt(n_s)
-    literal = [(np.abs(made.mean(axis=1)) <= half * wider).mean() for wider in (1, np.sqrt(3))]
+    generated = real.mean(axis=1)[:, None] + real.std(axis=1, ddof=1)[:, None] * rng.standard_normal((runs, n_s))
+    half = 1.959964 * generated.std(axis=1, ddof=1) / np.sqrt(n_s)
+    literal = [(np.abs(generated.mean(axis=1)) <= half * wider).mean() for wider in (1, np.sqrt(3))]
     fast = mean_interval_coverage(n_r, n_s, 100_000, seed=4)
     assert literal == pytest.approx([fast.naive, fast.corrected], abs=0.03)
     assert "naive" in str(fast)

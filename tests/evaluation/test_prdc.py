@@ -25,8 +25,8 @@ def draws(seed: int, *shape: int) -> np.ndarray:
 
 
 def four(real, synthetic, **kwargs) -> list[float]:
-    found = kwargs.pop("prdc", prdc)(synthetic, real=real, **kwargs)
-    return [found.precision, found.recall, found.density, found.coverage]
+    result = kwargs.pop("prdc", prdc)(synthetic, real=real, **kwargs)
+    return [result.precision, result.recall, result.density, result.coverage]
 
 
 @pytest.mark.slow
@@ -97,8 +97,8 @@ def test_swapping_real_and_synthetic_swaps_precision_and_recall():
 
 def test_a_collapsed_generator_reaches_nothing():
     real = draws(0, 1000, 16)
-    found = prdc(real[7] + 1e-6 * draws(1, 1000, 16), real=real)
-    assert found.precision == 1 and found.recall <= 0.001 and found.coverage < 0.05
+    result = prdc(real[7] + 1e-6 * draws(1, 1000, 16), real=real)
+    assert result.precision == 1 and result.recall <= 0.001 and result.coverage < 0.05
     assert prdc(np.tile(real[7], (1000, 1)), real=real).recall == 0
 
 

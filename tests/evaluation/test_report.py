@@ -74,8 +74,8 @@ GENERATORS = {
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Report]:
     return {
-        name: evaluate(made, train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
-        for name, made in GENERATORS.items()
+        name: evaluate(generated, train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
+        for name, generated in GENERATORS.items()
     }
 
 
@@ -156,8 +156,8 @@ def test_mutants_of_the_judgement_are_found(
     for name in ("fidelity_results", "utility_results", "novelty_results"):
         monkeypatch.setattr(report, name, getattr(changed, name))
     for name in ("fresh", "copy", "shuffled", "handful"):
-        found = evaluate(GENERATORS[name], train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
-        if [line.passed for line in found.results] != [line.passed for line in reports[name].results]:
+        result = evaluate(GENERATORS[name], train=REAL, holdout=Holdout(HELD), schema=SCHEMA, target="label", seed=0)
+        if [line.passed for line in result.results] != [line.passed for line in reports[name].results]:
             return
     pytest.fail(f"nothing notices {new!r} in the place of {old!r}")
 
@@ -234,7 +234,7 @@ def test_a_report_shows_itself_in_a_console_and_in_jupyter(reports: dict[str, Re
     assert repr(reports["copy"]) == "Report(real: yes, varied: yes, useful: yes, new: no; 15 metrics)"
     before, shown = plt.get_fignums(), reports["copy"]._repr_html_()
     page = Page(shown)
-    assert [found["alt"] for tag, found in page.tags if tag == "img"] == [
+    assert [result["alt"] for tag, result in page.tags if tag == "img"] == [
         "Every metric against fresh real rows; worse: share nearer to training, exact copies, membership AUC."
     ]
     assert shown.count("<tr>") == 16 and shown.count("✗ copies its training rows") == 3
@@ -276,9 +276,9 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     path = report.to_html(tmp_path / "report.html")
     text, page = path.read_text(), Page(path.read_text())
     assert "script" not in {tag for tag, _ in page.tags} and "&lt;script" in text
-    sources = [value for _, found in page.tags for key, value in found.items() if key in ("src", "href")]
+    sources = [value for _, result in page.tags for key, value in result.items() if key in ("src", "href")]
     assert len(sources) == 3 and all(re.match("data:image/png;base64,", source or "") for source in sources)
-    assert all(found["alt"] for tag, found in page.tags if tag == "img")
+    assert all(result["alt"] for tag, result in page.tags if tag == "img")
     assert read_provenance(path).source == "an evaluation of synthetic rows"
     assert plt.get_fignums() == before  # every figure was closed
     written = json.loads(report.to_json(tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -309,9 +309,9 @@ def test_the_command_for_people_and_for_machines(files: Path, capsys: pytest.Cap
         "fresh.csv --train real.csv --holdout test.csv --schema schema.toml --seed 0 --target label"
     )
     assert main(["evaluate", "copy.csv", *RULED, "--json", "--out", "copy.json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["answers"]["new"] is False and found["report"] == "copy.json"
-    assert json.loads((files / "copy.json").read_text())["results"] == found["results"]
+    result = json.loads(capsys.readouterr().out)
+    assert result["answers"]["new"] is False and result["report"] == "copy.json"
+    assert json.loads((files / "copy.json").read_text())["results"] == result["results"]
     assert main(["evaluate", "--help"]) == 0 and "--holdout test.csv" in capsys.readouterr().out
 
 

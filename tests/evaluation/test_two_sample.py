@@ -18,10 +18,10 @@ def draws(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_trees_do_not_tell_perfect_samples_apart():
-    found = [classifier_two_sample_test(draws(i + 100, 700, 3), real=draws(i, 500, 3), seed=i) for i in range(5)]
-    assert not any(test.distinguishable for test in found)
-    assert all(test.low <= test.accuracy <= test.high and test.n_test == 500 for test in found)
-    assert found[0].high == pytest.approx(0.5 + 3.3 * 0.5 / np.sqrt(500))
+    result = [classifier_two_sample_test(draws(i + 100, 700, 3), real=draws(i, 500, 3), seed=i) for i in range(5)]
+    assert not any(test.distinguishable for test in result)
+    assert all(test.low <= test.accuracy <= test.high and test.n_test == 500 for test in result)
+    assert result[0].high == pytest.approx(0.5 + 3.3 * 0.5 / np.sqrt(500))
 
 
 @pytest.mark.slow
@@ -53,11 +53,11 @@ def test_pmse_equals_a_fit_by_scikit_learn(m):
     both, label = np.concatenate([x, y]), np.repeat([0, 1], [300, m])
     model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(both, label)
     by_hand = np.mean((model.predict_proba(both)[:, 1] - label.mean()) ** 2)
-    found, c = pmse(y, real=x), m / (300 + m)
-    assert found.value == pytest.approx(by_hand, rel=1e-5)
-    assert (found.k, found.n, found.synthetic_fraction) == (5, 300 + m, c)
-    assert found.null_independent == pytest.approx(c * (1 - c) * 4 / (300 + m))
-    assert found.null_fitted == pytest.approx(c * (1 - c) ** 2 * 4 / (300 + m))
+    result, c = pmse(y, real=x), m / (300 + m)
+    assert result.value == pytest.approx(by_hand, rel=1e-5)
+    assert (result.k, result.n, result.synthetic_fraction) == (5, 300 + m, c)
+    assert result.null_independent == pytest.approx(c * (1 - c) * 4 / (300 + m))
+    assert result.null_fitted == pytest.approx(c * (1 - c) ** 2 * 4 / (300 + m))
 
 
 @pytest.mark.slow
@@ -85,13 +85,18 @@ def test_constant_and_repeated_columns_take_no_parameter():
 
 
 def test_constant_data_cannot_be_told_apart():
-    found = pmse(np.ones((40, 2)), real=np.ones((30, 2)))
-    assert (found.value, found.k, found.ratio_independent, found.ratio_high) == (pytest.approx(0, abs=1e-12), 1, 1, 1)
+    result = pmse(np.ones((40, 2)), real=np.ones((30, 2)))
+    assert (result.value, result.k, result.ratio_independent, result.ratio_high) == (
+        pytest.approx(0, abs=1e-12),
+        1,
+        1,
+        1,
+    )
 
 
 def test_separable_samples_reach_the_largest_score():
-    found = pmse(draws(14, 100, 2) + 50, real=draws(13, 100, 2))
-    assert found.value == pytest.approx(0.25, abs=1e-3)
+    result = pmse(draws(14, 100, 2) + 50, real=draws(13, 100, 2))
+    assert result.value == pytest.approx(0.25, abs=1e-3)
 
 
 def test_identical_samples_have_no_error():
@@ -131,9 +136,9 @@ def test_bad_arrays_are_named(measure):
 )
 @pytest.mark.filterwarnings("ignore:pMSE")
 def test_pmse_is_a_share_whatever_the_rows(x, y):
-    found = pmse(y, real=x)
-    assert 0 <= found.value <= 0.26 and np.isfinite(found.ratio_fitted)
-    assert pmse(x, real=y).value == pytest.approx(found.value, abs=5e-3)
+    result = pmse(y, real=x)
+    assert 0 <= result.value <= 0.26 and np.isfinite(result.ratio_fitted)
+    assert pmse(x, real=y).value == pytest.approx(result.value, abs=5e-3)
 
 
 def test_pmse_sees_means_only_unless_it_is_given_products():

@@ -47,8 +47,8 @@ def graded(seed: int, n: int = 300, classes: tuple[str, ...] = THREE) -> Table:
     return Table(frame[frame.y.isin(classes)], schema)
 
 
-def of(found: pd.DataFrame, protocol: str, model: str) -> pd.Series:
-    return found.set_index(["protocol", "model"]).loc[(protocol, model)]
+def of(result: pd.DataFrame, protocol: str, model: str) -> pd.Series:
+    return result.set_index(["protocol", "model"]).loc[(protocol, model)]
 
 
 # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -62,20 +62,20 @@ def some_probabilities(seed: int, n: int, classes: int, steps: int = 8) -> tuple
 
 def test_two_classes_score_as_scikit_learn_says():
     y, p = some_probabilities(1, 200, 2)
-    found = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
-    assert tuple(found) == METRICS
-    assert found["auc"] == pytest.approx(roc_auc_score(y, p[:, 1]))
-    assert found["brier"] == pytest.approx(brier_score_loss(y, p[:, 1]))
-    assert found["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1)))
-    assert found["accuracy"] == pytest.approx(accuracy_score(y, p.argmax(axis=1)))
+    result = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
+    assert tuple(result) == METRICS
+    assert result["auc"] == pytest.approx(roc_auc_score(y, p[:, 1]))
+    assert result["brier"] == pytest.approx(brier_score_loss(y, p[:, 1]))
+    assert result["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1)))
+    assert result["accuracy"] == pytest.approx(accuracy_score(y, p.argmax(axis=1)))
 
 
 def test_more_classes_score_as_means_over_classes():
     y, p = some_probabilities(2, 200, 4)
-    found = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
-    assert found["auc"] == pytest.approx(roc_auc_score(y, p, multi_class="ovr"))
-    assert found["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1), average="macro"))
-    assert found["brier"] == pytest.approx(((p - np.eye(4)[y]) ** 2).sum() / 2 / 200)
+    result = {name: value[0] for name, value in weighted_metrics(y, p, np.ones((1, 200))).items()}
+    assert result["auc"] == pytest.approx(roc_auc_score(y, p, multi_class="ovr"))
+    assert result["f1"] == pytest.approx(f1_score(y, p.argmax(axis=1), average="macro"))
+    assert result["brier"] == pytest.approx(((p - np.eye(4)[y]) ** 2).sum() / 2 / 200)
 
 
 def test_a_replicate_is_the_score_of_the_rows_drawn():
@@ -84,12 +84,12 @@ def test_a_replicate_is_the_score_of_the_rows_drawn():
     assert weights.shape == (21, 60) and (weights[0] == 1).all()
     for label in (0, 1):
         assert (weights[:, y == label].sum(axis=1) == (y == label).sum()).all()
-    found = weighted_metrics(y, p, weights)
+    result = weighted_metrics(y, p, weights)
     for replicate in (1, 7, 20):
         rows = np.repeat(np.arange(60), weights[replicate].astype(int))
-        assert found["auc"][replicate] == pytest.approx(roc_auc_score(y[rows], p[rows, 1]))
-        assert found["f1"][replicate] == pytest.approx(f1_score(y[rows], p[rows].argmax(axis=1)))
-        assert found["brier"][replicate] == pytest.approx(brier_score_loss(y[rows], p[rows, 1]))
+        assert result["auc"][replicate] == pytest.approx(roc_auc_score(y[rows], p[rows, 1]))
+        assert result["f1"][replicate] == pytest.approx(f1_score(y[rows], p[rows].argmax(axis=1)))
+        assert result["brier"][replicate] == pytest.approx(brier_score_loss(y[rows], p[rows, 1]))
 
 
 def test_rows_are_drawn_evenly():
@@ -99,8 +99,8 @@ def test_rows_are_drawn_evenly():
 
 
 def test_a_single_class_has_no_auc():
-    found = weighted_metrics(np.ones(5, int), np.full((5, 2), 0.5), np.ones((1, 5)))
-    assert np.isnan(found["auc"][0]) and found["accuracy"][0] == 0
+    result = weighted_metrics(np.ones(5, int), np.full((5, 2), 0.5), np.ones((1, 5)))
+    assert np.isnan(result["auc"][0]) and result["accuracy"][0] == 0
 
 
 # ── utility ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -108,24 +108,24 @@ def test_a_single_class_has_no_auc():
 
 def test_each_protocol_learns_and_is_judged_where_it_says():
     rng = np.random.default_rng(1)
-    train, made, test = noisy(400, rng), noisy(150, rng), noisy(250, rng)
-    found = utility(made, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
-    assert list(found.protocol.unique()) == ["TRTR", "TSTR", "TRTS", TRTR_SIZE_MATCHED]
-    for protocol, learned, judged in (("TRTR", train, test), ("TSTR", made, test), ("TRTS", train, made)):
-        row = of(found, protocol, "1-NN")
+    train, generated, test = noisy(400, rng), noisy(150, rng), noisy(250, rng)
+    result = utility(generated, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
+    assert list(result.protocol.unique()) == ["TRTR", "TSTR", "TRTS", TRTR_SIZE_MATCHED]
+    for protocol, learned, judged in (("TRTR", train, test), ("TSTR", generated, test), ("TRTS", train, generated)):
+        row = of(result, protocol, "1-NN")
         assert (row.n_train, row.n_test) == (len(learned), len(judged))
         assert row.accuracy == pytest.approx(by_hand(learned, judged, KNeighborsClassifier(1)), abs=1e-12)
-    assert of(found, TRTR_SIZE_MATCHED, "1-NN").n_train == 150
+    assert of(result, TRTR_SIZE_MATCHED, "1-NN").n_train == 150
     for score in METRICS:
-        assert (found[f"{score}_low"] <= found[score]).all() and (found[score] <= found[f"{score}_high"]).all()
+        assert (result[f"{score}_low"] <= result[score]).all() and (result[score] <= result[f"{score}_high"]).all()
 
 
 def test_no_smaller_trial_where_there_are_as_many_synthetic_rows():
     rng = np.random.default_rng(1)
-    found = utility(
+    result = utility(
         noisy(100, rng), train=noisy(100, rng), holdout=Holdout(noisy(100, rng)), target="y", seed=0, models=BAYES
     )
-    assert set(found.protocol) == {"TRTR", "TSTR", "TRTS"}
+    assert set(result.protocol) == {"TRTR", "TSTR", "TRTS"}
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(2)
     train = noisy(300, rng)
     truth = by_hand(train, noisy(100_000, rng), GaussianNB())
-    found = [
+    result = [
         of(
             utility(train, train=train, holdout=Holdout(noisy(200, rng)), target="y", seed=i, models=BAYES),
             "TRTR",
@@ -141,18 +141,18 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         )
         for i in range(60)
     ]
-    held = np.mean([row.accuracy_low <= truth <= row.accuracy_high for row in found])
+    held = np.mean([row.accuracy_low <= truth <= row.accuracy_high for row in result])
     assert 0.84 <= held <= 1
 
 
 def test_models_and_encoders_never_meet_the_test_rows():
     rng = np.random.default_rng(3)
-    train, made, test = noisy(60, rng), noisy(60, rng), noisy(60, rng)
+    train, generated, test = noisy(60, rng), noisy(60, rng), noisy(60, rng)
     with mock.patch.object(module, "fit_table_encoder", wraps=module.fit_table_encoder) as encoder:
-        utility(made, train=train, holdout=Holdout(test), target="y", seed=0, models=BAYES)
+        utility(generated, train=train, holdout=Holdout(test), target="y", seed=0, models=BAYES)
     seen = [call.args[0].frame for call in encoder.call_args_list]
     assert len(seen) == 3
-    for frame, learned in zip(seen, (train, made, train), strict=True):
+    for frame, learned in zip(seen, (train, generated, train), strict=True):
         pd.testing.assert_frame_equal(frame, learned.frame.drop(columns="y"))  # nor the target
 
 
@@ -160,11 +160,11 @@ def test_a_far_test_row_changes_no_other_prediction():
     rng = np.random.default_rng(4)
     train, test = noisy(100, rng), noisy(100, rng)
     far = test.frame.assign(x0=np.where(np.arange(100) == 0, 99.0, test["x0"]))
-    found = [
+    result = [
         utility(train, train=train, holdout=Holdout(t), target="y", seed=0, models=FAST)
         for t in (test, Table(far, test.schema))
     ]
-    gap = of(found[0], "TSTR", "1-NN").accuracy - of(found[1], "TSTR", "1-NN").accuracy
+    gap = of(result[0], "TSTR", "1-NN").accuracy - of(result[1], "TSTR", "1-NN").accuracy
     assert abs(gap) <= 1 / 100 + 1e-12
 
 
@@ -172,9 +172,9 @@ def test_a_holdout_is_demanded_for_testing_and_refused_for_training():
     table = noisy(50, np.random.default_rng(5))
     with pytest.raises(InvalidArgument, match=r"holdout = 'Table'.*a Holdout"):
         utility(table, train=table, holdout=table, target="y", seed=0)
-    for train, made in ((Holdout(table), table), (table, Holdout(table))):
+    for train, generated in ((Holdout(table), table), (table, Holdout(table))):
         with pytest.raises(HoldoutError, match="kept for testing"):
-            utility(made, train=train, holdout=Holdout(table), target="y", seed=0)
+            utility(generated, train=train, holdout=Holdout(table), target="y", seed=0)
 
 
 def test_real_and_synthetic_are_not_the_same_thing():
@@ -192,14 +192,14 @@ def test_real_and_synthetic_are_not_the_same_thing():
 
 
 def test_several_classes_and_rules_on_the_target():
-    found = utility(graded(2, 200), train=graded(1), holdout=Holdout(graded(3)), target="y", seed=0, models=FAST)
-    row = of(found, "TSTR", "logistic")
+    result = utility(graded(2, 200), train=graded(1), holdout=Holdout(graded(3)), target="y", seed=0, models=FAST)
+    row = of(result, "TSTR", "logistic")
     assert 0.8 < row.auc < 1 and 0.6 < row.f1 < 1 and 0 < row.brier < 0.3
 
 
 def test_a_class_that_synthetic_rows_lack_gets_probability_0_and_a_warning():
     with pytest.warns(UserWarning, match="TSTR: y = high is absent from training and gets probability 0"):
-        found = utility(
+        result = utility(
             graded(2, classes=("low", "middle")),
             train=graded(1),
             holdout=Holdout(graded(3)),
@@ -207,8 +207,8 @@ def test_a_class_that_synthetic_rows_lack_gets_probability_0_and_a_warning():
             seed=0,
             models=FAST,
         )
-    assert of(found, "TSTR", "logistic").f1 < of(found, "TRTR", "logistic").f1 - 0.1
-    assert np.isfinite(found[list(METRICS)].to_numpy(dtype=float)).all()
+    assert of(result, "TSTR", "logistic").f1 < of(result, "TRTR", "logistic").f1 - 0.1
+    assert np.isfinite(result[list(METRICS)].to_numpy(dtype=float)).all()
 
 
 def test_synthetic_rows_of_a_single_class_teach_to_say_always_the_same():
@@ -219,18 +219,18 @@ def test_synthetic_rows_of_a_single_class_teach_to_say_always_the_same():
         pytest.warns(UserWarning, match="TSTR: y = no is absent from training"),
         pytest.warns(UserWarning, match="TRTS: all test rows have the same y; AUC is NaN"),
     ):
-        found = utility(flat, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
-    row = of(found, "TSTR", "logistic")
+        result = utility(flat, train=train, holdout=Holdout(test), target="y", seed=0, models=FAST)
+    row = of(result, "TSTR", "logistic")
     assert row.auc == 0.5 and row.accuracy == pytest.approx((test["y"] == "yes").mean())
-    assert np.isnan(of(found, "TRTS", "logistic").auc)  # one class cannot be ranked
+    assert np.isnan(of(result, "TRTS", "logistic").auc)  # one class cannot be ranked
 
 
 def test_rows_without_a_label_are_left_out_with_a_warning():
     real = graded(1)
     some = Table(real.frame.assign(y=real["y"].where(np.arange(len(real)) % 3 > 0)), real.schema)
     with pytest.warns(UserWarning, match="train: 100 rows without 'y' are dropped"):
-        found = utility(graded(2), train=some, holdout=Holdout(graded(3)), target="y", seed=0, models=BAYES)
-    assert of(found, "TRTR", "naive Bayes").n_train == 200
+        result = utility(graded(2), train=some, holdout=Holdout(graded(3)), target="y", seed=0, models=BAYES)
+    assert of(result, "TRTR", "naive Bayes").n_train == 200
     none = Table(real.frame.assign(y=None), real.schema)
     with pytest.raises(InvalidArgument, match=r"synthetic = .*without a single 'y'"):
         utility(none, train=real, holdout=Holdout(real), target="y", seed=0, models=BAYES)
@@ -239,26 +239,26 @@ def test_rows_without_a_label_are_left_out_with_a_warning():
 def test_large_tables_are_cut_the_same_way_and_the_seed_decides():
     rng = np.random.default_rng(8)
     train, test = noisy(300, rng), Holdout(noisy(100, rng))
-    found = utility(train, train=train, holdout=test, target="y", seed=3, models=FAST, max_rows=120)
-    assert set(found.n_train) == {120}
+    result = utility(train, train=train, holdout=test, target="y", seed=3, models=FAST, max_rows=120)
+    assert set(result.n_train) == {120}
     same = utility(
         train, train=train, holdout=test, target="y", seed=np.random.SeedSequence(3), models=FAST, max_rows=120
     )
-    pd.testing.assert_frame_equal(found, same)
+    pd.testing.assert_frame_equal(result, same)
     for model in FAST:
-        copy, real = (of(found, protocol, model)[list(METRICS)] for protocol in ("TSTR", "TRTR"))
+        copy, real = (of(result, protocol, model)[list(METRICS)] for protocol in ("TSTR", "TRTR"))
         pd.testing.assert_series_equal(copy, real, check_names=False)
-    assert not found.equals(utility(train, train=train, holdout=test, target="y", seed=4, models=FAST, max_rows=120))
+    assert not result.equals(utility(train, train=train, holdout=test, target="y", seed=4, models=FAST, max_rows=120))
 
 
 @pytest.mark.slow
 def test_the_four_default_models_run_and_repeat_themselves():
     assert list(default_models()) == ["logistic regression", "random forest", "gradient boosting", "1-NN"]
     rng = np.random.default_rng(9)
-    train, made, test = noisy(120, rng), noisy(120, rng), Holdout(noisy(80, rng))
-    found = utility(made, train=train, holdout=test, target="y", seed=0)
-    assert len(found) == 12
-    pd.testing.assert_frame_equal(found, utility(made, train=train, holdout=test, target="y", seed=0))
+    train, generated, test = noisy(120, rng), noisy(120, rng), Holdout(noisy(80, rng))
+    result = utility(generated, train=train, holdout=test, target="y", seed=0)
+    assert len(result) == 12
+    pd.testing.assert_frame_equal(result, utility(generated, train=train, holdout=test, target="y", seed=0))
 
 
 def test_impossible_scores_are_flagged_and_honest_ones_are_not():
@@ -308,7 +308,7 @@ def test_small_odd_tables_have_scores_in_bounds_or_nan(data):
         )
         for _ in range(3)
     ]
-    found = utility(tables[1], train=tables[0], holdout=Holdout(tables[2]), target="y", seed=0, models=FAST)
-    values = found[list(METRICS)].to_numpy(dtype=float)
+    result = utility(tables[1], train=tables[0], holdout=Holdout(tables[2]), target="y", seed=0, models=FAST)
+    values = result[list(METRICS)].to_numpy(dtype=float)
     assert ((values >= 0) & (values <= 1) | np.isnan(values)).all()
-    assert np.isfinite(found[["f1", "brier", "accuracy"]].to_numpy(dtype=float)).all()
+    assert np.isfinite(result[["f1", "brier", "accuracy"]].to_numpy(dtype=float)).all()
