@@ -74,7 +74,7 @@ def messages(model: ChatModel, seed: int) -> tuple[SeedExamples, list[Record]]:
     train = sms_spam().train
     seeds = SeedExamples.sample(train.texts, train.labels, _SEEDS_OF_EACH, seed=seed)
     asked = list(few_shot.few_shot_requests(seeds, _MESSAGES_OF_EACH, seed=seed))
-    return seeds, few_shot.records(asked, model(request for request, _ in asked), model_name=_MODEL_NAME)
+    return seeds, few_shot.few_shot_records(asked, model(request for request, _ in asked), model_name=_MODEL_NAME)
 
 
 def verified_messages(seeds: SeedExamples, records: Sequence[Record]) -> tuple[list[Record], list[StageStats]]:

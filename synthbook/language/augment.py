@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthbook.language.messages import ChatRequest, Message, SamplingParams
+from synthbook.language.messages import ChatRequest, SamplingParams, few_shot
 
 _Edit = Callable[[str, np.random.Generator], str]
 SYNONYMS = {
@@ -29,7 +29,6 @@ SYNONYMS = {
     "friend": "mate",
 }
 _UNITS = {"grams": "kilograms", "kilograms": "grams", "minutes": "hours", "hours": "minutes", "pounds": "pence"}
-_NEGATIONS = ("not ", "never ", "no ")
 
 
 def synonyms(text: str, rng: np.random.Generator) -> str:
@@ -43,33 +42,16 @@ def _reorder(text: str, rng: np.random.Generator) -> str:
     return " ".join(parts[i].strip() for i in rng.permutation(len(parts))) if len(parts) > 1 else text
 
 
-def spacing(text: str, rng: np.random.Generator) -> str:
-    """Another space somewhere, no full stop at the end."""
-    return text.rstrip(". ").replace(" ", "  ", 1)
-
-
-def _drop_negation(text: str, rng: np.random.Generator) -> str:
-    """Without the first "not", "never" or "no"."""
-    return re.sub(rf"\b({'|'.join(_NEGATIONS)})", "", text, count=1)
-
-
-def _turn_digits(text: str, rng: np.random.Generator) -> str:
-    """Every 6 is a 9, every 9 a 6."""
-    return text.translate(str.maketrans("69", "96"))
-
-
-def _change_unit(text: str, rng: np.random.Generator) -> str:
-    """The first unit is another one; the number stays."""
-    return re.sub(rf"\b({'|'.join(_UNITS)})\b", lambda m: _UNITS[m[0]], text, count=1)
-
-
-LABEL_PRESERVING: Mapping[str, _Edit] = {"synonyms": synonyms, "order of sentences": _reorder, "spacing": spacing}
-LABEL_CHANGING: Mapping[str, _Edit] = {
-    "negation dropped": _drop_negation,
-    "digits turned": _turn_digits,
-    "unit changed": _change_unit,
+LABEL_PRESERVING: Mapping[str, _Edit] = {
+    "synonyms": synonyms,
+    "order of sentences": _reorder,
+    "spacing": lambda text, rng: text.rstrip(". ").replace(" ", "  ", 1),
 }
-
+LABEL_CHANGING: Mapping[str, _Edit] = {
+    "negation dropped": lambda text, rng: re.sub(r"\b(not |never |no )", "", text, count=1),
+    "digits turned": lambda text, rng: text.translate(str.maketrans("69", "96")),
+    "unit changed": lambda text, rng: re.sub(rf"\b({'|'.join(_UNITS)})\b", lambda m: _UNITS[m[0]], text, count=1),
+}
 
 # ── statements with an oracle ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,7 +80,7 @@ def oracle(text: str) -> bool:
 
 # ── edits by a model ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-_SHOWN = (
+_EXAMPLES = (
     (
         "The jug weighs 2 kilograms. It is heavier than 900 grams.",
         "A jug has a weight of 2 kilograms and is more than 900 grams.",
@@ -114,9 +96,9 @@ def paraphrase_requests(texts: Sequence[str], *, seed: int = 0) -> Iterator[Chat
     """One question for each text: say it in other words. What comes back may say something else."""
     sampling = SamplingParams(temperature=0.7, max_tokens=60, stop=("\n",), seed=seed)
     question = "Say this in other words: "
-    turns = [Message(r, t) for one, two in _SHOWN for r, t in (("user", question + one), ("assistant", two))]
+    examples = [(question + before, after) for before, after in _EXAMPLES]
     for k, text in enumerate(texts):
-        yield ChatRequest((*turns, Message("user", question + text)), sampling, k)
+        yield ChatRequest(few_shot(examples, question + text), sampling, k)
 
 
 def label_preserved(before: str, after: str) -> bool | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Seed
-from synthbook.language.filters.execution import Case, cases_from_reference
+from synthbook.language.filters.execution import Case
 from synthbook.language.records import Record
 
 
@@ -34,6 +34,11 @@ class CodingProblem:
     sample_args: Callable[[np.random.Generator], tuple[Any, ...]]
     hard: bool = False
 
+    @property
+    def request(self) -> str:
+        """The prompt as a sentence that asks for the function by name."""
+        return f"Write a Python function {self.name} that returns {self.prompt}."
+
 
 def _number(low: int, high: int) -> Callable[[np.random.Generator], tuple[int]]:
     return lambda rng: (int(rng.integers(low, high)),)
@@ -45,10 +50,6 @@ def _word(rng: np.random.Generator, letters: str = "abcdeo", longest: int = 9) -
 
 def _numbers(rng: np.random.Generator) -> tuple[list[int]]:
     return (rng.integers(-9, 10, int(rng.integers(2, 8))).tolist(),)
-
-
-def _divisors(n: int) -> bool:
-    return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))
 
 
 CODING_PROBLEMS: tuple[CodingProblem, ...] = (
@@ -75,7 +76,7 @@ CODING_PROBLEMS: tuple[CodingProblem, ...] = (
             "def is_prime(n):\n    return all(n % d for d in range(2, n))",
             "def is_prime(n):\n    return n == 2 or n % 2 == 1",
         ),
-        _divisors,
+        lambda n: n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1)),
         _number(0, 400),
         hard=True,
     ),
@@ -185,7 +186,6 @@ CODING_PROBLEMS: tuple[CodingProblem, ...] = (
         lambda rng: (int(rng.integers(64)) * int(rng.random() < 0.8),),
     ),
 )
-_BY_NAME = {problem.name: problem for problem in CODING_PROBLEMS}
 
 
 # ── A scripted teacher with known errors ──
@@ -225,15 +225,11 @@ class ScriptedCodeTeacher:
         problem = self.problems[int(rng.integers(len(self.problems)))]
         error = self.hard_error_rate if problem.hard and self.hard_error_rate is not None else self.error_rate
         correct = bool(rng.random() >= error)
-        code = (
-            problem.canonical_solution
-            if correct
-            else problem.buggy_solutions[int(rng.integers(len(problem.buggy_solutions)))]
-        )
-        prompt = f"Write a Python function {problem.name} that returns {problem.prompt}."
-        return Record(
-            f"{k:06d}", prompt, code, problem.name, {"model": "scripted", "correct": correct, "hard": problem.hard}
-        )
+        code, buggy = problem.canonical_solution, problem.buggy_solutions
+        if not correct:
+            code = buggy[int(rng.integers(len(buggy)))]
+        provenance = {"model": "scripted", "correct": correct, "hard": problem.hard}
+        return Record(f"{k:06d}", problem.request, code, problem.name, provenance)
 
 
 def reworded(code: str, rng: np.random.Generator) -> str:
@@ -247,13 +243,12 @@ def reworded(code: str, rng: np.random.Generator) -> str:
 def cases(n: int, *, seed: Seed, problems: tuple[CodingProblem, ...] = CODING_PROBLEMS) -> dict[str, list[Case]]:
     """n cases for each skill, answered by its oracle."""
     root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    found = {}
+    by_name = {}
     for problem, child in zip(problems, root.spawn(len(problems)), strict=True):
         rng = np.random.default_rng(child)
-        found[problem.name] = cases_from_reference(
-            problem.reference, problem.name, (problem.sample_args(rng) for _ in range(n))
-        )
-    return found
+        calls = [problem.sample_args(rng) for _ in range(n)]
+        by_name[problem.name] = [Case(problem.name, args, problem.reference(*args)) for args in calls]
+    return by_name
 
 
 def sample_answers(
@@ -264,9 +259,8 @@ def sample_answers(
     Of a share `shared_error_rate` of the problems all paths give the same wrong answer.
     """
     if answers < 2 or not 0 <= p <= 1 or not 0 <= shared_error_rate <= 1:
-        raise InvalidArgument(
-            "p, answers, shared", (p, answers, shared_error_rate), "shares from 0 to 1, at least 2 answers"
-        )
+        given = (p, answers, shared_error_rate)
+        raise InvalidArgument("p, answers, shared_error_rate", given, "shares from 0 to 1, at least 2 answers")
     rng = np.random.default_rng(seed)
     truth = rng.integers(answers, size=problems)
     wrong = (truth[:, None] + rng.integers(1, answers, (problems, k))) % answers

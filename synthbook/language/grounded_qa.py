@@ -1,4 +1,4 @@
-"""Few-shot labels, and questions whose answers stand in a document."""
+"""Few-shot labeled messages, and questions whose answers stand in a document."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field
 from synthbook.core.errors import InvalidArgument
 from synthbook.language.filters.dedup import jaccard, shingles, tokenize
 from synthbook.language.filters.verdicts import label_disagrees, pinned_schema, validate_json
-from synthbook.language.messages import ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
+from synthbook.language.messages import ChatModel, ChatRequest, ChatResponse, Message, SamplingParams, few_shot
 from synthbook.language.pipeline import Stage, StageResult
 from synthbook.language.records import Record
 
 PASSAGE = (50, 90)  # words
-_SHOWN = (
+_ASK, _MORE = "Ask and answer a question about this text, as JSON: ", "Ask and answer another question about it."
+_EXAMPLE = (
     "The library of the town opens at nine. It lends books for three weeks, and films for one week.",
     ("When does the library open?", "It opens at nine."),
     ("For how long does it lend films?", "For one week."),
@@ -45,69 +46,51 @@ class Document:
 
 def passages(novels: Sequence[str], titles: Sequence[str], n: int, *, seed: int) -> list[Document]:
     """n paragraphs of a length that a small model can read, from novels in turn."""
-    rng, found = np.random.default_rng([seed, 44]), list[Document]()
+    rng, documents = np.random.default_rng([seed, 44]), list[Document]()
     for k in range(n):
         novel = k % len(novels)
         parts = [" ".join(part.split()) for part in novels[novel].split("\n\n")]
         fit = [part for part in parts if PASSAGE[0] <= len(part.split()) <= PASSAGE[1] and '"' not in part]
-        found.append(Document(f"{titles[novel]}, {k:02d}", fit[int(rng.integers(len(fit)))]))
-    return found
+        documents.append(Document(f"{titles[novel]}, {k:02d}", fit[int(rng.integers(len(fit)))]))
+    return documents
 
 
 def dialogues(model: ChatModel, documents: Sequence[Document], *, seed: int = 0) -> list[Record]:
     """Two turns about each document, a record each; the second question is asked after the first answer was given."""
     sampling = SamplingParams(temperature=0.7, max_tokens=110, schema=QAPair.model_json_schema(), seed=seed)
-    requests = [ChatRequest(_begun(document.text), sampling, k) for k, document in enumerate(documents)]
+    text, *turns = _EXAMPLE
+    shown = [json.dumps({"question": question, "answer": answer}) for question, answer in turns]
+    examples = [(_ASK + text, shown[0]), (_MORE, shown[1])]
+    requests = [ChatRequest(few_shot(examples, _ASK + one.text), sampling, k) for k, one in enumerate(documents)]
     first = list(model(requests))
-    more = Message("user", "Ask and answer another question about it.")
     again = [
-        ChatRequest((*request.messages, Message("assistant", a.text), more), sampling, request.index)
+        ChatRequest((*request.messages, Message("assistant", a.text), Message("user", _MORE)), sampling, request.index)
         for request, a in zip(requests, first, strict=True)
     ]
     second = list(model(again))
-    return [
-        _record(document, k, turn, answer)
-        for k, (document, *both) in enumerate(zip(documents, first, second, strict=True))
-        for turn, answer in enumerate(both, start=1)
-    ]
-
-
-def _begun(passage: str) -> tuple[Message, ...]:
-    text, *turns = _SHOWN
-    told = [json.dumps({"question": question, "answer": answer}) for question, answer in turns]
-    request = "Ask and answer a question about this text, as JSON: "
-    return (
-        Message("user", f"{request}{text}"),
-        Message("assistant", told[0]),
-        Message("user", "Ask and answer another question about it."),
-        Message("assistant", told[1]),
-        Message("user", f"{request}{passage}"),
-    )
-
-
-def _record(document: Document, k: int, turn: int, answer: ChatResponse) -> Record:
-    told = {"document": document.id, "turn": turn, "finish": answer.finish_reason}
-    return Record(f"{k:03d}-{turn}", document.text, answer.text, f"turn {turn}", told)
+    records = []
+    for k, (document, *both) in enumerate(zip(documents, first, second, strict=True)):
+        for turn, answer in enumerate(both, start=1):
+            provenance = {"document": document.id, "turn": turn, "finish": answer.finish_reason}
+            records.append(Record(f"{k:03d}-{turn}", document.text, answer.text, f"turn {turn}", provenance))
+    return records
 
 
 def answer_grounded(*, threshold: float = 0.7) -> Stage:
     """Keeps turns that ask something, and whose answer has at least a share `least` of its words from the passage."""
 
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            turn, wrong = validate_json(record.response, QAPair)
-            if turn is None:
-                yield record.with_verdict("grounded", wrong), "invalid JSON"
-                continue
-            known, said = set(tokenize(record.prompt)), tokenize(turn.answer)
-            share = sum(word in known for word in said) / max(len(said), 1)
-            reason = "asks nothing" if not turn.question.rstrip().endswith("?") else None
-            yield (
-                record.with_verdict("grounded", round(share, 3)),
-                reason or (None if share >= threshold else "not grounded"),
-            )
+    def judge(record: Record) -> StageResult:
+        turn, error = validate_json(record.response, QAPair)
+        if turn is None:
+            return record.with_verdict("grounded", error), "invalid JSON"
+        known, words = set(tokenize(record.prompt)), tokenize(turn.answer)
+        share = sum(word in known for word in words) / max(len(words), 1)
+        reason = None if share >= threshold else "not grounded"
+        if not turn.question.rstrip().endswith("?"):
+            reason = "asks nothing"
+        return record.with_verdict("grounded", round(share, 3)), reason
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 # ── Few-shot labels ──
@@ -163,9 +146,8 @@ class SeedExamples:
         """n of each label, of at most 160 characters; raises `InvalidArgument` where there are fewer."""
         rng, chosen = np.random.default_rng([seed, 42]), list[int]()
         for label in LABEL_DESCRIPTIONS:
-            rows = [
-                i for i, (text, own) in enumerate(zip(texts, labels, strict=True)) if own == label and len(text) <= 160
-            ]
+            pairs = enumerate(zip(texts, labels, strict=True))
+            rows = [i for i, (text, own) in pairs if own == label and len(text) <= 160]
             if len(rows) < n:
                 raise InvalidArgument("n", n, f'at most {len(rows)}, as many short messages as are "{label}"')
             chosen += rng.choice(rows, n, replace=False).tolist()
@@ -176,13 +158,13 @@ class SeedExamples:
         return [text for text, own in zip(self.texts, self.labels, strict=True) if own == label]
 
 
-def why(text: str, label: str) -> str:
-    """A reason for the label of a real message: the first mark that it bears.
+def rationale(text: str, label: str) -> str:
+    """A reason for the label of a real message: that of the first rule that it matches.
 
-    >>> why("You have won a prize", "spam"), why("Where are you?", "ham")
+    >>> rationale("You have won a prize", "spam"), rationale("Where are you?", "ham")
     ('it promises a prize', 'somebody asks a friend something')
     """
-    return next(reason for mark, reason in _RATIONALE_RULES[label] if re.search(mark, text, re.IGNORECASE))
+    return next(reason for rule, reason in _RATIONALE_RULES[label] if re.search(rule, text, re.IGNORECASE))
 
 
 def few_shot_requests(
@@ -195,64 +177,56 @@ def few_shot_requests(
     rng = np.random.default_rng([seed, 43])
     sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=_SCHEMA, seed=seed)
     for label, what in LABEL_DESCRIPTIONS.items():
-        question = Message("user", f"Write {what}, as JSON with the keys why and message.")
+        question = f"Write {what}, as JSON with the keys why and message."
         for k in range(prompts):
-            examples = rng.choice(seeds.of(label), shown, replace=False)
-            turns: list[Message] = []
-            for text in examples:
-                told = json.dumps({"why": why(str(text), label), "message": str(text)}, ensure_ascii=False)
-                turns += [question, Message("assistant", told)]
+            texts = rng.choice(seeds.of(label), shown, replace=False).tolist()
+            answers = [{"why": rationale(text, label), "message": text} for text in texts]
+            examples = [(question, json.dumps(answer, ensure_ascii=False)) for answer in answers]
             for i in range(k, n, prompts):
-                yield ChatRequest((*turns, question), sampling, i), label
+                yield ChatRequest(few_shot(examples, question), sampling, i), label
 
 
-def records(
-    asked: Iterable[tuple[ChatRequest, str]], answers: Iterable[ChatResponse], *, model_name: str
+def few_shot_records(
+    requests: Iterable[tuple[ChatRequest, str]], answers: Iterable[ChatResponse], *, model_name: str
 ) -> list[Record]:
-    """A record for each answer, as it came."""
-    return [
-        Record(f"{k:05d}", request.messages[-1].content, answer.text, label, _told(model_name, answer))
-        for k, ((request, label), answer) in enumerate(zip(asked, answers, strict=True))
-    ]
-
-
-def _told(model_name: str, answer: ChatResponse) -> dict[str, Any]:
-    return {"model": model_name, "finish": answer.finish_reason, "tokens": answer.completion_tokens}
+    """A record of each answer, unparsed."""
+    records = []
+    for k, ((request, label), answer) in enumerate(zip(requests, answers, strict=True)):
+        provenance = {"model": model_name, "finish": answer.finish_reason, "tokens": answer.completion_tokens}
+        records.append(Record(f"{k:05d}", request.messages[-1].content, answer.text, label, provenance))
+    return records
 
 
 def parse_message(record: Record) -> Record:
     """The message alone, in one line, and its reason in the provenance; an answer without the form, as it is."""
-    found, _ = validate_json(record.response, LabeledMessage)
-    if found is None:
+    parsed, _ = validate_json(record.response, LabeledMessage)
+    if parsed is None:
         return record
-    return replace(record, response=" ".join(found.message.split()), provenance={**record.provenance, "why": found.why})
+    provenance = {**record.provenance, "why": parsed.why}
+    return replace(record, response=" ".join(parsed.message.split()), provenance=provenance)
 
 
 def drop_seed_copies(seeds: SeedExamples, *, threshold: float = 0.5) -> Stage:
     """Drops messages that share more than `most` of their runs of three words with a seed: the real text again."""
     real = [shingles(text) for text in seeds.texts]
 
-    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
-        for record in some:
-            mine = shingles(record.response)
-            near = max(jaccard(mine, other) for other in real)
-            yield record.with_verdict("nearest seed", round(near, 3)), "copies a seed" if near > threshold else None
+    def judge(record: Record) -> StageResult:
+        own = shingles(record.response)
+        nearest = max(jaccard(own, other) for other in real)
+        return record.with_verdict("nearest seed", round(nearest, 3)), "copies a seed" if nearest > threshold else None
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 def label_agrees(classifier: Any) -> Stage:
     """Drops messages to which a classifier, taught by real ones, gives another label than was asked for."""
 
-    def stage(some: Iterable[Record]) -> Iterator[StageResult]:
-        for record in some:
-            doubted = bool(label_disagrees([record.response], [record.label], classifier)[0])
-            yield (
-                record.with_verdict("label", "doubted" if doubted else "agreed"),
-                "label mismatch" if doubted else None,
-            )
+    def judge(record: Record) -> StageResult:
+        disagrees = label_disagrees([record.response], [record.label], classifier)[0]
+        verdict, reason = ("doubted", "label mismatch") if disagrees else ("agreed", None)
+        return record.with_verdict("label", verdict), reason
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 def classifier() -> Any:

@@ -31,9 +31,9 @@ class Message:
     content: str
 
     def __post_init__(self) -> None:
-        said = self.content if isinstance(self.content, str) else None
-        if self.role not in _ROLES or said is None or SURROGATES.search(said):
-            given = (self.role, said[:60] if said is not None else self.content)
+        is_text = isinstance(self.content, str)
+        if self.role not in _ROLES or not is_text or SURROGATES.search(self.content):
+            given = (self.role, self.content[:60] if is_text else self.content)
             raise InvalidArgument("message", given, f"text of whole characters, said by one of {', '.join(_ROLES)}")
 
 
@@ -53,10 +53,8 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf or not 0 < self.top_p <= 1:
-            given = (self.temperature, self.top_p)
-            raise InvalidArgument(
-                "temperature, top_p", given, "a temperature of at least 0, a top_p above 0, at most 1"
-            )
+            given, accepted = (self.temperature, self.top_p), "a temperature of at least 0, a top_p above 0, at most 1"
+            raise InvalidArgument("temperature, top_p", given, accepted)
         if not (isinstance(self.max_tokens, int) and 1 <= self.max_tokens <= 100_000):
             raise InvalidArgument("max_tokens", self.max_tokens, "a whole number from 1 to 100,000")
         stop: Any = self.stop
@@ -118,6 +116,12 @@ ChatModel = Callable[[Iterable[ChatRequest]], Iterator[ChatResponse]]  # an answ
 def single_turn(text: str, **sampling: Any) -> ChatRequest:
     """One question of one turn."""
     return ChatRequest((Message("user", text),), SamplingParams(**sampling))
+
+
+def few_shot(examples: Iterable[tuple[str, str]], prompt: str) -> tuple[Message, ...]:
+    """A conversation that shows pairs of a prompt and its answer, and ends with a new prompt."""
+    turns = [Message(role, text) for pair in examples for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return (*turns, Message("user", prompt))
 
 
 def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:

@@ -25,7 +25,7 @@ from synthbook.core.storage import Provenance, sha256, write_with_provenance
 from synthbook.language.filters.dedup import NearDuplicateIndex
 from synthbook.language.filters.execution import Case, Program, Property, execute
 from synthbook.language.filters.verdicts import validate_json
-from synthbook.language.records import Record, batched, lines, read_jsonl, truncate_partial_line
+from synthbook.language.records import Record, batched, read_jsonl, truncate_partial_line
 from synthbook.language.sandbox.pool import Sandbox
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def _passing(
             entry.n_in += 1
             yield record
 
-    told = stage(counted())
+    results = stage(counted())
     while True:
         began, before = time.perf_counter(), waited
-        found = next(told, None)
+        result = next(results, None)
         entry.seconds += time.perf_counter() - began - (waited - before)
-        if found is None:
+        if result is None:
             return
-        record, reason = found
+        record, reason = result
         if reason is None:
             entry.n_out += 1
             yield record
@@ -114,10 +114,10 @@ def pass_tests(
     """
     if verdict_cache is not None and any(isinstance(case, Property) for some in cases.values() for case in some):
         raise InvalidArgument("kept", str(verdict_cache), "None, or cases with expected values only")
-    asked = {name: sha256(repr((some, sandbox.limits)).encode()) for name, some in cases.items()}
+    hashes = {name: sha256(repr((some, sandbox.limits)).encode()) for name, some in cases.items()}
 
     def key(record: Record) -> str:
-        return f"{record.content_hash} {asked.get(record.label)}"
+        return f"{record.content_hash} {hashes.get(record.label)}"
 
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         known = _known(verdict_cache)
@@ -150,12 +150,12 @@ def drop_near_duplicates(memory: NearDuplicateIndex | None = None, *, batch: int
     """Drops what nearly repeats an earlier record, whose id is in its verdict; records are read `batch` at a time."""
 
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        remembered, ids = memory or NearDuplicateIndex(), list[str]()
+        index, ids = memory or NearDuplicateIndex(), list[str]()
         for some in batched(records, batch):
             ids += [record.id for record in some]
-            for record, number in zip(some, remembered.add([record.response for record in some]), strict=True):
-                told = record.with_verdict("near duplicates", None if number is None else ids[number])
-                yield told, None if number is None else "near duplicate"
+            for record, number in zip(some, index.add([record.response for record in some]), strict=True):
+                original = None if number is None else ids[number]
+                yield record.with_verdict("near duplicates", original), None if number is None else "near duplicate"
 
     return stage
 
@@ -163,12 +163,11 @@ def drop_near_duplicates(memory: NearDuplicateIndex | None = None, *, batch: int
 def match_schema(schema: type[BaseModel]) -> Stage:
     """Keeps responses that are JSON of a schema."""
 
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            _, wrong = validate_json(record.response, schema)
-            yield record.with_verdict("form", wrong or "fits"), wrong or None
+    def judge(record: Record) -> StageResult:
+        _, error = validate_json(record.response, schema)
+        return record.with_verdict("form", error or "fits"), error or None
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 def drop_exact_duplicates() -> Stage:
@@ -218,7 +217,7 @@ def run_to_disk(
             drops.write(json.dumps({"id": record.id, "stage": stage, "reason": reason}) + "\n")
 
         flow, ledger = run_pipeline(records, stages, on_drop=dropped)
-        path = write_with_provenance(out / _KEPT, lines(flow), provenance)
+        path = write_with_provenance(out / _KEPT, map(Record.to_json_line, flow), provenance)
         drops.seek(0)
         write_with_provenance(out / _DROPPED, drops, provenance)
     write_with_provenance(out / _LEDGER, json.dumps([to_dict(entry) for entry in ledger], indent=1) + "\n", provenance)
@@ -253,7 +252,10 @@ def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
         n_in, n_out = entry.n_in / total, entry.n_out / total
         top = 1 + 0 * t
         ax.fill_between(x + t, top - n_out, top, color=BLUE, linewidth=0)
-        lost, level = _named(entry), 1 - n_out
+        common, level = entry.reasons.most_common(), 1 - n_out
+        lost = common if len(common) <= _NAMED else common[: _NAMED - 1]
+        if len(common) > _NAMED:
+            lost.append(("other reasons", sum(count for _, count in common[_NAMED - 1 :])))
         for _, count in lost:
             share = count / total
             down = level - _GAP * bend - 0.25 * bend
@@ -268,10 +270,3 @@ def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
     ax.spines[:].set_visible(False)
     ax.grid(False)
     return ax
-
-
-def _named(entry: StageStats) -> list[tuple[str, int]]:
-    common = entry.reasons.most_common()
-    if len(common) <= _NAMED:
-        return common
-    return [*common[: _NAMED - 1], ("other reasons", sum(count for _, count in common[_NAMED - 1 :]))]

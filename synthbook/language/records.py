@@ -50,19 +50,19 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not raw.strip():
                 continue
             try:
-                found = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+                line = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error}): one object is expected there") from None
-            if not isinstance(found, dict):
-                raise DataError(f"{path}, line {number}: a {type(found).__name__}; one JSON object is expected there")
-            yield number, found
+            if not isinstance(line, dict):
+                raise DataError(f"{path}, line {number}: a {type(line).__name__}; one JSON object is expected there")
+            yield number, line
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """Records that `Record.line` wrote. Raises `DataError` for a line that is none."""
-    for number, found in read_jsonl(path):
+    for number, line in read_jsonl(path):
         try:
-            yield Record(**found)
+            yield Record(**line)
         except TypeError as error:
             raise DataError(f"{path}, line {number}: no record ({error})") from None
 
@@ -78,8 +78,3 @@ def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
     source = iter(items)
     while some := list(islice(source, n)):
         yield some
-
-
-def lines(records: Iterable[Record]) -> Iterator[str]:
-    """A line for each record."""
-    return (record.to_json_line() for record in records)

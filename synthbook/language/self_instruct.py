@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ from synthbook.core.plots import BLACK, BLUE, VERMILLION, new_axes
 from synthbook.datasets import read_data
 from synthbook.language.filters.dedup import rouge_l
 from synthbook.language.filters.verdicts import pinned_schema, validate_json
-from synthbook.language.messages import SURROGATES, ChatModel, ChatRequest, ChatResponse, Message, SamplingParams
+from synthbook.language.messages import SURROGATES, ChatModel, ChatRequest, ChatResponse, SamplingParams, few_shot
 from synthbook.language.pipeline import Stage, StageResult, StageStats, run_pipeline
 from synthbook.language.records import Record
 
@@ -94,12 +95,11 @@ def instruction_error(instruction: str) -> str | None:
 def well_formed() -> Stage:
     """Keeps whole instructions of a plain form, that ask a model of text for nothing but text."""
 
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            reason = instruction_error(record.response)
-            yield record, "cut off" if reason is None and record.provenance["cut off"] else reason
+    def judge(record: Record) -> StageResult:
+        reason = instruction_error(record.response)
+        return record, "cut off" if reason is None and record.provenance["cut off"] else reason
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD) -> Stage:
@@ -108,14 +108,13 @@ def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD)
         raise InvalidArgument("most", rouge_threshold, "a likeness above 0; infinity keeps everything")
     pool = list(known)
 
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            alike = max((rouge_l(record.response, other) for other in pool), default=0.0)
-            if alike < rouge_threshold:
-                pool.append(record.response)
-            yield record.with_verdict(_NEAREST, alike), None if alike < rouge_threshold else "ROUGE-L too high"
+    def judge(record: Record) -> StageResult:
+        alike = max((rouge_l(record.response, other) for other in pool), default=0.0)
+        if alike < rouge_threshold:
+            pool.append(record.response)
+        return record.with_verdict(_NEAREST, alike), None if alike < rouge_threshold else "ROUGE-L too high"
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 # ── The pool of tasks ──
@@ -215,16 +214,12 @@ def plot_growth(pools: Mapping[str, TaskPool], ax: Axes | None = None) -> Axes:
     """Tasks of each pool against proposals; a line of slope 1 would keep them all."""
     ax = new_axes(ax)
     for name, pool in pools.items():
-        asked, size = _steps(pool.rounds, len(pool.tasks))
-        ax.plot(asked, size, label=f"{name}: {size[-1]}")
+        proposed = np.cumsum([0, *(one.proposed for one in pool.rounds)])
+        size = [*(one.pool for one in pool.rounds), len(pool.tasks)]
+        ax.plot(proposed, size, label=f"{name}: {size[-1]}")
     ax.legend(loc="lower right")
     ax.set(xlabel="proposals", ylabel="tasks in the pool", title="The pool grows")
     return ax
-
-
-def _steps(rounds: Sequence[Round], last: int) -> tuple[list[int], list[int]]:
-    asked = np.cumsum([0, *(one.proposed for one in rounds)])
-    return asked.tolist(), [*(one.pool for one in rounds), last]
 
 
 def plot_max_rouge(pool: TaskPool, ax: Axes | None = None, *, rouge_threshold: float = 0.7) -> Axes:
@@ -251,7 +246,7 @@ def plot_max_rouge(pool: TaskPool, ax: Axes | None = None, *, rouge_threshold: f
 # faults that can be seen without knowing the right answer; most wrong answers cannot.
 
 
-_Judged = tuple[Task, str | None]  # and what is wrong with it
+_Instance = tuple[Task, str | None]  # and what is wrong with it
 _SHOWN = 3  # written tasks of a kind, in a question
 _YES = re.compile(r"\W*yes\b", re.I)
 
@@ -274,45 +269,44 @@ class OutputFirst(BaseModel):
     input: str = Field(min_length=1, max_length=160)
 
 
-def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[_Judged]:
+def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[_Instance]:
     """Each grown task with its kind and `each` instances, one after the other, and what is wrong with it, else None."""
     if each < 1:
         raise InvalidArgument("each", each, "at least 1 instance of each task")
     written, generated = pool.written, pool.generated
-    kinds = [bool(_YES.match(answer.text)) for answer in model(_kind_ask(task, written, seed) for task in generated)]
+    kinds = [bool(_YES.match(one.text)) for one in model(_kind_request(task, written, seed) for task in generated)]
     tasks = [replace(task, classification=kind) for task, kind in zip(generated, kinds, strict=True)]
-    requests = (_instance_ask(task, written, seed, k) for task in tasks for k in range(each))
-    answers = list(model(requests))
-    for i, task in enumerate(tasks):
-        yield from _judged([_answered(task, answer, k) for k, answer in enumerate(answers[i * each : (i + 1) * each])])
+    answers = iter(list(model(_instance_request(task, written, seed, k) for task in tasks for k in range(each))))
+    for task in tasks:
+        yield from _consistent([_parse_instance(task, answer, k) for k, answer in enumerate(islice(answers, each))])
 
 
-def records(judged: Iterable[_Judged]) -> tuple[list[Record], StageStats]:
-    """A record of each sound task, and the entry of a ledger that counts the others."""
-    kept, entry = list[Record](), StageStats("instance")
-    for task, reason in judged:
-        entry.n_in += 1
+def instance_records(instances: Iterable[_Instance]) -> tuple[list[Record], StageStats]:
+    """A record of each task without an error, and the statistics of the others."""
+    records, stats = list[Record](), StageStats("instance")
+    for task, reason in instances:
+        stats.n_in += 1
         if reason is None:
-            kept.append(task.record())
+            records.append(task.record())
         else:
-            entry.reasons[reason] += 1
-    entry.n_out = len(kept)
-    return kept, entry
+            stats.reasons[reason] += 1
+    stats.n_out = len(records)
+    return records, stats
 
 
 # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _kind_ask(task: Task, written: Sequence[Task], seed: int) -> ChatRequest:
+def _kind_request(task: Task, written: Sequence[Task], seed: int) -> ChatRequest:
     """Examples are no and yes in turn: after three times the same answer a small model gives it a fourth time."""
-    turns = list[Message]()
-    for pair in zip(_some(written, False), _some(written, True), strict=False):
-        for shown in pair:
-            turns += [_question(shown), Message("assistant", '"yes"' if shown.classification else '"no"')]
+    question = "Does this task ask to choose one of a few labels? "
+    pairs = zip(_some(written, False), _some(written, True), strict=False)
+    examples = [
+        (question + one.instruction, '"yes"' if one.classification else '"no"') for both in pairs for one in both
+    ]
     schema = {"type": "string", "enum": ["yes", "no"]}
-    return ChatRequest(
-        (*turns, _question(task)), SamplingParams(temperature=0.0, max_tokens=8, schema=schema, seed=seed)
-    )
+    sampling = SamplingParams(temperature=0.0, max_tokens=8, schema=schema, seed=seed)
+    return ChatRequest(few_shot(examples, question + task.instruction), sampling)
 
 
 def _some(written: Sequence[Task], classification: bool) -> list[Task]:
@@ -321,45 +315,34 @@ def _some(written: Sequence[Task], classification: bool) -> list[Task]:
     return some[:: max(len(some) // _SHOWN, 1)][:_SHOWN]
 
 
-def _question(task: Task) -> Message:
-    return Message("user", f"Does this task ask to choose one of a few labels? {task.instruction}")
-
-
-def _instance_ask(task: Task, written: Sequence[Task], seed: int, index: int) -> ChatRequest:
-    match_schema = OutputFirst if task.classification else InputFirst
-    turns = list[Message]()
-    for shown in _some(written, task.classification):
-        turns += [_request(shown), Message("assistant", _as_json(shown))]
-    sampling = SamplingParams(temperature=0.7, max_tokens=100, schema=match_schema.model_json_schema(), seed=seed)
-    return ChatRequest((*turns, _request(task)), sampling, index)
-
-
-def _request(task: Task) -> Message:
+def _instance_request(task: Task, written: Sequence[Task], seed: int, index: int) -> ChatRequest:
+    schema = OutputFirst if task.classification else InputFirst
     order = "a label, then an input that deserves it" if task.classification else "an input, then the output"
-    return Message("user", f"Give {order}, as JSON, for this task: {task.instruction}")
-
-
-def _as_json(task: Task) -> str:
-    label_first = {"label": task.output, "input": task.input}
-    found = label_first if task.classification else {"input": task.input, "output": task.output}
-    return json.dumps(found, ensure_ascii=False)
+    question, examples = f"Give {order}, as JSON, for this task: ", list[tuple[str, str]]()
+    for one in _some(written, task.classification):
+        label_first = {"label": one.output, "input": one.input}
+        answer = label_first if task.classification else {"input": one.input, "output": one.output}
+        examples.append((question + one.instruction, json.dumps(answer, ensure_ascii=False)))
+    sampling = SamplingParams(temperature=0.7, max_tokens=100, schema=schema.model_json_schema(), seed=seed)
+    return ChatRequest(few_shot(examples, question + task.instruction), sampling, index)
 
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _answered(task: Task, answer: ChatResponse, k: int) -> _Judged:
-    named = replace(task, id=f"{task.id}.{k}") if k else task
+def _parse_instance(task: Task, answer: ChatResponse, k: int) -> _Instance:
+    task = replace(task, id=f"{task.id}.{k}") if k else task
     if answer.finish_reason == "length":
-        return named, "cut off"
-    if task.classification:
-        labelled, wrong = validate_json(answer.text, OutputFirst)
-        found = ("", "") if labelled is None else (labelled.input, labelled.label)
+        return task, "cut off"
+    parsed, error = validate_json(answer.text, OutputFirst if task.classification else InputFirst)
+    if isinstance(parsed, OutputFirst):
+        pair = parsed.input, parsed.label
+    elif isinstance(parsed, InputFirst):
+        pair = parsed.input, parsed.output
     else:
-        well_formed, wrong = validate_json(answer.text, InputFirst)
-        found = ("", "") if well_formed is None else (well_formed.input, well_formed.output)
-    whole = replace(named, input=found[0].strip(), output=found[1].strip())
-    return whole, wrong or _fault(whole)
+        return replace(task, input="", output=""), error
+    task = replace(task, input=pair[0].strip(), output=pair[1].strip())
+    return task, _fault(task)
 
 
 def _fault(task: Task) -> str | None:
@@ -374,18 +357,18 @@ def _fault(task: Task) -> str | None:
     return "contains a role marker" if _SPEAKER.search(f"{task.input}\n{task.output}") else None
 
 
-def _judged(instances: Sequence[_Judged]) -> Iterator[_Judged]:
-    """Instances of one task: an input with two outputs discredits all of them, what was said before is dropped."""
+def _consistent(instances: Sequence[_Instance]) -> Iterator[_Instance]:
+    """Instances of one task: an input with two outputs discredits all of them, exact duplicates are dropped."""
     outputs, seen = defaultdict[str, set[str]](set), set[tuple[str, str]]()
     for task, reason in instances:
         if reason is None and task.input:
             outputs[task.input].add(task.output)
     two = any(len(some) > 1 for some in outputs.values())
     for task, reason in instances:
-        said = (task.input, task.output)
+        pair = (task.input, task.output)
         if reason is None:
-            reason = "one input, two outputs" if two else "exact duplicate" if said in seen else None
-            seen.add(said)
+            reason = "one input, two outputs" if two else "exact duplicate" if pair in seen else None
+            seen.add(pair)
         yield task, reason
 
 
@@ -393,8 +376,7 @@ def _judged(instances: Sequence[_Judged]) -> Iterator[_Judged]:
 
 
 WRITTEN, GROWN = 6, 2  # tasks that a question shows
-_QUESTION = Message("user", "Write a new task about work with data, in one line.")
-_STOP = ("\n",)
+_QUESTION = "Write a new task about work with data, in one line."
 
 
 def grow_pool(
@@ -413,8 +395,8 @@ def grow_pool(
     question shows depends on the seed and on what was answered before, so that a replay asks the same ones.
     """
     if len(written) < WRITTEN or rounds < 1 or proposals_per_round < 1:
-        given = (len(written), rounds, proposals_per_round)
-        raise InvalidArgument("written, rounds, side_by_side", given, f"at least {WRITTEN} tasks, 1 round, 1 question")
+        given, accepted = (len(written), rounds, proposals_per_round), f"at least {WRITTEN} tasks, 1 round, 1 proposal"
+        raise InvalidArgument("written, rounds, proposals_per_round", given, accepted)
     for task in written:
         if parse_instruction(task.instruction) != task.instruction:
             raise InvalidArgument("written", task.instruction, "one line, without the mark of a task or a speaker")
@@ -426,18 +408,18 @@ def grow_pool(
     return pool
 
 
-def _round(
-    model: ChatModel, pool: TaskPool, k: int, proposals_per_round: int, seed: int, rouge_threshold: float
-) -> None:
-    """Ask side by side, then go through the answers in order: of two that are alike the first one stays."""
+def _round(model: ChatModel, pool: TaskPool, k: int, n: int, seed: int, rouge_threshold: float) -> None:
+    """Send n requests together, then judge the answers in order: of two that are alike the first one stays."""
     rng = np.random.default_rng([seed, 48, k])
-    requests = [_ask(_shown(pool, rng), seed, k * proposals_per_round + i) for i in range(proposals_per_round)]
-    proposed = [
-        proposal(f"grown_{k:03d}_{i}", a) for i, a in zip(range(proposals_per_round), model(requests), strict=True)
-    ]
+    sampling = SamplingParams(temperature=1.0, max_tokens=48, stop=("\n",), seed=seed)
+    requests = []
+    for i in range(n):
+        examples = [(_QUESTION, instruction) for instruction in _shown(pool, rng)]
+        requests.append(ChatRequest(few_shot(examples, _QUESTION), sampling, k * n + i))
+    proposed = [proposal(f"grown_{k:03d}_{i}", a) for i, a in zip(range(n), model(requests), strict=True)]
     before, reasons, nearest = len(pool.tasks), Counter[str](), dict[str, float]()
 
-    def told(record: Record, reason: str) -> None:
+    def count(record: Record, reason: str) -> None:
         reasons[reason] += 1
         if _NEAREST in record.verdicts:
             nearest[record.id] = record.verdicts[_NEAREST]
@@ -446,12 +428,12 @@ def _round(
 
     known = [task.instruction for task in pool.tasks]
     stages = {"form": well_formed(), "difference": drop_similar(known, rouge_threshold)}
-    flow, ledger = run_pipeline(proposed, stages, on_drop=lambda record, stage, reason: told(record, reason))
+    flow, ledger = run_pipeline(proposed, stages, on_drop=lambda record, stage, reason: count(record, reason))
     for record in flow:
-        told(record, _ACCEPTED)
+        count(record, _ACCEPTED)
         pool.tasks.append(Task(record.id, record.response, origin=f"round {k}"))
     max_rouge = tuple(nearest[record.id] for record in proposed if record.id in nearest)
-    pool.rounds.append(Round(before, proposals_per_round, reasons, max_rouge, tuple(ledger)))
+    pool.rounds.append(Round(before, n, reasons, max_rouge, tuple(ledger)))
 
 
 def _shown(pool: TaskPool, rng: np.random.Generator) -> list[str]:
@@ -461,10 +443,3 @@ def _shown(pool: TaskPool, rng: np.random.Generator) -> list[str]:
     some = [written[i] for i in rng.choice(len(written), min(WRITTEN + GROWN - few, len(written)), replace=False)]
     some += [generated[i] for i in rng.choice(len(generated), few, replace=False)]
     return [some[i].instruction for i in rng.permutation(len(some))]
-
-
-def _ask(shown: Sequence[str], seed: int, index: int) -> ChatRequest:
-    turns = [turn for text in shown for turn in (_QUESTION, Message("assistant", text))]
-    return ChatRequest(
-        (*turns, _QUESTION), SamplingParams(temperature=1.0, max_tokens=48, stop=_STOP, seed=seed), index
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.types import Seed
 from synthbook.language.coding_problems import CODING_PROBLEMS, cases
 from synthbook.language.filters.execution import Case, Program, evaluate_expressions, execute
-from synthbook.language.messages import ChatRequest, Message, SamplingParams
+from synthbook.language.messages import ChatRequest, SamplingParams, few_shot
 from synthbook.language.pipeline import BATCH, Stage, StageResult
 from synthbook.language.records import Record, batched
 from synthbook.language.sandbox.pool import Sandbox
@@ -77,16 +77,14 @@ class ScriptedMathTeacher:
         """n records; `provenance` holds `correct`, `arithmetic_error` and `misread`."""
         rng = np.random.default_rng(seed)
         weights = np.array([self.easy_weight, np.sqrt(self.easy_weight), 1.0])
-        made: list[Record] = []
+        originals: list[Record] = []
         for k in range(n):
-            if made and rng.random() < self.duplicate_rate:
-                first = made[int(rng.integers(len(made)))]
-                yield Record(f"{k:06d}", first.prompt, first.response, first.label, first.provenance)
+            if originals and rng.random() < self.duplicate_rate:
+                yield replace(originals[int(rng.integers(len(originals)))], id=f"{k:06d}")
                 continue
             kind = str(rng.choice(list(OPERATIONS), p=weights / weights.sum()))
-            record = self._answer(f"{k:06d}", kind, rng)
-            made.append(record)
-            yield record
+            originals.append(self._answer(f"{k:06d}", kind, rng))
+            yield originals[-1]
 
     def _answer(self, name: str, kind: str, rng: np.random.Generator) -> Record:
         operator, sayings = OPERATIONS[kind]
@@ -108,17 +106,17 @@ def computed(a: int, operator: str, b: int) -> int:
 
 
 def arithmetic_holds(sandbox: Sandbox) -> Stage:
-    """Keeps answers whose left side, run in the sandbox, gives the right side."""
+    """Keep answers whose left side, run in the sandbox, gives the right side."""
 
-    return lambda records: (told for some in batched(records, BATCH) for told in _run(some, sandbox))
+    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
+        for batch in batched(records, BATCH):
+            sides = [record.response.rpartition("=")[::2] for record in batch]
+            values = evaluate_expressions((left for left, _ in sides), sandbox)
+            for record, (_, right), value in zip(batch, sides, values, strict=True):
+                holds = type(value) is int and right.strip() == str(value)
+                yield record.with_verdict("runs", holds), None if holds else "does not compute"
 
-
-def _run(records: Sequence[Record], sandbox: Sandbox) -> Iterator[StageResult]:
-    sides = [record.response.rpartition("=")[::2] for record in records]
-    values = evaluate_expressions((left for left, _ in sides), sandbox)
-    for record, (_, is_correct), value in zip(records, sides, values, strict=True):
-        holds = type(value) is int and is_correct.strip() == str(value)
-        yield record.with_verdict("runs", holds), None if holds else "does not compute"
+    return stage
 
 
 # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,8 +134,8 @@ class NearestNeighborStudent:
         rows = []
         for record in records:
             numbers = [int(x) for x in re.findall(r"\d+", record.prompt)]
-            if (found := _EQUATION.fullmatch(record.response)) and len(numbers) == 2:
-                rows.append((list(OPERATIONS).index(record.label), *numbers, int(found[4])))
+            if (match := _EQUATION.fullmatch(record.response)) and len(numbers) == 2:
+                rows.append((list(OPERATIONS).index(record.label), *numbers, int(match[4])))
         if not rows:
             raise InvalidArgument("records", len(records), "at least one answer such as 7 + 8 = 15")
         table = np.array(rows)
@@ -157,12 +155,12 @@ class NearestNeighborStudent:
     def accuracy(self) -> dict[str, float]:
         """Share of right answers to all problems there are: of each kind, and their mean."""
         grid = np.array([(a, b) for a in range(HIGHEST) for b in range(HIGHEST)])
-        found = {}
+        accuracies = {}
         for k, (kind, (operator, _)) in enumerate(OPERATIONS.items()):
             problems = np.column_stack([np.full(len(grid), k), grid])
             truth = np.array([computed(int(a), operator, int(b)) for a, b in grid])
-            found[kind] = float((self.answers(problems) == truth).mean())
-        return found | {"all": float(np.mean(list(found.values())))}
+            accuracies[kind] = float((self.answers(problems) == truth).mean())
+        return accuracies | {"all": float(np.mean(list(accuracies.values())))}
 
 
 # ── Problems for a real model ──
@@ -243,21 +241,15 @@ def word_problem_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, W
     for k in range(n):
         some = kinds[list(OPERATIONS)[k % len(OPERATIONS)]]
         problem = some[int(rng.integers(len(some)))]
-        yield ChatRequest(_shown(SHOWN_SUMS, problem.text), sampling, k), problem
+        yield ChatRequest(few_shot(SHOWN_SUMS, problem.text), sampling, k), problem
 
 
 def function_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, str]]:
     """n questions for each of the skills, and the name of the function that is asked for."""
     sampling = SamplingParams(temperature=0.7, max_tokens=110, seed=seed)
     for problem in CODING_PROBLEMS:
-        prompt = f"Write a Python function {problem.name} that returns {problem.prompt}."
         for k in range(n):
-            yield ChatRequest(_shown(_SHOWN_FUNCTIONS, prompt), sampling, k), problem.name
-
-
-def _shown(pairs: Sequence[tuple[str, str]], question: str) -> tuple[Message, ...]:
-    turns = [Message(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
-    return (*turns, Message("user", question))
+            yield ChatRequest(few_shot(_SHOWN_FUNCTIONS, problem.request), sampling, k), problem.name
 
 
 # ── what may be kept ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,11 +261,11 @@ def to_program(answer: str, problem: WordProblem) -> str | None:
     >>> to_program("6 * 8 = 48", WordProblem("each", "{a} rows of {b}", 6, 8))
     'a * b'
     """
-    found = _EQUATION.fullmatch(answer)
-    if found is None or {int(found[1]), int(found[3])} != {problem.a, problem.b}:
+    match = _EQUATION.fullmatch(answer)
+    if match is None or {int(match[1]), int(match[3])} != {problem.a, problem.b}:
         return None
-    one, two = ("a", "b") if int(found[1]) == problem.a else ("b", "a")
-    return f"{one} {found[2]} {two}"
+    left, right = ("a", "b") if int(match[1]) == problem.a else ("b", "a")
+    return f"{left} {match[2]} {right}"
 
 
 def visible_cases_pass(answers: Mapping[str, WordProblem], sandbox: Sandbox) -> Stage:
@@ -283,35 +275,32 @@ def visible_cases_pass(answers: Mapping[str, WordProblem], sandbox: Sandbox) -> 
     """
     known = {kind: [(pair, computed(pair[0], OPERATIONS[kind][0], pair[1])) for pair in VISIBLE] for kind in OPERATIONS}
 
-    def told(records: Sequence[Record]) -> Iterator[StageResult]:
+    def judge(records: Sequence[Record]) -> Iterator[StageResult]:
         codes, tests = dict[str, str](), dict[str, list[Case]]()
         for k, record in enumerate(records):
             problem, name = answers[record.id], f"sum_{k}"
             if (body := to_program(record.response, problem)) is not None:
                 codes[name] = f"def {name}(a, b):\n    return {body}"
-                said = ((problem.a, problem.b), int(record.response.partition("=")[2]))
-                tests[name] = [Case(name, pair, value) for pair, value in (said, *known[record.label])]
+                stated = ((problem.a, problem.b), int(record.response.partition("=")[2]))
+                tests[name] = [Case(name, pair, value) for pair, value in (stated, *known[record.label])]
         programs = (Program(name, name, code) for name, code in codes.items())
         passed = {str(verdict.id): verdict.cases for verdict in execute(programs, tests, sandbox)}
         for k, record in enumerate(records):
-            reason = _reason(passed.get(f"sum_{k}"))
+            reason: str | None = "no sum of these numbers"
+            if (verdicts := passed.get(f"sum_{k}")) is not None:
+                wrong = "wrong on a visible case" if verdicts[0] else "does not compute"
+                reason = None if all(verdicts) else wrong
             yield record.with_verdict("visible cases", reason or "passed"), reason
 
-    return lambda records: (found for some in batched(records, BATCH) for found in told(some))
-
-
-def _reason(passed: Sequence[bool] | None) -> str | None:
-    if passed is None:
-        return "no sum of these numbers"
-    return None if all(passed) else "wrong on a visible case" if passed[0] else "does not compute"
+    return lambda records: (result for batch in batched(records, BATCH) for result in judge(batch))
 
 
 def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
     """Visible or hidden cases of each skill; no call is in both."""
-    shown = cases(VISIBLE_CASES, seed=1)
+    visible = cases(VISIBLE_CASES, seed=1)
     if not hidden:
-        return shown
-    calls = {name: {case.args.__repr__() for case in some} for name, some in shown.items()}
+        return visible
+    calls = {name: {repr(case.args) for case in some} for name, some in visible.items()}
     return {
         name: [case for case in some if repr(case.args) not in calls[name]]
         for name, some in cases(_HIDDEN_CASES, seed=2).items()
@@ -320,14 +309,14 @@ def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
 
 def is_correct(record: Record, problem: WordProblem) -> bool:
     """Whether an answer says the right sum and the right result; the oracle, for scores alone."""
-    found = _EQUATION.fullmatch(record.response)
-    return found is not None and int(found[4]) == problem.answer and expression_correct(record.response, problem)
+    match = _EQUATION.fullmatch(record.response)
+    return match is not None and int(match[4]) == problem.answer and expression_correct(record.response, problem)
 
 
 def expression_correct(answer: str, problem: WordProblem) -> bool:
     """Whether the left side of an answer comes to the right result, whatever its right side says."""
-    found = _EQUATION.match(answer if "=" in answer else f"{answer} = 0")
-    return found is not None and computed(int(found[1]), found[2], int(found[3])) == problem.answer
+    match = _EQUATION.match(answer if "=" in answer else f"{answer} = 0")
+    return match is not None and computed(int(match[1]), match[2], int(match[3])) == problem.answer
 
 
 def pass_hidden_cases(records: Iterable[Record], sandbox: Sandbox) -> Iterator[bool]:

@@ -89,8 +89,8 @@ def test_a_sum_is_kept_where_it_is_right_for_the_same_sentence_with_other_number
 @pytest.mark.parametrize(
     ("old", "new", "slips"),
     [
-        ("for pair, value in (said, *known[record.label])", "for pair, value in (said,)", "6 + 8 = 14"),
-        ("for pair, value in (said, *known[record.label])", "for pair, value in known[record.label]", "6 * 8 = 14"),
+        ("for pair, value in (stated, *known[record.label])", "for pair, value in (stated,)", "6 + 8 = 14"),
+        ("for pair, value in (stated, *known[record.label])", "for pair, value in known[record.label]", "6 * 8 = 14"),
         ("!= {problem.a, problem.b}:", "== 0:", "4 * 12 = 48"),
     ],
 )

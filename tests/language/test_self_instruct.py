@@ -32,12 +32,12 @@ from synthbook.language.self_instruct import (
     drop_similar,
     generate_instances,
     grow_pool,
+    instance_records,
     instruction_error,
     parse_instruction,
     plot_growth,
     plot_max_rouge,
     proposal,
-    records,
     seed_tasks,
     well_formed,
 )
@@ -251,7 +251,7 @@ def test_a_filter_that_looks_at_less_lets_likenesses_in(
     if module is self_instruct:
         broken = mutant(self_instruct, old, new).grow_pool
     else:
-        monkeypatch.setattr(self_instruct, "different", mutant(proposals, old, new).drop_similar)
+        monkeypatch.setattr(self_instruct, "drop_similar", mutant(proposals, old, new).drop_similar)
         broken = grow_pool
     assert (
         highest(broken(grammar_model, SEEDS, rounds=8, proposals_per_round=proposals_per_round).tasks)
@@ -527,7 +527,7 @@ def test_all_grown_tasks_are_in_the_records_or_in_the_ledger() -> None:
     answers = itertools.cycle(['{"input": "a", "output": "b"}', "{", '{"input": "a", "output": "a"}'])
     model = scripted_model(lambda request: "no" if request.messages[-1].content.startswith("Does") else next(answers))
     pool = generated(*(bold(k) for k in range(7)))
-    kept, entry = records(generate_instances(model, pool))
+    kept, entry = instance_records(generate_instances(model, pool))
     assert [record.id for record in kept] == ["g0", "g3", "g6"]
     assert (entry.n_in, entry.n_out, entry.reasons.total()) == (7, 3, 4) and len(entry.reasons) == 2
     assert {record.provenance["origin"] for record in kept} == {"round 0"}

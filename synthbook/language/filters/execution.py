@@ -88,9 +88,8 @@ def strict_equal(value: Any, expected: Any, rel_tol: float | None = None) -> boo
     if kind is float and rel_tol is not None:
         return math.isclose(value, expected, rel_tol=rel_tol)
     if kind in (list, tuple):
-        return len(value) == len(expected) and all(
-            strict_equal(a, b, rel_tol) for a, b in zip(value, expected, strict=True)
-        )
+        same_length = len(value) == len(expected)
+        return same_length and all(strict_equal(a, b, rel_tol) for a, b in zip(value, expected, strict=True))
     if kind in (set, frozenset):
         return strict_equal(sorted(value, key=_order), sorted(expected, key=_order), rel_tol)
     if kind is dict:
@@ -101,11 +100,6 @@ def strict_equal(value: Any, expected: Any, rel_tol: float | None = None) -> boo
 
 def _order(value: Any) -> tuple[str, str]:
     return type(value).__name__, repr(value)
-
-
-def cases_from_reference(reference: Callable[..., Any], function: str, inputs: Iterable[tuple[Any, ...]]) -> list[Case]:
-    """Cases for hidden inputs, answered by a function that is trusted."""
-    return [Case(function, args, reference(*args)) for args in inputs]
 
 
 def execute(
@@ -121,26 +115,22 @@ def execute(
             raise InvalidArgument("function", program.function, f"one that has a case: {', '.join(sorted(cases))}")
         return CodeTask(program.code, program.function, tuple(case.args for case in cases[program.function]))
 
-    kept, asked = tee(programs)
-    for program, outcome in zip(kept, sandbox.map(map(task, asked)), strict=True):
+    programs, sent = tee(programs)
+    for program, outcome in zip(programs, sandbox.map(map(task, sent)), strict=True):
         yield to_verdict(program.id, outcome, cases[program.function])
 
 
 def to_verdict(name: str | int, outcome: Outcome, cases: Sequence[Case | Property]) -> Verdict:
     """The verdict on what came back."""
-    right = tuple(
-        not isinstance(value, CallFailure) and case.accepts(value)
-        for value, case in zip(outcome.values, cases, strict=True)
-    )
-    reason, words = "passed", ""
-    if not all(right):
-        first = outcome.values[right.index(False)]
-        reason, words = (
-            (first.reason, first.message) if isinstance(first, CallFailure) else ("wrong", repr(first)[:200])
-        )
-    return Verdict(
-        name, all(right), reason, outcome.isolation, outcome.seconds, outcome.peak_mib, cases=right, message=words
-    )
+    pairs = zip(outcome.values, cases, strict=True)
+    passed = tuple(not isinstance(value, CallFailure) and case.accepts(value) for value, case in pairs)
+    reason, message = "passed", ""
+    if not all(passed):
+        first = outcome.values[passed.index(False)]
+        failed = isinstance(first, CallFailure)
+        reason, message = (first.reason, first.message) if failed else ("wrong", repr(first)[:200])
+    run = (outcome.isolation, outcome.seconds, outcome.peak_mib)
+    return Verdict(name, all(passed), reason, *run, passed, message)
 
 
 def evaluate_expressions(expressions: Iterable[str], sandbox: Sandbox) -> Iterator[Any]:
@@ -151,23 +141,15 @@ def evaluate_expressions(expressions: Iterable[str], sandbox: Sandbox) -> Iterat
 def run_self_tests(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iterator[Verdict]:
     """Whether each program runs through the asserts that its own author wrote. No oracle: a model may err twice alike,
     and code that wants to pass can end before its asserts are reached."""
-    kept, asked = tee(programs)
-    tasks = (CodeTask(f"{program.code}\n{asserts}\n", "") for program, asserts in asked)
-    for (program, _), outcome in zip(kept, sandbox.map(tasks), strict=True):
+    programs, sent = tee(programs)
+    tasks = (CodeTask(f"{program.code}\n{asserts}\n", "") for program, asserts in sent)
+    for (program, _), outcome in zip(programs, sandbox.map(tasks), strict=True):
         (value,) = outcome.values
         failed = isinstance(value, CallFailure)
         reason = "passed" if not failed else "wrong" if value.message.startswith("AssertionError") else value.reason
-        yield Verdict(
-            program.id,
-            not failed,
-            reason,
-            outcome.isolation,
-            outcome.seconds,
-            outcome.peak_mib,
-            cases=(not failed,),
-            message=value.message if failed else "",
-            source="self_test",
-        )
+        message = value.message if failed else ""
+        run = (outcome.isolation, outcome.seconds, outcome.peak_mib)
+        yield Verdict(program.id, not failed, reason, *run, (not failed,), message, "self_test")
 
 
 def plot_verdicts(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
