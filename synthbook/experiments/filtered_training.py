@@ -67,8 +67,8 @@ def evaluate_students(made: Mapping[str, Sequence[Record]], *, seed: int) -> dic
     found: dict[str, float] = {"rows": least}
     for name, records in made.items():
         picks = [np.sort(rng.choice(len(records), least, replace=False)) for _ in range(DRAWS)]
-        equal = np.mean([NearestNeighborStudent.of([records[i] for i in pick]).accuracy()["all"] for pick in picks])
-        whole = NearestNeighborStudent.of(records).accuracy()
+        equal = np.mean([NearestNeighborStudent.fit([records[i] for i in pick]).accuracy()["all"] for pick in picks])
+        whole = NearestNeighborStudent.fit(records).accuracy()
         found |= {
             f"{name}: rows": len(records),
             f"{name}: right": float(np.mean([record.provenance["correct"] for record in records])),

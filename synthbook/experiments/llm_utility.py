@@ -77,7 +77,7 @@ def students(
     test = word_problems.problems(held_out=True)
     found = {}
     for name, records in {"raw": same, "verified": kept, "all right": oracle}.items():
-        said = Student.taught(records, seed=seed, steps=steps).answers([problem.text for problem in test])
+        said = Student.fit(records, seed=seed, steps=steps).predict([problem.text for problem in test])
         found[name] = float(
             np.mean([word_problems.expression_correct(text, problem) for text, problem in zip(said, test, strict=True)])
         )

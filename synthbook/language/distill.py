@@ -56,20 +56,21 @@ class Student:
     number: dict[str, int]
 
     @classmethod
-    def taught(cls, records: Iterable[Record], *, seed: int, steps: int = 400) -> Self:
-        """Taught the answers to these questions. Raises `InvalidArgument` where there is nothing to learn."""
+    def fit(cls, records: Iterable[Record], *, seed: int, steps: int = 400) -> Self:
+        """Train a network on the answers to these questions. Raises `InvalidArgument` without records."""
         pairs = [(_tokenize(record.prompt), [*_tokenize(record.response)[:_LONGEST], _END]) for record in records]
         if not pairs:
             raise InvalidArgument("records", 0, "at least one question with its answer")
-        known = sorted({word for pair in pairs for part in pair for word in part} | {_END, _UNKNOWN})
-        self = cls(CharTransformer(len(known), SETTINGS), {word: k for k, word in enumerate(known)})
+        vocabulary = sorted({word for pair in pairs for part in pair for word in part} | {_END, _UNKNOWN})
+        self = cls(CharTransformer(len(vocabulary), SETTINGS), {word: k for k, word in enumerate(vocabulary)})
         init_weights(self.net, step_rng(seed, 0))
-        read, told = self._rows(pairs)
+        inputs, targets = self._rows(pairs)
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=SETTINGS.learning_rate, weight_decay=0.01)
 
         def step(k: int, rng: torch.Generator) -> dict[str, float]:
-            rows = torch.randint(len(read), (SETTINGS.batch_size,), generator=rng)
-            loss = F.cross_entropy(self.net(read[rows]).flatten(0, 1), told[rows].flatten(), ignore_index=IGNORE_INDEX)
+            rows = torch.randint(len(inputs), (SETTINGS.batch_size,), generator=rng)
+            logits = self.net(inputs[rows]).flatten(0, 1)
+            loss = F.cross_entropy(logits, targets[rows].flatten(), ignore_index=IGNORE_INDEX)
             set_lr(optimizer, SETTINGS.learning_rate * cosine_with_warmup(k, steps))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -77,14 +78,14 @@ class Student:
             optimizer.step()
             return {"loss": loss.item()}
 
-        parts = TrainState({"net": self.net}, {"net": optimizer})
-        train(parts, step, steps=steps, seed=seed, run_config={"model": "student", "config": asdict(SETTINGS)})
+        state = TrainState({"net": self.net}, {"net": optimizer})
+        train(state, step, steps=steps, seed=seed, run_config={"model": "student", "config": asdict(SETTINGS)})
         return self
 
     @torch.no_grad()
-    def answers(self, questions: Sequence[str]) -> list[str]:
-        """The most likely answer to each question, none to an empty one; unknown words are one word to it."""
-        spoken: dict[int, list[str]] = {}
+    def predict(self, questions: Sequence[str]) -> list[str]:
+        """The most likely answer to each question, none to an empty one; unknown words share one token."""
+        answers: dict[int, list[str]] = {}
         word = {k: name for name, k in self.number.items()}
         rows = [_tokenize(question) for question in questions]
         for length in sorted({len(row) for row in rows} - {0}):
@@ -94,25 +95,23 @@ class Student:
                 best = self.net(codes[:, -SETTINGS.context_length :])[:, -1].argmax(dim=1, keepdim=True)
                 codes = torch.cat([codes, best], dim=1)
             for i, row in zip(here, codes[:, length:].tolist(), strict=True):
-                spoken[i] = list(takewhile(lambda name: name != _END, (word[k] for k in row)))
-        return [" ".join(spoken.get(i, [])) for i in range(len(questions))]
+                answers[i] = list(takewhile(lambda name: name != _END, (word[k] for k in row)))
+        return [" ".join(answers.get(i, [])) for i in range(len(questions))]
 
     def _codes(self, some: Sequence[str]) -> Tensor:
         return torch.tensor([self.number.get(word, self.number[_UNKNOWN]) for word in some], dtype=torch.int64)
 
     def _rows(self, pairs: Sequence[tuple[list[str], list[str]]]) -> tuple[Tensor, Tensor]:
-        """What is read, (N, L), and what is to be said after each word, (N, L): `IGNORE_INDEX` in the question."""
-        read = torch.full((len(pairs), SETTINGS.context_length), self.number[_END])
-        told = torch.full_like(read, IGNORE_INDEX)
+        """Inputs (N, L), and the next word at each position, (N, L): `IGNORE_INDEX` in the question."""
+        inputs = torch.full((len(pairs), SETTINGS.context_length), self.number[_END])
+        targets = torch.full_like(inputs, IGNORE_INDEX)
         for i, (question, answer) in enumerate(pairs):
-            whole = self._codes([*question, *answer])
-            if len(whole) > SETTINGS.context_length + 1:
-                raise InvalidArgument(
-                    "records", f"{len(whole)} words", f"at most {SETTINGS.context_length + 1} in a pair"
-                )
-            read[i, : len(whole) - 1] = whole[:-1]
-            told[i, len(question) - 1 : len(whole) - 1] = whole[len(question) :]
-        return read, told
+            codes, longest = self._codes([*question, *answer]), SETTINGS.context_length + 1
+            if len(codes) > longest:
+                raise InvalidArgument("records", f"{len(codes)} words", f"at most {longest} in a pair")
+            inputs[i, : len(codes) - 1] = codes[:-1]
+            targets[i, len(question) - 1 : len(codes) - 1] = codes[len(question) :]
+        return inputs, targets
 
 
 # ── Distillation ──

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: a prompt, what was answered, where it came from, and what was said about it."""
+"""The record of the pipeline: a prompt, a response, its label, its provenance, and the verdicts on it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from synthbook.core.errors import DataError
 from synthbook.core.storage import sha256
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One answer. `label` is its kind; `provenance` tells who made it, `verdicts` what each stage found."""
+    """One response with its label; `provenance` says which model wrote it, `verdicts` what each stage decided."""
 
     id: str
     prompt: str
@@ -28,7 +28,7 @@ class Record:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of what was asked, answered and labelled: the same for the same content, whoever made it."""
+        """SHA-256 of prompt, response and label, whatever their provenance."""
         return sha256(json.dumps([self.prompt, self.response, self.label]).encode())
 
     def with_verdict(self, stage: str, verdict: Any) -> Record:
@@ -36,14 +36,14 @@ class Record:
         return replace(self, verdicts={**self.verdicts, stage: verdict})
 
     def to_json_line(self) -> str:
-        """One line of JSON; text is data, whatever it says."""
+        """The record as one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True) + "\n"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number and the object of each line of a JSONL file, read as it is needed; blank lines are passed over.
+    """The number and the object of each line of a JSONL file, read lazily; blank lines are skipped.
 
-    Raises `DataError`, which names the line, for what is no JSON object.
+    Raises `DataError`, which names the line, for a line that is not a JSON object.
     """
     with Path(path).open("rb") as file:
         for number, raw in enumerate(file, start=1):
@@ -59,7 +59,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Records that `Record.line` wrote. Raises `DataError` for a line that is none."""
+    """The records that `Record.to_json_line` wrote. Raises `DataError` for a line that is none."""
     for number, line in read_jsonl(path):
         try:
             yield Record(**line)
@@ -68,13 +68,13 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def truncate_partial_line(path: Path) -> None:
-    """Cut off a last line that was being written when its run was killed."""
+    """Cut off a last line without a newline, which a killed run left."""
     with Path(path).open("rb+") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
-    """Items in lists of n, the last one shorter; read as they are needed."""
+def batched(items: Iterable[_Item], n: int) -> Iterator[list[_Item]]:
+    """Items in lists of n, the last one shorter, read lazily."""
     source = iter(items)
     while some := list(islice(source, n)):
         yield some

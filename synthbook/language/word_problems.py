@@ -124,13 +124,13 @@ def arithmetic_holds(sandbox: Sandbox) -> Stage:
 
 @dataclass(frozen=True)
 class NearestNeighborStudent:
-    """A nearest neighbour: it answers as the most similar problem that it was taught, of the same kind."""
+    """A nearest neighbor: its answer is that of the most similar training problem of the same kind."""
 
-    taught: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # (n, 3): kind, a, b; (n,): answers
+    training: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # (n, 3): kind, a, b; (n,): answers
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> NearestNeighborStudent:
-        """Taught by these records; an answer that is no number teaches nothing."""
+    def fit(cls, records: Sequence[Record]) -> NearestNeighborStudent:
+        """Fit a student to these records; answers that are no equation are left out."""
         rows = []
         for record in records:
             numbers = [int(x) for x in re.findall(r"\d+", record.prompt)]
@@ -141,14 +141,13 @@ class NearestNeighborStudent:
         table = np.array(rows)
         return cls((table[:, :3], table[:, 3]))
 
-    def answers(self, problems: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def predict(self, problems: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An answer (N,) to each problem (N, 3): the most frequent among the nearest, of equals the lowest."""
-        seen, given = self.taught
+        known, answers = self.training
         out = np.empty(len(problems), dtype=np.int64)
         for i, problem in enumerate(problems):
-            far = np.abs(seen - problem) @ np.array([1_000, 1, 1])
-            near = given[far == far.min()]
-            values, counts = np.unique(near, return_counts=True)
+            distances = np.abs(known - problem) @ np.array([1_000, 1, 1])
+            values, counts = np.unique(answers[distances == distances.min()], return_counts=True)
             out[i] = values[counts.argmax()]
         return out
 
@@ -159,7 +158,7 @@ class NearestNeighborStudent:
         for k, (kind, (operator, _)) in enumerate(OPERATIONS.items()):
             problems = np.column_stack([np.full(len(grid), k), grid])
             truth = np.array([computed(int(a), operator, int(b)) for a, b in grid])
-            accuracies[kind] = float((self.answers(problems) == truth).mean())
+            accuracies[kind] = float((self.predict(problems) == truth).mean())
         return accuracies | {"all": float(np.mean(list(accuracies.values())))}
 
 

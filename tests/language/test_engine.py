@@ -171,7 +171,7 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
     found = {}
     for name, twist in (("right", lambda p: p.operator), ("wrong", lambda p: str(rng.choice(["+", "-", "*"])))):
         taught = [Record("r", p.text, f"{p.a} {twist(p)} {p.b} = 0", p.kind) for p in some]
-        said = distill.Student.taught(taught, seed=0, steps=300).answers([p.text for p in test])
+        said = distill.Student.fit(taught, seed=0, steps=300).predict([p.text for p in test])
         found[name] = float(
             np.mean([word_problems.expression_correct(text, p) for text, p in zip(said, test, strict=True)])
         )
@@ -181,18 +181,18 @@ def test_a_student_of_right_answers_solves_what_nobody_was_asked_and_one_of_wron
 @pytest.mark.slow
 def test_a_student_hears_the_answers_alone_and_answers_whatever_it_is_asked() -> None:
     records = [Record("r", f"Say {word}", word, "") for word in ("red", "blue", "green")] * 3
-    taught = distill.Student.taught(records, seed=0, steps=120)
-    assert taught.answers(["Say red", "Say green", "Say blue"]) == ["red", "green", "blue"]
-    assert len(taught.answers(["", "никогда", "Say " * 200])) == 3
-    read, told = taught._rows([(["Say", "red"], ["red", "\n"])])
+    student = distill.Student.fit(records, seed=0, steps=120)
+    assert student.predict(["Say red", "Say green", "Say blue"]) == ["red", "green", "blue"]
+    assert len(student.predict(["", "никогда", "Say " * 200])) == 3
+    read, told = student._rows([(["Say", "red"], ["red", "\n"])])
     assert (told[0] != distill.IGNORE_INDEX).tolist()[:4] == [False, True, True, False]
     assert read.shape == told.shape == (1, distill.SETTINGS.context_length)
-    one, again = (distill.Student.taught(records, seed=0, steps=20) for _ in range(2))
+    one, again = (distill.Student.fit(records, seed=0, steps=20) for _ in range(2))
     assert all((a == b).all() for a, b in zip(one.net.parameters(), again.net.parameters(), strict=True))
     with pytest.raises(InvalidArgument, match="at least one"):
-        distill.Student.taught([], seed=0)
+        distill.Student.fit([], seed=0)
     with pytest.raises(InvalidArgument, match="words"):
-        distill.Student.taught([Record("r", "a " * 80, "b", "")], seed=0)
+        distill.Student.fit([Record("r", "a " * 80, "b", "")], seed=0)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -316,7 +316,7 @@ PAIRS = [Pair(f"question {k}", f"right {k}", f"wrong {k}, at length") for k in r
 def test_preferences_tell_a_judge_that_knows_from_one_that_looks_at_the_place(judge, better, first, same) -> None:  # type: ignore[no-untyped-def]
     model = scripted_model(lambda request: json.dumps(judge(request.messages[0].content)))
     found = score_pairs(list(model(pairwise_requests(PAIRS))))
-    assert (found.n, found.better, found.first_position_rate, found.consistency) == (20, better, first, same)
+    assert (found.n, found.accuracy, found.first_position_rate, found.consistency) == (20, better, first, same)
 
 
 def test_preferences_need_both_orders() -> None:

@@ -86,12 +86,12 @@ def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
             for b in range(HIGHEST)
         ]
 
-    assert set(NearestNeighborStudent.of(whole(0)).accuracy().values()) == {1.0}
-    assert NearestNeighborStudent.of(whole(1)).accuracy()["all"] == 0.0
-    assert NearestNeighborStudent.of(whole(0) + whole(1)).accuracy()["all"] == 1.0  # of equals, the lower
-    assert NearestNeighborStudent.of([r for r in whole(0) if r.label == "more"]).accuracy()["each"] < 0.3
+    assert set(NearestNeighborStudent.fit(whole(0)).accuracy().values()) == {1.0}
+    assert NearestNeighborStudent.fit(whole(1)).accuracy()["all"] == 0.0
+    assert NearestNeighborStudent.fit(whole(0) + whole(1)).accuracy()["all"] == 1.0  # of equals, the lower
+    assert NearestNeighborStudent.fit([r for r in whole(0) if r.label == "more"]).accuracy()["each"] < 0.3
     with pytest.raises(InvalidArgument, match="at least one answer"):
-        NearestNeighborStudent.of([Record("a", "p", "no idea")])
+        NearestNeighborStudent.fit([Record("a", "p", "no idea")])
 
 
 @pytest.mark.slow

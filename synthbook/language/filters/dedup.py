@@ -61,8 +61,8 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
     full = (1 << len(a)) - 1
     row = full
     for word in b:
-        found = row & places.get(word, 0)
-        row = (row + found | row - found) & full
+        matches = row & places.get(word, 0)
+        row = (row + matches | row - matches) & full
     return len(a) - row.bit_count()
 
 
@@ -71,14 +71,14 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class MinHash:
-    """`n` permutations of 32-bit numbers, h to a h modulo 2^32 with a odd (Dietzfelbinger and others 1997)."""
+    """`num_perm` permutations of 32-bit numbers, h to a h modulo 2^32 with a odd (Dietzfelbinger and others 1997)."""
 
     num_perm: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_perm <= 4_096:
-            raise InvalidArgument("n", self.num_perm, "from 1 to 4096 permutations")
+            raise InvalidArgument("num_perm", self.num_perm, "from 1 to 4096 permutations")
         rng = np.random.default_rng(self.seed)
         object.__setattr__(self, "a", rng.integers(0, 2**32, self.num_perm, dtype=np.uint32) | np.uint32(1))
 
@@ -97,14 +97,14 @@ class MinHash:
             raise InvalidArgument("texts", "a text without a shingle", "at least one for each text")
         crc = zlib.crc32
         hashes = np.fromiter((crc(part) for text in texts for part in text), dtype=np.uint32, count=lengths.sum())
-        hashes = _mixed(hashes)
+        hashes = _murmur_finalizer(hashes)
         first, permuted = np.cumsum(lengths) - lengths, np.empty_like(hashes)
         for k in range(self.num_perm):
             np.multiply(hashes, self.a[k], out=permuted)  # modulo 2^32
             out[:, k] = np.minimum.reduceat(permuted, first)
 
 
-def _mixed(h: _Hashes) -> _Hashes:
+def _murmur_finalizer(h: _Hashes) -> _Hashes:
     """A one-to-one scrambling of 32-bit numbers (the end of MurmurHash3): CRCs of similar words are similar."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = (h ^ h >> np.uint32(shift)) * np.uint32(factor)
@@ -136,10 +136,12 @@ class NearDuplicateIndex:
         if not 0 < threshold <= 1:
             raise InvalidArgument("threshold", threshold, "a similarity above 0 and at most 1")
         if min(bands, rows, shingle_size) < 1:
-            raise InvalidArgument("bands, rows, size", (bands, rows, shingle_size), "whole numbers of at least 1")
+            raise InvalidArgument(
+                "bands, rows, shingle_size", (bands, rows, shingle_size), "whole numbers of at least 1"
+            )
         self.threshold, self.bands, self.rows, self.shingle_size = threshold, bands, rows, shingle_size
         self.hash = MinHash(bands * rows, seed)
-        self.seen, self.kept = 0, 0
+        self.seen, self.n_unique = 0, 0
         self._signatures = np.empty((_CHUNK, self.hash.num_perm), dtype=np.uint32)  # with room for more
         self._numbers = np.empty(_CHUNK, dtype=np.int64)  # of the texts that are kept, in the order of arrival
         # keys (bands, m), sorted, and whose they are: from large to small, so that most are sorted seldom
@@ -152,21 +154,19 @@ class NearDuplicateIndex:
         known = self._known(keys)
         here: list[dict[int, int]] = [{} for _ in range(self.bands)]
         repeated: list[int | None] = []
-        kept: list[int] = []  # rows of `signed`
+        unique: list[int] = []  # rows of `signed`
         for i in range(len(texts)):
-            before = known.get(i, set())
             among = {mine[key] for mine, key in zip(here, keys[i].tolist(), strict=True) if key in mine}
-            near = [
-                (float(estimate_jaccard(signed[i], self._signatures[row])), int(self._numbers[row])) for row in before
-            ]
-            near += [(float(estimate_jaccard(signed[i], signed[k])), self.seen + k) for k in among]
+            pairs = [(self._signatures[row], int(self._numbers[row])) for row in known.get(i, set())]
+            pairs += [(signed[k], self.seen + k) for k in among]
+            near = [(float(estimate_jaccard(signed[i], other)), number) for other, number in pairs]
             alike, number = max(near, default=(0.0, -1), key=lambda pair: (pair[0], -pair[1]))
             repeated.append(number if alike >= self.threshold else None)
             if alike < self.threshold:
-                kept.append(i)
+                unique.append(i)
                 for mine, key in zip(here, keys[i].tolist(), strict=True):
                     mine.setdefault(key, i)
-        self._keep(signed[kept], keys[kept], self.seen + np.array(kept, dtype=np.int64))
+        self._keep(signed[unique], keys[unique], self.seen + np.array(unique, dtype=np.int64))
         self.seen += len(texts)
         return repeated
 
@@ -181,22 +181,22 @@ class NearDuplicateIndex:
 
     def _known(self, keys: NDArray[np.uint64]) -> dict[int, set[int]]:
         """Rows of earlier texts that share a band, for the texts that have such."""
-        found: dict[int, set[int]] = {}
+        candidates: dict[int, set[int]] = {}
         for stored, owners in self._runs:
             for band in range(self.bands):
                 low = np.searchsorted(stored[band], keys[:, band], "left")
                 high = np.searchsorted(stored[band], keys[:, band], "right")
                 for i in np.flatnonzero(low < high):
                     rows = owners[band, low[i] : min(high[i], low[i] + _LOOKED_AT)]
-                    found.setdefault(int(i), set()).update(rows.tolist())
-        return found
+                    candidates.setdefault(int(i), set()).update(rows.tolist())
+        return candidates
 
     def _keep(self, signed: _Hashes, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> None:
-        rows = np.arange(self.kept, self.kept + len(signed))
+        rows = np.arange(self.n_unique, self.n_unique + len(signed))
         if not len(rows):
             return
-        self.kept += len(rows)
-        while self.kept > len(self._signatures):
+        self.n_unique += len(rows)
+        while self.n_unique > len(self._signatures):
             self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
             self._numbers = np.concatenate([self._numbers, np.empty_like(self._numbers)])
         self._signatures[rows], self._numbers[rows] = signed, numbers

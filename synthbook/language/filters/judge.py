@@ -1,4 +1,4 @@
-"""A judge instead of an oracle: marks by a rubric, from one that errs, has a taste, and is now and then wildly wrong.
+"""A judge instead of an oracle: scores by a rubric, and a scripted judge with noise, bias and heavy tails.
 
     score = quality + s e + beta L          L: a trait that should not count, such as length; all standard normal
     the best of k by score:  E[quality] = m_k / sqrt(1 + s^2 + beta^2),  E[L] = beta m_k / sqrt(1 + s^2 + beta^2)
@@ -47,7 +47,7 @@ class Rubric:
 
 @dataclass(frozen=True)
 class ScriptedJudge:
-    """Scores with error of size `noise`, `taste` for a trait, and tails of t with `tails` degrees of freedom."""
+    """Scores with errors of scale `noise_std`, `bias` for a trait, and Student's t errors where `df` is given."""
 
     noise_std: float = 0.0
     bias: float = 0.0
@@ -55,7 +55,9 @@ class ScriptedJudge:
 
     def __post_init__(self) -> None:
         if self.noise_std < 0 or (self.df is not None and self.df <= 0):
-            raise InvalidArgument("noise, tails", (self.noise_std, self.df), "no negative noise, positive tails")
+            raise InvalidArgument(
+                "noise_std, df", (self.noise_std, self.df), "no negative noise, positive degrees of freedom"
+            )
 
     def score(self, quality: Numbers, trait: Numbers, rng: np.random.Generator) -> Numbers:
         """Scores of things of these qualities and traits, all of one shape."""
@@ -75,7 +77,7 @@ class ScriptedJudge:
     def expected(self, k: int) -> tuple[float, float]:
         """E[quality] and E[trait] of the best of k; for normal errors only."""
         if self.df is not None:
-            raise InvalidArgument("tails", self.df, "None: with heavy tails there is no such formula")
+            raise InvalidArgument("df", self.df, "None: with heavy tails there is no such formula")
         share = expected_max_normal(k) / np.sqrt(1 + self.noise_std**2 + self.bias**2)
         return float(share), float(self.bias * share)
 
@@ -100,39 +102,39 @@ def expected_max_normal(k: int) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question, and two answers of which the first is the better one."""
+    """A prompt, and two answers, the chosen and the rejected one."""
 
-    question: str
-    better: str
-    worse: str
+    prompt: str
+    chosen: str
+    rejected: str
 
 
 @dataclass(frozen=True)
 class PairwiseScore:
-    """Shares of what a judge chose: the better answer, the one that stood first, the same one in both orders."""
+    """How often a judge picks the chosen answer, the one in first position, and the same one in both orders."""
 
     n: int
-    better: float
+    accuracy: float
     first_position_rate: float
     consistency: float
 
 
 def pairwise_requests(pairs: Iterable[Pair]) -> Iterator[ChatRequest]:
-    """Two questions for each pair, which answer is the better one: the better one stands first, then second."""
+    """Two requests for each pair, which answer is better: the chosen one in first, then in second position."""
     sampling = SamplingParams(temperature=0.0, max_tokens=8, schema={"type": "string", "enum": ["A", "B"]})
     for pair in pairs:
-        for a, b in ((pair.better, pair.worse), (pair.worse, pair.better)):
-            text = f"Question: {pair.question}\nAnswer A: {a}\nAnswer B: {b}\nWhich answer is better, A or B?"
+        for a, b in ((pair.chosen, pair.rejected), (pair.rejected, pair.chosen)):
+            text = f"Question: {pair.prompt}\nAnswer A: {a}\nAnswer B: {b}\nWhich answer is better, A or B?"
             yield ChatRequest((Message("user", text),), sampling)
 
 
 def score_pairs(answers: Sequence[ChatResponse]) -> PairwiseScore:
-    """What the answers to `pairwise_requests` say of the judge; whoever names neither A nor B has chosen neither."""
-    chose = [answer.text.strip().strip('"') for answer in answers]
-    if not chose or len(chose) % 2:
-        raise InvalidArgument("answers", len(chose), "two for each pair, at least one pair")
-    shown = list(zip(chose[::2], chose[1::2], strict=True))
-    better = np.mean([[one == "A", two == "B"] for one, two in shown])
-    first = np.mean([[one == "A", two == "A"] for one, two in shown])
-    same = np.mean([{one, two} == {"A", "B"} for one, two in shown])
-    return PairwiseScore(len(shown), float(better), float(first), float(same))
+    """Score a judge by its answers to `pairwise_requests`; an answer that is neither A nor B chooses neither."""
+    choices = [answer.text.strip().strip('"') for answer in answers]
+    if not choices or len(choices) % 2:
+        raise InvalidArgument("answers", len(choices), "two for each pair, at least one pair")
+    pairs = list(zip(choices[::2], choices[1::2], strict=True))
+    accuracy = np.mean([[one == "A", two == "B"] for one, two in pairs])
+    first = np.mean([[one == "A", two == "A"] for one, two in pairs])
+    same = np.mean([{one, two} == {"A", "B"} for one, two in pairs])
+    return PairwiseScore(len(pairs), float(accuracy), float(first), float(same))

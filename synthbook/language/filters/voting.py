@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from synthbook.core.errors import InvalidArgument
 
-T = TypeVar("T", bound=Hashable)
+_Answer = TypeVar("_Answer", bound=Hashable)
 
 
-def majority_vote(answers: Sequence[T]) -> tuple[T, float]:
+def majority_vote(answers: Sequence[_Answer]) -> tuple[_Answer, float]:
     """The most frequent answer, the earliest of equals, and its share.
 
     >>> majority_vote(["4", "5", "4"])
@@ -43,10 +43,10 @@ def majority_votes(given: NDArray[np.int64], answers: int) -> NDArray[np.int64]:
     return winners
 
 
-def consensus(answers: Sequence[T], *, threshold: float = 1.0) -> T | None:
-    """The answer that at least a share `least` of the paths reach, else None; 1 asks for unanimity."""
+def consensus(answers: Sequence[_Answer], *, threshold: float = 1.0) -> _Answer | None:
+    """The answer that at least a share `threshold` of the samples agree on, else None; 1 requires unanimity."""
     if not 0.5 < threshold <= 1:
-        raise InvalidArgument("least", threshold, "a share above one half and at most 1")
+        raise InvalidArgument("threshold", threshold, "a share above one half and at most 1")
     answer, share = majority_vote(answers)
     return answer if share >= threshold else None
 
@@ -83,7 +83,7 @@ def unanimity(p: float, k: int, m: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class FilterScore:
-    """A filter against the truth: `n` answers, their share `p` of right ones, the rates `a` and `b`, what is kept."""
+    """A filter scored against the truth on `n` answers, a share `base_rate` of them correct."""
 
     n: int
     base_rate: float

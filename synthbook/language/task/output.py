@@ -8,7 +8,7 @@ uninterrupted one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +82,16 @@ class OutputPaths:
             raise InvalidArgument("resume", str(there[0]), f"a run: {self.ledger.name} is missing, so it is not one")
         self.same(_plain(task, seed))
 
-    def same(self, asked: Mapping[str, Any]) -> None:
-        """Raise `InvalidArgument` where the run that was begun asks something else."""
+    def same(self, questions: Mapping[str, Any]) -> None:
+        """Raise `InvalidArgument` where the run that was begun has other requests."""
         try:
             begun = dict(json.loads(self.ledger.read_text(encoding="utf-8"))["questions"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.ledger} is no ledger of a run ({error}): begin anew with --force") from None
-        differing = _differing(begun if "model" in asked else {**begun, "model": None}, {"model": None, **asked})
-        if differing:
-            accepted = (
-                f"the task that was begun: this one differs in {', '.join(differing)}. Or begin anew with --force"
-            )
-            raise InvalidArgument("resume", str(self.data), accepted)
+        begun = begun if "model" in questions else {**begun, "model": None}
+        if differing := _differing(begun, {"model": None, **questions}):
+            accepted = f"the task that was begun: this one differs in {', '.join(differing)}"
+            raise InvalidArgument("resume", str(self.data), f"{accepted}. Or begin anew with --force")
 
 
 def _plain(task: TaskConfig, seed: int) -> dict[str, Any]:
@@ -101,15 +99,15 @@ def _plain(task: TaskConfig, seed: int) -> dict[str, Any]:
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of what is not the same, with a second part where a table differs."""
-    found = []
+    """Keys whose values differ, with a second part where both are tables."""
+    keys = []
     for key in sorted(one.keys() | other.keys()):
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{key}.{part}" for part in sorted(a.keys() | b.keys()) if a.get(part) != b.get(part)]
+            keys += [f"{key}.{part}" for part in sorted(a.keys() | b.keys()) if a.get(part) != b.get(part)]
         elif a != b:
-            found.append(key)
-    return found
+            keys.append(key)
+    return keys
 
 
 def run_task(
@@ -145,23 +143,20 @@ def run_task(
             for path in files.all:
                 path.unlink(missing_ok=True)
                 sidecar_path(path).unlink(missing_ok=True)
-        provenance = _origin(task, endpoint, n, seed, max_requests)
+        command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --max-requests {max_requests}"
+        parents = {**task.files, endpoint.model: endpoint.fingerprint}
+        name = f"answers of {endpoint.model} to {task.name}"
+        provenance = Provenance(name, command, parents, _generation(task), 1.0, seed)
         head = {"finished": False, "questions": questions, "model": endpoint.model}
         write_with_provenance(files.ledger, strict_json(head, indent=1) + "\n", provenance)
         sidecar_path(files.answers).unlink(missing_ok=True)
-        replay = ResponseCache(files.answers, model=endpoint.fingerprint)
-        client = Client(endpoint, cache=replay, concurrency=concurrency, retry=retry, prices=prices)
+        cache = ResponseCache(files.answers, model=endpoint.fingerprint)
+        client = Client(endpoint, cache=cache, concurrency=concurrency, retry=retry, prices=prices)
         result = generate(
             task, client.chat, n, seed=seed, max_requests=max_requests, model_name=endpoint.model, callback=callback
         )
         _write(task, files, result, {**head, "finished": True}, provenance)
     return result, client.usage
-
-
-def _origin(task: TaskConfig, endpoint: Endpoint, n: int, seed: int, max_requests: int) -> Provenance:
-    command = f"synthbook generate {task.path.name} -n {n} --seed {seed} --max-requests {max_requests}"
-    parents = {**task.files, endpoint.model: endpoint.fingerprint}
-    return Provenance(f"answers of {endpoint.model} to {task.name}", command, parents, _generation(task), 1.0, seed)
 
 
 def _generation(task: TaskConfig) -> int:
@@ -174,13 +169,19 @@ def _generation(task: TaskConfig) -> int:
 def _write(
     task: TaskConfig, files: OutputPaths, result: GenerationResult, head: Mapping[str, Any], provenance: Provenance
 ) -> None:
-    write_with_provenance(files.data, (_line(_kept(record, task)) for record in result.kept), provenance)
-    write_with_provenance(files.dropped, _drops(result), provenance)
+    drops = (
+        {"id": drop.record.id, "stage": drop.stage, "reason": drop.reason}
+        | {"answer": result.answers[int(drop.record.id)].text, **_origin(drop.record)}
+        for drop in result.dropped
+    )
+    write_with_provenance(files.data, (_line(_row(record, task)) for record in result.kept), provenance)
+    write_with_provenance(files.dropped, map(_line, drops), provenance)
     write_with_provenance(files.answers, canonical_lines(files.answers), provenance)
     if files.report is not None:
-        from synthbook.language.task.report import page
+        from synthbook.language.task import report
 
-        write_with_provenance(files.report, page(task, result, str(head["model"])), provenance)
+        page = report.report_page(task, result, str(head["model"]))
+        write_with_provenance(files.report, page, provenance)
     write_with_provenance(files.ledger, strict_json({**head, **summary(task, result)}, indent=1) + "\n", provenance)
 
 
@@ -200,25 +201,18 @@ def summary(task: TaskConfig, result: GenerationResult) -> dict[str, Any]:
     }
 
 
-def _kept(record: Record, task: TaskConfig) -> dict[str, Any]:
+def _row(record: Record, task: TaskConfig) -> dict[str, Any]:
     label = {} if task.filters.label is None else {"label": record.label}
-    return {"id": record.id, **label, **record.provenance["fields"], **_told(record)}
+    return {"id": record.id, **label, **record.provenance["fields"], **_origin(record)}
 
 
-def _drops(result: GenerationResult) -> Iterator[str]:
-    for drop in result.dropped:
-        said = {"stage": drop.stage, "reason": drop.reason, "answer": result.answers[int(drop.record.id)].text}
-        yield _line({"id": drop.record.id, **said, **_told(drop.record)})
-
-
-def _told(record: Record) -> dict[str, Any]:
-    told = record.provenance
-    found = {name: verdict for name, verdict in record.verdicts.items() if verdict is not None}
-    return {
-        "request": {key: told[key] for key in ("index", "values", "seed_lines")},
-        "provenance": {key: told[key] for key in ("model", "finish", "tokens")}
-        | ({"verdicts": found} if found else {}),
-    }
+def _origin(record: Record) -> dict[str, Any]:
+    """The request of a record, and its provenance with the verdicts of the filters."""
+    request = {key: record.provenance[key] for key in ("index", "values", "seed_lines")}
+    provenance = {key: record.provenance[key] for key in ("model", "finish", "tokens")}
+    if verdicts := {name: verdict for name, verdict in record.verdicts.items() if verdict is not None}:
+        provenance["verdicts"] = verdicts
+    return {"request": request, "provenance": provenance}
 
 
 def _line(document: Mapping[str, Any]) -> str:

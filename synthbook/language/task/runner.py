@@ -8,7 +8,7 @@ whether the i-th is kept depends on the answers before it alone, and not on roun
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -48,9 +48,8 @@ def resolve_endpoint(task: TaskConfig) -> Endpoint | None:
             raise InvalidArgument(f"{file}: model.name", name, f"an address as well: model.url or {URL}")
         return None
     if not name:
-        raise InvalidArgument(
-            f"{file}: model.name", None, f"the name by which {url} knows its model, here or in {MODEL}"
-        )
+        accepted = f"the name by which {url} knows its model, here or in {MODEL}"
+        raise InvalidArgument(f"{file}: model.name", None, accepted)
     try:
         return Endpoint(url, name, os.environ.get(KEY, ""), hint=f"look at [model] in {file}, {URL}, {MODEL} and {KEY}")
     except InvalidArgument as error:
@@ -60,11 +59,11 @@ def resolve_endpoint(task: TaskConfig) -> Endpoint | None:
 
 
 def _one(file: str, key: str, written: str | None, variable: str) -> str:
-    found = os.environ.get(variable, "").strip()
-    if written is not None and found and written.strip() != found:
+    exported = os.environ.get(variable, "").strip()
+    if written is not None and exported and written.strip() != exported:
         accepted = f"the same as in {variable}, or take one of them out"
         raise InvalidArgument(f"{file}: model.{key}", written if key == "name" else "another address", accepted)
-    return found or (written or "").strip()
+    return exported or (written or "").strip()
 
 
 def open_endpoint(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]:
@@ -79,7 +78,7 @@ def open_endpoint(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]
 
 _FIRST = 32  # questions of the first round
 _JUDGED = 64  # answers that a judgement about the yield takes
-_SURE = 0.95
+_CONFIDENCE = 0.95
 _MOST = 20  # questions for each record that is wanted
 _HASHES, _DETECTED = 100, 0.95
 ENOUGH = "enough"
@@ -155,133 +154,118 @@ def generate(
     def records() -> Iterator[Record]:
         while size := _round(result):
             first = len(result.answers)
-            asked = [task.question(i, seed=seed) for i in range(first, first + size)]
-            for question, answer in zip(asked, model([one.request for one in asked]), strict=True):
+            prompts = [task.question(i, seed=seed) for i in range(first, first + size)]
+            for prompt, answer in zip(prompts, model([one.request for one in prompts]), strict=True):
                 result.answers.append(answer)
                 before = result.ledger[-1].n_in
-                yield _record(question, answer, model_name)
+                yield _record(prompt, answer, model_name)
                 result.passed.append(result.ledger[-1].n_in > before)
 
-    def dropped(record: Record, stage: str, reason: str) -> None:
+    def drop(record: Record, stage: str, reason: str) -> None:
         result.dropped.append(DroppedRecord(record, stage, reason))
 
-    flow, result.ledger = run_pipeline(records(), stages(task, result), on_drop=dropped)
+    flow, result.ledger = run_pipeline(records(), _stages(task, result), on_drop=drop)
     callback(0, n)
     for record in flow:
         result.kept.append(record)
         callback(len(result.kept), n)
-    result.stop_reason = "" if len(result.kept) == n else _why(result)
+    result.stop_reason = "" if len(result.kept) == n else _stop_reason(result)
     return result
 
 
 def _round(result: GenerationResult) -> int:
     """How many questions to ask next; 0 is the end."""
-    asked, missing = len(result.passed), result.n - sum(result.passed)
-    left = result.max_requests - asked
-    if missing <= 0 or left <= 0 or _hopeless(result.passed, missing, left):
+    requests, missing = len(result.passed), result.n - sum(result.passed)
+    left = result.max_requests - requests
+    if missing <= 0 or left <= 0:
         return 0
-    if not asked:
+    if not requests:
         return min(result.n, _FIRST)
-    kept, lately = _lately(result.passed)
-    return min(ceil(missing * (lately + 1) / (kept + 0.5)), asked, left)
+    passed, recent = _recent_yield(result.passed)
+    if requests >= _JUDGED and passed < recent:  # the highest plausible yield, by Clopper and Pearson (1934)
+        upper = float(betaincinv(passed + 1, recent - passed, _CONFIDENCE))
+        if missing > upper * left:
+            return 0
+    return min(ceil(missing * (recent + 1) / (passed + 0.5)), requests, left)
 
 
-def _lately(passed: Sequence[bool]) -> tuple[int, int]:
-    """How many passed of how many: of the newer half of the answers, and of at least `JUDGED`."""
-    some = passed[-max(_JUDGED, len(passed) // 2) :]
-    return sum(some), len(some)
+def _recent_yield(passed: Sequence[bool]) -> tuple[int, int]:
+    """How many passed of how many: of the newer half of the answers, and of at least `_JUDGED`."""
+    recent = passed[-max(_JUDGED, len(passed) // 2) :]
+    return sum(recent), len(recent)
 
 
-def _hopeless(passed: Sequence[bool], missing: int, left: int) -> bool:
-    """Whether the highest yield that the newer answers allow for (Clopper and Pearson 1934) is too low for the rest."""
-    kept, lately = _lately(passed)
-    if len(passed) < _JUDGED or kept == lately:
-        return False
-    return missing > float(betaincinv(kept + 1, lately - kept, _SURE)) * left
-
-
-def _why(result: GenerationResult) -> str:
+def _stop_reason(result: GenerationResult) -> str:
+    limit = f"{result.max_requests:,} requests"
     if len(result.passed) >= result.max_requests:
-        return f"the limit of {result.max_requests:,} requests (max-requests) was reached"
-    kept, lately = _lately(result.passed)
-    told = f"of the last {lately:,} answers {kept:,} passed, too few for {result.n:,} within"
-    return f"{told} {result.max_requests:,} requests"
+        return f"the limit of {limit} (max-requests) was reached"
+    passed, recent = _recent_yield(result.passed)
+    return f"of the last {recent:,} answers {passed:,} passed, too few for {result.n:,} within {limit}"
 
 
 # ── from answers to records ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _record(question: RenderedPrompt, answer: ChatResponse, model_name: str) -> Record:
-    told = {
-        "index": question.request.index,
-        "values": dict(question.values),
-        "seed_lines": list(question.shown),
-        "model": model_name,
-        "finish": answer.finish_reason,
-        "tokens": [answer.prompt_tokens, answer.completion_tokens],
-    }
-    return Record(f"{question.request.index:06d}", question.request.messages[-1].content, answer.text, provenance=told)
+def _record(prompt: RenderedPrompt, answer: ChatResponse, model_name: str) -> Record:
+    request, tokens = prompt.request, [answer.prompt_tokens, answer.completion_tokens]
+    provenance = {"index": request.index, "values": dict(prompt.values), "seed_lines": list(prompt.shown)}
+    provenance |= {"model": model_name, "finish": answer.finish_reason, "tokens": tokens}
+    return Record(f"{request.index:06d}", request.messages[-1].content, answer.text, provenance=provenance)
 
 
 def value(record: Record, name: str) -> str:
-    """What a field says or, where there is no such field, what a placeholder was filled with."""
-    found = record.provenance["fields"].get(name, record.provenance["values"].get(name))
-    return str(as_text(found))
+    """The value of a field or, where there is no such field, of a placeholder."""
+    return str(as_text(record.provenance["fields"].get(name, record.provenance["values"].get(name))))
 
 
-def stages(task: TaskConfig, result: GenerationResult) -> dict[str, Stage]:
-    """What an answer passes through, in this order; every stage takes one record at a time."""
+def _stages(task: TaskConfig, result: GenerationResult) -> dict[str, Stage]:
+    """The stages that an answer passes through, in this order; each reads one record at a time."""
     filters, form = task.filters, task.form
-    some: dict[str, Stage] = {"form": _formed(form, filters.label)}
+    stages: dict[str, Stage] = {"form": _parse_response(form, filters.label)}
     if filters.min_length is not None or filters.max_length is not None:
-        some["length"] = _length(filters.min_length or 0, filters.max_length)
+        stages["length"] = _length(filters.min_length or 0, filters.max_length)
     if filters.copies_of_seeds is not None and task.examples is not None:
-        real = tuple(task.compared(row) for row in task.examples.rows)
-        some["no copy of a seed"] = drop_seed_copies(
-            SeedExamples(real, ("",) * len(real)), threshold=filters.copies_of_seeds
-        )
+        texts = tuple(task.compared(row) for row in task.examples.rows)
+        seeds = SeedExamples(texts, ("",) * len(texts))
+        stages["no copy of a seed"] = drop_seed_copies(seeds, threshold=filters.copies_of_seeds)
     if form is None or form.has_text:
-        some["exact duplicates"] = drop_exact_duplicates()
+        stages["exact duplicates"] = drop_exact_duplicates()
     if filters.near_duplicates is not None:
-        some["near duplicates"] = drop_near_duplicates(remembering(filters.near_duplicates), batch=1)
-    if (max_requests := task.at_most(result.n)) is not None:
-        some["balance"] = cap_per_class(max_requests, lambda record: value(record, str(filters.balance)))
-    some[ENOUGH] = keep_if(lambda record: len(result.kept) < result.n, f"{result.n:,} are kept")
-    return some
+        stages["near duplicates"] = drop_near_duplicates(near_duplicate_index(filters.near_duplicates), batch=1)
+    if (limit := task.at_most(result.n)) is not None:
+        stages["balance"] = cap_per_class(limit, lambda record: value(record, str(filters.balance)))
+    stages[ENOUGH] = keep_if(lambda record: len(result.kept) < result.n, f"{result.n:,} are kept")
+    return stages
 
 
-def remembering(threshold: float) -> NearDuplicateIndex:
-    """A memory of 100 hashes for each text, in bands of as many as let at most one pair in twenty at it escape."""
-    rows = max(
-        (r for r in range(1, 6) if lsh_detection_probability(threshold, _HASHES // r, r) >= _DETECTED), default=1
-    )
+def near_duplicate_index(threshold: float) -> NearDuplicateIndex:
+    """An index of 100 hashes per text, in the longest bands that detect 95 % of the pairs at the threshold."""
+    detection = {rows: lsh_detection_probability(threshold, _HASHES // rows, rows) for rows in range(1, 6)}
+    rows = max((rows for rows, probability in detection.items() if probability >= _DETECTED), default=1)
     return NearDuplicateIndex(threshold=threshold, bands=_HASHES // rows, rows=rows)
 
 
-def _formed(form: ResponseSchema | None, label: str | None) -> Stage:
-    """Keeps whole answers of the form, and goes on with what they say: fields in the provenance, text as response."""
+def _parse_response(form: ResponseSchema | None, label: str | None) -> Stage:
+    """Keep complete answers that match the schema; their fields go to the provenance, their text is the response."""
 
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            found: dict[str, Any] = {TEXT: record.response.strip()}
-            wrong = _UNFINISHED.get(record.provenance["finish"]) or ("" if found[TEXT] else "empty")
-            if form is not None and not wrong:
-                found, wrong = form.read(record.response)
-            if wrong:
-                yield record, wrong
-                continue
-            told = replace(record, response=found[TEXT] if form is None else form.text(found))
-            told = replace(told, provenance={**record.provenance, "fields": found})
-            yield replace(told, label="" if label is None else value(told, label)), None
+    def judge(record: Record) -> StageResult:
+        fields: dict[str, Any] = {TEXT: record.response.strip()}
+        error = _UNFINISHED.get(record.provenance["finish"]) or ("" if fields[TEXT] else "empty")
+        if form is not None and not error:
+            fields, error = form.read(record.response)
+        if error:
+            return record, error
+        text = fields[TEXT] if form is None else form.text(fields)
+        parsed = replace(record, response=text, provenance={**record.provenance, "fields": fields})
+        return replace(parsed, label="" if label is None else value(parsed, label)), None
 
-    return stage
+    return lambda records: map(judge, records)
 
 
 def _length(low: int, high: int | None) -> Stage:
-    def stage(records: Iterable[Record]) -> Iterator[StageResult]:
-        for record in records:
-            length = len(record.response)
-            long = f"longer than {high:,}" if high is not None and length > high else None
-            yield record, f"shorter than {low:,}" if length < low else long
+    def judge(record: Record) -> StageResult:
+        length = len(record.response)
+        long = f"longer than {high:,}" if high is not None and length > high else None
+        return record, f"shorter than {low:,}" if length < low else long
 
-    return stage
+    return lambda records: map(judge, records)

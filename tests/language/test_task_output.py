@@ -1,4 +1,4 @@
-"""synthbook generate, as people run it: stopped, resumed, refused, short of records, and told nasty things."""
+"""`synthbook generate` as people run it: stopped, resumed, refused, and short of records."""
 
 from __future__ import annotations
 
@@ -8,62 +8,34 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from synthbook.cli.main import main
-from synthbook.core.errors import InvalidArgument
 from synthbook.core.storage import Provenance, file_lock, read_provenance, write_with_provenance
 from synthbook.language import server as local_model
 from synthbook.language.client import KEY, MODEL, URL
-from synthbook.language.filters.dedup import NearDuplicateIndex, jaccard, shingles
-from synthbook.language.messages import ChatRequest, ChatResponse, SamplingParams, scripted_model
-from synthbook.language.records import read_jsonl
+from synthbook.language.messages import ChatRequest, SamplingParams
 from synthbook.language.task import output as generate_files
 from synthbook.language.task import report as generate_page
-from synthbook.language.task import runner as engine
-from synthbook.language.task.config import TaskConfig, load_task
-from synthbook.language.task.runner import GenerationResult
+from synthbook.language.task.config import load_task
 from tests.conftest import require
+from tests.language.generating import (
+    SECRET,
+    TASK,
+    answers,
+    command,
+    contents,
+    lines,
+    new,
+    reported,
+    says,
+)
 from tests.language.rude import Handler, Rude, completion, refuses, serving
-from tests.language.test_task import EXAMPLE, FIELDS, FILE, NASTY, PROMPT, SEEDS, TONES, WHOLE, read, written
-from tests.mutation import mutant
-
-FILTERS = """[filters]
-min_length = 8
-max_length = 39
-near_duplicates = 0.6
-copies_of_seeds = 0.5
-label = "tone"
-balance = "tone"
-"""
-TASK = WHOLE + FILTERS + "[model]\nprices = {input = 2, output = 4}\n"
-WORDS = ("tall", "red", "old", "soft", "loud", "quick", "warm", "dear", "odd", "plain")
-SECRET = "sk-never-to-be-written"
-
-
-def says(seed: int) -> str:
-    """What the model answers: mostly of the form, at times a copy, cut off, too short, or no JSON."""
-    rng = np.random.default_rng(seed)
-    kind, text = rng.random(), " ".join(rng.choice(WORDS, 6, replace=False))
-    if kind < 0.1:
-        return "Certainly! Here is your review."
-    if kind < 0.2:
-        text = str(SEEDS[int(rng.integers(6))]["text"])
-    elif kind < 0.3:
-        text = "no"
-    return json.dumps({"text": text, "stars": int(rng.integers(1, 7 if kind < 0.35 else 6))})
-
-
-def answers(handler: Handler, body: dict[str, Any]) -> None:
-    handler.reply(completion(says(body["seed"])))
+from tests.language.test_task import EXAMPLE, SEEDS, written
 
 
 @pytest.fixture
@@ -74,184 +46,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rude]:
         monkeypatch.setenv(MODEL, "tiny")
         monkeypatch.setenv(KEY, SECRET)
         yield running
-
-
-def command(folder: Path, *more: str, n: int = 12) -> list[str]:
-    return ["generate", str(folder / "task.toml"), "-n", str(n), "--out", str(folder / "data.jsonl"), *more]
-
-
-def reported(folder: Path, *more: str, n: int = 12) -> list[str]:
-    return command(folder, "--report", str(folder / "report.html"), *more, n=n)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [line for _, line in read_jsonl(path)]
-
-
-def new(tmp_path: Path, name: str, toml: str = TASK) -> Path:
-    folder = tmp_path / name
-    folder.mkdir()
-    written(folder, toml)
-    return folder
-
-
-# ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def result(
-    some: TaskConfig,
-    n: int,
-    answer: Callable[[ChatRequest], str] | None = None,
-    module: ModuleType = engine,
-    **how: Any,
-) -> GenerationResult:
-    return module.generate(some, scripted_model(answer or (lambda request: says(request.seed))), n, **how)  # type: ignore[no-any-return]
-
-
-def test_as_many_are_kept_as_were_wanted_and_all_others_have_a_reason(tmp_path: Path) -> None:
-    some, told = read(tmp_path, TASK), list[tuple[int, int]]()
-    found = result(some, 40, callback=lambda kept, n: told.append((kept, n)))
-    assert len(found.kept) == 40 and not found.stop_reason and told == [(k, 40) for k in range(41)]
-    assert len(found.answers) == len(found.passed) == len(found.kept) + len(found.dropped)
-    assert found.ledger[0].n_in == len(found.answers) and sum(found.passed) - 40 < 8  # little is asked in vain
-    for before, after in zip(found.ledger, found.ledger[1:], strict=False):
-        assert before.n_out == after.n_in and before.n_in == before.n_out + sum(before.reasons.values())
-    assert sum(found.passed) == found.ledger[-1].n_in and {d.stage for d in found.dropped} >= {
-        "form",
-        "length",
-        "balance",
-    }
-    ids = [record.id for record in found.kept]
-    assert ids == sorted(ids) and not set(ids) & {drop.record.id for drop in found.dropped}
-    assert Counter(record.label for record in found.kept) == {"glad": 20, "angry": 20}
-    assert found.tokens == (0, 0) and found.cost((1, 1)) == 0
-
-
-def test_what_is_kept_does_not_depend_on_how_many_are_wanted(tmp_path: Path) -> None:
-    some = read(tmp_path, TASK.replace('balance = "tone"', ""))
-    few, many = result(some, 10), result(some, 60)
-    assert [record.content_hash for record in few.kept] == [record.content_hash for record in many.kept[:10]]
-    assert [record.content_hash for record in result(some, 10, seed=1).kept] != [
-        record.content_hash for record in few.kept
-    ]
-
-
-def answered(texts: list[str], some: TaskConfig, module: ModuleType = engine) -> list[tuple[str, str]]:
-    """The stage at which each of these answers is dropped, and why; "" where it is kept. A last good one ends it."""
-    told = [*texts, json.dumps({"text": "the last one is well and good", "stars": 1})]
-    model = scripted_model(lambda request: told[min(request.index, len(texts))])
-    found = module.generate(some, model, len(told), max_requests=len(told))
-    drops = {int(drop.record.id): (drop.stage, drop.reason) for drop in found.dropped}
-    return [drops.get(k, ("", "")) for k in range(len(texts))]
-
-
-GOOD = json.dumps({"text": "a quick red fox and an old one", "stars": 3})
-DROPPED = {
-    GOOD: "",
-    "no JSON": "form",
-    " \n": "form",
-    json.dumps({"text": "five and a half of six", "stars": 5.5}): "form",
-    json.dumps({"text": "one more than was asked for", "stars": 5, "why": "so"}): "form",
-    json.dumps({"text": "x" * 41, "stars": 5}): "form",
-    json.dumps({"text": "short", "stars": 5}): "length",
-    json.dumps({"text": "y" * 40, "stars": 5}): "length",
-    json.dumps({"text": "So, A REAL TEXT 3", "stars": 5}): "no copy of a seed",
-    json.dumps({"text": "a quick red fox and an old one!", "stars": 4}): "near duplicates",
-    json.dumps({"text": "another that nobody said before", "stars": 4}): "",
-}
-UNBALANCED = TASK.replace('balance = "tone"', "")
-
-
-def test_each_filter_drops_what_it_is_for(tmp_path: Path) -> None:
-    found = answered(list(DROPPED), read(tmp_path, UNBALANCED))
-    assert [stage for stage, _ in found] == list(DROPPED.values())
-    assert found[2] == ("form", "empty") and found[4][1] == "a key that was not asked for"
-    one = PROMPT + '[values]\ntone = ["glad"]\n' + FIELDS + FILE
-    assert answered([GOOD, GOOD], read(tmp_path, one))[1] == ("exact duplicates", "exact duplicate")
-    assert answered([GOOD, GOOD], read(tmp_path, one + "[filters]\nat_most = 1\nlabel = 'stars'"))[1][0] != ""
-    assert answered([GOOD, GOOD, GOOD], read(tmp_path, WHOLE + "[filters]\nbalance = 'stars'\nat_most = 3"))[2][0] != ""
-
-
-BROKEN = [
-    ("if form is not None and not wrong:", "if False:"),
-    ("if filters.min_length is not None or filters.max_length is not None:", "if False:"),
-    ("length > high else None", "length > high + 1 else None"),
-    ("if filters.copies_of_seeds is not None and task.examples is not None:", "if False:"),
-    ("threshold=filters.copies_of_seeds\n", "threshold=1.0\n"),
-    ("if filters.near_duplicates is not None:", "if False:"),
-]
-
-
-@pytest.mark.parametrize(("old", "new"), BROKEN, ids=[old for old, _ in BROKEN])
-def test_an_engine_that_forgets_a_filter_is_caught(old: str, new: str, tmp_path: Path) -> None:
-    found = answered(list(DROPPED), read(tmp_path, UNBALANCED), mutant(engine, old, new))
-    assert [stage for stage, _ in found] != list(DROPPED.values())
-
-
-def share_found(memory: NearDuplicateIndex, similar: float) -> float:
-    """Of pairs of texts of this Jaccard similarity, those that are told."""
-    rng, found = np.random.default_rng(0), list[bool]()
-    for k in range(60):
-        tokenize = [f"w{k}-{i}" for i in rng.permutation(202)]
-        shared = round(400 * similar / (1 + similar))  # of 200 runs of three words in either text
-        other = [*tokenize[: shared + 2], *(f"v{k}-{i}" for i in range(200 - shared))]
-        assert jaccard(shingles(" ".join(tokenize)), shingles(" ".join(other))) == pytest.approx(similar, abs=0.01)
-        found.append(memory.add([" ".join(tokenize), " ".join(other)])[1] is not None)
-    return float(np.mean(found))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("threshold", [0.2, 0.4, 0.6, 0.8])
-def test_near_copies_are_found_whatever_similarity_is_asked_for(threshold: float) -> None:
-    assert share_found(engine.remembering(threshold), threshold + 0.15) >= 0.9
-    assert share_found(engine.remembering(threshold), threshold - 0.15) <= 0.1
-    assert threshold > 0.3 or share_found(NearDuplicateIndex(threshold=threshold), threshold + 0.15) < 0.5
-
-
-def test_records_are_balanced_and_what_cannot_be_had_is_refused_at_once(tmp_path: Path) -> None:
-    some = read(tmp_path, WHOLE + '[filters]\nbalance = "stars"\nat_most = 4\n')
-    found = result(some, 20)
-    assert Counter(r.provenance["fields"]["stars"] for r in found.kept) == dict.fromkeys(range(1, 6), 4)
-    with pytest.raises(
-        InvalidArgument, match=r"n = 21 is not accepted: give at most 20: 4 \(filters.at_most\) of each"
-    ):
-        result(some, 21)
-    unequal = mutant(
-        engine, "(max_requests := task.at_most(result.n)) is not None", "(max_requests := None) is not None"
-    )
-    stars = Counter(r.provenance["fields"]["stars"] for r in result(some, 20, module=unequal).kept)
-    assert len(set(stars.values())) > 1
-
-
-def test_a_yield_without_hope_ends_soon_and_a_low_one_does_not(tmp_path: Path) -> None:
-    some = read(tmp_path, WHOLE)
-    never = result(some, 100, lambda request: "no JSON")
-    assert len(never.answers) == 64 and "of the last 64 answers 0 passed" in never.stop_reason and not never.kept
-    seldom = result(some, 30, lambda request: says(request.seed) if request.index % 8 == 0 else "no JSON")
-    assert len(seldom.kept) == 30 and not seldom.stop_reason
-    dries_up = result(some, 100, lambda request: says(request.seed) if request.index < 60 else "no JSON")
-    assert 40 < len(dries_up.kept) < 60 and len(dries_up.answers) < 400 and dries_up.stop_reason
-    few = result(some, 30, lambda request: says(request.seed) if request.index % 8 == 0 else "no JSON", max_requests=50)
-    assert len(few.answers) == 50 and "limit of 50 requests" in few.stop_reason
-    for bad in ({"n": 0}, {"n": 9, "max_requests": 8}):
-        with pytest.raises(InvalidArgument):
-            result(some, **bad)  # type: ignore[arg-type]
-
-
-def test_an_answer_that_was_cut_off_or_held_back_is_dropped(tmp_path: Path) -> None:
-    some, told = read(tmp_path, PROMPT + TONES), iter(["length", "content_filter", "stop", "eos_token", "stop"])
-    texts = ["half a", "nothing", " text 2\n", "text 3", " \n"]
-    model = lambda requests: (ChatResponse(texts[request.index], next(told)) for request in requests)  # noqa: E731
-    found = engine.generate(some, model, 3, max_requests=5)
-    assert [drop.reason for drop in found.dropped] == ["cut off (max_tokens)", "held back by the server", "empty"]
-    assert [record.response for record in found.kept] == ["text 2", "text 3"]
-
-
-# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.slow
@@ -306,7 +100,7 @@ def test_a_second_run_asks_nothing_twice_or_is_refused(
     told = json.loads(capsys.readouterr().out)
     assert told["usage"]["requests"] == 0 and told["usage"]["cache_hits"] == asked and told["kept"] == 12
     assert contents(folder) == whole and len(server.bodies) == asked
-    for old, now, says in (
+    for old, now, error in (
         ("a {tone} review", "the {tone} review", "differs in prompt."),
         ('"angry"', '"cross"', "differs in values.tone."),
         ("max = 5", "max = 6", "differs in fields.stars."),
@@ -314,7 +108,7 @@ def test_a_second_run_asks_nothing_twice_or_is_refused(
         ("[filters]", "[sampling]\ntop_p = 0.5\n[filters]", "differs in sampling."),
     ):
         written(folder, TASK.replace(old, now))
-        assert main(command(folder, "--resume")) == 2 and says in capsys.readouterr().err
+        assert main(command(folder, "--resume")) == 2 and error in capsys.readouterr().err
     written(folder, TASK, [*SEEDS, SEEDS[0]])
     assert main(command(folder, "--resume")) == 2 and "differs in seeds.sha256." in capsys.readouterr().err
     written(folder, TASK)
@@ -382,7 +176,7 @@ def test_a_run_that_is_stopped_while_it_writes_goes_on(
     server: Rude, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        generate_page, "page", lambda task, result, model: f"{result.yield_rate}\n"
+        generate_page, "report_page", lambda task, result, model: f"{result.yield_rate}\n"
     )  # figures take a while
     quiet = new(tmp_path, "quiet")
     assert main(reported(quiet)) == 0
@@ -546,108 +340,6 @@ def test_seeds_that_a_model_wrote_make_data_one_generation_further(server: Rude,
     asked = len(server.bodies)
     assert main(command(second, "--force", n=4)) == 1 and len(server.bodies) == asked
     assert (second / "data.jsonl").exists()
-
-
-# ── text is data ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Tags(HTMLParser):
-    """The tags of a page, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: Counter[tuple[str, tuple[str, ...]]] = Counter()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag, tuple(name for name, _ in attrs)] += 1
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-@pytest.mark.slow
-def test_nothing_that_a_model_or_a_file_says_leaves_its_record_or_the_page(
-    server: Rude, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    nasty = [text for text in NASTY if len(text) <= 39 and len(text) >= 8]
-    lists = "[values]\ntone = " + json.dumps([*nasty, "$\\frac{$", "漢字 \\u200b"]) + "\n"
-    toml = PROMPT + lists + FIELDS + FILE + "[filters]\nlabel = 'tone'\nbalance = 'tone'\nat_most = 9\n"
-    folder, said = new(tmp_path, "reviews", toml), list[str]()
-
-    def malicious(handler: Handler, body: dict[str, Any]) -> None:
-        text = NASTY[len(said) % len(NASTY)]
-        key = "stars" if len(said) % 3 else f"stars{text}"
-        said.append(json.dumps({"text": f"{text[:36]} {len(said)}", key: 3}) if len(said) % 4 else text)
-        handler.reply(completion(said[-1], finish_reason="stop") if len(said) % 5 else completion(said[-1]))
-
-    server.always = malicious
-    assert main(reported(folder, "--concurrency", "1")) == 0
-    shown = capsys.readouterr()
-    assert (shown.out + shown.err).replace("\n", "").isprintable()
-    for name in ("data.jsonl", "data.jsonl.dropped.jsonl"):
-        raw = (folder / name).read_bytes()
-        assert raw.isascii() and raw.decode().replace("\n", "").isprintable()
-        assert len(raw.splitlines()) == raw.count(b"\n")
-    kept, dropped = lines(folder / "data.jsonl"), lines(folder / "data.jsonl.dropped.jsonl")
-    assert len(kept) == 12 and {line["answer"] for line in dropped} <= set(said)
-    for line in kept:
-        assert json.dumps({"text": line["text"], "stars": line["stars"]}) == said[line["request"]["index"]]
-    page = Tags()
-    html = (folder / "report.html").read_text()
-    page.feed(html)
-    own = {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "h2",
-        "p",
-        "strong",
-        "div",
-        "table",
-        "tr",
-        "th",
-        "td",
-        "img",
-    }
-    assert {tag for tag, _ in page.tags} == own
-    assert {attributes for _, attributes in page.tags} <= {
-        (),
-        ("lang",),
-        ("charset",),
-        ("style",),
-        ("class",),
-        ("src", "alt"),
-    }
-    assert "<script>alert(1)</script>" in page.text and "\\x1b" in page.text
-    assert not set(html) & set("\x1b\x07\x08\x00\u202e\u2028\x9b\x85")
-    assert "{tone}" in page.text
-
-
-def test_a_page_that_does_not_escape_is_caught(tmp_path: Path) -> None:
-    some = read(tmp_path, PROMPT + TONES)
-    found = result(some, 2, lambda request: f"<script>alert({request.index})</script>")
-    assert "<script>" not in generate_page.page(some, found, "tiny")
-    careless = mutant(generate_page, "return escape(visible(", "return (visible(")
-    assert "<script>" in careless.page(some, found, "tiny")
-
-
-def test_figures_tell_in_words_what_they_show(tmp_path: Path) -> None:
-    some = read(tmp_path, TASK)
-    found = result(some, 30)
-    counts = generate_page.counted(some, found)
-    assert counts["tone"] == {"glad": 15, "angry": 15} and list(counts["stars"]) == ["1", "2", "3", "4", "5"]
-    alt = generate_page.kept_alt([len(r.response) for r in found.kept], counts)
-    assert "tone: glad 15, angry 15" in alt and alt.startswith("Texts have ")
-    assert f"form: {found.ledger[0].n_in} came, {found.ledger[0].n_out} stayed" in generate_page.flow_alt(found.ledger)
-    many = Counter({f"{k}": k for k in range(40)})
-    ax = generate_page.plot_counts(many, "of many kinds")
-    assert len(ax.patches) == generate_page.BARS and sum(bar.get_width() for bar in ax.containers[0]) == many.total()
-    ax.figure.clear()
 
 
 # ── live ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
