@@ -259,8 +259,8 @@ def sample_answers(
     Of a share `shared_error_rate` of the problems all paths give the same wrong answer.
     """
     if answers < 2 or not 0 <= p <= 1 or not 0 <= shared_error_rate <= 1:
-        given = (p, answers, shared_error_rate)
-        raise InvalidArgument("p, answers, shared_error_rate", given, "shares from 0 to 1, at least 2 answers")
+        values = (p, answers, shared_error_rate)
+        raise InvalidArgument("p, answers, shared_error_rate", values, "shares from 0 to 1, at least 2 answers")
     rng = np.random.default_rng(seed)
     truth = rng.integers(answers, size=problems)
     wrong = (truth[:, None] + rng.integers(1, answers, (problems, k))) % answers
