@@ -1,13 +1,13 @@
-"""Diffusion: a network learns to say which noise was added, and sampling takes it away again, step by step.
+"""Diffusion: a network learns to predict the noise in noised data, and sampling removes it step by step.
 
     L = E_{t, x_0, eps} |eps - eps_theta(sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, t)|^2,  t from 1, ..., T
 
-Ho et al., arXiv:2006.11239, eq. 14. With `prediction_type="v"` the network says
+Ho et al., arXiv:2006.11239, eq. 14. With `prediction_type="v"` the network predicts
 
     v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0                        Salimans and Ho, arXiv:2202.00512
 
-instead, which asks something of it at every step: the noise is no riddle where x_t is nothing but noise, and the data
-are none where there is hardly any.
+instead, a useful target at every step: predicting eps is trivial where x_t is almost pure noise, and predicting x_0
+is trivial where it holds almost none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from synthbook.generators.neural import (
     set_lr,
 )
 
-# ── How diffusion doses its noise: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
+# ── Noise schedules: step 0 is the data, step T is noise, alpha_bar[t] the share of signal power at t ──
 #     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,  eps ~ N(0, 1)         Ho et al., arXiv:2006.11239, eq. 4
 #
 # Steps are counted as in that paper: tables have T + 1 entries, alpha_bar[0] = 1, and beta[t] leads from step t - 1 to
@@ -49,7 +49,7 @@ _MAX_BETA = 0.999
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """`alpha_bar` (T + 1,), falling from 1; `times` (T + 1,), what a network calls these steps.
+    """`alpha_bar` (T + 1,), falling from 1; `times` (T + 1,), the network's timesteps.
 
     The two differ only for a schedule that was thinned out by `respaced`.
     """
@@ -104,8 +104,8 @@ class NoiseSchedule:
         """A schedule through `steps` of this one's steps, evenly spread, the last one included: fewer network calls."""
         if not 1 <= steps <= self.T:
             raise InvalidArgument("steps", steps, f"from 1 to {self.T}, the steps of the schedule")
-        kept = np.linspace(0, self.T, steps + 1).round().astype(np.int64)
-        return NoiseSchedule(self.alpha_bar[kept], self.times[kept])
+        places = np.linspace(0, self.T, steps + 1).round().astype(np.int64)
+        return NoiseSchedule(self.alpha_bar[places], self.times[places])
 
 
 def _check_steps(T: int) -> None:
@@ -153,8 +153,8 @@ def ancestral(
 ) -> Tensor:
     """Samples (N, ...) from `noise` (N, ...) ~ N(0, 1): Ho et al., arXiv:2006.11239, algorithm 2.
 
-    `variance` is "beta" or "beta_tilde", the two choices of section 3.2; the last step adds none. `clip` keeps every
-    guess of the data within [-clip, clip].
+    `variance` is "beta" or "beta_tilde", the two choices of section 3.2; the last step adds none. `clip` keeps the
+    predicted x_0 within [-clip, clip].
     """
     if variance not in VARIANCES:
         raise InvalidArgument("variance", variance, " or ".join(VARIANCES))
@@ -203,14 +203,14 @@ def ddim(
 
 
 def _backwards(predict: NoisePredictor, schedule: NoiseSchedule) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-    """Steps T, ..., 1, each with the predictor told what its network calls that step."""
+    """Steps T, ..., 1, each with the predictor bound to the original timestep."""
     for t in range(schedule.T, 0, -1):
         called = int(schedule.times[t])
         yield t, lambda x, called=called: predict(x, torch.full((len(x),), called, device=x.device))  # type: ignore[misc]
 
 
 def _guess(x: Tensor, eps: Tensor, alpha_bar: float, clip: float | None) -> tuple[Tensor, Tensor]:
-    """The data that x would come from if eps were its noise, and that noise."""
+    """The predicted x_0, clipped, and the eps consistent with it."""
     # x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)
     x0 = (x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
     if clip is None:
@@ -295,9 +295,9 @@ _PREDICTIONS, _SAMPLERS = ("eps", "v"), ("ddim", "ancestral")
 
 @dataclass(frozen=True)
 class DiffusionConfig(NeuralConfig):
-    """`T` steps of a `schedule`, what the network predicts, and how samples are drawn from it.
+    """`T` steps of a `schedule`, the target of the prediction, and the sampler with its number of steps.
 
-    `sampler` takes `sampling_steps` of the T; `average` is how much of the running mean of the weights each step keeps.
+    Samples come from an exponential moving average of the weights with decay `ema_decay`.
     """
 
     T: int = 1_000
@@ -318,11 +318,11 @@ class DiffusionConfig(NeuralConfig):
             if value not in known:
                 raise InvalidArgument(name, value, f"one of {', '.join(known)}")
         if not (1 <= self.sampling_steps <= self.T and 0 <= self.ema_decay < 1):
-            raise InvalidArgument("settings", self, "sampling_steps from 1 to T, average in [0, 1)")
+            raise InvalidArgument("settings", self, "sampling_steps from 1 to T, ema_decay in [0, 1)")
 
 
 class Diffusion(NeuralGenerator):
-    """A network that sees noised data and the step, and the running mean of its weights, from which samples come."""
+    """A network that predicts the noise in x_t given t, and the moving average of its weights, which samples use."""
 
     family = "diffusion"
     config_class = DiffusionConfig
@@ -335,7 +335,7 @@ class Diffusion(NeuralGenerator):
     def _build(self, spec: DataSpec) -> dict[str, nn.Module]:
         left = float(self.schedule.alpha_bar[-1])
         if self.config.prediction_type == "eps" and self.config.sampler == "ddim" and not spec.is_image and left < 1e-6:
-            # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): pictures are clipped, rows fly away
+            # x_0 = (x_T - sqrt(1 - alpha_bar_T) eps) / sqrt(alpha_bar_T): images are clipped; vectors diverge
             settings = f"eps on rows, drawn by ddim from alpha_bar_T = {left:.1g}"
             raise InvalidArgument(
                 "prediction_type",
@@ -388,7 +388,7 @@ class Diffusion(NeuralGenerator):
 
 
 def prediction_target(prediction_type: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """What the network should say of x_t: eps, or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0."""
+    """The target of the network's prediction: eps, or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0."""
     a = alpha_bar_at(schedule, t, x0)
     return eps if prediction_type == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0
 

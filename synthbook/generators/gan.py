@@ -155,8 +155,8 @@ class GAN(NeuralGenerator):
         }
 
     def _generated(self, net: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        made: Tensor = net(normal((n, self.config.latent_dim), rng, self.device), labels)
-        return made.view(n, *self.data_spec_.shape)
+        rows: Tensor = net(normal((n, self.config.latent_dim), rng, self.device), labels)
+        return rows.view(n, *self.data_spec_.shape)
 
     def _draw(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         return self._generated(self.modules_["ema"], n, labels, rng)

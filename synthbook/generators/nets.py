@@ -1,4 +1,4 @@
-"""The few small networks that the three families share; a class to generate is one more input, a one-hot vector."""
+"""Small networks that the families share; a class to generate is one more input, a one-hot vector."""
 
 from __future__ import annotations
 
@@ -149,12 +149,12 @@ def init_weights(net: nn.Module, rng: torch.Generator) -> nn.Module:
 
 
 # ── U-Net ──
-# Patches make it four times cheaper than working on pixels. Two scales, residual blocks that are told the step and the
-# class, and attention at the coarse scale, so that a sleeve can know of the other one.
+# Patches make it four times cheaper than working on pixels. Two scales, residual blocks conditioned on the step and the
+# class, and attention at the coarse scale, so that distant pixels can interact.
 
 
 class ResBlock(nn.Module):
-    """Two convolutions with a way around them; the conditions (N, D) scale and shift what is between."""
+    """A residual block of two convolutions; the conditions (N, D) scale and shift the features between them."""
 
     zero_init = ("conv_2",)
 
@@ -174,7 +174,7 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place (N, C, H, W) looks at every other: self-attention with a way around it."""
+    """Self-attention between all positions of (N, C, H, W), with a residual connection."""
 
     zero_init = ("out",)
 
@@ -215,7 +215,7 @@ class UNet(nn.Module):
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * patch**2, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What the network says about x (N, C, H, W) at steps t (N,)."""
+        """The network's prediction for x (N, C, H, W) at steps t (N,)."""
         c = self.time(_timestep_embedding(t, self.stem.out_channels))
         if self.label is not None and labels is not None:
             c = c + self.label(labels)
@@ -229,7 +229,7 @@ class UNet(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """The same for vectors (N, d): hidden layers with a way around each, told the step and the class."""
+    """The same for vectors (N, d): residual hidden layers, conditioned on the step and the class."""
 
     zero_init = ("out",)
 

@@ -1,4 +1,4 @@
-"""What every generator of section 3 can do: fit, sample, save, load. The families fill in how.
+"""Training of neural generators, and the base class of those of images and points.
 
     model = Diffusion().fit(images, seed=0)
     model.sample(64, seed=1)
@@ -42,7 +42,7 @@ _HISTORY_ROWS = 100  # of the history
 
 
 class TrainingDiverged(SynthbookError):
-    """A loss became infinite or NaN; what was kept before stays."""
+    """A loss became infinite or NaN; earlier checkpoints are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +73,17 @@ def train(
 ) -> list[dict[str, float]]:
     """Call `step(k, rng)` for k = 1, ..., steps; return at most 100 rows, each the means since the row before.
 
-    `step` updates the parts and returns its losses by name. `callback(k, steps, losses)` is told each of them,
+    `step` updates the parts and returns its losses by name. `callback(k, steps, losses)` is called after each step,
     `on_eval(k)` is called after about every tenth of the steps. `run_config` says what is trained, as plain JSON: a
     checkpoint of something else is refused. Raises `TrainingDiverged`, `DataError`, `InvalidArgument`.
     """
     if not isinstance(steps, int | np.integer) or steps < 1:
         raise InvalidArgument("steps", steps, "a whole number of at least 1")
     run_config = {**run_config, "steps": int(steps), "seed": str(seed)}
-    done, kept = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, run_config)
-    history: list[dict[str, float]] = list(kept.get("history", []))
+    done, state = (0, {}) if checkpoint is None else restore_train_state(parts, checkpoint, run_config)
+    history: list[dict[str, float]] = list(state.get("history", []))
     every, recent = max(steps // _HISTORY_ROWS, 1), []
-    kept_every = 0 if checkpoint is None else -(-checkpoint.every_n_steps // every) * every  # at the end of a row
+    checkpoint_every = 0 if checkpoint is None else -(-checkpoint.every_n_steps // every) * every  # at the end of a row
     for k in range(done + 1, steps + 1):
         losses = step(k, step_rng(seed, k))
         for name, value in losses.items():
@@ -97,7 +97,7 @@ def train(
         if k % every == 0 or k == steps:
             history.append({"step": k} | {name: float(np.mean([row[name] for row in recent])) for name in losses})
             recent = []
-        if checkpoint is not None and (k % kept_every == 0 or k == steps):
+        if checkpoint is not None and (k % checkpoint_every == 0 or k == steps):
             save_train_state(parts, checkpoint.folder, run_config, k, {"history": history})
         if on_eval is not None and k % max(steps // 10, 1) == 0:
             on_eval(k)
@@ -218,7 +218,7 @@ Data = Images | NDArray[np.float64] | Tensor
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model knows of its data beside its weights: shape of a row, classes and their shares, centre and scale."""
+    """What a model stores of its data beside its weights: shape of a row, classes and their shares, mean and scale."""
 
     shape: tuple[int, ...]
     class_names: tuple[str, ...] = ()
@@ -266,10 +266,10 @@ class DataSpec:
 
 
 def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
-    """Rows (N, ...) float32 as models see them, their labels (N,) or None, and what is to be remembered.
+    """Rows (N, ...) float32 on the model's scale, their labels (N,) or None, and the specification of the data.
 
-    Raises `HoldoutError` for test data, `InvalidArgument` for what cannot be learnt: another shape, values out of
-    range, a class without an image.
+    Raises `HoldoutError` for test data, `InvalidArgument` for a wrong shape, values out of range, or a class without an
+    image.
     """
     refuse_holdout(data, "fitting a generator")
     if isinstance(data, Images):
@@ -300,18 +300,18 @@ def _checked_images(images: Tensor) -> Tensor:
         )
     low, high = (float(bound) for bound in images.aminmax())
     if not (low >= -1 and high <= 1):  # also where either is NaN
-        found = "NaN" if np.isnan(low + high) else f"values from {low:.4g} to {high:.4g}"
-        raise InvalidArgument("images", f"tensor with {found}", "values in [-1, 1]: pixels / 127.5 - 1")
+        values = "NaN" if np.isnan(low + high) else f"values from {low:.4g} to {high:.4g}"
+        raise InvalidArgument("images", f"tensor with {values}", "values in [-1, 1]: pixels / 127.5 - 1")
     return images.float()
 
 
 def _counts(labels: Tensor, n: int, names: tuple[str, ...]) -> NDArray[np.int64]:
-    found = np.asarray(labels)
-    if found.shape != (n,) or not len(names) or found.min() < 0 or found.max() >= len(names):
+    codes = np.asarray(labels)
+    if codes.shape != (n,) or not len(names) or codes.min() < 0 or codes.max() >= len(names):
         raise InvalidArgument(
-            "labels", f"array of shape {found.shape}", f"{n} whole numbers from 0 to {len(names) - 1}"
+            "labels", f"array of shape {codes.shape}", f"{n} whole numbers from 0 to {len(names) - 1}"
         )
-    counts = np.bincount(found, minlength=len(names))
+    counts = np.bincount(codes, minlength=len(names))
     if missing := [name for name, count in zip(names, counts, strict=True) if count == 0]:
         raise InvalidArgument(
             "labels", f"no image of {', '.join(missing)}", "images of every class, or fewer class_names"
@@ -324,7 +324,7 @@ _SAMPLE_BATCH_SIZE = 500  # samples at a time
 
 @dataclass(frozen=True)
 class NeuralConfig:
-    """What all families are told: training steps, rows in a batch, Adam's learning rate."""
+    """Settings of all families: training steps, rows in a batch, Adam's learning rate."""
 
     steps: int = 2_000
     batch_size: int = 128
@@ -431,7 +431,7 @@ class NeuralGenerator(NeuralModel):
 
 @contextmanager
 def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Networks as they are for sampling; afterwards as they were, so that a look does not disturb training."""
+    """Networks in evaluation mode; restores the previous mode on exit."""
     before = {name: module.training for name, module in modules.items()}
     for module in modules.values():
         module.eval()

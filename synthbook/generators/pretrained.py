@@ -1,4 +1,4 @@
-"""How the shipped models are made: a recipe, one command, a log that says what was run, and looks on the way."""
+"""Training of the pretrained models: recipes, one command, a log, and samples during training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
 from synthbook.generators.neural import NeuralGenerator
-from synthbook.generators.text.ngram import TextGenerator
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 
@@ -34,8 +33,8 @@ LOG, _STATE, _LOOKS = "log.json", "state", "looks"
 class TrainingRecipe:
     """A family with its settings, what it learns from, and how many steps the full and the quick profile take.
 
-    `data()` is the real train part, made of the data `files` and named `source`. `look(model, stem, origin)` draws from
-    a model that is being trained and writes what it drew to `stem` with a suffix of its own.
+    `data()` is the real training part, made of the data `files` and named `source`. `on_eval(model, stem, provenance)`
+    samples from the model during training and writes the samples to `stem` with a suffix of its own.
     """
 
     family: type[Any]
@@ -142,10 +141,6 @@ IMAGE_RECIPES: dict[str, TrainingRecipe] = {
 SAMPLE_LENGTH = 600  # characters
 
 
-def _look_at_text(model: TextGenerator, stem: Path, provenance: Provenance) -> Path:
-    return model.write(stem.with_suffix(".txt"), SAMPLE_LENGTH, seed=0, provenance=provenance)
-
-
 RECIPES: Mapping[str, TrainingRecipe] = IMAGE_RECIPES | {
     "austen-transformer": TrainingRecipe(
         Transformer,
@@ -155,6 +150,8 @@ RECIPES: Mapping[str, TrainingRecipe] = IMAGE_RECIPES | {
         data=lambda: austen().train,
         source="the first nine tenths of each of Austen's novels",
         files=("austen/austen_six_novels.txt.gz",),
-        on_eval=_look_at_text,
+        on_eval=lambda model, stem, provenance: model.write(
+            stem.with_suffix(".txt"), SAMPLE_LENGTH, seed=0, provenance=provenance
+        ),
     )
 }

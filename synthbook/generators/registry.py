@@ -165,11 +165,11 @@ def _module_of(path: Path) -> Any:
     return module
 
 
-def _checked(name: str, found: object) -> type[Generator]:
-    if not (inspect.isclass(found) and issubclass(found, Generator)):
+def _checked(name: str, candidate: object) -> type[Generator]:
+    if not (inspect.isclass(candidate) and issubclass(candidate, Generator)):
         raise InvalidArgument("generator", name, "a class that derives from synthbook.generators.base.Generator")
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+    if missing := sorted(getattr(candidate, "__abstractmethods__", ())):
         raise InvalidArgument("generator", name, f"a class that defines {', '.join(missing)} too")
-    if not hasattr(found, "family"):
+    if not hasattr(candidate, "family"):
         raise InvalidArgument("generator", name, 'a class with family = "...", its name in checkpoints')
-    return found
+    return candidate

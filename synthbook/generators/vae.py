@@ -1,9 +1,9 @@
-"""The variational autoencoder: a code for each row, a decoder that reads it, and a price for every nat it carries.
+"""The variational autoencoder: an encoder, a decoder, and a KL term weighted by beta.
 
     ELBO(x) = E_q(z|x)[ln p(x|z)] - beta KL(q(z|x) || N(0, I))         Kingma and Welling, arXiv:1312.6114, eq. 3
 
-with q(z|x) = N(mu(x), s^2(x)) and p(x|z) = N(decoder(z), sigma^2 I). sigma^2 is learnt with the rest: it is the
-exchange rate between squared error and nats, which is otherwise chosen by hand and then called beta.
+with q(z|x) = N(mu(x), s^2(x)) and p(x|z) = N(decoder(z), sigma^2 I). sigma^2 is learned with the weights: it weighs
+squared error against the KL term, in place of a beta chosen by hand.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _NOISE_RATE = 10.0  # learning rate of the noise variance over that of the weigh
 
 @dataclass(frozen=True)
 class VAEConfig(NeuralConfig):
-    """`latents` numbers in a code, `beta` its price; `kind` of networks ("auto": conv for images, mlp for points).
+    """Size of the latent vector, weight `beta` of the KL term, architecture ("auto": conv for images, mlp for points).
 
-    `noise` fixes the decoder's variance sigma^2; without it, it is learnt.
+    `decoder_variance` fixes sigma^2; by default it is learned.
     """
 
     latent_dim: int = 8
@@ -69,7 +69,7 @@ class LogVariance(nn.Module):
 
 
 class VAE(NeuralGenerator):
-    """Encoder, decoder and noise variance, trained together on the ELBO."""
+    """An encoder, a decoder and the decoder's variance, trained together on the ELBO."""
 
     family = "vae"
     config_class: ClassVar[type[NeuralConfig]] = VAEConfig
@@ -177,8 +177,8 @@ class PPCA:
     @property
     def log_likelihood(self) -> float:
         """Mean log-likelihood of a row, in nats: -1/2 [d ln 2 pi + sum_{i<=q} ln lambda_i + (d - q) ln sigma^2 + d]."""
-        d, kept = len(self.eigenvalues), np.asarray(self.eigenvalues[: self.q])
-        return float(-0.5 * (d * np.log(2 * np.pi) + np.log(kept).sum() + (d - self.q) * np.log(self.noise) + d))
+        d, leading = len(self.eigenvalues), np.asarray(self.eigenvalues[: self.q])
+        return float(-0.5 * (d * np.log(2 * np.pi) + np.log(leading).sum() + (d - self.q) * np.log(self.noise) + d))
 
     @property
     def retained_variance(self) -> float:

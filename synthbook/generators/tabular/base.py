@@ -1,4 +1,4 @@
-"""What every generator of tables can do: fit, sample, save, load. The families fill in how.
+"""The base class of generators of tables.
 
 model = Copula().fit(adult().train, seed=0)
 model.sample(1_000, seed=1, where={"income": ">50K"})
@@ -44,19 +44,21 @@ class TableSpec:
 
         Raises `SchemaError` where nothing is left to model.
         """
-        schema, found = table.schema, dict[str, tuple[str, Mapping[Any, Any]]]()
+        schema, derived = table.schema, dict[str, tuple[str, Mapping[Any, Any]]]()
         for rule in schema.rules:
             first, second = (schema[name] for name in rule.columns)
-            sources = {source for source, _ in found.values()}
+            sources = {source for source, _ in derived.values()}
             known = rule.kind == "pairs" or not public_only
-            free = known and first.name not in found and second.name not in found and second.name not in sources
-            pairs = _pairs(rule, table) if free and first.categories and _can_be_looked_up(first, second) else {}
+            free = known and first.name not in derived and second.name not in derived and second.name not in sources
+            plain = second.kind not in ("id", "text", "datetime")
+            missing_alike = second.missing or not first.missing  # where the first is missing, so is the second
+            pairs = _pairs(rule, table) if free and first.categories and plain and missing_alike else {}
             if pairs:
-                found[second.name] = (first.name, pairs)
-        layout = cls(schema, found)
-        if not layout.modeled:
+                derived[second.name] = (first.name, pairs)
+        spec = cls(schema, derived)
+        if not spec.modeled:
             raise SchemaError("every column is an id or free text: nothing is left to model")
-        return layout
+        return spec
 
     @cached_property
     def modeled(self) -> tuple[Column, ...]:
@@ -71,7 +73,11 @@ class TableSpec:
     @cached_property
     def unenforced_rules(self) -> tuple[Constraint, ...]:
         """Rules that only all rows together keep or break, and that nothing here makes sure of."""
-        known = {frozenset((name, source)) for name, (source, pairs) in self.derived.items() if _one_to_one(pairs)}
+        known = {
+            frozenset((name, source))
+            for name, (source, pairs) in self.derived.items()
+            if len(set(pairs.values())) == len(pairs)  # one to one
+        }
         at_risk = (r for r in self.schema.rules if r.kind == "dependency" and not self._is_looked_up(r))
         return tuple(rule for rule in at_risk if frozenset(rule.columns) not in known)
 
@@ -93,24 +99,24 @@ class TableSpec:
 
     def satisfies_rules(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows (N,) keep the rules that a row can break by itself."""
-        kept = np.ones(len(frame), dtype=bool)
+        satisfied = np.ones(len(frame), dtype=bool)
         for rule in self.row_rules:
             rows = frame[list(rule.columns)]
             whole = rows.notna().all(axis=1).to_numpy()
             first, second = (rows.loc[whole, name] for name in rule.columns)
             if rule.kind == "inequality":
-                kept[whole] &= (first <= second).to_numpy(dtype=bool)
+                satisfied[whole] &= (first <= second).to_numpy(dtype=bool)
             else:
                 allowed = set(rule.pairs)
-                kept[whole] &= np.array([pair in allowed for pair in zip(first, second, strict=True)], dtype=bool)
-        return kept
+                satisfied[whole] &= np.array([pair in allowed for pair in zip(first, second, strict=True)], dtype=bool)
+        return satisfied
 
     def matches(self, frame: pd.DataFrame, where: Mapping[str, Any]) -> NDArray[np.bool_]:
         """Which rows (N,) have the values asked for."""
-        kept = np.ones(len(frame), dtype=bool)
+        matching = np.ones(len(frame), dtype=bool)
         for name, value in where.items():
-            kept &= (frame[name] == value).to_numpy(dtype=bool, na_value=False)
-        return kept
+            matching &= (frame[name] == value).to_numpy(dtype=bool, na_value=False)
+        return matching
 
     def check_where(self, where: Mapping[str, Any]) -> dict[str, Any]:
         """The values asked for, numbers and dates read where they are given as text. Raises `InvalidArgument`."""
@@ -126,23 +132,14 @@ class TableSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        found = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.derived.items()}
-        return {"schema": self.schema.as_toml(), "looked_up": found}
+        derived = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.derived.items()}
+        return {"schema": self.schema.as_toml(), "looked_up": derived}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any], source: Path) -> TableSpec:
         """What `as_json` gave."""
-        found = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
-        return cls(Schema.from_text(given["schema"], source=source), found)
-
-
-def _one_to_one(pairs: Mapping[Any, Any]) -> bool:
-    return len(set(pairs.values())) == len(pairs)
-
-
-def _can_be_looked_up(first: Column, second: Column) -> bool:
-    plain = second.kind not in ("id", "text", "datetime")
-    return plain and (second.missing or not first.missing)  # where the first is missing, so is the second
+        derived = {name: (source, dict(pairs)) for name, (source, pairs) in given["looked_up"].items()}
+        return cls(Schema.from_text(given["schema"], source=source), derived)
 
 
 def _pairs(rule: Constraint, table: Table) -> Mapping[Any, Any]:
@@ -244,7 +241,9 @@ class TableGenerator(Generator):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
         self.table_spec_ = TableSpec.of(data, public_only=self.public_only)
         frame = data.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
-        self._describe_fit(seed, steps, "" if self.private else _frame_sha256(data.frame))
+        # of pandas' row hashes, as writing CSV takes ten times as long
+        hashes = b"" if self.private else pd.util.hash_pandas_object(data.frame, index=False).to_numpy().tobytes()
+        self._describe_fit(seed, steps, sha256(hashes))
         self._fit(frame, seed_sequence(seed), steps=steps, checkpoint=checkpoint, callback=callback)
         return self
 
@@ -270,24 +269,24 @@ class TableGenerator(Generator):
         return self._stream(int(n), seed_sequence(seed), self.table_spec_.check_where(where or {}))
 
     def _stream(self, n: int, root: np.random.SeedSequence, where: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
-        kept = drawn = chunk = 0
-        while kept < n:
+        accepted = drawn = chunk = 0
+        while accepted < n:
             # where no row is sent back, as many as are wanted
-            size = SAMPLE_BATCH_SIZE if where or self.table_spec_.row_rules else min(SAMPLE_BATCH_SIZE, n - kept)
-            frame = self.table_spec_.completed(self._draw(size, child_seed(root, chunk), where), kept + 1)
+            size = SAMPLE_BATCH_SIZE if where or self.table_spec_.row_rules else min(SAMPLE_BATCH_SIZE, n - accepted)
+            frame = self.table_spec_.completed(self._draw(size, child_seed(root, chunk), where), accepted + 1)
             frame = frame[self.table_spec_.satisfies_rules(frame) & self.table_spec_.matches(frame, where)].iloc[
-                : n - kept
+                : n - accepted
             ]
-            kept, drawn, chunk = kept + len(frame), drawn + size, chunk + 1
-            if drawn > _MAX_DRAWS_PER_ROW * (kept + SAMPLE_BATCH_SIZE / 10):
+            accepted, drawn, chunk = accepted + len(frame), drawn + size, chunk + 1
+            if drawn > _MAX_DRAWS_PER_ROW * (accepted + SAMPLE_BATCH_SIZE / 10):
                 what = " and ".join(f"{name} = {value}" for name, value in where.items()) or "all rules kept"
                 raise RejectionSamplingError(
-                    f"{kept} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less"
+                    f"{accepted} of {drawn:,} rows that {type(self).__name__} drew had {what}: ask for less"
                 )
             if len(frame):
                 for column in self.table_spec_.schema.columns:
                     if column.kind == "id":
-                        frame[column.name] = np.arange(kept - len(frame) + 1, kept + 1)
+                        frame[column.name] = np.arange(accepted - len(frame) + 1, accepted + 1)
                 yield frame.reset_index(drop=True)
 
     def _write(
@@ -314,8 +313,3 @@ class TableGenerator(Generator):
 
     def _data_summary(self) -> str:
         return f"a table with the columns {', '.join(self.table_spec_.schema.names)}"
-
-
-def _frame_sha256(frame: pd.DataFrame) -> str:
-    """SHA-256 of the rows, whatever their index; of pandas' row hashes, as writing CSV takes ten times as long."""
-    return sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())

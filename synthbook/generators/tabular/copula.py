@@ -1,4 +1,4 @@
-"""Columns one by one, and columns that lean on each other: independent margins, and the Gaussian copula.
+"""Independent marginals, the Gaussian copula, the smoothed bootstrap, and SMOTE.
 
     u_j = Phi(z_j),  x_j = Q_j(u_j),  z ~ N(0, R)                           Nelsen (2006), An Introduction to Copulas
 
@@ -29,7 +29,7 @@ _LARGEST = 0.98  # correlation of two columns' normal scores, after the correcti
 
 
 class Marginals(TableGenerator):
-    """Every column drawn from its own distribution, as if nothing in a row had to do with the rest of it."""
+    """Every column drawn from its own marginal distribution, independently of the others."""
 
     family = "table-marginals"
 
@@ -38,7 +38,9 @@ class Marginals(TableGenerator):
 
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
         u = self._levels(n, np.random.default_rng(seed))
-        return pd.DataFrame({m.column.name: m.values_at(u[:, j]) for j, m in enumerate(self.marginals_)})
+        return pd.DataFrame(
+            {m.column.name: from_numbers(m.column, m.quantile(u[:, j])) for j, m in enumerate(self.marginals_)}
+        )
 
     def _levels(self, n: int, rng: np.random.Generator) -> Array:
         """Levels (n, columns), each uniform."""
@@ -53,9 +55,9 @@ class Marginals(TableGenerator):
 
 
 class Copula(Marginals):
-    """A Gaussian copula with mixed margins: numbers, spikes, categories and missing values alike.
+    """A Gaussian copula with mixed marginals: numbers, point masses, categories and missing values.
 
-    Nominal categories have no order; they are put in the one along which the other columns differ most.
+    Nominal categories have no order; they are sorted so that the other columns differ most along it.
     """
 
     family = "table-copula"
@@ -91,9 +93,9 @@ def latent_correlation(scores: Array) -> Array:
     spread = scores.var(axis=0)
     varied = spread > 1e-6
     around = (scores - scores.mean(axis=0)) / np.where(varied, spread, 1)
-    found = np.clip(around.T @ around / len(scores), -_LARGEST, _LARGEST) * np.outer(varied, varied)
-    np.fill_diagonal(found, 1)
-    return np.asarray(found)
+    correlation = np.clip(around.T @ around / len(scores), -_LARGEST, _LARGEST) * np.outer(varied, varied)
+    np.fill_diagonal(correlation, 1)
+    return np.asarray(correlation)
 
 
 def _root(correlation: Array) -> Array:
@@ -218,8 +220,8 @@ def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, k_neighb
     for modeled in layout.modeled:
         numbers = as_numbers(modeled, few[modeled.name])
         a, b = numbers[first], numbers[second]
-        mixed = np.where(rng.random(n) < 0.5, a, b) if modeled.categories else a + share * (b - a)
-        columns[modeled.name] = from_numbers(modeled, mixed)
+        values = np.where(rng.random(n) < 0.5, a, b) if modeled.categories else a + share * (b - a)
+        columns[modeled.name] = from_numbers(modeled, values)
     rows = layout.completed(pd.DataFrame(columns), 1)
     broken = np.flatnonzero(~layout.satisfies_rules(rows))
     rows.iloc[broken] = layout.completed(few.iloc[first[broken]], 1)  # a rule between the two: the first row itself

@@ -74,12 +74,12 @@ class ConditionSampler:
 
     def index(self, x: Tensor) -> list[_Index]:
         """Where in x (N, width) the rows with each state are, for each column."""
-        found = []
+        index = []
         for span in self.spans:
             states = x[:, span.start : span.start + span.width].argmax(dim=1)
             count = states.bincount(minlength=span.width)
-            found.append((states.argsort(stable=True), count.cumsum(0) - count, count))
-        return found
+            index.append((states.argsort(stable=True), count.cumsum(0) - count, count))
+        return index
 
     def sample_rows(self, index: list[_Index], column: Tensor, state: Tensor, rng: torch.Generator) -> Tensor:
         """Numbers (n,) of rows that have these states, each drawn among all that have it."""

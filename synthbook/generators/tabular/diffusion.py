@@ -3,7 +3,7 @@
     q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)            numbers, as normal scores
     q(c_t | c_0) = alpha_bar_t [c_0] + (1 - alpha_bar_t) / K            categories: kept, or drawn anew from all K
 
-One network sees all noised columns of a row at once, and says the noise in each number and the odds of each category.
+One network takes all noised columns of a row, and predicts the noise in each number and the logits of each category.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXTREME = 4.0  # normal scores lie within; a guess of x_0 is kept there
 
 @dataclass(frozen=True)
 class TabDDPMConfig(NeuralTableConfig):
-    """`T` noise levels on the cosine schedule; `layers` of the network; weights are averaged with memory `average`."""
+    """`T` noise levels on the cosine schedule, hidden layers, and decay of the weights' moving average."""
 
     steps: int = 6_000
     learning_rate: float = 2e-3
@@ -42,7 +42,7 @@ class TabDDPMConfig(NeuralTableConfig):
 
 
 class TabDDPM(NeuralTableGenerator):
-    """A network for all columns, and the average of its weights, which draws."""
+    """A network for all columns, and the moving average of its weights, which samples use."""
 
     family, config_class = "table-diffusion", TabDDPMConfig
 
@@ -134,17 +134,17 @@ class TabDDPM(NeuralTableGenerator):
 
     def _decoded(self, x: np.ndarray[Any, Any], states: list[np.ndarray[Any, Any]]) -> pd.DataFrame:
         state = {column.name: codes for (column, _), codes in zip(self._states(), states, strict=True)}
-        found = {}
+        columns = {}
         for margin, z in zip(self.marginals_, x.T, strict=True):
             numbers = margin.quantile(margin.missing + (1 - margin.missing) * ndtr(z))
             absent = state.get(margin.column.name, np.zeros(len(z))) == 1
-            found[margin.column.name] = from_numbers(margin.column, np.where(absent, np.nan, numbers))
+            columns[margin.column.name] = from_numbers(margin.column, np.where(absent, np.nan, numbers))
         for column in self.table_spec_.modeled:
             if column.categories:
                 codes = state[column.name].astype(float)
                 codes[codes == len(column.categories)] = np.nan
-                found[column.name] = from_numbers(column, codes)
-        return pd.DataFrame({column.name: found[column.name] for column in self.table_spec_.modeled})
+                columns[column.name] = from_numbers(column, codes)
+        return pd.DataFrame({column.name: columns[column.name] for column in self.table_spec_.modeled})
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors, _ = super()._state()

@@ -101,14 +101,10 @@ class Marginal:
 
     def quantile(self, u: Array) -> Array:
         """Q(u) (N,) for levels (N,), as numbers; NaN for missing values."""
-        found = np.interp(u, self.levels, self.values)
+        values = np.interp(u, self.levels, self.values)
         if self.order:
-            found = np.asarray(self.order, dtype=float)[np.rint(found).astype(np.int64)]
-        return np.where(u < self.missing, np.nan, found)
-
-    def values_at(self, u: Array) -> pd.Series[Any]:
-        """Q(u) as values of the column."""
-        return from_numbers(self.column, self.quantile(u))
+            values = np.asarray(self.order, dtype=float)[np.rint(values).astype(np.int64)]
+        return np.where(u < self.missing, np.nan, values)
 
     def cdf_interval(self, rows: pd.Series[Any]) -> tuple[Array, Array]:
         """The levels (N,) between which each row's value lies; both are the same for a number without a spike."""
@@ -151,11 +147,11 @@ def marginals_state(margins: Sequence[Marginal]) -> tuple[dict[str, Array], list
 
 def restore_marginals(columns: Sequence[Column], arrays: Mapping[str, Any], facts: Sequence[Any]) -> list[Marginal]:
     """What `marginals_state` gave."""
-    found = []
+    marginals = []
     for k, (column, fact) in enumerate(zip(columns, facts, strict=True)):
         levels, values = (arrays[f"margin/{k}/{name}"].numpy() for name in ("levels", "values"))
-        found.append(Marginal(column, levels, values, fact["missing"], tuple(fact["order"])))
-    return found
+        marginals.append(Marginal(column, levels, values, fact["missing"], tuple(fact["order"])))
+    return marginals
 
 
 def _density(z: Array) -> Array:
@@ -221,10 +217,10 @@ class ModeNormalizer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a rough mixture serves as well
             mixture.fit((some[:, None] - centre) / width)
-        kept = mixture.weights_ >= _WEIGHT_THRESHOLD
-        sd = np.sqrt(mixture.covariances_[kept, 0, 0]) * width
-        weight = mixture.weights_[kept] / mixture.weights_[kept].sum()
-        return mixture.means_[kept, 0] * width + centre, sd, weight
+        components = mixture.weights_ >= _WEIGHT_THRESHOLD
+        sd = np.sqrt(mixture.covariances_[components, 0, 0]) * width
+        weight = mixture.weights_[components] / mixture.weights_[components].sum()
+        return mixture.means_[components, 0] * width + centre, sd, weight
 
     def sample_mode(self, x: Array, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
         """A mode (N,) for each number, drawn from its posterior probabilities."""
@@ -285,7 +281,7 @@ class DataTransformer:
 
     def inverse_transform(self, x: Array) -> pd.DataFrame:
         """Numbers (N, width) as rows; of one-hot states the largest counts."""
-        found = {}
+        columns = {}
         for span, state in self._pairs():
             column = self.columns[span.column]
             part = x[:, span.start : span.start + span.width].astype(float)
@@ -298,8 +294,8 @@ class DataTransformer:
                     chosen = x[:, state.start : state.start + state.width].argmax(axis=1)
                 absent, chosen = chosen == len(modes.mean), np.minimum(chosen, len(modes.mean) - 1)
                 number = np.where(absent, np.nan, modes.mean[chosen] + 4 * modes.sd[chosen] * part[:, 0])
-            found[column.name] = from_numbers(column, number)
-        return pd.DataFrame(found)
+            columns[column.name] = from_numbers(column, number)
+        return pd.DataFrame(columns)
 
     def _pairs(self) -> list[tuple[Span, Span | None]]:
         """Each column's first span, and for a number the one of its modes."""

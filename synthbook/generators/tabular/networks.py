@@ -1,4 +1,4 @@
-"""What the networks for tables share: they are fitted in steps, can be resumed, and are kept as tensors."""
+"""The common part of neural generators of tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEARNING, _WRITING = 2**31, 2**31 + 1  # children of a fit's seed; the smaller 
 
 @dataclass(frozen=True)
 class NeuralTableConfig:
-    """What all of them are told: training steps, rows in a batch, learning rate, units of a hidden layer."""
+    """Settings of all families: training steps, rows in a batch, learning rate, units of a hidden layer."""
 
     steps: int = 3_000
     batch_size: int = 500
@@ -36,7 +36,7 @@ class NeuralTableConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.hidden) < 1 or self.learning_rate <= 0:
             given = (self.steps, self.batch_size, self.hidden, self.learning_rate)
-            raise InvalidArgument("steps, batch, hidden, learning_rate", given, "positive numbers")
+            raise InvalidArgument("steps, batch_size, hidden, learning_rate", given, "positive numbers")
 
 
 class NeuralTableGenerator(NeuralModel, TableGenerator):
@@ -44,7 +44,7 @@ class NeuralTableGenerator(NeuralModel, TableGenerator):
 
     @abstractmethod
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        """Decide how rows are written."""
+        """Fit the encoding of rows as numbers."""
 
     @abstractmethod
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:

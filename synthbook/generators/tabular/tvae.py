@@ -48,7 +48,7 @@ class LogScale(nn.Module):
 
 
 class TVAE(TransformedTableGenerator):
-    """Encoder, decoder and the alphas' spread, trained together."""
+    """An encoder, a decoder and the alphas' standard deviations, trained together."""
 
     family, config_class = "table-tvae", TVAEConfig
 
@@ -89,8 +89,8 @@ class TVAE(TransformedTableGenerator):
         root = seed_sequence(seed)
         frame = table.frame[[column.name for column in self.table_spec_.modeled]].reset_index(drop=True)
         rows, rng = self._encode(frame, np.random.default_rng(root)), step_rng(root, 0)
-        found = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(n_samples))]
-        return np.asarray(torch.stack(found).mean(dim=0), dtype=float)
+        bounds = [likelihood - kl for likelihood, kl in (self._terms(rows, rng) for _ in range(n_samples))]
+        return np.asarray(torch.stack(bounds).mean(dim=0), dtype=float)
 
     def log_likelihood(self, rows: Tensor, z: Tensor) -> Tensor:
         """log p(row | z) in nats (N,) of encoded rows (N, width) given codes (N, latents)."""

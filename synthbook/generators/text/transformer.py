@@ -1,4 +1,4 @@
-"""A small transformer that guesses the next character: attention over all that came before, and nothing after.
+"""A small transformer that predicts the next character: causal self-attention.
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V                  Vaswani et al., arXiv:1706.03762, eq. 1
 
@@ -36,7 +36,7 @@ from synthbook.generators.text.ngram import BOS, CharTokenizer, TextGenerator, c
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Training `steps`, stretches in a `batch`, characters of `context`, and the size of the network."""
+    """Training steps, sequences in a batch, characters of context, and the size of the network."""
 
     steps: int = 2_000
     batch_size: int = 32
@@ -48,11 +48,11 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         if min(asdict(self).values()) <= 0 or self.d_model % self.n_heads:
-            raise InvalidArgument("settings", asdict(self), "positive numbers, heads that divide the width")
+            raise InvalidArgument("settings", asdict(self), "positive numbers, n_heads that divide d_model")
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a small network for each place, each with a way around it."""
+    """Self-attention, then an MLP at each position, each with a residual connection."""
 
     zero_init = ("proj", "down")
 

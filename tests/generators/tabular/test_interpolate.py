@@ -63,5 +63,5 @@ def test_classes_that_cannot_be_made_larger_are_refused() -> None:
         smote(ring(), 5, target="class", value="rarest", seed=0)
     with pytest.raises(SchemaError, match="is numeric"):
         smote(ring(), 5, target="x", value="1", seed=0)
-    with pytest.raises(InvalidArgument, match="neighbours"):
+    with pytest.raises(InvalidArgument, match="k_neighbors"):
         smote(ring(), 5, target="class", value="rare", seed=0, k_neighbors=0)

@@ -59,7 +59,7 @@ def test_every_value_of_adult_has_its_share() -> None:
         else:
             np.testing.assert_allclose(back[spike], true[spike], atol=1e-6)
             assert np.nanmax(np.abs(back - true)) < 0.02 * (column.upper - column.lower)  # type: ignore[operator]
-        drawn = margin.values_at(rng.random(100_000))
+        drawn = from_numbers(column, margin.quantile(rng.random(100_000)))
         for value, share in frame[column.name].value_counts(normalize=True, dropna=False).head(3).items():
             found = drawn.isna().mean() if pd.isna(value) else (drawn == value).mean()
             assert abs(found - share) < 4 * np.sqrt(share / 100_000) + 0.001, (column.name, value)
@@ -73,7 +73,8 @@ def test_levels_with_a_gap_between_them_bend_the_steps() -> None:
     u = np.random.default_rng(0).random(50_000)
 
     def us(module: object) -> float:
-        return float((module.Marginal.of(column, rows, order).values_at(u) == "United-States").mean())  # type: ignore[attr-defined]
+        margin = module.Marginal.of(column, rows, order)  # type: ignore[attr-defined]
+        return float((from_numbers(column, margin.quantile(u)) == "United-States").mean())
 
     assert us(encoding) == pytest.approx((rows == "United-States").mean(), abs=0.005)
     broken = mutant(encoding, "np.append(missing, above[:-1])", "above - 1.001 * counts / len(numbers)")
@@ -85,7 +86,7 @@ def test_columns_with_nothing_to_learn(values: list[float | None]) -> None:
     column = Column("x", "numeric", 0, 9, missing=True)
     rows = series(column, values)
     margin, rng = Marginal.of(column, rows), np.random.default_rng(0)
-    drawn = margin.values_at(rng.random(1_000))
+    drawn = from_numbers(column, margin.quantile(rng.random(1_000)))
     assert drawn.isna().mean() == pytest.approx(rows.isna().mean(), abs=0.05) and drawn.dropna().eq(3).all()
     assert (
         np.isfinite(margin.normal_scores(rows)).all() and np.isfinite(margin.distributional_transform(rows, rng)).all()

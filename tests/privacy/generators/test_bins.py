@@ -190,7 +190,7 @@ def by_modes(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
     """What the generators of section 3 do."""
     rng = np.random.default_rng(0)
     fitted = DataTransformer.fit((COLUMNS[4],), frame, max_modes=5, rng=rng)
-    return lambda rows: fitted.encode(rows, np.random.default_rng(1))
+    return lambda rows: fitted.transform(rows, np.random.default_rng(1))
 
 
 def moved(fit: Fit, before: pd.DataFrame, after: pd.DataFrame, shared: int) -> tuple[float, float]:
