@@ -231,9 +231,9 @@ class GaussianNoisePredictor:
         """The noise (N, d) in x (N, d) at steps t (N,)."""
         values, vectors = torch.linalg.eigh(self.covariance)
         a = alpha_bar_at(self.schedule, t, x)
-        centred = (x - a.sqrt() * self.mean) @ vectors
+        centered = (x - a.sqrt() * self.mean) @ vectors
         # sqrt(1 - a) (a Sigma + (1 - a) I)^-1 (x - sqrt(a) mean), in the basis of Sigma
-        eps: Tensor = ((1 - a).sqrt() / (a * values + 1 - a) * centred) @ vectors.T
+        eps: Tensor = ((1 - a).sqrt() / (a * values + 1 - a) * centered) @ vectors.T
         return eps
 
 
@@ -241,7 +241,7 @@ class GaussianNoisePredictor:
 class MixtureNoisePredictor:
     """The exact predictor for a mixture of K equal Gaussians, `means` (K, ...) and one `variance` for every axis.
 
-    With variance 0 the means are all the data there are: this is what minimises the training loss of C3.3-5 exactly.
+    With variance 0 the means are all the data there are: this is what minimizes the training loss of C3.3-5 exactly.
     """
 
     means: Tensor

@@ -143,7 +143,7 @@ def init_weights(net: nn.Module, rng: torch.Generator) -> nn.Module:
             if isinstance(bias := getattr(module, "bias", None), Tensor):
                 bias.zero_()
     for module in net.modules():
-        for name in getattr(module, "zero_init", ()):  # layers that add nothing until they have learnt something
+        for name in getattr(module, "zero_init", ()):  # layers that add nothing until they have learned something
             getattr(module, name).weight.zero_()
     return net
 

@@ -283,10 +283,10 @@ def prepare_data(data: Data) -> tuple[Tensor, Tensor | None, DataSpec]:
         )
     if not np.isfinite(points).all():
         raise InvalidArgument("data", "points with NaN or infinities", "finite numbers")
-    centre = points.mean(0)
-    scale = float(np.sqrt(((points - centre) ** 2).mean())) or 1.0  # one for all axes: directions keep their meaning
-    x = torch.from_numpy((points - centre) / scale).float()
-    return x, None, DataSpec(x.shape[1:], mean=tuple(centre.tolist()), scale=scale)
+    mean = points.mean(0)
+    scale = float(np.sqrt(((points - mean) ** 2).mean())) or 1.0  # one for all axes: directions keep their meaning
+    x = torch.from_numpy((points - mean) / scale).float()
+    return x, None, DataSpec(x.shape[1:], mean=tuple(mean.tolist()), scale=scale)
 
 
 def _checked_images(images: Tensor) -> Tensor:

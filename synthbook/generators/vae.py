@@ -107,7 +107,7 @@ class VAE(NeuralGenerator):
 
     @property
     def decoder_variance(self) -> Tensor:
-        """sigma^2, the variance of a row about the decoder's mean; as learnt, or as given."""
+        """sigma^2, the variance of a row about the decoder's mean; as learned, or as given."""
         log_variance: Tensor = self.modules_["log_variance"].log_variance  # type: ignore[assignment]
         return (
             log_variance.exp() if self.config.decoder_variance is None else torch.tensor(self.config.decoder_variance)

@@ -33,8 +33,8 @@ def test_one_shot_equals_the_chain() -> None:
 def test_the_floor_is_reached() -> None:
     assert acceptance.noise_floor_is_reached(diffusion, diffusion, diffusion)
     for old, new in (
-        ("/ (a * values + 1 - a) * centred", "/ (values + 1 - a) * centred"),
-        ("centred = (x - a.sqrt() * self.mean)", "centred = (x - self.mean)"),
+        ("/ (a * values + 1 - a) * centered", "/ (values + 1 - a) * centered"),
+        ("centered = (x - a.sqrt() * self.mean)", "centered = (x - self.mean)"),
     ):
         assert not acceptance.noise_floor_is_reached(mutant(diffusion, old, new), diffusion, diffusion)
 

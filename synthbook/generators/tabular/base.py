@@ -26,9 +26,9 @@ from synthbook.core.table import Column, Constraint, Schema, Table, refuse_holdo
 from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
 from synthbook.generators.base import Generator, Progress, Tensors, check_positive_int
 
-# ── What of a table is modelled, and how the rest comes back ──
+# ── What of a table is modeled, and how the rest comes back ──
 # Ids are counted anew from 1. Free text is left empty. A column that a rule fixes, as Adult's education fixes
-# education-num, is looked up. All other columns are modelled, and rows that break another rule are drawn again.
+# education-num, is looked up. All other columns are modeled, and rows that break another rule are drawn again.
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class TableSpec:
 
     @classmethod
     def of(cls, table: Table, *, public_only: bool = False) -> TableSpec:
-        """What is modelled of this table; with `public_only`, no row is looked at, and only listed pairs look up.
+        """What is modeled of this table; with `public_only`, no row is looked at, and only listed pairs look up.
 
         Raises `SchemaError` where nothing is left to model.
         """
@@ -85,7 +85,7 @@ class TableSpec:
         return self.derived.get(rule.columns[1], ("",))[0] == rule.columns[0]
 
     def completed(self, values: pd.DataFrame, first: int) -> pd.DataFrame:
-        """All columns of rows whose modelled ones are given; ids count from `first`."""
+        """All columns of rows whose modeled ones are given; ids count from `first`."""
         columns: dict[str, Any] = {}
         for column in self.schema.columns:
             if column.name in self.derived:
@@ -179,9 +179,9 @@ class RejectionSamplingError(SynthbookError):
 
 
 class TableGenerator(Generator):
-    """The common part of generators of tables; after `fit` or `load`: `table_spec_`, what of the table is modelled.
+    """The common part of generators of tables; after `fit` or `load`: `table_spec_`, what of the table is modeled.
 
-    A subclass implements `_fit`, `_draw`, `_state` and `_set_state`, which see the modelled columns only.
+    A subclass implements `_fit`, `_draw`, `_state` and `_set_state`, which see the modeled columns only.
     """
 
     data_kind, suffix = "table", ".csv"
@@ -197,11 +197,11 @@ class TableGenerator(Generator):
         checkpoint: CheckpointConfig | None,
         callback: Callback | None,
     ) -> None:
-        """Learn from the modelled columns, valid and of the schema's types."""
+        """Learn from the modeled columns, valid and of the schema's types."""
 
     @abstractmethod
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:
-        """At most `n` rows of the modelled columns; `where` is a hint, as rows that differ are rejected later."""
+        """At most `n` rows of the modeled columns; `where` is a hint, as rows that differ are rejected later."""
 
     @abstractmethod
     def _state(self) -> tuple[Tensors, dict[str, Any]]:

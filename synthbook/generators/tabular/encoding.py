@@ -1,4 +1,4 @@
-"""A table as numbers that a network can learn: mode-specific normalisation (Xu et al., arXiv:1907.00503, section 4.2).
+"""A table as numbers that a network can learn: mode-specific normalization (Xu et al., arXiv:1907.00503, section 4.2).
 
 A number becomes the mode of a Gaussian mixture that it belongs to, one-hot, and its place in that mode:
 
@@ -206,7 +206,7 @@ class ModeNormalizer:
 
     @staticmethod
     def _mixture(x: Array, max_modes: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        centre, width = x.mean(), x.std()
+        center, width = x.mean(), x.std()
         mixture = BayesianGaussianMixture(
             n_components=min(max_modes, len(np.unique(x[:_MIXTURE_ROWS]))),
             weight_concentration_prior=0.001,
@@ -216,11 +216,11 @@ class ModeNormalizer:
         some = x if len(x) <= _MIXTURE_ROWS else rng.choice(x, _MIXTURE_ROWS, replace=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a rough mixture serves as well
-            mixture.fit((some[:, None] - centre) / width)
+            mixture.fit((some[:, None] - center) / width)
         components = mixture.weights_ >= _WEIGHT_THRESHOLD
         sd = np.sqrt(mixture.covariances_[components, 0, 0]) * width
         weight = mixture.weights_[components] / mixture.weights_[components].sum()
-        return mixture.means_[components, 0] * width + centre, sd, weight
+        return mixture.means_[components, 0] * width + center, sd, weight
 
     def sample_mode(self, x: Array, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
         """A mode (N,) for each number, drawn from its posterior probabilities."""

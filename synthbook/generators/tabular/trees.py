@@ -386,7 +386,7 @@ def bin_edges(margin: Marginal, n_bins: int) -> Array:
     width = np.diff(ends)
     pieces = np.where(whole, 1, np.ceil(width * n_bins / max(width[~whole].sum(), EDGE)))
     edges = np.concatenate([np.linspace(a, b, int(n) + 1) for (a, b), n in zip(pairwise(ends), pieces, strict=True)])
-    for a, b in zip(low, high, strict=True):  # no cut through a value: its halves would be mixed with its neighbours
+    for a, b in zip(low, high, strict=True):  # no cut through a value: its halves would be mixed with its neighbors
         inside = (edges > a) & (edges < b)
         edges[inside] = np.where(edges[inside] - a < b - edges[inside], a, b)
     return np.unique(edges)

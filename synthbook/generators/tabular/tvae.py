@@ -2,7 +2,7 @@
 
     loss = -E_q[log p(row | z)] + beta KL(q(z | row) || N(0, 1))
 
-p(row | z): a normal density for each alpha, with a variance that is learnt, and a softmax for each column's states.
+p(row | z): a normal density for each alpha, with a variance that is learned, and a softmax for each column's states.
 """
 
 from __future__ import annotations
