@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from synthbook.generators.neural import DataSpec
 from synthbook.privacy.dpsgd import DpSgdConfig, ghost_clipped_sum, noisy_mean, per_sample_clipped_sum
-from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerImageLoss
 
 SIZES = (64, 256, 64)
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
@@ -77,7 +77,7 @@ def images() -> Case:
     def network() -> nn.Module:
         torch.manual_seed(0)
         built = model._build(spec)
-        return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
+        return PerImageLoss(built["encoder"], built["decoder"], spec, config)
 
     rng = torch.Generator().manual_seed(1)
     pixels, eps = (

@@ -157,10 +157,10 @@ class Judge:
         self.cells = [Discretizer.from_column(column) for column in self.layout.modeled]
         self.rows = np.arange(len(train))
         if few is not None:
-            self.rows = np.sort(np.random.default_rng(0).exponential_mechanism(len(train), few, replace=False))
+            self.rows = np.sort(np.random.default_rng(0).choice(len(train), few, replace=False))
         frame = train.frame.iloc[self.rows]
-        self.codes = np.stack([one.codes(frame[one.column.name]) for one in self.cells], axis=1)
-        self.sizes = np.array([one.n for one in self.cells])
+        self.codes = np.stack([one.encode(frame[one.column.name]) for one in self.cells], axis=1)
+        self.sizes = np.array([one.n_bins for one in self.cells])
 
     def inputs(self, epsilon: float, seed: int) -> Arrays:
         """What a fit is given."""
@@ -175,7 +175,7 @@ class Judge:
         from synthbook.evaluation.fidelity import marginal_distances
 
         rng = np.random.default_rng(seed)
-        values = {one.column.name: one.values(drawn[:, j], rng) for j, one in enumerate(self.cells)}
+        values = {one.column.name: one.decode(drawn[:, j], rng) for j, one in enumerate(self.cells)}
         made = Table(self.layout.completed(pd.DataFrame(values), 1), self.layout.schema)
         moved = marginal_distances(made, real=self.data.train)["distance"].clip(upper=10).mean()
         return {"auc": self.auc(made), "marginals": float(moved), "pairs": self.pairs(drawn)}

@@ -210,8 +210,7 @@ def _fit_private(
     from synthbook.core.table import Holdout, Schema
     from synthbook.generators import registry
     from synthbook.privacy.attacks.release_audit import check_sides
-    from synthbook.privacy.generators.base import check_public
-    from synthbook.privacy.generators.families import audit_generator
+    from synthbook.privacy.generators.base import audit_generator, check_public
     from synthbook.privacy.ledger import PrivacyLedger
     from synthbook.privacy.mechanisms import check_epsilon_delta
 
@@ -231,9 +230,9 @@ def _fit_private(
     holdout = None if release is None else Holdout(load_table(release, declared))
     if holdout is not None:
         check_sides(table, holdout.data)  # before anything is paid
-    budget = None if ledger is None else PrivacyLedger.load(ledger)
+    charged = None if ledger is None else PrivacyLedger.load(ledger)
     with loss_bar(f"fitting {model}", quiet=quiet) as callback:
-        generator.fit(table, seed=None if release else seed, steps=steps, callback=callback, budget=budget)
+        generator.fit(table, seed=None if release else seed, steps=steps, callback=callback, ledger=charged)
     if holdout is not None:
         audit_generator(generator, table, holdout)
     # no hash of the rows: it would let anyone who guesses them check the guess

@@ -1,7 +1,8 @@
-"""What a private generator promises, and what must stand beside everything that is released with its help.
+"""Privacy guarantees, and the base classes of private generators.
 
-A promise of (epsilon, delta) says nothing without its neighbours, its unit, and how it was accounted. The unit is one
-record, or one entity where the schema names a column for it: then each counts with at most so many rows.
+An (epsilon, delta) means nothing without its neighboring relation, its privacy unit, and its accountant: they are stored
+beside everything that is released. The unit is one record, or one entity where the schema names a column for it; then
+each entity contributes a bounded number of rows.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import pandas as pd
 from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import DataError, InvalidArgument, SchemaError, SynthbookError
 from synthbook.core.storage import Provenance
-from synthbook.core.table import Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
+from synthbook.core.table import Holdout, Schema, Table, bound_contributions, n_units, refuse_holdout, unit_codes
 from synthbook.core.types import Callback, Seed, child_seed, seed_sequence
-from synthbook.generators.base import check_positive_int
+from synthbook.generators.base import Generator, check_positive_int
 from synthbook.generators.tabular.base import TableGenerator, TableSpec
 from synthbook.privacy.accounting import ADD_OR_REMOVE_ONE
+from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit
 from synthbook.privacy.generators.discretize import Discretizer
 from synthbook.privacy.ledger import PrivacyLedger
 from synthbook.privacy.mechanisms import check_delta, check_epsilon_delta
@@ -30,18 +32,19 @@ from synthbook.privacy.mechanisms import check_delta, check_epsilon_delta
 SEEDED_NOISE = "teaching: the noise comes from a seed, and anyone who knows the seed can subtract it"
 DPSGD = "pld: Poisson samples, privacy losses convolved"
 SYSTEM_ENTROPY = "seeded by the operating system's entropy, and not kept"
-_FLOATING = "no protection against attacks on floating-point noise is claimed"
+_FLOATING_POINT = "no protection against attacks on floating-point noise is claimed"
+_BOUNDING_STREAM, NOISE_STREAM = 2**31 + 2, 2**31 + 3  # children of a fit's seed
 
 
 class ReleaseRefused(SynthbookError):
-    """Something was made for teaching, or says too little about its privacy, and would be released."""
+    """A model or its data must not be released: its noise can be reproduced, or its guarantee is incomplete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
-    """The promise: `epsilon` (infinite for a control without privacy), `delta`, and at most so many rows of an entity.
+    """The guarantee to keep: `epsilon` (infinite for no privacy), `delta`, and a bound on the rows of an entity.
 
-    With `release`, nothing is drawn from a seed.
+    With `release`, the noise comes from the operating system's entropy instead of a seed.
     """
 
     epsilon: float
@@ -54,13 +57,21 @@ class PrivacyConfig:
         if not isinstance(self.max_rows_per_entity, int) or self.max_rows_per_entity < 1:
             raise InvalidArgument("max_rows_per_entity", self.max_rows_per_entity, "a whole number of at least 1")
         if self.release and self.epsilon == math.inf:
-            raise InvalidArgument("epsilon", self.epsilon, "a finite one: what is released promises something")
+            raise InvalidArgument("epsilon", self.epsilon, "a finite one: a release needs a privacy guarantee")
+
+    @property
+    def noise_source(self) -> str:
+        """Where the noise comes from, as the guarantee states it."""
+        return SYSTEM_ENTROPY if self.release else SEEDED_NOISE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyGuarantee:
-    """A generator's promise in full. `steps` T, `sample_rate` q, `noise_multiplier` sigma over `clip` C; `audit`, the
-    epsilon that an attack has proved at least, where one was run."""
+    """A generator's guarantee in full, as it is stored beside models and samples.
+
+    `steps` T, `sample_rate` q and `noise_multiplier` sigma, relative to `clip` C, the L2 sensitivity; `noise` is the
+    noise source, `audit` the lower bound on epsilon that an audit showed, or None.
+    """
 
     epsilon: float
     delta: float
@@ -72,7 +83,7 @@ class PrivacyGuarantee:
     noise_multiplier: float
     clip: float
     noise: str
-    floating_point: str = _FLOATING
+    floating_point: str = _FLOATING_POINT
     audit: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +91,7 @@ class PrivacyGuarantee:
         return asdict(self)
 
     def with_audit(self, epsilon: float) -> PrivacyGuarantee:
-        """The same with what an attack has proved. Raises `ReleaseRefused` where that is more than was promised."""
+        """The guarantee with an audit's lower bound on epsilon. Raises `ReleaseRefused` if it exceeds the guarantee."""
         if epsilon > self.epsilon:
             raise ReleaseRefused(f"an attack has proved epsilon {epsilon:.3g}, and {self.epsilon:.3g} was promised")
         return replace(self, audit=epsilon)
@@ -96,47 +107,23 @@ class PrivacyGuarantee:
             raise DataError(f"the privacy guarantee has another format ({error}): fit the model again") from None
 
     def attach_to(self, provenance: Provenance) -> Provenance:
-        """The provenance with this promise, and without a seed where nobody may know it; see `check_release`."""
+        """The provenance with this guarantee, without the seed if the noise must be secret.
+
+        Raises `ReleaseRefused` for an infinite epsilon, and for a release whose audit is missing.
+        """
         if self.epsilon == math.inf:
-            raise ReleaseRefused("a control without privacy promises nothing, and is not kept")
+            raise ReleaseRefused("a model with epsilon = inf has no privacy guarantee, and cannot be saved")
         if self.noise != SYSTEM_ENTROPY:
             return replace(provenance, privacy=self.to_dict())
         self.check_release()
         return replace(provenance, privacy=self.to_dict(), seed=None)
 
     def check_release(self) -> None:
-        """Raise `ReleaseRefused` unless the noise is nobody's to know and an audit's bound is stated."""
+        """Raise `ReleaseRefused` unless the noise is secret and the lower bound of an audit is stated."""
         if self.noise != SYSTEM_ENTROPY:
             raise ReleaseRefused(f"{self.noise}; fit with release=True and seed=None")
         if self.audit is None:
-            raise ReleaseRefused("an audit's lower bound on epsilon is missing: run one, and say what it proved")
-
-
-def _check_private(table: Table, config: PrivacyConfig, what: str) -> int:
-    """The number of units, once a table may be learnt from privately; nothing of its rows has been used by then.
-
-    Raises `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was drafted from the rows.
-    """
-    refuse_holdout(table, what)
-    if not isinstance(table, Table):
-        raise InvalidArgument("table", type(table).__name__, "a Table: rows and their schema")
-    check_public(table.schema, what)
-    if config.max_rows_per_entity > 1 and table.schema.entity is None:
-        raise InvalidArgument("max_rows_per_entity", config.max_rows_per_entity, "1: the schema names no entity")
-    if len(table) < 2:
-        raise InvalidArgument("table", f"{len(table)} rows", "at least 2")
-    check_delta(config.delta, n_units(table))
-    return n_units(table)
-
-
-def check_seed(config: PrivacyConfig, seed: object, checkpoint: object) -> None:
-    """Raise `InvalidArgument` for a release whose noise somebody could draw again, and for teaching without a seed."""
-    if config.release and not (seed is None and checkpoint is None):
-        raise InvalidArgument(
-            "seed, checkpoint", (seed, checkpoint), "None for release: who knows the seed takes the noise off"
-        )
-    if not config.release and seed is None:
-        raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
+            raise ReleaseRefused("an audit's lower bound on epsilon is missing: run audit_generator first")
 
 
 def check_public(schema: Schema, what: str) -> None:
@@ -148,98 +135,65 @@ def check_public(schema: Schema, what: str) -> None:
         )
 
 
-def unit_of(schema: Schema, rows: int) -> str:
-    """The unit of privacy in words."""
-    return "one record" if schema.entity is None else f"one {schema.entity}, with at most {rows} rows"
+# ── The base classes ──
 
 
-# ── The base class ──
-# Nothing of the rows sets a bound, a bin, a category or a pair that is looked up: all that comes from the schema.
+class PrivateGenerator(Generator):
+    """The common part of private generators; after `fit` or `load`: `guarantee_`, the guarantee in full.
 
-
-_BOUNDING, NOISE = 2**31 + 2, 2**31 + 3  # children of a fit's seed
-
-
-class PrivateTableGenerator(TableGenerator):
-    """After `fit` or `load`: `guarantee_`, the promise in full."""
+    A subclass derives from it and from the generator that it makes private, in this order.
+    """
 
     config_class = PrivacyConfig
-    public_only = private = True
+    private = True
+    guarantee_: PrivacyGuarantee
 
     @abstractmethod
-    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
-        """Learn privately from rows of which no entity has too many; what was promised."""
+    def _count_units(self, data: Any) -> int:
+        """The number of privacy units. Raises for data that cannot be learned from privately."""
+
+    def _check(self, data: Any, n_units: int, steps: int) -> None:
+        """Refuse settings that do not fit the data, before the ledger is charged; `steps` is 0 without training."""
+
+    @abstractmethod
+    def _fit_private(self, data: Any, seed: np.random.SeedSequence, **training: Any) -> None:
+        """Learn privately, and set `guarantee_`."""
 
     def fit(
         self,
-        data: Table,
+        data: Any,
         *,
         seed: Seed | None,
         steps: int | None = None,
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
-        budget: PrivacyLedger | None = None,
+        ledger: PrivacyLedger | None = None,
+        **options: Any,
     ) -> Self:
-        """Learn from a table, as all generators do, once `budget` has paid for it.
+        """Learn from data, as all generators do, after charging epsilon and delta to `ledger`.
 
-        A model for release draws its noise from the system: its seed is None, and nothing of its training is kept.
-        Raises before any row is used: `BudgetExceeded`, `HoldoutError`, `InvalidArgument`, `SchemaError` for a schema
-        that was inferred from the rows.
+        A model for release takes its noise from the operating system: `seed` and `checkpoint` must be None. `options`
+        are those of the generator that is made private. Raises before any data is used: `BudgetExceeded`,
+        `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was inferred from the rows.
         """
-        what = f"fitting {type(self).__name__}"
-        n = _check_private(data, self.config, what)
-        check_seed(self.config, seed, checkpoint)
-        self._check_steps(steps)
-        for column in TableSpec.of(data, public_only=True).modeled:
-            Discretizer.from_column(column)  # refuses what has no public bounds
-        self._check(data, n, steps)
-        if budget is not None:
-            budget.spend(what, self.config.epsilon, self.config.delta, **self._told())
+        config, n = self.config, self._count_units(data)
+        if config.release and not (seed is None and checkpoint is None):
+            accepted = "None for release: anyone who knows the seed can subtract the noise"
+            raise InvalidArgument("seed, checkpoint", (seed, checkpoint), accepted)
+        if not config.release and seed is None:
+            raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
+        if steps is not None and not hasattr(config, "steps"):
+            raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
+        total = getattr(config, "steps", None) if steps is None else check_positive_int("steps", steps)
+        self._check(data, n, total or 0)
+        if ledger is not None:
+            settings = asdict(config) | {"steps": total}
+            details = {k: v for k, v in settings.items() if k not in ("epsilon", "delta") and v is not None}
+            ledger.spend(f"fitting {type(self).__name__}", config.epsilon, config.delta, **details)
         root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
-        rows = bound_contributions(
-            data, self.config.max_rows_per_entity, np.random.default_rng(child_seed(root, _BOUNDING))
-        )
-        bounded = Table(data.frame.iloc[rows], data.schema)
-        self._unit_of = unit_codes(bounded)  # (N,)
-        try:
-            super().fit(bounded, seed=root, steps=steps, checkpoint=checkpoint, callback=callback)
-        finally:
-            del self._unit_of
+        self._fit_private(data, root, steps=total, checkpoint=checkpoint, callback=callback, **options)
         self._describe_fit(seed, steps, "")
         return self
-
-    def _check_steps(self, steps: int | None) -> None:
-        if steps is not None and not hasattr(self.config, "steps"):
-            raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
-        if steps is not None:
-            check_positive_int("steps", steps)
-
-    def _check(self, table: Table, n: int, steps: int | None) -> None:
-        """Refuse settings that do not fit this table, before anything is paid."""
-
-    def _told(self) -> dict[str, Any]:
-        told = asdict(self.config)
-        return {name: value for name, value in told.items() if name not in ("epsilon", "delta") and value is not None}
-
-    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
-        self.guarantee_ = self._learn(frame, seed, **training)
-
-    def _guarantee(
-        self, accountant: str, *, steps: int, rate: float = 1.0, noise: float, clip: float
-    ) -> PrivacyGuarantee:
-        config, entity = self.config, self.table_spec_.schema.entity
-        return PrivacyGuarantee(
-            epsilon=config.epsilon,
-            delta=config.delta,
-            neighbours=ADD_OR_REMOVE_ONE if entity is None else f"add or remove one {entity}",
-            unit=unit_of(self.table_spec_.schema, config.max_rows_per_entity),
-            accountant=accountant,
-            steps=steps,
-            sample_rate=rate,
-            noise_multiplier=noise,
-            clip=clip,
-            noise=SYSTEM_ENTROPY if config.release else SEEDED_NOISE,
-        )
 
     def _attach_guarantee(self, provenance: Provenance) -> Provenance:
         return self.guarantee_.attach_to(provenance)
@@ -250,3 +204,74 @@ class PrivateTableGenerator(TableGenerator):
         model = super().load(folder, **settings)
         model.guarantee_ = PrivacyGuarantee.from_provenance(model.provenance_)
         return model
+
+
+class PrivateTableGenerator(PrivateGenerator, TableGenerator):
+    """A private generator of tables: every bound, bin and category comes from the public schema, none from the rows."""
+
+    public_only = True
+
+    @abstractmethod
+    def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
+        """Learn privately from rows with bounded contributions, and return the guarantee."""
+
+    def _count_units(self, data: Any) -> int:
+        what = f"fitting {type(self).__name__}"
+        refuse_holdout(data, what)
+        if not isinstance(data, Table):
+            raise InvalidArgument("table", type(data).__name__, "a Table: rows and their schema")
+        check_public(data.schema, what)
+        if self.config.max_rows_per_entity > 1 and data.schema.entity is None:
+            raise InvalidArgument(
+                "max_rows_per_entity", self.config.max_rows_per_entity, "1: the schema names no entity"
+            )
+        if len(data) < 2:
+            raise InvalidArgument("table", f"{len(data)} rows", "at least 2")
+        n = n_units(data)
+        check_delta(self.config.delta, n)
+        for column in TableSpec.of(data, public_only=True).modeled:
+            Discretizer.from_column(column)  # refuses what has no public bounds
+        return n
+
+    def _fit_private(self, data: Any, seed: np.random.SeedSequence, **training: Any) -> None:
+        rng = np.random.default_rng(child_seed(seed, _BOUNDING_STREAM))
+        rows = bound_contributions(data, self.config.max_rows_per_entity, rng)
+        bounded = Table(data.frame.iloc[rows], data.schema)
+        self._unit_of = unit_codes(bounded)  # (N,)
+        try:
+            TableGenerator.fit(self, bounded, seed=seed, **training)
+        finally:
+            del self._unit_of
+
+    def _fit(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> None:
+        self.guarantee_ = self._learn(frame, seed, **training)
+
+    def _guarantee(
+        self, accountant: str, *, steps: int, sample_rate: float = 1.0, noise_multiplier: float, sensitivity: float
+    ) -> PrivacyGuarantee:
+        config, entity = self.config, self.table_spec_.schema.entity
+        return PrivacyGuarantee(
+            epsilon=config.epsilon,
+            delta=config.delta,
+            neighbours=ADD_OR_REMOVE_ONE if entity is None else f"add or remove one {entity}",
+            unit="one record" if entity is None else f"one {entity}, with at most {config.max_rows_per_entity} rows",
+            accountant=accountant,
+            steps=steps,
+            sample_rate=sample_rate,
+            noise_multiplier=noise_multiplier,
+            clip=sensitivity,
+            noise=config.noise_source,
+        )
+
+
+def audit_generator(
+    model: PrivateTableGenerator, train: Table, holdout: Holdout[Table], *, seed: int = 0
+) -> ReleaseAudit:
+    """Audit as many samples of a fitted model as `train` has rows, and state the result in the model's `guarantee_`.
+
+    Raises `ReleaseRefused` if the lower bound on epsilon exceeds the guarantee.
+    """
+    samples, claim = model.sample(len(train), seed=seed), model.guarantee_
+    result = audit(samples, train=train, holdout=holdout, delta=claim.delta, claimed_epsilon=claim.epsilon, seed=seed)
+    model.guarantee_ = claim.with_audit(result.epsilon_lower_bound)
+    return result

@@ -1,10 +1,9 @@
 """A variational autoencoder for tables, trained with DP-SGD (Abadi et al., arXiv:1607.00133).
 
-    g = (sum_i min(1, C / |g_i|) g_i + sigma C N(0, I)) / (expected units in a batch),  and Adam takes it from there
+    g = (sum_i min(1, C / |g_i|) g_i + sigma C N(0, I)) / (expected units in a batch),  and Adam steps along g
 
-Batches are Poisson samples of units; sigma is the least with which the accountant promises (epsilon, delta). Rows are
-written by the schema's cells, never by what the rows hold. The number of units, by which the sum is divided and from
-which the rate follows, counts as public.
+Batches are Poisson samples of privacy units; sigma is the smallest noise multiplier for which the accountant reports at
+most epsilon. Rows are encoded by data-independent bins. The number of units, which sets the sample rate, is public.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.table import Table
 from synthbook.core.types import child_seed
 from synthbook.generators.nets import MLP
 from synthbook.generators.neural import Batches, step_rng
@@ -29,13 +27,19 @@ from synthbook.generators.tabular.networks import NeuralTableConfig, NeuralTable
 from synthbook.generators.vae import kl_from_standard
 from synthbook.privacy.accounting import calibrate_noise
 from synthbook.privacy.dpsgd import DpSgdConfig, dpsgd_step, ghost_clipped_sum, poisson_sample
-from synthbook.privacy.generators.base import DPSGD, NOISE, PrivacyConfig, PrivacyGuarantee, PrivateTableGenerator
+from synthbook.privacy.generators.base import (
+    DPSGD,
+    NOISE_STREAM,
+    PrivacyConfig,
+    PrivacyGuarantee,
+    PrivateTableGenerator,
+)
 from synthbook.privacy.generators.discretize import PublicEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
 class DpTvaeConfig(PrivacyConfig, NeuralTableConfig):
-    """`batch` is the expected number of units in a step, `clip` the length C; see `TVAEConfig` for the rest."""
+    """`batch_size` is the expected number of units in a batch, `max_grad_norm` C; the rest is as in `TVAEConfig`."""
 
     steps: int = 1_500
     batch_size: int = 1_000
@@ -43,52 +47,54 @@ class DpTvaeConfig(PrivacyConfig, NeuralTableConfig):
     hidden: int = 128
     latent_dim: int = 16
     beta: float = 0.5
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
         PrivacyConfig.__post_init__(self)
         NeuralTableConfig.__post_init__(self)
 
 
-class PerSampleLoss(nn.Module):
-    """Minus the ELBO (B,) of rows x beside the randomness of their codes, (B, width + latents): one row, one loss."""
+class PerRowLoss(nn.Module):
+    """Minus the ELBO (B,) of encoded rows, each followed by standard normal noise: (B, width + latents)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, encoding: PublicEncoding, beta: float):
         super().__init__()
         self.encoder, self.decoder, self.encoding, self.beta = encoder, decoder, encoding, beta
 
-    def forward(self, given: Tensor) -> Tensor:
-        """(B,) nats."""
-        rows, eps = given[:, : self.encoding.width], given[:, self.encoding.width :]
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Losses (B,) in nats."""
+        rows, eps = inputs[:, : self.encoding.width], inputs[:, self.encoding.width :]
         mean, log_variance = self.encoder(rows).chunk(2, dim=1)
         log_variance = log_variance.clamp(max=10.0)
         out = self.decoder(mean + (log_variance / 2).exp() * eps)
-        total = self.beta * kl_from_standard(mean, log_variance).sum(dim=1)
+        loss: Tensor = self.beta * kl_from_standard(mean, log_variance).sum(dim=1)
         for span in self.encoding.spans:
             states = slice(span.start, span.start + span.width)
-            total = total - (F.log_softmax(out[:, states], dim=1) * rows[:, states]).sum(dim=1)
-        result: Tensor = total
-        return result
+            loss = loss - (F.log_softmax(out[:, states], dim=1) * rows[:, states]).sum(dim=1)
+        return loss
 
 
 class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
-    """A variational autoencoder of a table's public cells."""
+    """A variational autoencoder for tables whose columns are binned by the public schema."""
 
     family, config_class = "dp-tvae", DpTvaeConfig
 
-    def _check(self, table: Table, n: int, steps: int | None) -> None:
-        if self.config.batch_size >= n:
-            raise InvalidArgument("batch_size", self.config.batch_size, f"fewer than the {n:,} units of the table")
-        steps = self.config.steps if steps is None else steps
+    def _check(self, data: Any, n_units: int, steps: int) -> None:
         c = self.config
-        self._noise = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch_size / n, steps=steps)
+        if c.batch_size >= n_units:
+            raise InvalidArgument("batch_size", c.batch_size, f"fewer than the {n_units:,} units of the table")
+        self._noise_multiplier = calibrate_noise(c.epsilon, c.delta, sample_rate=c.batch_size / n_units, steps=steps)
 
     def _learn(self, frame: pd.DataFrame, seed: np.random.SeedSequence, **training: Any) -> PrivacyGuarantee:
-        steps = self.config.steps if training["steps"] is None else training["steps"]
-        self._units, self._root = int(self._unit_of.max()) + 1, child_seed(seed, NOISE)
-        rate = self.config.batch_size / self._units
+        self._n_units, self._root = int(self._unit_of.max()) + 1, child_seed(seed, NOISE_STREAM)
         NeuralTableGenerator._fit(self, frame, seed, **training)
-        return self._guarantee(DPSGD, steps=steps, rate=rate, noise=self._noise, clip=self.config.clip)
+        return self._guarantee(
+            DPSGD,
+            steps=training["steps"],
+            sample_rate=self.config.batch_size / self._n_units,
+            noise_multiplier=self._noise_multiplier,
+            sensitivity=self.config.max_grad_norm,
+        )
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
         self.encoding_ = PublicEncoding(self.table_spec_.modeled)
@@ -105,16 +111,17 @@ class DpTvae(PrivateTableGenerator, NeuralTableGenerator):
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
         c = self.config
-        loss = PerSampleLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
+        loss = PerRowLoss(self.modules_["encoder"], self.modules_["decoder"], self.encoding_, c.beta)
         private_rng = np.random.default_rng(child_seed(self._root, step))
-        chosen = poisson_sample(self._units, c.batch_size / self._units, private_rng)
-        rows = batches.x[torch.isin(torch.from_numpy(self._unit_of), chosen)]
-        given = torch.cat([rows, torch.randn((len(rows), c.latent_dim), generator=rng)], dim=1)
-        # each of a unit's k rows may add C / k, so that the unit adds C
-        clip = c.clip / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
-        total = ghost_clipped_sum(loss, lambda out, _: out, given, given, clip)
-        dpsgd_step(loss, total, DpSgdConfig(c.clip, self._noise, c.batch_size), self.optimizers_["all"], private_rng)
-        return {"noise multiplier": self._noise}  # what a batch loses is private, and nobody has paid for it
+        units = poisson_sample(self._n_units, c.batch_size / self._n_units, private_rng)
+        rows = batches.x[torch.isin(torch.from_numpy(self._unit_of), units)]
+        inputs = torch.cat([rows, torch.randn((len(rows), c.latent_dim), generator=rng)], dim=1)
+        # each of a unit's k rows is clipped to C / k, so that the unit adds at most C
+        row_norm = c.max_grad_norm / c.max_rows_per_entity if math.isfinite(c.epsilon) else math.inf
+        total = ghost_clipped_sum(loss, lambda out, _: out, inputs, inputs, row_norm)
+        config = DpSgdConfig(c.max_grad_norm, self._noise_multiplier, c.batch_size)
+        dpsgd_step(loss, total, config, self.optimizers_["all"], private_rng)
+        return {"noise multiplier": self._noise_multiplier}  # the loss depends on private rows, outside the budget
 
     @torch.no_grad()
     def _draw(self, n: int, seed: np.random.SeedSequence, where: Mapping[str, Any]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from synthbook.privacy.accounting import SubsampledGaussian, pld_epsilon
 from synthbook.privacy.dpsgd import clipped_sum, ghost_clipped_sum, noisy_mean, per_sample_grads
 from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.discretize import PublicEncoding
-from synthbook.privacy.generators.dp_tvae import DpTvae, PerSampleLoss
+from synthbook.privacy.generators.dp_tvae import DpTvae, PerRowLoss
 from tests.mutation import mutant
 
 PROMISE: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-5}
@@ -82,14 +82,14 @@ def batches(module: ModuleType, patch: pytest.MonkeyPatch, table: Table, steps: 
 
 # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-CHOSEN = "chosen = poisson_sample(self._units, c.batch_size / self._units, private_rng)"
+CHOSEN = "units = poisson_sample(self._n_units, c.batch_size / self._n_units, private_rng)"
 DEALT = (
-    "seed = (step - 1) * c.batch_size // self._units;"
-    " order = torch.randperm(self._units, generator=torch.Generator().manual_seed(seed));"
-    " first = (step - 1) * c.batch_size % self._units;"
-    " chosen = order[first : first + c.batch_size]"
+    "seed = (step - 1) * c.batch_size // self._n_units;"
+    " order = torch.randperm(self._n_units, generator=torch.Generator().manual_seed(seed));"
+    " first = (step - 1) * c.batch_size % self._n_units;"
+    " units = order[first : first + c.batch_size]"
 )
-OF_ONE_SIZE = "chosen = torch.randperm(self._units, generator=rng)[: c.batch_size]"
+OF_ONE_SIZE = "units = torch.randperm(self._n_units, generator=rng)[: c.batch_size]"
 
 
 def departures(chosen: list[np.ndarray], n: int, q: float) -> list[str]:
@@ -145,7 +145,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", spied)
-    seen = batches(dp_tvae, monkeypatch, numbered(300), 12, batch_size=1, clip=0.5, hidden=64)
+    seen = batches(dp_tvae, monkeypatch, numbered(300), 12, batch_size=1, max_grad_norm=0.5, hidden=64)
     empty = [std for one, (norm, std) in zip(seen, steps, strict=True) if not len(one.given) and norm == 0]
     assert 1 < len(empty) == sum(not len(one.given) for one in seen) < 12
     assert empty == pytest.approx([0.5] * len(empty), rel=0.03)  # sigma C / batch
@@ -155,10 +155,10 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def loss() -> PerSampleLoss:
+def loss() -> PerRowLoss:
     encoding, rng = PublicEncoding(COLUMNS), torch.Generator().manual_seed(0)
     encoder = init_weights(MLP(encoding.width, 6, hidden=12), rng)
-    return PerSampleLoss(encoder, init_weights(MLP(3, encoding.width, hidden=12), rng), encoding, 0.7)
+    return PerRowLoss(encoder, init_weights(MLP(3, encoding.width, hidden=12), rng), encoding, 0.7)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def by_loop(model: nn.Module, given: Tensor) -> list[dict[str, Tensor]]:
     return [dict(zip(names, gradients, strict=True)) for gradients in found]
 
 
-def test_the_loss_is_minus_the_elbo(loss: PerSampleLoss, given: Tensor) -> None:
+def test_the_loss_is_minus_the_elbo(loss: PerRowLoss, given: Tensor) -> None:
     rows, eps = given[:, :50], given[:, 50:]
     mean, log_variance = loss.encoder(rows).chunk(2, dim=1)
     code = Normal(mean, (log_variance / 2).exp())
@@ -188,7 +188,7 @@ def test_the_loss_is_minus_the_elbo(loss: PerSampleLoss, given: Tensor) -> None:
     torch.testing.assert_close(loss(given), expected)
 
 
-def test_gradients_are_those_of_one_pass_for_each_record(loss: PerSampleLoss, given: Tensor) -> None:
+def test_gradients_are_those_of_one_pass_for_each_record(loss: PerRowLoss, given: Tensor) -> None:
     expected, found = by_loop(loss, given), per_sample_grads(loss, same, given, given)
     for i, gradients in enumerate(expected):
         for name, gradient in gradients.items():
@@ -206,7 +206,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
 
     def furthest(module: ModuleType) -> float:
         found = []
-        for one in batches(module, monkeypatch, table, 6, batch_size=20, max_rows_per_entity=3, clip=0.4):
+        for one in batches(module, monkeypatch, table, 6, batch_size=20, max_rows_per_entity=3, max_grad_norm=0.4):
             people = numbers(one.given) % 100
             everyone = one.sum_of(np.arange(len(people)))
             torch.testing.assert_close(everyone, flat(one.total))
@@ -214,7 +214,7 @@ def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(m
         return max(found)
 
     assert 0.2 < furthest(dp_tvae) <= 0.4 + 1e-5
-    unshared = mutant(dp_tvae, "clip = c.clip / c.max_rows_per_entity if", "clip = c.clip if")
+    unshared = mutant(dp_tvae, "row_norm = c.max_grad_norm / c.max_rows_per_entity if", "row_norm = c.max_grad_norm if")
     assert furthest(unshared) > 0.5  # each row may add C, and the person three times that
 
 
@@ -253,7 +253,7 @@ def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) 
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", seen)
-    model = DpTvae(**PROMISE, hidden=64, latent_dim=4, batch_size=50, clip=0.5, max_rows_per_entity=2)
+    model = DpTvae(**PROMISE, hidden=64, latent_dim=4, batch_size=50, max_grad_norm=0.5, max_rows_per_entity=2)
     told = model.fit(numbered(400, people=200), seed=0, steps=20).guarantee_
     assert [told.noise_multiplier] == found and (told.steps, told.sample_rate, told.clip) == (20, 0.25, 0.5)
     assert told.unit == "one person, with at most 2 rows" and told.accountant == base.DPSGD

@@ -29,7 +29,7 @@ from synthbook.privacy import dpsgd
 from synthbook.privacy.dpsgd import clipped_sum, noisy_mean, per_sample_grads
 from synthbook.privacy.generators import base, dp_vae
 from synthbook.privacy.generators.base import ReleaseRefused
-from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerSampleLoss
+from synthbook.privacy.generators.dp_vae import DpVae, DpVaeConfig, PerImageLoss
 from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
 from tests.privacy.generators.test_dp_tvae import by_loop, departures, flat, same
@@ -61,12 +61,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def loss() -> PerSampleLoss:
+def loss() -> PerImageLoss:
     config, spec = DpVaeConfig(**PROMISE, width=4, latent_dim=3, beta=0.7), DataSpec((1, 8, 8), NAMES, (0.5, 0.5))
     model, rng = DpVae(**PROMISE, width=4, latent_dim=3, device="cpu"), torch.Generator().manual_seed(0)
     built = {name: init_weights(module, rng) for name, module in model._build(spec).items()}
     assert {type(layer) for module in built.values() for layer in module.modules()} > {nn.Conv2d, nn.ConvTranspose2d}
-    return PerSampleLoss(built["encoder"], built["decoder"], spec, config)
+    return PerImageLoss(built["encoder"], built["decoder"], spec, config)
 
 
 def given(n: int) -> Tensor:
@@ -75,7 +75,7 @@ def given(n: int) -> Tensor:
     return torch.cat([found.images.flatten(1), nn.functional.one_hot(found.labels, 2), eps], dim=1)
 
 
-def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: PerSampleLoss) -> None:
+def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: PerImageLoss) -> None:
     found, x = pictures(12), given(12)
     mean, log_variance = loss.encoder(found.images, found.labels).chunk(2, dim=1)
     code = Normal(mean, (log_variance / 2).exp())
@@ -85,7 +85,7 @@ def test_the_loss_is_minus_the_elbo_of_the_plain_model(loss: PerSampleLoss) -> N
     torch.testing.assert_close(loss(x), expected)
 
 
-def test_gradients_are_those_of_one_pass_for_each_image(loss: PerSampleLoss) -> None:
+def test_gradients_are_those_of_one_pass_for_each_image(loss: PerImageLoss) -> None:
     x = given(10)
     expected, found = by_loop(loss, x), per_sample_grads(loss, same, x, x)
     for i, gradients in enumerate(expected):
@@ -99,7 +99,7 @@ def test_gradients_are_those_of_one_pass_for_each_image(loss: PerSampleLoss) -> 
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-def test_gradients_of_images_are_those_of_opacus(loss: PerSampleLoss) -> None:
+def test_gradients_of_images_are_those_of_opacus(loss: PerImageLoss) -> None:
     x = given(10)
     ours, theirs = per_sample_grads(loss, same, x, x), GradSampleModule(loss, loss_reduction="sum")
     theirs(x).sum().backward()
@@ -157,13 +157,15 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_no_image_moves_the_sum_further_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     def furthest(module: ModuleType) -> float:
-        steps = steps_of(module, monkeypatch, pictures(60), 6, batch_size=20, clip=0.3)
+        steps = steps_of(module, monkeypatch, pictures(60), 6, batch_size=20, max_grad_norm=0.3)
         for _, each, total in steps:
             torch.testing.assert_close(each.sum(0), total, atol=1e-5, rtol=1e-4)
         return max(float(each.norm(dim=1).max()) for _, each, _ in steps)
 
     assert furthest(dp_vae) == pytest.approx(0.3, abs=1e-5)
-    unclipped = mutant(dp_vae, "clip = c.clip if math.isfinite(c.epsilon) else math.inf", "clip = math.inf")
+    unclipped = mutant(
+        dp_vae, "max_norm = c.max_grad_norm if math.isfinite(c.epsilon) else math.inf", "max_norm = math.inf"
+    )
     assert furthest(unclipped) > 3
 
 
@@ -176,7 +178,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
         return mean
 
     monkeypatch.setattr(dpsgd, "noisy_mean", spied)
-    steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch_size=1, clip=0.5)
+    steps = steps_of(dp_vae, monkeypatch, pictures(60), 12, batch_size=1, max_grad_norm=0.5)
     assert 1 < sum(not len(rows) for rows, _, _ in steps) < 12
     assert all(float(total.norm()) == 0 for rows, _, total in steps if not len(rows))
     assert sizes == pytest.approx([0.5] * 12, rel=0.05)  # sigma C, in empty batches and others
@@ -191,7 +193,7 @@ def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytes
 
     # test_dp_tvae.py holds the real one against the accountant
     monkeypatch.setattr(dp_vae, "calibrate_noise", calibrate_noise)
-    told = DpVae(**PROMISE, **TINY, batch_size=20, clip=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
+    told = DpVae(**PROMISE, **TINY, batch_size=20, max_grad_norm=0.3).fit(pictures(80), seed=0, steps=3).guarantee_
     assert asked == [(2.0, 1e-5, 0.25, 3)]
     assert (told.noise_multiplier, told.steps, told.sample_rate, told.clip) == (1.25, 3, 0.25, 0.3)
     assert (told.unit, told.neighbours, told.accountant) == ("one image", "add or remove one record", base.DPSGD)
@@ -273,7 +275,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], s
     "no image": (pictures(0), {}, {}, InvalidArgument, "of at least 2"),
     "a batch of all": (GREY, {"batch_size": 60}, {}, InvalidArgument, "batch_size = 60 .*fewer than the 60 images"),
     "no seed": (GREY, {}, {"seed": None}, InvalidArgument, "seed = None"),
-    "a seed for release": (GREY, {"release": True}, {"seed": 0}, InvalidArgument, "takes the noise off"),
+    "a seed for release": (GREY, {"release": True}, {"seed": 0}, InvalidArgument, "can subtract the noise"),
     "kept": (
         GREY,
         {"release": True},
@@ -297,22 +299,23 @@ def test_what_is_refused_uses_no_image_and_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
-    budget = PrivacyLedger(9.0, 0.5, "one image")
+    ledger = PrivacyLedger(9.0, 0.5, "one image")
     with pytest.raises(error, match=told):
-        DpVae(**PROMISE | {"batch_size": 20} | TINY | settings).fit(data, **{"seed": 0, "budget": budget} | fit)
-    assert budget.entries == []
+        DpVae(**PROMISE | {"batch_size": 20} | TINY | settings).fit(data, **{"seed": 0, "ledger": ledger} | fit)
+    assert ledger.entries == []
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = PrivacyLedger(3.0, 1e-4, "one image")
-    DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, budget=budget)
-    (entry,) = budget.entries
+    ledger = PrivacyLedger(3.0, 1e-4, "one image")
+    DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, ledger=ledger)
+    (entry,) = ledger.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5)
-    assert entry.details == {"steps": 2, "batch_size": 20, "clip": 1.0}
+    charged = {"steps": 2, "batch_size": 20, "max_grad_norm": 1.0}
+    assert entry.details | charged == entry.details
     monkeypatch.setattr(VAE, "fit", lambda *given, **named: pytest.fail("images were learnt from"))
     with pytest.raises(BudgetExceeded, match="1 and 9e-05 remain"):
-        DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, budget=budget)
+        DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, ledger=ledger)
 
 
 @pytest.mark.usefixtures("quick")

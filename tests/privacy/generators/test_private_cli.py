@@ -26,7 +26,7 @@ from synthbook.privacy.generators import base, dp_tvae
 from synthbook.privacy.generators.dp_vae import DpVae
 from synthbook.privacy.ledger import PrivacyLedger
 from tests.mutation import mutant
-from tests.privacy.generators.test_terms import some
+from tests.privacy.generators.test_base import some
 
 PRIVATE = {info.name: registry.get(info.name) for info in registry.available("table", private=True)}
 

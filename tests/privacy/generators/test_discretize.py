@@ -18,7 +18,7 @@ from synthbook.core.errors import SchemaError
 from synthbook.core.table import Column
 from synthbook.generators.tabular.encoding import DataTransformer
 from synthbook.privacy.generators import discretize
-from synthbook.privacy.generators.discretize import MOST, Discretizer, PublicEncoding
+from synthbook.privacy.generators.discretize import MAX_BINS, Discretizer, PublicEncoding
 from tests.mutation import mutant
 
 DAY = datetime(2024, 1, 1)
@@ -62,12 +62,12 @@ def columns(draw: st.DrawFn) -> Column:
 @given(columns(), st.integers(0, 2**32))
 def test_values_of_cells_lie_in_these_cells(column: Column, seed: int) -> None:
     rng, cells = np.random.default_rng(seed), Discretizer.from_column(column)
-    assert 1 <= cells.n <= (len(column.categories) or MOST) + column.missing
-    codes = rng.integers(cells.n, size=200)
-    values = cells.values(codes, rng)
+    assert 1 <= cells.n_bins <= (len(column.categories) or MAX_BINS) + column.missing
+    codes = rng.integers(cells.n_bins, size=200)
+    values = cells.decode(codes, rng)
     assert values.dtype == column.dtype and not list(column.iter_errors(values))
-    np.testing.assert_array_equal(cells.codes(values), codes)
-    assert (values.isna().to_numpy() == (codes == cells.n - 1)).all() or not column.missing
+    np.testing.assert_array_equal(cells.encode(values), codes)
+    assert (values.isna().to_numpy() == (codes == cells.n_bins - 1)).all() or not column.missing
 
 
 def all_values(n: int, seed: int) -> pd.DataFrame:
@@ -90,16 +90,16 @@ def all_values(n: int, seed: int) -> pd.DataFrame:
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_each_value_is_in_the_one_cell_between_whose_edges_it_lies(column: Column) -> None:
     cells, values = Discretizer.from_column(column), all_values(300, 0)[column.name]
-    for value, code in zip(values, cells.codes(values), strict=True):
+    for value, code in zip(values, cells.encode(values), strict=True):
         if pd.isna(value):
-            assert code == cells.n - 1
-        elif cells.edges is None:
+            assert code == cells.n_bins - 1
+        elif cells.bin_edges is None:
             assert column.categories[code] == value
         else:
             x = (value - datetime(1970, 1, 1)).total_seconds() * 1e6 if column.kind == "datetime" else value
-            low, high, last = cells.edges[code], cells.edges[code + 1], code == len(cells.edges) - 2
+            low, high, last = cells.bin_edges[code], cells.bin_edges[code + 1], code == len(cells.bin_edges) - 2
             assert low <= x and (x < high or last)
-            assert code < cells.n - column.missing
+            assert code < cells.n_bins - column.missing
 
 
 def widths(edges: Any) -> Any:
@@ -107,37 +107,45 @@ def widths(edges: Any) -> Any:
 
 
 def test_small_whole_numbers_have_a_cell_each_and_large_ones_share() -> None:
-    assert Discretizer.from_column(COLUMNS[2]).edges.tolist() == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
+    assert Discretizer.from_column(COLUMNS[2]).bin_edges.tolist() == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
     age = Discretizer.from_column(COLUMNS[3])
-    assert age.n == MOST + 1 and set(widths(age.edges)) == {2.0, 3.0}
-    codes = age.codes(pd.Series(range(17, 91), dtype="Int64"))
-    assert sorted(set(codes)) == list(range(MOST)) and (np.diff(codes) >= 0).all()
+    assert age.n_bins == MAX_BINS + 1 and set(widths(age.bin_edges)) == {2.0, 3.0}
+    codes = age.encode(pd.Series(range(17, 91), dtype="Int64"))
+    assert sorted(set(codes)) == list(range(MAX_BINS)) and (np.diff(codes) >= 0).all()
 
 
 def test_wide_columns_are_cut_equally_in_logarithms_with_a_cell_for_nothing() -> None:
     gain = Discretizer.from_column(COLUMNS[6])
-    assert gain.codes(pd.Series([0, 1, 99_999])).tolist()[0] == 0
-    assert gain.codes(pd.Series([1])).item() == 1 and gain.codes(pd.Series([99_999])).item() == gain.n - 1 <= MOST - 1
+    assert gain.encode(pd.Series([0, 1, 99_999])).tolist()[0] == 0
+    assert (
+        gain.encode(pd.Series([1])).item() == 1
+        and gain.encode(pd.Series([99_999])).item() == gain.n_bins - 1 <= MAX_BINS - 1
+    )
     wealth = Discretizer.from_column(COLUMNS[7])
-    steps = widths(np.log1p(wealth.edges[1:]))  # type: ignore[index]
-    assert wealth.n == MOST + 1 and wealth.edges[:2].tolist() == [0, 1]  # type: ignore[index]
-    assert steps == pytest.approx(steps[0]) and wealth.edges[-1] == pytest.approx(1e9)  # type: ignore[index]
+    steps = widths(np.log1p(wealth.bin_edges[1:]))  # type: ignore[index]
+    assert wealth.n_bins == MAX_BINS + 1 and wealth.bin_edges[:2].tolist() == [0, 1]  # type: ignore[index]
+    assert steps == pytest.approx(steps[0]) and wealth.bin_edges[-1] == pytest.approx(1e9)  # type: ignore[index]
     price = Discretizer.from_column(COLUMNS[8])
-    assert price.edges[0] == 2 and price.n <= MOST and np.argmax(widths(price.edges)) == price.n - 1  # type: ignore[index]
-    assert widths(Discretizer.from_column(COLUMNS[4]).edges) == pytest.approx(4 / MOST)
+    assert (
+        price.bin_edges[0] == 2 and price.n_bins <= MAX_BINS and np.argmax(widths(price.bin_edges)) == price.n_bins - 1
+    )  # type: ignore[index]
+    assert widths(Discretizer.from_column(COLUMNS[4]).bin_edges) == pytest.approx(4 / MAX_BINS)
 
 
 @pytest.mark.parametrize("name", ["visit", "birth", "battle"])
 def test_dates_are_cut_into_equal_spans_wherever_they_begin(name: str) -> None:
     cells = Discretizer.from_column(next(column for column in COLUMNS if column.name == name))
-    assert widths(cells.edges) == pytest.approx(widths(cells.edges)[0]) and len(widths(cells.edges)) == MOST
+    assert (
+        widths(cells.bin_edges) == pytest.approx(widths(cells.bin_edges)[0])
+        and len(widths(cells.bin_edges)) == MAX_BINS
+    )
 
 
 def test_a_column_of_one_value_has_one_cell() -> None:
     for column in (COLUMNS[9], COLUMNS[10], COLUMNS[11]):
         cells = Discretizer.from_column(column)
-        values = cells.values(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
-        assert cells.n == 1 and values.nunique() == 1 and not list(column.iter_errors(values))
+        values = cells.decode(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
+        assert cells.n_bins == 1 and values.nunique() == 1 and not list(column.iter_errors(values))
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (DAY, None), (None, DAY)])
@@ -151,19 +159,19 @@ def test_a_date_without_bounds_is_refused(bounds: tuple[Any, Any]) -> None:
 def test_within_a_cell_all_values_are_as_likely() -> None:
     rng = np.random.default_rng(0)
     share = Discretizer.from_column(COLUMNS[4])
-    drawn = share.values(np.full(4_000, 3), rng).to_numpy()
-    low, high = share.edges[3:5]  # type: ignore[index]
+    drawn = share.decode(np.full(4_000, 3), rng).to_numpy()
+    low, high = share.bin_edges[3:5]  # type: ignore[index]
     assert stats.kstest((drawn - low) / (high - low), "uniform").pvalue > 1e-3
     ages = Discretizer.from_column(COLUMNS[3])
-    counts = ages.values(np.full(4_000, 5), rng).value_counts()
-    assert len(counts) == widths(ages.edges)[5] and stats.chisquare(counts).pvalue > 1e-3
+    counts = ages.decode(np.full(4_000, 5), rng).value_counts()
+    assert len(counts) == widths(ages.bin_edges)[5] and stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_rows_are_ones_at_their_cells_and_come_back() -> None:
     frame, encoding = all_values(200, 1), PublicEncoding(COLUMNS)
     x = encoding.encode(frame)
     assert x.shape == (200, encoding.width) and set(np.unique(x)) == {0, 1} and (x.sum(axis=1) == len(COLUMNS)).all()
-    assert [span.start for span in encoding.spans] == [0, *np.cumsum([c.n for c in encoding.cells])[:-1]]
+    assert [span.start for span in encoding.spans] == [0, *np.cumsum([c.n_bins for c in encoding.discretizers])[:-1]]
     back = encoding.decode(x, np.random.default_rng(0))
     assert list(back.columns) == list(frame.columns)
     np.testing.assert_array_equal(encoding.encode(back), x)
@@ -182,8 +190,8 @@ def public(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
 
 def by_range(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
     """As many cells, between the least and the largest value of the rows: a histogram as it is usually drawn."""
-    edges = np.linspace(frame["share"].min(), frame["share"].max(), MOST + 1)
-    return lambda rows: np.eye(MOST)[np.clip(np.searchsorted(edges, rows["share"]) - 1, 0, MOST - 1)]
+    edges = np.linspace(frame["share"].min(), frame["share"].max(), MAX_BINS + 1)
+    return lambda rows: np.eye(MAX_BINS)[np.clip(np.searchsorted(edges, rows["share"]) - 1, 0, MAX_BINS - 1)]
 
 
 def by_modes(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
@@ -219,6 +227,6 @@ def test_a_scaler_fitted_to_the_rows_is_caught() -> None:
 def test_a_date_in_logarithms_of_its_microseconds_is_caught() -> None:
     broken = mutant(discretize, 'column.kind == "numeric" and ', "")
     assert (
-        widths(broken.Discretizer.from_column(COLUMNS[13]).edges)[-1]
-        > 0.3 * widths(broken.Discretizer.from_column(COLUMNS[13]).edges).sum()
+        widths(broken.Discretizer.from_column(COLUMNS[13]).bin_edges)[-1]
+        > 0.3 * widths(broken.Discretizer.from_column(COLUMNS[13]).bin_edges).sum()
     )

@@ -33,9 +33,8 @@ from synthbook.generators import registry
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.registry import load
 from synthbook.privacy.generators import base, dp_tvae, mst
-from synthbook.privacy.generators.base import PrivacyGuarantee, PrivateTableGenerator, ReleaseRefused
+from synthbook.privacy.generators.base import PrivacyGuarantee, PrivateTableGenerator, ReleaseRefused, audit_generator
 from synthbook.privacy.generators.dp_tvae import DpTvae
-from synthbook.privacy.generators.families import audit_generator
 from synthbook.privacy.generators.mst import IndependentMarginals, Mst
 from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
@@ -141,7 +140,7 @@ TABLES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], st
         {"release": True},
         {"seed": 0},
         InvalidArgument,
-        "seed, checkpoint = .*takes the noise off",
+        "seed, checkpoint = .*can subtract the noise",
     ),
     "kept for release": (
         LARGE,
@@ -187,11 +186,11 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    refused, budget = model(family, **settings), PrivacyLedger(100.0, 0.5, "one record")
+    refused, ledger = model(family, **settings), PrivacyLedger(100.0, 0.5, "one record")
     monkeypatch.setattr(type(refused), "_learn", lambda *given, **named: pytest.fail("rows were learnt from"))
     with pytest.raises(error, match=told):
-        refused.fit(table, **{"seed": 0, "budget": budget} | fit)
-    assert budget.entries == [] and not hasattr(refused, "guarantee_")
+        refused.fit(table, **{"seed": 0, "ledger": ledger} | fit)
+    assert ledger.entries == [] and not hasattr(refused, "guarantee_")
     with pytest.raises(NotFittedError):
         refused.sample(3, seed=0)
 
@@ -200,7 +199,7 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
 def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_left(
     family: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    budget = PrivacyLedger(3.0, 1e-4, "one record", tmp_path / "ledger.json").create()
+    ledger = PrivacyLedger(3.0, 1e-4, "one record", tmp_path / "ledger.json").create()
     fitted, learn = model(family, release=True), PRIVATE[family]._learn
 
     def learns(*given: Any, **training: Any) -> PrivacyGuarantee:
@@ -208,15 +207,15 @@ def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_l
         return learn(*given, **training)
 
     monkeypatch.setattr(PRIVATE[family], "_learn", learns)
-    fitted.fit(some(200), seed=None, budget=budget)
-    (entry,) = budget.entries
+    fitted.fit(some(200), seed=None, ledger=ledger)
+    (entry,) = ledger.entries
     assert (entry.epsilon, entry.delta) == (2.0, 1e-5) and type(fitted).__name__ in entry.purpose
     assert entry.details["max_rows_per_entity"] == 1 and entry.details["release"] is True
     monkeypatch.setattr(PRIVATE[family], "_learn", lambda *given, **named: pytest.fail("rows were learnt from"))
     with pytest.raises(BudgetExceeded, match=r"needs epsilon 2.*1 and 9e-05 remain"):
-        fitted.fit(some(200), seed=None, budget=budget)
+        fitted.fit(some(200), seed=None, ledger=ledger)
     with pytest.raises(InvalidArgument, match="spend"):  # no ledger can pay for a control without privacy
-        model(family, epsilon=math.inf).fit(some(200), seed=0, budget=PrivacyLedger(3.0, 1e-4, "one record"))
+        model(family, epsilon=math.inf).fit(some(200), seed=0, ledger=PrivacyLedger(3.0, 1e-4, "one record"))
 
 
 @pytest.mark.parametrize("family", PRIVATE)

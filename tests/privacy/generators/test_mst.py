@@ -129,7 +129,7 @@ def test_pairs_that_rule_a_combination_out_give_no_rows_of_it() -> None:
     assert (found[1, 0] == 0).all() and found.sum() == pytest.approx(1)
 
 
-def test_rare_cells_are_counted_as_one_and_dealt_out_again() -> None:
+def test_rare_cells_are_counted_as_one_and_expansion_out_again() -> None:
     counts = np.array([50.0, 2.0, -1.0, 40.0, 0.5])
     codes = mst.compress_domain(counts, 3.0)
     assert codes.tolist() == [0, 2, 2, 1, 2]
@@ -139,10 +139,10 @@ def test_rare_cells_are_counted_as_one_and_dealt_out_again() -> None:
         == [*range(5)]
     )
     assert mst.compress_domain(np.zeros(3), 1.0).tolist() == [0, 0, 0]
-    dealt = mst.undo_compress(codes, counts)
-    np.testing.assert_allclose(dealt.sum(axis=1), 1)
-    np.testing.assert_allclose(dealt[2], [0, 0.8, 0, 0, 0.2], atol=1e-8)
-    assert dealt[0, 0] == dealt[1, 3] == 1 and (dealt > 0).sum(axis=0).tolist() == [1] * 5
+    expansion = mst.undo_compress(codes, counts)
+    np.testing.assert_allclose(expansion.sum(axis=1), 1)
+    np.testing.assert_allclose(expansion[2], [0, 0.8, 0, 0, 0.2], atol=1e-8)
+    assert expansion[0, 0] == expansion[1, 3] == 1 and (expansion > 0).sum(axis=0).tolist() == [1] * 5
 
 
 def test_what_is_drawn_has_the_conditional_tables_frequencies() -> None:
@@ -236,17 +236,17 @@ def test_one_or_two_columns_are_enough(names: str, target: str | None) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(0.05, 20), st.integers(1, 12), st.booleans(), st.integers(1, 5))
-def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int, hub: bool, k: int) -> None:
+def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int, with_target: bool, k: int) -> None:
     """rho of counts is k^2 / (2 sigma^2), of a choice epsilon^2 / 8; and they add up."""
-    leaves = d - hub
-    choices, spokes = max(leaves - 1, 0), leaves * hub
+    others = d - with_target
+    choices, target_pairs = max(others - 1, 0), others * with_target
     config = MstConfig(epsilon=epsilon, delta=DELTA, max_rows_per_entity=k)
-    noise = MstNoise.allocate(config, singles=d, pairs=choices + spokes, choices=choices)
-    rho = d * k**2 / (2 * noise.single**2) + (choices + spokes) * k**2 / (2 * noise.paired**2)
-    rho += choices * noise.choosing**2 / 8 if choices else 0.0
+    noise = MstNoise.allocate(config, one_way=d, two_way=choices + target_pairs, selections=choices)
+    rho = d * k**2 / (2 * noise.one_way_sigma**2) + (choices + target_pairs) * k**2 / (2 * noise.two_way_sigma**2)
+    rho += choices * noise.selection_epsilon**2 / 8 if choices else 0.0
     allowed = zcdp_rho(epsilon, DELTA)
     assert rho <= allowed * (1 + 1e-9) and zcdp_epsilon(rho, DELTA) <= epsilon * (1 + 1e-9)
-    assert rho == pytest.approx(allowed) or choices + spokes == 0
+    assert rho == pytest.approx(allowed) or choices + target_pairs == 0
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_one_more_row_moves_no_score_by_more_than_one(monkeypatch: pytest.Monkey
         seen: list[np.ndarray] = []
         monkeypatch.setattr(module, "exponential_mechanism", lambda found, *_, **__: (seen.append(found), 0)[1])
         model = module.Mst(epsilon=1.0, delta=DELTA)
-        model._tree([0, 1, 2], [c[rows] for c in codes], single, 200.0, MstNoise(1.0, 1.0, 1.0), rng)
+        model._select_tree([0, 1, 2], [c[rows] for c in codes], single, 200.0, MstNoise(1.0, 1.0, 1.0), rng)
         return np.concatenate(seen)
 
     def moved(module: ModuleType, gone: int) -> float:
