@@ -24,7 +24,6 @@ from synthbook.datasets import adult
 from synthbook.evaluation.features import fit_table_encoder
 from synthbook.experiments import experiment
 from synthbook.privacy.attacks.membership import AttackScores, knn_distances, lira, train_shadow_models
-from synthbook.privacy.audit import Scores
 
 ROWS, _SECRET = 1_000, "occupation"  # members, and as many others
 _SHADOWS = 16
@@ -77,7 +76,7 @@ def learn(net: Net, rows: Array, seed: int) -> MLPClassifier:
         return model.fit(rows[:, :-1], rows[:, -1].astype(int))
 
 
-def confidence(rows: Array, model: MLPClassifier) -> Scores:
+def confidence(rows: Array, model: MLPClassifier) -> Array:
     """log(p / (1 - p)) of each row's own occupation (N,): nearly normal, which `lira` asks for."""
     given, known = model.predict_proba(rows[:, :-1]), model.classes_
     place = np.searchsorted(known, rows[:, -1]).clip(max=len(known) - 1)

@@ -154,7 +154,7 @@ def _log_density(z: Array, mixture: tuple[tuple[float, float], ...], sigma: floa
 
 
 def _truncation(low: int, mass: Array, steps: int, interval: float) -> tuple[int, int]:
-    """The number of grid points for the sum of `steps` losses, up to `TAIL_MASS` on either side, and the first index.
+    """The number of grid points for the sum of `steps` losses, up to `_TAIL_MASS` on either side, and the first index.
 
     Chernoff: P(sum >= x) <= E[e^(t l)]^T e^(-t x), for the best of some t. log E[e^(t l)] is convex, so the bound x(t)
     on either side decreases and then increases.
@@ -219,7 +219,10 @@ ACCOUNTANTS: dict[str, tuple[str, _Accountant]] = {  # by name, with the neighbo
     "rdp": (ADD_OR_REMOVE_ONE, rdp_epsilon),
     "prv": (ADD_OR_REMOVE_ONE, prv_epsilon),
     "pld": (ADD_OR_REMOVE_ONE, pld_epsilon),
-    "pld-replace": (REPLACE_ONE, lambda run, delta: pld_epsilon(run, delta, neighboring_relation=REPLACE_ONE)),
+    "pld-replace": (
+        REPLACE_ONE,
+        lambda mechanism, delta: pld_epsilon(mechanism, delta, neighboring_relation=REPLACE_ONE),
+    ),
 }
 
 

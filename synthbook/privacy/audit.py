@@ -4,8 +4,8 @@
     Gaussian, mu:       TPR <= Phi(Phi^-1(FPR) + mu),  so  mu >= Phi^-1(TPR) - Phi^-1(FPR) Dong et al., arXiv:1905.02383
     one run:            P(v of r guesses are correct) <= beta + 2 m delta alpha       Steinke et al., arXiv:2305.08846
 
-Rates are replaced by their Clopper-Pearson limits on the conservative side. The threshold of an attack is chosen on
-scores of its own: chosen on those that are counted, it makes the intervals too narrow.
+Rates are replaced by their Clopper-Pearson limits on the conservative side. The threshold of an attack is chosen on a
+separate half of the scores: chosen on the scores that are counted, it makes the intervals too narrow.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.types import Array
 from synthbook.privacy.mechanisms import gaussian_epsilon
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,11 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return float(_lower_limit(np.array(k), n, confidence)), float(_upper_limit(np.array(k), n, confidence))
 
 
-def _lower_limit(k: NDArray[np.int64], n: int, confidence: float) -> Scores:
+def _lower_limit(k: NDArray[np.int64], n: int, confidence: float) -> Array:
     return np.where(k > 0, stats.beta.ppf((1 - confidence) / 2, np.maximum(k, 1), n - k + 1), 0.0)
 
 
-def _upper_limit(k: NDArray[np.int64], n: int, confidence: float) -> Scores:
+def _upper_limit(k: NDArray[np.int64], n: int, confidence: float) -> Array:
     return np.where(k < n, stats.beta.ppf((1 + confidence) / 2, k + 1, np.maximum(n - k, 1)), 1.0)
 
 
@@ -84,7 +83,7 @@ def _mu(
     false_positives: NDArray[np.int64],
     n_nonmembers: int,
     confidence: float,
-) -> Scores:
+) -> Array:
     tpr = _lower_limit(true_positives, n_members, confidence)
     fpr = _upper_limit(false_positives, n_nonmembers, confidence)
     return np.asarray(stats.norm.ppf(tpr) - stats.norm.ppf(fpr))
@@ -102,7 +101,7 @@ class ScoreAudit:
 
 
 def audit_scores(
-    members: Scores, nonmembers: Scores, delta: float, *, confidence: float = 0.95, seed: int = 0
+    members: Array, nonmembers: Array, delta: float, *, confidence: float = 0.95, seed: int = 0
 ) -> ScoreAudit:
     """Lower bounds from attack scores, higher for members: one half sets the threshold, the other gives the counts.
 
@@ -111,25 +110,19 @@ def audit_scores(
     if min(len(members), len(nonmembers)) < 20:
         raise InvalidArgument("members, nonmembers", (len(members), len(nonmembers)), "at least 20 scores of each")
     rng = np.random.default_rng(seed)
-    (choose_in, count_in), (choose_out, count_out) = (_halves(scores, rng) for scores in (members, nonmembers))
+    (choose_in, count_in), (choose_out, count_out) = (
+        (shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :])
+        for shuffled in (rng.permutation(members), rng.permutation(nonmembers))
+    )
     thresholds = np.quantile(np.concatenate([choose_in, choose_out]), np.linspace(0.01, 0.99, 99))
     positives_in, positives_out = ((s[:, None] >= thresholds).sum(axis=0) for s in (choose_in, choose_out))
     bounds = _mu(positives_in, len(choose_in), positives_out, len(choose_out), confidence)
     threshold = float(thresholds[bounds.argmax()])
-    counts = _count_positives(count_in, count_out, threshold)
+    true_positives, false_positives = (int((scores >= threshold).sum()) for scores in (count_in, count_out))
+    counts = AttackCounts(true_positives, len(count_in), false_positives, len(count_out))
     mu = mu_lower_bound(counts, confidence=confidence)
     epsilon = gaussian_epsilon(1 / mu, delta) if mu else 0.0
     return ScoreAudit(counts, threshold, epsilon_lower_bound(counts, delta, confidence=confidence), mu, epsilon)
-
-
-def _halves(scores: Scores, rng: np.random.Generator) -> tuple[Scores, Scores]:
-    shuffled = rng.permutation(scores)
-    return shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :]
-
-
-def _count_positives(members: Scores, nonmembers: Scores, threshold: float) -> AttackCounts:
-    true_positives, false_positives = (int((scores >= threshold).sum()) for scores in (members, nonmembers))
-    return AttackCounts(true_positives, len(members), false_positives, len(nonmembers))
 
 
 # ── One run ──

@@ -95,7 +95,7 @@ def per_sample_clipped_sum(
 
 
 @dataclass(frozen=True, eq=False)
-class LayerRecords:
+class _LayerRecords:
     """For each linear layer, by name: its inputs (B, in), and the loss gradients of its outputs (B, out)."""
 
     layers: dict[str, nn.Linear]
@@ -115,7 +115,7 @@ class LayerRecords:
         return results
 
 
-def _record_layers(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> LayerRecords:
+def _record_layers(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> _LayerRecords:
     """Run one forward and one backward pass of a batch (B, features), with hooks on the linear layers.
 
     Raises `InvalidArgument` for parameters in another kind of layer, and for layers that mix records.
@@ -140,7 +140,7 @@ def _record_layers(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> Lay
         for hook in hooks:
             hook.remove()
     backprops = torch.autograd.grad(losses.sum(), list(outputs.values()))
-    return LayerRecords(layers, activations, dict(zip(outputs, backprops, strict=True)))
+    return _LayerRecords(layers, activations, dict(zip(outputs, backprops, strict=True)))
 
 
 def per_sample_grads_hooks(model: nn.Module, loss: _LossFn, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -102,8 +102,8 @@ def test_noise_that_is_off_is_caught_by_both_and_an_attack_that_knows_nothing_pr
 def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
     greedy = mutant(
         module,
-        "counts = _count_positives(count_in, count_out, threshold)",
-        "counts = _count_positives(choose_in, choose_out, threshold)",
+        "for scores in (count_in, count_out))",
+        "for scores in (choose_in, choose_out))",
     )
     wrong, fair = (
         [by.audit_scores(*scores(0.3, 200, k), DELTA, seed=k).mu for k in range(60)] for by in (greedy, module)

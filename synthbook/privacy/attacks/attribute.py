@@ -1,9 +1,9 @@
 """Attribute inference: does a release reveal a secret of its members that it does not reveal of everyone else?
 
-An attacker who knows all of a person but one column finds the synthetic row nearest to her and guesses its value. A
-release teaches such things about people who are not in the data, too: that smokers are ill more often is no leak. What
-counts is how much more accurate the guesses are for members than for non-members (the non-member baseline; Giomi et al.
-2023, arXiv:2211.10459).
+An attacker who knows all columns of a person but one guesses that the nearest synthetic row has the same value. Such
+guesses also succeed on people who are not in the data: that smokers are ill more often is no leak. The measure is how
+much more accurate the guesses are for members than for non-members (the non-member baseline; Giomi et al. 2023,
+arXiv:2211.10459).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from synthbook.core.errors import InvalidArgument
@@ -43,8 +42,8 @@ class AttributeInference:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the advantage."""
-        reach = float(norm.ppf(0.975)) * self.se
-        return self.advantage - reach, self.advantage + reach
+        half_width = float(norm.ppf(0.975)) * self.se
+        return self.advantage - half_width, self.advantage + half_width
 
     @property
     def leaks(self) -> bool:
@@ -79,7 +78,8 @@ def attribute_inference(synthetic: Table, members: Table, nonmembers: Table, sec
     for name in ("members", "nonmembers"):
         table = tables[name]
         guesses = values[nearest_index(encode(table.drop_column(secret)), rows)]
-        correct[name] = _unit_means(table, guesses == as_numbers(column, table[secret]))
+        units = unit_codes(table)  # rows of the same unit are not independent
+        correct[name] = np.bincount(units, guesses == as_numbers(column, table[secret])) / np.bincount(units)
     a, b = (float(correct[name].mean()) for name in ("members", "nonmembers"))
     se = math.sqrt(_variance(correct["members"]) + _variance(correct["nonmembers"]))
     return AttributeInference(secret, a, b, se)
@@ -92,13 +92,8 @@ def _with_value(table: Table, secret: str) -> Table:
     return Table(frame, table.schema)
 
 
-def _unit_means(table: Table, correct: NDArray[np.bool_]) -> Array:
-    codes = unit_codes(table)  # rows of the same unit are not independent
-    return np.asarray(np.bincount(codes, correct) / np.bincount(codes))
-
-
 def _variance(shares: Array) -> float:
-    """Upper bound on the variance of a mean of shares; with Laplace's rule, so that a share of 0 has one above 0."""
+    """Upper bound on the variance of a mean of shares; by Laplace's rule of succession, above 0 even if all are 0."""
     n = len(shares)
     p = (shares.sum() + 1) / (n + 2)
     return float(p * (1 - p) / n)

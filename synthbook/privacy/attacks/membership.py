@@ -1,4 +1,4 @@
-"""Membership inference attacks on synthetic data, from the weakest on.
+"""Membership inference attacks on synthetic data, in order of strength.
 
     distance        s(x) = - distance to the nearest synthetic row                         Chen et al., arXiv:1909.03935
     DOMIAS          s(x) = log(r_ref(x) / r_synthetic(x)), r the distance to the k-th      arXiv:2302.12580, by k-NN
@@ -26,10 +26,9 @@ from synthbook.core.errors import InvalidArgument
 from synthbook.core.plots import BLACK, VERMILLION, new_axes
 from synthbook.core.types import Array
 from synthbook.evaluation.novelty import NoveltyResult, novelty
-from synthbook.privacy.audit import Scores
 from synthbook.privacy.mechanisms import check_epsilon_delta, laplace_histogram, multinomial_counts
 
-# ── ROC curves of membership attacks: the whole curve, because an average hides the few members found with certainty ──
+# ── ROC curves of membership attacks: an average hides the few members that are identified with certainty ──
 # (epsilon, delta)-private:  TPR <= min(e^epsilon FPR + delta, 1 - e^-epsilon (1 - delta - FPR))     Kairouz et al.,
 # Gaussian, mu:              TPR <= Phi(Phi^-1(FPR) + mu)                                            arXiv:1311.0776
 
@@ -41,8 +40,8 @@ FPR_GRID = np.geomspace(1e-5, 1, 400)  # where bounds are drawn
 class AttackScores:
     """An attack's scores of members (M,) and of non-members (N,); a higher score says "member"."""
 
-    members: Scores
-    nonmembers: Scores
+    members: Array
+    nonmembers: Array
 
     def __post_init__(self) -> None:
         for name in ("members", "nonmembers"):
@@ -72,7 +71,7 @@ class AttackScores:
         threshold = np.sort(self.nonmembers)[::-1][allowed] if allowed < len(self.nonmembers) else -np.inf
         return float((self.members > threshold).mean())
 
-    def roc_curve(self) -> tuple[Scores, Scores]:
+    def roc_curve(self) -> tuple[Array, Array]:
         """False and true positive rates (K,) at every threshold, from none to all."""
         thresholds = np.unique(np.concatenate([self.members, self.nonmembers]))[::-1]
         rates = [1 - np.searchsorted(np.sort(s), thresholds) / len(s) for s in (self.nonmembers, self.members)]
@@ -80,7 +79,7 @@ class AttackScores:
         return fpr, tpr
 
 
-def dp_tpr_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Scores:
+def dp_tpr_bound(fpr: ArrayLike, epsilon: float, delta: float) -> Array:
     """Upper bound (K,) on the TPR of any attack on an (epsilon, delta)-private mechanism at the given FPRs.
 
     >>> dp_tpr_bound([0.0, 0.5, 1.0], 1.0, 0.0).round(4).tolist()
@@ -184,7 +183,7 @@ def _summary(values: Array) -> tuple[float, float]:
 MIN_DISTANCE = 1e-9  # smaller distances count as this one, so that their logarithm is finite
 HOLE_NEIGHBORS = 50  # k: neighbors that measure the local density of the synthetic rows
 _Fit = Callable[[Array, int], Any]  # rows (N, d) and a seed to synthetic rows, or to a model
-_Statistic = Callable[[Array, Any], Scores]  # candidates (N, d) and what `Fit` returned to scores (N,)
+_Statistic = Callable[[Array, Any], Array]  # candidates (N, d) and the result of a fit to scores (N,)
 
 
 def knn_distances(candidates: Array, rows: Array, k: int = 1) -> Array:
@@ -211,12 +210,12 @@ def _log_distances(candidates: Array, rows: Array, k: int) -> Array:
     return np.asarray(np.log(np.maximum(knn_distances(candidates, rows, k), MIN_DISTANCE)))
 
 
-def nearest_distance_score(candidates: Array, synthetic: Array) -> Scores:
+def nearest_distance_score(candidates: Array, synthetic: Array) -> Array:
     """Minus the distance (N,) to the nearest synthetic row: high for members."""
     return -knn_distances(candidates, synthetic)[:, 0]
 
 
-def domias(candidates: Array, synthetic: Array, reference: Array, *, k: int = 1) -> Scores:
+def domias(candidates: Array, synthetic: Array, reference: Array, *, k: int = 1) -> Array:
     """DOMIAS scores (N,) by k nearest neighbors: log distance to the reference minus log distance to synthetic rows."""
     log_synthetic, log_reference = (_log_distances(candidates, rows, k)[:, -1] for rows in (synthetic, reference))
     return np.asarray(log_reference - log_synthetic)
@@ -244,7 +243,7 @@ def train_shadow_models(
     return np.stack(statistics), in_mask
 
 
-def lira(observed: Scores, statistics: Array, in_mask: NDArray[np.bool_]) -> Scores:
+def lira(observed: Array, statistics: Array, in_mask: NDArray[np.bool_]) -> Array:
     """Likelihood ratio scores (N,) of rows with statistic `observed` (N,), given shadow models' statistics (S, N).
 
     Means are per row, deviations are shared by all rows, which needs few shadow models (arXiv:2112.03570, sec. VI).
@@ -275,8 +274,8 @@ def similarity_filter(synthetic: Array, train: Array, radius: float) -> Array:
     return synthetic[knn_distances(synthetic, train)[:, 0] >= radius]
 
 
-def hole_score(candidates: Array, synthetic: Array, *, k: int = HOLE_NEIGHBORS) -> Scores:
-    """How far synthetic rows (M, d) stay away from each candidate (N,), relative to their local density."""
+def hole_score(candidates: Array, synthetic: Array, *, k: int = HOLE_NEIGHBORS) -> Array:
+    """Array (N,) of holes: the distance to the nearest synthetic row (M, d), relative to their local density."""
     logs = _log_distances(candidates, synthetic, k)
     return np.asarray(logs[:, 0] - logs[:, -1])
 

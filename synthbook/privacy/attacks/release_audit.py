@@ -287,7 +287,7 @@ _ATTACK_COLUMNS = ["attack", "AUC", "chance, at most", "TPR at 1 % FPR", "epsilo
 _INFERENCE_COLUMNS = ["column inferred", "accuracy on members", "on non-members", "advantage", "from", "to", "verdict"]
 
 
-def figure(result: ReleaseAudit) -> tuple[Figure, str]:
+def _figure(result: ReleaseAudit) -> tuple[Figure, str]:
     """The ROC curves of the attacks, and their text alternative."""
     attacks = {one.name: one.attack for one in result.attacks}
     ax = plot_roc(attacks)
@@ -318,7 +318,7 @@ def html_parts(result: ReleaseAudit) -> list[str]:
     return [
         f"<p><strong>{escape(result.verdict)}</strong></p>",
         html.table([*_ATTACK_COLUMNS, "verdict"], attacks),
-        html.image(*figure(result)),
+        html.image(*_figure(result)),
         html.table(_INFERENCE_COLUMNS, secrets),
         html.table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
         f"<p>{escape(str(d.novelty))}. {result.copies} rows repeat a training row exactly.</p>",

@@ -1,6 +1,6 @@
 """Privacy guarantees, and the base classes of private generators.
 
-An (epsilon, delta) means nothing without its neighboring relation, its privacy unit, and its accountant: they are stored
+An (epsilon, delta) means nothing without its neighboring relation, its privacy unit and its accountant; they are stored
 beside everything that is released. The unit is one record, or one entity where the schema names a column for it; then
 each entity contributes a bounded number of rows.
 """

@@ -163,7 +163,7 @@ def spread_of_z(by: ModuleType, runs: int = 12) -> float:
 @pytest.mark.slow
 def test_rows_of_one_person_are_no_independent_witnesses() -> None:
     assert spread_of_z(module) < 1.4
-    assert spread_of_z(mutant(module, "codes = unit_codes(table)", "codes = np.arange(len(table))")) > 1.8
+    assert spread_of_z(mutant(module, "units = unit_codes(table)", "units = np.arange(len(table))")) > 1.8
 
 
 def test_a_person_counts_once_however_many_rows_she_has() -> None:

@@ -218,7 +218,7 @@ def test_a_canary_that_is_left_out_of_its_candidates_leaves_the_null() -> None:
 
 @pytest.mark.slow
 def test_repetitions_that_are_ignored_leave_no_order() -> None:
-    broken = mutant(memorization, "for _ in range(often)]", "for _ in range(1)]")
+    broken = mutant(memorization, "for _ in range(times)]", "for _ in range(1)]")
     canaries = make_canaries(5 * EACH, seed=0)
     text = broken.insert_canaries(corpus(), canaries, REPETITIONS[EACH:], seed=0)
     assert stats.spearmanr(REPETITIONS[EACH:], exposure(NGram(5).fit(text), canaries))[0] < 0.5
