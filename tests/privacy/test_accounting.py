@@ -157,7 +157,7 @@ def test_runs_that_are_none_are_refused(wrong: tuple[float, float, int]) -> None
 
 
 @pytest.mark.slow
-def test_the_command_prints_every_accountant_with_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_every_accountant_with_its_neighbors(capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5"]
     assert main(["compute-epsilon", "--noise-multiplier", "1.0", *run]) == 0
     said = capsys.readouterr().out

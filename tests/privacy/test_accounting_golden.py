@@ -47,8 +47,8 @@ def test_the_runs_span_what_people_do() -> None:
 def test_budgets_are_those_of_the_oracle_and_never_below(golden: dict[str, Any]) -> None:
     (run, delta), answer = of(golden), golden["answer"]
     assert rdp_epsilon(run, delta, orders=WHOLE) == pytest.approx(answer["rdp"], abs=1e-6)
-    for neighbours, expected in ((accounting.ADD_OR_REMOVE_ONE, answer["pld"]), (REPLACE_ONE, answer["pld-replace"])):
-        found = pld_epsilon(run, delta, neighboring_relation=neighbours)
+    for neighbors, expected in ((accounting.ADD_OR_REMOVE_ONE, answer["pld"]), (REPLACE_ONE, answer["pld-replace"])):
+        found = pld_epsilon(run, delta, neighboring_relation=neighbors)
         assert expected - 1e-5 <= found <= expected + 2e-3
 
 
@@ -87,7 +87,7 @@ def test_broken_renyi_accountants_miss_the_oracle(old: str, new: str) -> None:
     assert max(misses) > 0.02
 
 
-def test_other_neighbours_miss_the_oracle() -> None:
+def test_other_neighbors_miss_the_oracle() -> None:
     run, delta = of(RUNS[1])
     assert abs(pld_epsilon(run, delta, neighboring_relation=REPLACE_ONE) - RUNS[1]["answer"]["pld"]) > 1
 

@@ -26,11 +26,11 @@ DELTA = 1e-5
 @pytest.mark.parametrize(
     ("n", "bound"), [(100, 3.281), (200, 3.984), (500, 4.906), (1_000, 5.601), (2_000, 6.295), (10_000, 7.905)]
 )
-def test_even_a_perfect_attack_proves_so_much_only(n: int, bound: float) -> None:
+def test_the_bound_of_a_perfect_attack(n: int, bound: float) -> None:
     assert epsilon_lower_bound(AttackCounts(n, n, 0, n), DELTA) == pytest.approx(bound, abs=6e-4)
 
 
-def test_limits_are_those_of_an_exact_test() -> None:
+def test_clopper_pearson_limits_invert_the_binomial_test() -> None:
     for k, n in ((0, 10), (3, 10), (10, 10), (57, 400)):
         exact = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
         assert clopper_pearson(k, n) == pytest.approx((exact.low, exact.high), abs=1e-12)
@@ -52,7 +52,7 @@ def test_the_published_bounds_of_one_run(m: int, r: int, v: int, delta: float, b
 
 
 @pytest.mark.slow
-def test_one_run_claims_too_much_as_seldom_as_it_says() -> None:
+def test_one_run_bounds_have_their_confidence() -> None:
     rng = np.random.default_rng(0)
     right = rng.binomial(1_000, 1 / (1 + np.exp(-1)), 500)  # randomized response with epsilon 1
     bounds = np.array([one_run_epsilon(0.0, n_canaries=1_000, n_guesses=1_000, n_correct=int(v)) for v in right])
@@ -72,7 +72,7 @@ def scores(mu: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "n"), [(1.0, 4_000), (2.0, 1_000), (4.0, 500)])
-def test_the_curve_catches_halved_noise_and_seldom_cries_wolf(epsilon: float, n: int) -> None:
+def test_the_audit_detects_halved_noise_and_keeps_its_confidence(epsilon: float, n: int) -> None:
     mu = 1 / gaussian_sigma(epsilon, DELTA)
     runs = 100
     honest = [audit_scores(*scores(mu, n, k), DELTA, seed=k) for k in range(runs)]
@@ -84,7 +84,7 @@ def test_the_curve_catches_halved_noise_and_seldom_cries_wolf(epsilon: float, n:
     assert np.mean([one.epsilon > epsilon for one in halved]) < 0.2  # what usual audits miss
 
 
-def test_noise_that_is_off_is_caught_by_both_and_an_attack_that_knows_nothing_proves_nothing() -> None:
+def test_missing_noise_is_detected_and_random_scores_show_nothing() -> None:
     members, others = np.full(500, 1.0), np.full(500, 0.0)
     found = audit_scores(members, others, DELTA)
     assert found.epsilon > 4 and found.gaussian_epsilon > 8
@@ -99,7 +99,7 @@ def test_noise_that_is_off_is_caught_by_both_and_an_attack_that_knows_nothing_pr
     assert found.gaussian_epsilon == pytest.approx(gaussian_epsilon(1 / found.mu, DELTA))
 
 
-def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
+def test_a_threshold_chosen_on_the_counted_scores_claims_too_much() -> None:
     greedy = mutant(
         module,
         "for scores in (count_in, count_out))",
@@ -113,7 +113,7 @@ def test_a_threshold_chosen_on_what_is_counted_claims_more() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(2, 1, 0, 1), (0, 0, 0, 1), (0, 1, -1, 1)])
-def test_counts_that_are_none_are_refused(wrong: tuple[int, int, int, int]) -> None:
+def test_invalid_counts_are_refused(wrong: tuple[int, int, int, int]) -> None:
     with pytest.raises(InvalidArgument):
         AttackCounts(*wrong)
     with pytest.raises(InvalidArgument):

@@ -15,7 +15,7 @@ from synthbook.privacy.ledger import BudgetExceeded, PrivacyLedger
 from tests.mutation import mutant
 
 
-def test_it_grants_what_is_left_and_refuses_the_rest() -> None:
+def test_it_grants_what_remains_and_refuses_the_rest() -> None:
     budget = PrivacyLedger(1.0, 1e-5, "one person")
     budget.spend("bounds", 0.1).spend("training", 0.6, 9e-6, accountant="pld", noise=1.3)
     assert budget.remaining == pytest.approx((0.3, 1e-6))
@@ -37,7 +37,7 @@ def test_a_tenth_ten_times_is_one() -> None:
 
 
 @given(st.lists(st.floats(0.01, 2.0), max_size=30))
-def test_never_more_than_there_is(prices: list[float]) -> None:
+def test_the_total_is_never_exceeded(prices: list[float]) -> None:
     budget = PrivacyLedger(3.0, 1e-5, "one record")
     for price in prices:
         try:
@@ -47,7 +47,7 @@ def test_never_more_than_there_is(prices: list[float]) -> None:
     assert sum(one.epsilon for one in budget.entries) <= 3.0 + 1e-9
 
 
-def test_a_process_that_ended_has_paid(tmp_path: Path) -> None:
+def test_entries_survive_their_process(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     PrivacyLedger(2.0, 1e-5, "one person", path).spend("tuning", 1.5, 1e-6, runs=3)
     again = PrivacyLedger(2.0, 1e-5, "one person", path)
@@ -61,7 +61,7 @@ def test_a_process_that_ended_has_paid(tmp_path: Path) -> None:
     assert forgetful.PrivacyLedger(2.0, 1e-5, "one person", path).remaining[0] == 2.0
 
 
-def test_what_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
+def test_an_entry_that_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     budget = PrivacyLedger(2.0, 1e-5, "one person", path)
     path.mkdir()
@@ -71,7 +71,7 @@ def test_what_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"entries": [{}]}', '{"entries": 3}'])
-def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path) -> None:
+def test_files_that_are_no_ledger_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     path.write_text(text)
     with pytest.raises(DataError, match="no ledger"):
@@ -83,7 +83,7 @@ def test_what_is_no_ledger_is_refused(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("price", [(0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (0.1, 1.0), (0.1, -1e-9)])
-def test_prices_that_are_none_are_refused(price: tuple[float, float]) -> None:
+def test_invalid_entries_are_refused(price: tuple[float, float]) -> None:
     with pytest.raises(InvalidArgument):
         PrivacyLedger(1.0, 1e-5, "one person").spend("look", *price)
     with pytest.raises(InvalidArgument):

@@ -154,7 +154,7 @@ def test_choices_follow_the_softmax_and_a_greedier_one_is_caught() -> None:
 
 
 @pytest.mark.slow
-def test_a_neighbour_changes_no_choice_by_more_than_its_epsilon() -> None:
+def test_a_neighbor_changes_no_choice_by_more_than_its_epsilon() -> None:
     """The worst case of the exponential mechanism: one score rises by the sensitivity, all others fall by it."""
     scores = np.zeros(40)
     worse = np.where(np.arange(40) == 0, SENSITIVITY, -SENSITIVITY)
@@ -167,7 +167,7 @@ def test_a_neighbour_changes_no_choice_by_more_than_its_epsilon() -> None:
 
 
 def test_a_choice_is_as_concentrated_as_is_paid_for() -> None:
-    """Renyi divergences of exact softmaxes: epsilon^2 / 8 at every order, for any neighbours."""
+    """Renyi divergences of exact softmaxes: epsilon^2 / 8 at every order, for any neighbors."""
     rng = np.random.default_rng(0)
     for _ in range(300):
         scores, epsilon = rng.normal(0, 5, 6), rng.uniform(0.05, 4)

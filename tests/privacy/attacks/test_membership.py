@@ -1,4 +1,4 @@
-"""Who was in it: neighbours by brute force, attacks where the truth is known, exact ratios, and broken copies."""
+"""Who was in it: neighbors by brute force, attacks where the truth is known, exact ratios, and broken copies."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Array = np.ndarray
 SE = AttackScores(np.zeros(300), np.zeros(300)).auc_null_se  # of an attack on 300 against 300 that knows nothing
 
 
-# ── neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── neighbors ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])
-def test_neighbours_are_those_of_a_loop_over_all_pairs(k: int) -> None:
+def test_neighbors_are_those_of_a_loop_over_all_pairs(k: int) -> None:
     rng = np.random.default_rng(k)
     x, y = rng.normal(size=(40, 3)), rng.normal(size=(25, 3))
     for row, found, place in zip(x, knn_distances(x, y, k), nearest_index(x, y), strict=True):
@@ -160,7 +160,7 @@ def uneven(seed: int, n: int) -> Array:
 
 
 def blurred(rows: Array, seed: int) -> Array:
-    """Each row twice, moved by some share of how far its neighbours are: as a tree or a network smooths."""
+    """Each row twice, moved by some share of how far its neighbors are: as a tree or a network smooths."""
     rng = np.random.default_rng([seed, 8])
     reach = knn_distances(rows, rows, 4)[:, -1:]
     return np.concatenate([rows + 0.15 * reach * rng.normal(size=rows.shape) for _ in range(2)])
@@ -204,7 +204,7 @@ def test_candidates_in_the_reference_make_a_fair_release_look_guilty() -> None:
     assert abs(fair.auc - 0.5) < 4 * SE
     with_others = AttackScores(*(domias(rows, made, np.concatenate([reference, held])) for rows in (train, held)))
     with_members = AttackScores(*(domias(rows, made, np.concatenate([reference, train])) for rows in (train, held)))
-    assert with_others.auc == 1 and with_members.auc == 0  # each row is its own neighbour
+    assert with_others.auc == 1 and with_members.auc == 0  # each row is its own neighbor
 
 
 # ── shadow models ────────────────────────────────────────────────────────────────────────────────────────────────────

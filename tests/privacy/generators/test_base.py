@@ -92,7 +92,7 @@ BAD = {
 
 @pytest.mark.parametrize("family", PRIVATE)
 @pytest.mark.parametrize("case", BAD)
-def test_settings_that_promise_nothing_are_refused(family: str, case: str) -> None:
+def test_invalid_privacy_settings_are_refused(family: str, case: str) -> None:
     settings, error, told = BAD[case]
     with pytest.raises(error, match=told):
         model(family, **settings)
@@ -177,7 +177,7 @@ NAMES = [f"{family}: {name}" for family in PRIVATE for name in TABLES] + list(OT
 
 
 @pytest.mark.parametrize(("family", "table", "settings", "fit", "error", "told"), CASES, ids=NAMES)
-def test_what_is_refused_uses_no_row_and_costs_nothing(
+def test_a_refused_fit_uses_no_row_and_charges_nothing(
     family: str,
     table: Any,
     settings: dict[str, Any],
@@ -196,7 +196,7 @@ def test_what_is_refused_uses_no_row_and_costs_nothing(
 
 
 @pytest.mark.parametrize("family", PRIVATE)
-def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_left(
+def test_a_fit_is_charged_once_before_training_and_refused_when_too_little_remains(
     family: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ledger = PrivacyLedger(3.0, 1e-4, "one record", tmp_path / "ledger.json").create()
@@ -219,7 +219,7 @@ def test_a_fit_is_paid_once_before_it_learns_and_not_at_all_when_too_little_is_l
 
 
 @pytest.mark.parametrize("family", PRIVATE)
-def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fit_keeps_no_units(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = model(family)
     with monkeypatch.context() as patch:
         patch.setattr(type(broken), "_learn", lambda *given, **named: 1 / 0)
@@ -233,7 +233,7 @@ def test_the_bounds_of_a_run_that_failed_are_forgotten_with_it(family: str, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
-def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: Path) -> None:
+def test_models_and_samples_state_the_full_guarantee(family: str, tmp_path: Path) -> None:
     fitted = model(family, max_rows_per_entity=2).fit(some(400, visits=4), seed=3)
     folder = fitted.save(tmp_path / "model", ORIGIN)
     said = json.loads((folder / CONFIG_NAME).read_text())["provenance"]
@@ -257,7 +257,7 @@ def test_a_model_and_its_rows_say_all_that_was_promised(family: str, tmp_path: P
     assert not other.frame.equals(fitted.sample(300, seed=1).frame)
 
 
-def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_nothing(tmp_path: Path) -> None:
+def test_conditional_samples_and_a_missing_guarantee(tmp_path: Path) -> None:
     made = model("mst").fit(some(400), seed=0).sample(40, seed=1, where={"size": "M"})
     assert set(made["size"]) == {"M"} and len(made) == 40 and made.schema == some(400).schema
     with pytest.raises(DataError, match="no privacy guarantee is stated"):
@@ -270,7 +270,7 @@ def test_rows_are_drawn_as_asked_and_where_they_are_a_card_of_another_kind_says_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", PRIVATE)
-def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: str, tmp_path: Path) -> None:
+def test_a_release_needs_secret_noise_and_an_audit(family: str, tmp_path: Path) -> None:
     taught = model(family).fit(some(200), seed=0)
     with pytest.raises(ReleaseRefused, match="teaching: the noise comes from a seed"):
         replace(taught.guarantee_, audit=0.1).check_release()
@@ -291,7 +291,7 @@ def test_only_what_nobody_can_redraw_and_what_was_attacked_is_released(family: s
     assert not twice.sample(100, seed=0).frame.equals(fitted.sample(100, seed=0).frame)
 
 
-def test_a_release_that_keeps_its_seed_is_caught(tmp_path: Path) -> None:
+def test_a_release_states_no_seed(tmp_path: Path) -> None:
     kept = PrivacyGuarantee(
         **PROMISE,
         unit="x",
@@ -318,7 +318,7 @@ class Copies(IndependentMarginals):
         return self._rows.head(n)
 
 
-def test_more_proved_than_promised_is_never_written_down() -> None:
+def test_an_audit_above_the_guarantee_is_refused() -> None:
     promise = PrivacyGuarantee(
         **PROMISE, unit="x", accountant="x", steps=1, sample_rate=1, noise_multiplier=1, clip=1, noise="x"
     )
@@ -333,7 +333,7 @@ def test_more_proved_than_promised_is_never_written_down() -> None:
     assert careless.PrivacyGuarantee(**promise.to_dict()).with_audit(9.0).audit == 9.0
 
 
-def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_family_is_refused(tmp_path: Path) -> None:
     from synthbook.generators.tabular.copula import Marginals
 
     folder = Marginals().fit(some(200), seed=0).save(tmp_path / "model", ORIGIN)
@@ -354,7 +354,7 @@ def visits(counts: list[int], seed: int = 0) -> Table:
 
 
 @pytest.mark.slow
-def test_at_most_so_many_rows_of_each_are_used_all_as_often() -> None:
+def test_contributions_are_bounded_and_rows_chosen_uniformly() -> None:
     table = visits([1, 2, 7, 30])
     for k in (1, 3, 10):
         rows = bound_contributions(table, k, np.random.default_rng(0))
@@ -369,7 +369,7 @@ def test_at_most_so_many_rows_of_each_are_used_all_as_often() -> None:
     assert bound_contributions(some(50), 1, np.random.default_rng(0)).tolist() == list(range(50))  # each row is its own
 
 
-def test_units_are_kept_together() -> None:
+def test_splits_keep_units_together() -> None:
     table, rng = visits([3, 1, 6, 2, 5, 4]), np.random.default_rng(0)
     codes = unit_codes(table)
     assert len(set(zip(codes, table["person"], strict=True))) == 6 and units.n_units(table) == 6 == codes.max() + 1
@@ -386,9 +386,7 @@ def test_units_are_kept_together() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
-    k: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_have_the_stated_sensitivity(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person with forty equal rows comes: the counts that noise would be added to, with and without this person."""
     few = visits([k] * 30).drop_column("weight")
     same = few.frame.head(1).loc[[0] * 40].assign(person="new")
@@ -414,7 +412,7 @@ def test_all_rows_of_one_person_move_the_counts_by_no_more_than_was_said(
     assert moved(Mst)[0] == [40, 40, 40]
 
 
-def test_the_rows_that_a_fit_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_use_bounded_contributions(monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = visits([9] * 30), []
     for family in PRIVATE:
         fitted = model(family, max_rows_per_entity=2, **({"batch_size": 5} if family == "dp-tvae" else {}))

@@ -1,4 +1,4 @@
-"""Cells of the schema: the same for any rows, against a loop, and against a scaler that is fitted to the rows."""
+"""Bins of the schema: the same for any rows, against a loop, and against a scaler that is fitted to the rows."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def columns(draw: st.DrawFn) -> Column:
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(columns(), st.integers(0, 2**32))
-def test_values_of_cells_lie_in_these_cells(column: Column, seed: int) -> None:
-    rng, cells = np.random.default_rng(seed), Discretizer.from_column(column)
-    assert 1 <= cells.n_bins <= (len(column.categories) or MAX_BINS) + column.missing
-    codes = rng.integers(cells.n_bins, size=200)
-    values = cells.decode(codes, rng)
+def test_values_of_bins_lie_in_these_bins(column: Column, seed: int) -> None:
+    rng, bins = np.random.default_rng(seed), Discretizer.from_column(column)
+    assert 1 <= bins.n_bins <= (len(column.categories) or MAX_BINS) + column.missing
+    codes = rng.integers(bins.n_bins, size=200)
+    values = bins.decode(codes, rng)
     assert values.dtype == column.dtype and not list(column.iter_errors(values))
-    np.testing.assert_array_equal(cells.encode(values), codes)
-    assert (values.isna().to_numpy() == (codes == cells.n_bins - 1)).all() or not column.missing
+    np.testing.assert_array_equal(bins.encode(values), codes)
+    assert (values.isna().to_numpy() == (codes == bins.n_bins - 1)).all() or not column.missing
 
 
 def all_values(n: int, seed: int) -> pd.DataFrame:
@@ -88,25 +88,25 @@ def all_values(n: int, seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
-def test_each_value_is_in_the_one_cell_between_whose_edges_it_lies(column: Column) -> None:
-    cells, values = Discretizer.from_column(column), all_values(300, 0)[column.name]
-    for value, code in zip(values, cells.encode(values), strict=True):
+def test_each_value_is_in_the_one_bin_between_whose_edges_it_lies(column: Column) -> None:
+    bins, values = Discretizer.from_column(column), all_values(300, 0)[column.name]
+    for value, code in zip(values, bins.encode(values), strict=True):
         if pd.isna(value):
-            assert code == cells.n_bins - 1
-        elif cells.bin_edges is None:
+            assert code == bins.n_bins - 1
+        elif bins.bin_edges is None:
             assert column.categories[code] == value
         else:
             x = (value - datetime(1970, 1, 1)).total_seconds() * 1e6 if column.kind == "datetime" else value
-            low, high, last = cells.bin_edges[code], cells.bin_edges[code + 1], code == len(cells.bin_edges) - 2
+            low, high, last = bins.bin_edges[code], bins.bin_edges[code + 1], code == len(bins.bin_edges) - 2
             assert low <= x and (x < high or last)
-            assert code < cells.n_bins - column.missing
+            assert code < bins.n_bins - column.missing
 
 
 def widths(edges: Any) -> Any:
     return np.diff(np.asarray(edges, dtype=float))
 
 
-def test_small_whole_numbers_have_a_cell_each_and_large_ones_share() -> None:
+def test_small_whole_numbers_have_a_bin_each_and_large_ones_share() -> None:
     assert Discretizer.from_column(COLUMNS[2]).bin_edges.tolist() == [0, 1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
     age = Discretizer.from_column(COLUMNS[3])
     assert age.n_bins == MAX_BINS + 1 and set(widths(age.bin_edges)) == {2.0, 3.0}
@@ -114,7 +114,7 @@ def test_small_whole_numbers_have_a_cell_each_and_large_ones_share() -> None:
     assert sorted(set(codes)) == list(range(MAX_BINS)) and (np.diff(codes) >= 0).all()
 
 
-def test_wide_columns_are_cut_equally_in_logarithms_with_a_cell_for_nothing() -> None:
+def test_wide_columns_are_cut_equally_in_logarithms_with_a_bin_for_nothing() -> None:
     gain = Discretizer.from_column(COLUMNS[6])
     assert gain.encode(pd.Series([0, 1, 99_999])).tolist()[0] == 0
     assert (
@@ -134,18 +134,17 @@ def test_wide_columns_are_cut_equally_in_logarithms_with_a_cell_for_nothing() ->
 
 @pytest.mark.parametrize("name", ["visit", "birth", "battle"])
 def test_dates_are_cut_into_equal_spans_wherever_they_begin(name: str) -> None:
-    cells = Discretizer.from_column(next(column for column in COLUMNS if column.name == name))
+    bins = Discretizer.from_column(next(column for column in COLUMNS if column.name == name))
     assert (
-        widths(cells.bin_edges) == pytest.approx(widths(cells.bin_edges)[0])
-        and len(widths(cells.bin_edges)) == MAX_BINS
+        widths(bins.bin_edges) == pytest.approx(widths(bins.bin_edges)[0]) and len(widths(bins.bin_edges)) == MAX_BINS
     )
 
 
-def test_a_column_of_one_value_has_one_cell() -> None:
+def test_a_column_of_one_value_has_one_bin() -> None:
     for column in (COLUMNS[9], COLUMNS[10], COLUMNS[11]):
-        cells = Discretizer.from_column(column)
-        values = cells.decode(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
-        assert cells.n_bins == 1 and values.nunique() == 1 and not list(column.iter_errors(values))
+        bins = Discretizer.from_column(column)
+        values = bins.decode(np.zeros(20, dtype=np.int64), np.random.default_rng(0))
+        assert bins.n_bins == 1 and values.nunique() == 1 and not list(column.iter_errors(values))
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (DAY, None), (None, DAY)])
@@ -156,7 +155,7 @@ def test_a_date_without_bounds_is_refused(bounds: tuple[Any, Any]) -> None:
         PublicEncoding((COLUMNS[0], Column("seen", "datetime", *bounds))).encode(pd.DataFrame())
 
 
-def test_within_a_cell_all_values_are_as_likely() -> None:
+def test_within_a_bin_all_values_are_as_likely() -> None:
     rng = np.random.default_rng(0)
     share = Discretizer.from_column(COLUMNS[4])
     drawn = share.decode(np.full(4_000, 3), rng).to_numpy()
@@ -167,7 +166,7 @@ def test_within_a_cell_all_values_are_as_likely() -> None:
     assert len(counts) == widths(ages.bin_edges)[5] and stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_rows_are_ones_at_their_cells_and_come_back() -> None:
+def test_rows_are_ones_at_their_bins_and_come_back() -> None:
     frame, encoding = all_values(200, 1), PublicEncoding(COLUMNS)
     x = encoding.encode(frame)
     assert x.shape == (200, encoding.width) and set(np.unique(x)) == {0, 1} and (x.sum(axis=1) == len(COLUMNS)).all()
@@ -179,7 +178,7 @@ def test_rows_are_ones_at_their_cells_and_come_back() -> None:
     pd.testing.assert_series_equal(back["rooms"], frame["rooms"])
 
 
-# ── neighbours: what one record may change of the numbers that noise is added to ─────────────────────────────────────
+# ── neighbors: what one record may change of the numbers that noise is added to ─────────────────────────────────────
 
 Fit = Callable[[pd.DataFrame], Callable[[pd.DataFrame], Any]]  # a table to how rows are written
 
@@ -189,7 +188,7 @@ def public(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
 
 
 def by_range(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
-    """As many cells, between the least and the largest value of the rows: a histogram as it is usually drawn."""
+    """As many bins, between the least and the largest value of the rows: a histogram as it is usually drawn."""
     edges = np.linspace(frame["share"].min(), frame["share"].max(), MAX_BINS + 1)
     return lambda rows: np.eye(MAX_BINS)[np.clip(np.searchsorted(edges, rows["share"]) - 1, 0, MAX_BINS - 1)]
 
@@ -219,8 +218,8 @@ def test_a_scaler_fitted_to_the_rows_is_caught() -> None:
     others, total = moved(public, rows, replaced, 199)
     assert others == 0 and total <= np.sqrt(2) * length + 1e-9
     for broken in (by_range, by_modes):
-        for neighbour, shared in ((added, 200), (replaced, 199)):
-            others, total = moved(broken, rows, neighbour, shared)
+        for neighbor, shared in ((added, 200), (replaced, 199)):
+            others, total = moved(broken, rows, neighbor, shared)
             assert others > 0.2 and total > 2 * math.sqrt(2)  # outside what any noise was made for
 
 

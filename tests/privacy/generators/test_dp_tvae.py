@@ -114,7 +114,7 @@ def departures(chosen: list[np.ndarray], n: int, q: float) -> list[str]:
 
 
 @pytest.mark.slow
-def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The accountant's promise is for Poisson samples; shuffled batches leak more, and nothing else shows it."""
     n, q, steps = 100, 0.1, 100
 
@@ -128,7 +128,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_people_are_sampled_with_all_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_are_sampled_with_all_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
     steps = batches(dp_tvae, monkeypatch, table, 100, batch_size=10, max_rows_per_entity=3)
     found = [np.bincount(numbers(one.given) % 100, minlength=100) for one in steps]
@@ -201,7 +201,7 @@ def test_gradients_are_those_of_one_pass_for_each_record(loss: PerRowLoss, given
 
 
 @pytest.mark.slow
-def test_all_rows_of_a_person_together_move_the_sum_by_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_rows_of_a_unit_together_are_clipped_to_the_maximum_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     table = numbered(300, people=100)
 
     def furthest(module: ModuleType) -> float:
@@ -236,7 +236,7 @@ def test_layers_that_mix_records_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_the_noise_is_what_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_calibrated_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
     calibrate_noise = dp_tvae.calibrate_noise
 

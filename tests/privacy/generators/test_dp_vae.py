@@ -145,7 +145,7 @@ def steps_of(
 
 
 @pytest.mark.slow
-def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_poisson_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(module: ModuleType) -> list[np.ndarray]:
         return [rows for rows, _, _ in steps_of(module, monkeypatch, pictures(60), 100, batch_size=6)]
 
@@ -155,7 +155,7 @@ def test_shuffled_batches_are_told_from_poisson_samples(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_no_image_moves_the_sum_further_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_clipped_to_the_maximum_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     def furthest(module: ModuleType) -> float:
         steps = steps_of(module, monkeypatch, pictures(60), 6, batch_size=20, max_grad_norm=0.3)
         for _, each, total in steps:
@@ -184,7 +184,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone(monkeypatch: pytest.MonkeyPatch
     assert sizes == pytest.approx([0.5] * 12, rel=0.05)  # sigma C, in empty batches and others
 
 
-def test_the_noise_is_that_of_the_run_and_stands_in_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_calibrated_to_the_run_and_stated_in_the_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def calibrate_noise(epsilon: float, delta: float, *, sample_rate: float, steps: int) -> float:
@@ -209,7 +209,7 @@ def weights(model: DpVae) -> Tensor:
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_path: Path) -> None:
+def test_fits_repeat_with_their_seed_and_checkpoints_state_the_guarantee(tmp_path: Path) -> None:
     data = pictures(61)
     model = DpVae(**PROMISE, **TINY, batch_size=20).fit(data, seed=3, steps=3)
     assert torch.equal(weights(model), weights(DpVae(**PROMISE, **TINY, batch_size=20).fit(data, seed=3, steps=3)))
@@ -224,7 +224,7 @@ def test_one_seed_gives_one_model_and_what_is_kept_says_what_it_promises(tmp_pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_for_release_nothing_is_seeded_and_an_audit_is_stated(tmp_path: Path) -> None:
+def test_a_release_has_no_seed_and_states_its_audit(tmp_path: Path) -> None:
     data, models = pictures(60), []
     for _ in range(2):
         models.append(DpVae(**PROMISE, **TINY, batch_size=20, release=True).fit(data, seed=None, steps=2))
@@ -261,7 +261,7 @@ def test_without_noise_it_learns() -> None:
         ({"latent_dim": 0}, "latent_dim"),
     ],
 )
-def test_settings_that_promise_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
+def test_invalid_privacy_settings_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidArgument, match=told):
         DpVae(**PROMISE | settings)
 
@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[Exception], s
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("data", "settings", "fit", "error", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused_uses_no_image_and_costs_nothing(
+def test_a_refused_fit_uses_no_image_and_charges_nothing(
     data: Any,
     settings: dict[str, Any],
     fit: dict[str, Any],
@@ -306,7 +306,7 @@ def test_what_is_refused_uses_no_image_and_costs_nothing(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_fit_is_paid_once_and_only_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_is_charged_once_and_refused_when_too_little_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = PrivacyLedger(3.0, 1e-4, "one image")
     DpVae(**PROMISE, **TINY, batch_size=20).fit(GREY, seed=0, steps=2, ledger=ledger)
     (entry,) = ledger.entries

@@ -47,7 +47,7 @@ def shared(table: Table, *names: str) -> np.ndarray:
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(-50, 500), min_size=1, max_size=30), st.floats(1, 1_000))
-def test_shares_are_the_nearest_table_without_negative_counts(counts: list[float], total: float) -> None:
+def test_the_projection_satisfies_its_optimality_condition(counts: list[float], total: float) -> None:
     """Optimality: a cell is max(count - t, 0), with the one t that gives the total; here t is found by bisection."""
     c = np.array(counts)
     t = brentq(lambda t: np.maximum(c - t, 0).sum() - total, c.min() - total - 1, c.max(), xtol=1e-12, rtol=1e-14)
@@ -55,7 +55,7 @@ def test_shares_are_the_nearest_table_without_negative_counts(counts: list[float
     np.testing.assert_allclose(mst.project_to_simplex(c[:, None], total)[:, 0], mst.project_to_simplex(c, total))
 
 
-def test_no_other_table_of_shares_is_nearer() -> None:
+def test_no_other_table_of_probabilities_is_nearer() -> None:
     rng = np.random.default_rng(0)
     counts = rng.normal(20, 30, (3, 4))
     found = mst.project_to_simplex(counts, 100.0)
@@ -77,7 +77,7 @@ def some_shares(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.dirichlet(np.ones(math.prod(shape))).reshape(shape)
 
 
-def test_a_raked_table_has_the_margins_and_keeps_the_odds() -> None:
+def test_ipf_fits_the_marginals_and_preserves_odds_ratios() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         table, rows, columns = some_shares(rng, 4, 3), some_shares(rng, 4), some_shares(rng, 3)
@@ -96,7 +96,7 @@ def pairs_of(p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p.sum(axis=2), p.sum(axis=1), p.sum(axis=0)
 
 
-def test_a_triangle_has_all_three_pairs_and_no_interaction_beside_them() -> None:
+def test_three_way_ipf_fits_all_pairs_without_a_three_way_interaction() -> None:
     rng = np.random.default_rng(1)
     for shape in ((2, 2, 2), (3, 2, 4), (5, 4, 3)):
         asked = pairs_of(0.5 * some_shares(rng, *shape) + 0.5 / math.prod(shape))
@@ -129,7 +129,7 @@ def test_pairs_that_rule_a_combination_out_give_no_rows_of_it() -> None:
     assert (found[1, 0] == 0).all() and found.sum() == pytest.approx(1)
 
 
-def test_rare_cells_are_counted_as_one_and_expansion_out_again() -> None:
+def test_rare_bins_are_compressed_and_expanded_again() -> None:
     counts = np.array([50.0, 2.0, -1.0, 40.0, 0.5])
     codes = mst.compress_domain(counts, 3.0)
     assert codes.tolist() == [0, 2, 2, 1, 2]
@@ -145,7 +145,7 @@ def test_rare_cells_are_counted_as_one_and_expansion_out_again() -> None:
     assert expansion[0, 0] == expansion[1, 3] == 1 and (expansion > 0).sum(axis=0).tolist() == [1] * 5
 
 
-def test_what_is_drawn_has_the_conditional_tables_frequencies() -> None:
+def test_samples_have_the_frequencies_of_the_conditional_tables() -> None:
     rng = np.random.default_rng(0)
     joint = some_shares(rng, 2, 3, 4)
     joint[0, 1] = 0  # a combination that nobody has
@@ -191,7 +191,7 @@ def far(made: Table, truth: Table, *names: str) -> float:
     return float((np.abs(p - q) / np.sqrt(np.maximum(p, 1e-3) * (1 / len(truth) + 1 / len(made)))).max())
 
 
-def test_without_noise_all_pairs_come_back() -> None:
+def test_without_noise_all_two_way_marginals_are_reproduced() -> None:
     table = grown(2_000, 1)
     made = Mst(epsilon=math.inf, delta=DELTA).fit(table, seed=0).sample(20_000, seed=1)
     for pair in combinations(NAMES, 2):
@@ -202,7 +202,7 @@ def test_without_noise_all_pairs_come_back() -> None:
     np.testing.assert_allclose(shared(alone, "u", "v"), np.outer(shared(alone, "u"), shared(alone, "v")), atol=0.01)
 
 
-def test_with_a_target_every_column_keeps_its_tie_with_it() -> None:
+def test_with_a_target_its_two_way_marginals_are_reproduced() -> None:
     """A target that half of the columns make together: no tree has all those pairs."""
     rng, n = np.random.default_rng(0), 8_000
     codes = {name: rng.integers(2, size=n) for name in "abcd"}
@@ -236,7 +236,9 @@ def test_one_or_two_columns_are_enough(names: str, target: str | None) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(0.05, 20), st.integers(1, 12), st.booleans(), st.integers(1, 5))
-def test_all_looks_together_spend_the_budget_and_no_more(epsilon: float, d: int, with_target: bool, k: int) -> None:
+def test_all_measurements_together_spend_the_budget_and_no_more(
+    epsilon: float, d: int, with_target: bool, k: int
+) -> None:
     """rho of counts is k^2 / (2 sigma^2), of a choice epsilon^2 / 8; and they add up."""
     others = d - with_target
     choices, target_pairs = max(others - 1, 0), others * with_target
@@ -296,7 +298,7 @@ def spent(seen: dict[str, list[Any]], model: Mst, counts: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "counts"), [(None, 3 + 2), ("c", 3 + 1 + 2)])
-def test_the_noise_is_what_the_budget_asks_for(
+def test_noise_is_calibrated_to_the_budget(
     target: str | None, counts: int, watched: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, allowed = Mst(epsilon=EPSILON, delta=DELTA, target=target), zcdp_rho(EPSILON, DELTA)
@@ -313,7 +315,7 @@ def replaced(module: ModuleType, seen: dict[str, list[Any]], counts: Any, sigma:
 
 
 @pytest.mark.slow
-def test_the_noise_of_margins_keeps_the_exact_promise(watched: dict[str, list[Any]]) -> None:
+def test_independent_marginals_spend_the_exact_gaussian_budget(watched: dict[str, list[Any]]) -> None:
     """One Gaussian mechanism: whoever comes moves each of the three tables by one, sqrt(3) in all."""
     model = IndependentMarginals(epsilon=EPSILON, delta=DELTA)
     for seed in range(FITS):
@@ -326,7 +328,7 @@ def test_the_noise_of_margins_keeps_the_exact_promise(watched: dict[str, list[An
     assert model.guarantee_.clip == pytest.approx(math.sqrt(3))
 
 
-def test_noise_is_fresh_in_every_look_and_every_fit(watched: dict[str, list[Any]]) -> None:
+def test_noise_is_fresh_in_every_measurement_and_every_fit(watched: dict[str, list[Any]]) -> None:
     for seed in range(2):
         Mst(epsilon=EPSILON, delta=DELTA).fit(EVEN, seed=seed)
     flat = [noise.ravel()[:8] for noise in watched["noise"]]
@@ -336,7 +338,7 @@ def test_noise_is_fresh_in_every_look_and_every_fit(watched: dict[str, list[Any]
     assert not np.array_equal(one, two)
 
 
-def test_one_more_row_moves_no_score_by_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selection_scores_have_the_stated_sensitivity(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the exponential mechanism counts on: scores with the same noisy singles, with some rows and without."""
     rng = np.random.default_rng(0)
     codes, single = [rng.integers(4, size=200) for _ in range(3)], [some_shares(rng, 4) for _ in range(3)]
@@ -358,7 +360,7 @@ def test_one_more_row_moves_no_score_by_more_than_one(monkeypatch: pytest.Monkey
     assert moved(squared, 1) > 2
 
 
-def test_budgets_beyond_reason_and_below_it_still_give_rows() -> None:
+def test_extreme_budgets_still_give_rows() -> None:
     table = grown(600, 3)
     for epsilon in (0.001, 50.0):
         made = Mst(epsilon=epsilon, delta=DELTA, target="z").fit(table, seed=0).sample(300, seed=1)
