@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from synthbook.cli.common import (
     Force,
     JsonOption,
+    Profile,
     Quiet,
     Resume,
     Seed,
@@ -33,14 +33,7 @@ app.add_typer(train, name="train")
 # ── train ──
 
 
-class Length(StrEnum):
-    """How long a model is trained."""
-
-    quick = "quick"
-    full = "full"
-
-
-TRAINABLE = {  # the recipes of `generators.pretrained.RECIPES`
+TRAINABLE = {  # the recipes of `experiments.pretrained.RECIPES`
     "fashion-vae": "a variational autoencoder on Fashion-MNIST",
     "fashion-gan": "a generative adversarial network on Fashion-MNIST",
     "fashion-ddpm": "a diffusion model on Fashion-MNIST",
@@ -53,14 +46,14 @@ def _train_command(name: str) -> Callable[..., None]:
 
     def command(
         out: _Checkpoint,
-        profile: Annotated[Length, typer.Option(help="full: as shipped; quick: a smoke test.")] = Length.full,
+        profile: Annotated[Profile, typer.Option(help="full: as shipped; quick: a smoke test.")] = Profile.full,
         seed: Seed = 0,
         resume: Resume = False,
         quiet: Quiet = False,
         as_json: JsonOption = False,
     ) -> None:
         check_outputs(out, resume=resume, accept="--resume")
-        from synthbook.generators.pretrained import RECIPES, train_pretrained
+        from synthbook.experiments.pretrained import RECIPES, train_pretrained
 
         with loss_bar(f"training {name}", quiet=quiet) as callback:
             log = train_pretrained(
@@ -243,7 +236,7 @@ def score_models(
     import json
 
     from synthbook.core.storage import Provenance, write_with_provenance
-    from synthbook.experiments.model_scores import score_models as score
+    from synthbook.experiments.pretrained import score_models as score
 
     with counter("scoring", "models", quiet=quiet) as callback:
         rows = score(n=n, seed=seed, callback=callback)

@@ -1,7 +1,7 @@
 """Experiments that the claims rest on, each run for several seeds. No wing imports them.
 
-A trial function marked with `@experiment` is one. `list_experiments` reads the decorators without importing their
-modules, which load torch; `load_experiment` imports the one that is to run.
+An experiment is a trial function marked with `@experiment`. `list_experiments` reads the decorators without importing
+their modules, which load torch; `read_results` reads the shipped results; `load_experiment` imports what is to run.
 """
 
 from __future__ import annotations
@@ -9,38 +9,45 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+
+import pandas as pd
 
 from synthbook.core.errors import InvalidArgument
+from synthbook.core.jobs import read_trials
+from synthbook.datasets import data_folder
 
-_Trial = Callable[..., Mapping[str, Any]]
+_Trial = TypeVar("_Trial", bound=Callable[..., Mapping[str, Any]])
 
 
 @dataclass(frozen=True)
 class Experiment:
     """`trial(case, seed=k)` for each of `cases` returns one row of numbers as plain JSON.
 
-    `budget` is recorded beside the rows; a run with another budget, other cases or other `settings` is not resumed.
+    `results` is the path of the shipped rows below the data folder. `budget` is recorded beside the rows; a run with
+    another budget, other cases or other `settings` is not resumed.
     """
 
     name: str
     help: str
     data_source: str
+    results: str
     cases: tuple[str, ...]
-    trial: _Trial
+    trial: Callable[..., Mapping[str, Any]]
     budget: Any = None
     settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class ExperimentEntry:
-    """Where an experiment is defined, and what it measures."""
+    """What an experiment measures, where its results are, and where it is defined."""
 
     name: str
     help: str
+    results: str
     module: str
     function: str
 
@@ -50,17 +57,27 @@ def experiment(
     *,
     help: str,
     data_source: str,
+    results: str,
     cases: Sequence[str],
     budget: Any = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Callable[[_Trial], _Trial]:
-    """Mark `trial(case, *, seed)` as the experiment `name`; write `name` and `help` as literals."""
+    """Mark `trial(case, *, seed)` as the experiment `name`; write `name`, `help` and `results` as literals.
+
+    The trial raises `InvalidArgument` for a case that is not one of `cases`.
+    """
 
     def mark(trial: _Trial) -> _Trial:
-        trial.experiment = Experiment(  # type: ignore[attr-defined]
-            name, help, data_source, tuple(cases), trial, budget, settings
+        @wraps(trial)
+        def checked(case: str, **arguments: Any) -> Mapping[str, Any]:
+            if case not in cases:
+                raise InvalidArgument("case", case, f"one of {', '.join(cases)}")
+            return trial(case, **arguments)
+
+        checked.experiment = Experiment(  # type: ignore[attr-defined]
+            name, help, data_source, results, tuple(cases), checked, budget, settings
         )
-        return trial
+        return cast(_Trial, checked)
 
     return mark
 
@@ -75,16 +92,26 @@ def list_experiments() -> dict[str, ExperimentEntry]:
             for call in function.decorator_list:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "experiment":
                     name = ast.literal_eval(call.args[0])
-                    help = next(ast.literal_eval(word.value) for word in call.keywords if word.arg == "help")
-                    entries[name] = ExperimentEntry(name, help, f"{__name__}.{path.stem}", function.name)
+                    values = {word.arg: word.value for word in call.keywords}
+                    help, results = (ast.literal_eval(values[key]) for key in ("help", "results"))
+                    entries[name] = ExperimentEntry(name, help, results, f"{__name__}.{path.stem}", function.name)
     return dict(sorted(entries.items()))
+
+
+def _entry(name: str) -> ExperimentEntry:
+    entries = list_experiments()
+    if name not in entries:
+        raise InvalidArgument("name", name, f"one of {', '.join(entries)}")
+    return entries[name]
 
 
 def load_experiment(name: str) -> Experiment:
     """The experiment of that name, its module imported. Raises `InvalidArgument`."""
-    entries = list_experiments()
-    if name not in entries:
-        raise InvalidArgument("name", name, f"one of {', '.join(entries)}")
-    entry = entries[name]
+    entry = _entry(name)
     loaded: Experiment = getattr(import_module(entry.module), entry.function).experiment
     return loaded
+
+
+def read_results(name: str) -> pd.DataFrame:
+    """The shipped results of an experiment, a row for each case and seed. Raises `InvalidArgument`."""
+    return read_trials(data_folder() / _entry(name).results)

@@ -41,7 +41,6 @@ _WIDTH, _HEIGHT = 80, 60  # pixels
 _TABLE_TEXTURES = TexturePool(TRAIN_TEXTURES[5:] + TRAIN_TEXTURES[:5], 1_000)
 FULL = replace(Domain().with_situations(occluded=0.08), table_textures=_TABLE_TEXTURES)
 N_TEXTURES = (1, 4, 16, 64, 256)
-TRIALS = "artifacts/randomization/trials.json"
 
 
 def _train_domains() -> dict[str, Domain]:
@@ -110,6 +109,7 @@ _CONFIG = TrialConfig()
     "randomization",
     help="Train small networks in 17 simulated domains, and test each in three: own, proxy target, photographs.",
     data_source="rendered scenes; tested on photographs, too",
+    results="artifacts/randomization/trials.json",
     cases=tuple(TRAIN_DOMAINS),
     budget={  # under the names of the shipped trials
         "pictures": _CONFIG.n_train,
@@ -123,10 +123,8 @@ _CONFIG = TrialConfig()
         "made by": library_versions(),
     },
 )
-def trial(domain: str, *, seed: int, config: TrialConfig = _CONFIG) -> dict[str, Any]:
+def randomization_trial(domain: str, *, seed: int, config: TrialConfig = _CONFIG) -> dict[str, Any]:
     """Train in a domain and test in three: median and mean corner error (px) over the images, on one thread."""
-    if domain not in TRAIN_DOMAINS:
-        raise InvalidArgument("domain", domain, f"one of {', '.join(TRAIN_DOMAINS)}")
     torch.set_num_threads(1)
     train = render_dataset(TRAIN_DOMAINS[domain], config.n_train, seed=1_000 + seed)
     net = train_corner_net(

@@ -14,17 +14,17 @@ from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
 from synthbook.core.table import Holdout
-from synthbook.datasets import data_folder, real_cube
-from synthbook.experiments import load_experiment, randomization
+from synthbook.datasets import real_cube
+from synthbook.experiments import load_experiment, read_results
 from synthbook.experiments.randomization import (
     FULL,
     TRAIN_DOMAINS,
     TrialConfig,
     append_to_log,
     downsampled_photographs,
+    randomization_trial,
     read_log,
     render_dataset,
-    trial,
 )
 from synthbook.simulation import pose
 from synthbook.simulation.pose import bootstrap_score
@@ -69,19 +69,23 @@ def test_downsampled_photographs_keep_labels_and_stay_held_out() -> None:
 
 @pytest.mark.slow
 def test_a_trial_is_reproducible() -> None:
-    one, two = (trial("width 0", seed=2, config=TINY) for _ in range(2))
+    one, two = (randomization_trial("width 0", seed=2, config=TINY) for _ in range(2))
     assert one == two and one["world"] == "width 0" and one["seed"] == 2
     assert all(np.isfinite(one[name]) and one[name] > 0 for name in ("own", "stand-in", "photographs"))
     with pytest.raises(InvalidArgument, match="one of width 0"):
-        trial("width 2", seed=0, config=TINY)
+        randomization_trial("width 2", seed=0, config=TINY)
 
 
 @pytest.mark.slow
 def test_the_experiment_from_the_shell_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = replace(load_experiment("randomization"), cases=("width 0", "width 1"), trial=partial(trial, config=TINY))
-    monkeypatch.setattr(trial, "experiment", tiny)
+    tiny = replace(
+        load_experiment("randomization"),
+        cases=("width 0", "width 1"),
+        trial=partial(randomization_trial, config=TINY),
+    )
+    monkeypatch.setattr(randomization_trial, "experiment", tiny)
     out = tmp_path / "calibration"
     command = ["dev", "experiment", "randomization", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0
@@ -97,7 +101,7 @@ def test_the_experiment_from_the_shell_and_resumed(
 
 
 def test_shipped_errors_are_less_than_the_image_diagonal() -> None:
-    trials = read_trials(data_folder() / randomization.TRIALS)
+    trials = read_results("randomization")
     errors = trials[["own", "stand-in", "photographs"]].to_numpy()
     assert ((errors > 0) & (errors < 100)).all()  # the diagonal of the pictures
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -13,32 +12,36 @@ import pytest
 
 from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.jobs import read_trials
 from synthbook.core.storage import read_provenance
 from synthbook.datasets import data_folder
-from synthbook.experiments import list_experiments, load_experiment
+from synthbook.experiments import list_experiments, load_experiment, read_results
 
 NAMES = list(list_experiments())
 
 
-def test_every_module_with_trials_has_an_experiment() -> None:
-    folder = Path(sys.modules["synthbook.experiments"].__path__[0])
-    modules = {f"synthbook.experiments.{p.stem}" for p in folder.glob("*.py") if "\nTRIALS = " in p.read_text()}
-    assert modules == {entry.module for entry in list_experiments().values()}
+def test_every_file_of_trials_is_the_result_of_one_experiment() -> None:
+    shipped = [str(path.relative_to(data_folder())) for path in data_folder().glob("artifacts/**/trials.json")]
+    assert sorted(shipped) == sorted(entry.results for entry in list_experiments().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_table_is_that_of_the_experiment(name: str) -> None:
     experiment, entry = load_experiment(name), list_experiments()[name]
-    assert (experiment.name, experiment.help) == (entry.name, entry.help) == (name, experiment.help)
-    file = data_folder() / import_module(entry.module).TRIALS
+    assert (experiment.name, experiment.help, experiment.results) == (name, entry.help, entry.results)
+    file = data_folder() / entry.results
     document = json.loads(file.read_text())
     provenance = read_provenance(file)
     assert provenance.command == document["command"] == f"synthbook dev experiment {name}"
     assert provenance.source == experiment.data_source
     assert document["budget"] == json.loads(json.dumps(experiment.budget))
-    trials = read_trials(file)
+    trials = read_results(name)
     assert sorted(zip(trials.iloc[:, 0], trials.seed, strict=True)) == sorted(product(experiment.cases, range(5)))
+
+
+@pytest.mark.parametrize("name", ["modes", "rare", "private", "overfitting", "distillation"])
+def test_a_trial_refuses_an_unknown_case(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="case = 'another case' is not accepted: give one of"):
+        load_experiment(name).trial("another case", seed=0)
 
 
 def test_an_unknown_experiment_is_refused_with_the_names_of_all(

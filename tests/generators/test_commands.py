@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from synthbook.generators.pretrained import RECIPES
 
 from synthbook.cli.dev import TRAINABLE
 from synthbook.cli.main import main
@@ -16,7 +17,6 @@ from synthbook.core.plots import plot_images
 from synthbook.core.storage import Provenance, read_provenance
 from synthbook.datasets import data_folder, digits
 from synthbook.generators import pretrained, registry
-from synthbook.generators.pretrained import RECIPES
 from synthbook.generators.text.ngram import NGram
 from synthbook.generators.vae import VAE
 

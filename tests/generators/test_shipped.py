@@ -12,7 +12,7 @@ from synthbook.core.checkpoints import WEIGHTS_NAME
 from synthbook.core.storage import read_provenance, sha256_file
 from synthbook.datasets import data_folder
 from synthbook.evaluation import feature_nets
-from synthbook.generators.pretrained import IMAGE_RECIPES, LOG, RECIPES
+from synthbook.experiments.pretrained import IMAGE_RECIPES, RECIPES, TRAINING_LOG
 from synthbook.generators.registry import PRETRAINED_DIR, load
 
 NAMES = sorted(path.name for path in (data_folder() / PRETRAINED_DIR).iterdir() if path.is_dir())
@@ -25,11 +25,13 @@ def test_there_is_one_of_each_family() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_tells_how_it_was_made(name: str) -> None:
     folder, recipe = data_folder() / PRETRAINED_DIR / name, RECIPES[name]
-    log = json.loads((folder / LOG).read_text())
+    log = json.loads((folder / TRAINING_LOG).read_text())
     assert log["sha256"] == sha256_file(folder / WEIGHTS_NAME)
     assert (folder / WEIGHTS_NAME).stat().st_size < 4_000_000
     assert (
-        log["command"] == read_provenance(folder / LOG).command == f"synthbook dev train {name} --profile full --seed 0"
+        log["command"]
+        == read_provenance(folder / TRAINING_LOG).command
+        == f"synthbook dev train {name} --profile full --seed 0"
     )
     assert log["steps"] == recipe.full == log["history"][-1]["step"] and log["settings"] == dict(recipe.settings)
     if name == "fashion-gan":  # its losses say nothing; its judge should still be challenged

@@ -14,9 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.jobs import read_trials
-from synthbook.datasets import data_folder
-from synthbook.experiments import distillation
+from synthbook.experiments import read_results
+from synthbook.experiments.students import TRANSFER_SIZES, distillation_trial, plot_transfer, small_student
 from synthbook.language import distill
 from tests.mutation import mutant
 
@@ -120,8 +119,8 @@ def test_texts_and_tables_are_taught_through_pipelines() -> None:
     student = distill.distill(teacher, make_pipeline(TfidfVectorizer(), LogisticRegression()), texts[:7])
     assert student.predict(["prize", "home"]).tolist() == ["spam", "ham"]
     frame = pd.DataFrame({"x": X[:, 0], "kind": np.where(X[:, 1] > 0, "u", "v")}, index=np.arange(200)[::-1])
-    told = distillation.small_student().fit(frame, np.where(X[:, 0] > 0, "yes", "no"))
-    learned = distill.distill(told, distillation.small_student(), frame.iloc[:150])
+    told = small_student().fit(frame, np.where(X[:, 0] > 0, "yes", "no"))
+    learned = distill.distill(told, small_student(), frame.iloc[:150])
     assert (learned.predict(frame) == told.predict(frame)).mean() > 0.95
 
 
@@ -136,22 +135,22 @@ def test_what_cannot_teach_is_refused() -> None:
 
 
 def test_five_seeds_bear_the_claim() -> None:
-    trials = read_trials(data_folder() / distillation.TRIALS)
+    trials = read_results("distillation")
     assert len(trials) == 5
-    most = distillation.TRANSFER[-1]
+    most = TRANSFER_SIZES[-1]
     gap = trials["teacher auc"] - trials["small auc"]
     assert ((trials[f"soft {most} auc"] - trials["small auc"]) / gap).min() > 0.5
-    agreement = trials[[f"soft {n} agreement" for n in distillation.TRANSFER]]
+    agreement = trials[[f"soft {n} agreement" for n in TRANSFER_SIZES]]
     assert (np.diff(agreement, axis=1) > 0).all() and (agreement.iloc[:, 0] > trials["small agreement"]).all()
-    assert all((trials[f"soft {n} auc"] >= trials[f"hard {n} auc"]).all() for n in distillation.TRANSFER)
+    assert all((trials[f"soft {n} auc"] >= trials[f"hard {n} auc"]).all() for n in TRANSFER_SIZES)
     assert (trials[f"soft {most} auc"] < trials["teacher auc"]).all()
     assert trials["teacher numbers"].div(trials["student numbers"]).between(10, 50).all()
 
 
 @pytest.mark.slow
 def test_a_seed_gives_its_row_again() -> None:
-    kept = read_trials(data_folder() / distillation.TRIALS).iloc[0]
-    row = distillation.trial("adult", seed=0)
+    kept = read_results("distillation").iloc[0]
+    row = distillation_trial("adult", seed=0)
     assert all(abs(row[name] - kept[name]) < 0.01 for name in row if name not in ("case", "seed"))
-    ax = distillation.plot_transfer(read_trials(data_folder() / distillation.TRIALS))
+    ax = plot_transfer(read_results("distillation"))
     assert ax.get_xlabel() and len(ax.get_legend().get_texts()) == 4

@@ -14,6 +14,7 @@ import pytest
 from synthbook.core.errors import InvalidArgument
 from synthbook.datasets import austen, sms_spam
 from synthbook.experiments import recording
+from synthbook.experiments.self_instruct import message_aucs, t_interval, training_sets
 from synthbook.language import augment, client, distill, grounded_qa, word_problems
 from synthbook.language import grounded_qa as few_shot
 from synthbook.language.filters.judge import Pair, pairwise_requests, score_pairs
@@ -275,8 +276,6 @@ def test_each_filter_of_messages_drops_what_it_is_for() -> None:
 
 @pytest.mark.slow
 def test_a_perfect_writer_helps_and_one_that_writes_anything_harms() -> None:
-    from synthbook.experiments.llm_utility import interval, scores, training_sets
-
     real = dict(zip(TRAIN.texts, TRAIN.labels, strict=True))
 
     def answer(request: ChatRequest, *, honest: bool) -> str:
@@ -291,10 +290,10 @@ def test_a_perfect_writer_helps_and_one_that_writes_anything_harms() -> None:
     for honest in (True, False):
         seeds, raw = recording.messages(scripted_model(lambda request, h=honest: answer(request, honest=h)), 0)  # type: ignore[misc]
         kept, _ = recording.verified_messages(seeds, raw)
-        found[honest] = scores(training_sets(seeds, raw, kept))
+        found[honest] = message_aucs(training_sets(seeds, raw, kept))
     assert found[True]["raw"] > found[True]["80 real seeds"] > found[False]["raw"]
     assert found[False]["verified"] > found[False]["raw"]
-    low, high = interval([0.5, 0.6, 0.7])
+    low, high = t_interval([0.5, 0.6, 0.7])
     assert low < 0.6 < high and abs((high - low) / 2 - 4.302653 * 0.1 / np.sqrt(3)) < 1e-6
 
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from synthbook.experiments import self_instruct_filter
+from synthbook.experiments.self_instruct import grammar_model
 from synthbook.language import self_instruct
 from synthbook.language import self_instruct as instances
 from synthbook.language import self_instruct as proposals
@@ -84,7 +84,7 @@ def test_the_numbers_in_the_written_tasks_are_right() -> None:
 
 
 def test_a_question_shows_six_written_and_two_grown_tasks() -> None:
-    model, heard = watched(self_instruct_filter.grammar_model())
+    model, heard = watched(grammar_model())
     pool = grow_pool(model, SEEDS, rounds=6, proposals_per_round=4)
     written = {task.instruction for task in SEEDS}
     for k, request in enumerate(heard):
@@ -113,7 +113,7 @@ def test_as_long_as_one_task_has_grown_seven_written_ones_are_shown() -> None:
 @pytest.mark.slow
 def test_a_replay_asks_the_same_a_longer_run_begins_with_it_and_another_seed_asks_something_else() -> None:
     def keys(seed: int, rounds: int) -> list[str]:
-        model, heard = watched(self_instruct_filter.grammar_model())
+        model, heard = watched(grammar_model())
         list(generate_instances(model, grow_pool(model, SEEDS, rounds=rounds, seed=seed), seed=seed))
         return [request.cache_key("m") for request in heard]
 
@@ -127,7 +127,7 @@ def test_the_questions_of_a_round_go_out_together() -> None:
     def request(requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
         some = list(requests)
         sizes.append(len(some))
-        return self_instruct_filter.grammar_model()(some)
+        return grammar_model()(some)
 
     grow_pool(request, SEEDS, rounds=3, proposals_per_round=5)
     assert sizes == [5, 5, 5]
@@ -138,12 +138,12 @@ def test_the_questions_of_a_round_go_out_together() -> None:
 
 @pytest.mark.slow
 def test_no_two_tasks_of_the_pool_are_alike_and_every_drop_has_its_reason() -> None:
-    pool = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=20)
+    pool = grow_pool(grammar_model(), SEEDS, rounds=20)
     assert highest(pool.tasks) < ROUGE_THRESHOLD and len(pool.generated) > 40
     assert pool.written == SEEDS
     sums_up(pool)
     earlier, one = pool.tasks[: pool.rounds[9].pool], pool.rounds[9]
-    first = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=10).tasks[len(earlier)]
+    first = grow_pool(grammar_model(), SEEDS, rounds=10).tasks[len(earlier)]
     assert max(max_rouge(first.instruction, task.instruction) for task in earlier) in one.max_rouge
     assert one.mean_max_rouge == np.mean(one.max_rouge) and one.highest_rouge == max(one.max_rouge)
 
@@ -167,8 +167,8 @@ def test_no_two_tasks_of_the_pool_are_alike_and_every_drop_has_its_reason() -> N
             1,
         ),
         (proposals, "pool.append(record.response)", "pass", ECHO, 8),  # not those of the same round
-        (proposals, "None if alike < rouge_threshold", "None if alike <= 0.9", self_instruct_filter.grammar_model(), 8),
-        (proposals, "max((rouge_l", "min((rouge_l", self_instruct_filter.grammar_model(), 8),
+        (proposals, "None if alike < rouge_threshold", "None if alike <= 0.9", grammar_model(), 8),
+        (proposals, "max((rouge_l", "min((rouge_l", grammar_model(), 8),
     ],
 )
 def test_a_filter_that_looks_at_less_lets_likenesses_in(
@@ -196,7 +196,7 @@ def test_without_the_filter_everything_stays_and_at_the_wanted_size_it_ends() ->
     pool = grow_pool(ECHO, SEEDS, rounds=4, rouge_threshold=np.inf)
     assert len(pool.generated) == 32 and len({task.instruction for task in pool.generated}) == 1
     sums_up(pool)
-    enough = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=50, size=60)
+    enough = grow_pool(grammar_model(), SEEDS, rounds=50, size=60)
     assert enough.rounds[-1].pool < 60 <= len(enough.tasks)
     assert grow_pool(ECHO, SEEDS, rounds=5, size=48).rounds == []
 
@@ -212,8 +212,8 @@ def test_of_equal_likeness_the_limit_is_dropped() -> None:
 
 
 def test_figures_show_what_was_counted() -> None:
-    pool = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=12)
-    other = grow_pool(self_instruct_filter.grammar_model(), SEEDS, rounds=3, rouge_threshold=np.inf)
+    pool = grow_pool(grammar_model(), SEEDS, rounds=12)
+    other = grow_pool(grammar_model(), SEEDS, rounds=3, rouge_threshold=np.inf)
     ax = plot_growth({"filtered": pool, "all": other})
     (first, second) = ax.get_lines()
     assert np.array_equal(first.get_xdata(), np.arange(13) * 8) and list(second.get_ydata()) == [48, 56, 64, 72]

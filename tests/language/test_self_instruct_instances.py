@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.experiments import self_instruct_filter
+from synthbook.experiments.self_instruct import grammar_model
 from synthbook.language.messages import ChatRequest, ChatResponse, scripted_model
 from synthbook.language.self_instruct import (
     generate_instances,
@@ -107,7 +107,7 @@ def test_of_several_instances_copies_go_and_one_input_with_two_outputs_discredit
     assert found(("a", "1"), ("a", "a"), ("b", "2"))[1] == ("g0.1", "repeats its input")  # which discredits nobody
     assert [wrong for _, wrong in found(("", "1"), ("", "2"), ("", "3"))] == [None] * 3  # without input many are right
     with pytest.raises(InvalidArgument):
-        list(generate_instances(self_instruct_filter.grammar_model(), generated(), each=0))
+        list(generate_instances(grammar_model(), generated(), each=0))
 
 
 def test_several_instances_are_different_questions_and_one_is_the_first_of_several() -> None:

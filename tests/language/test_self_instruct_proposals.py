@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.experiments import self_instruct_filter
+from synthbook.experiments.self_instruct import grammar_model
 from synthbook.language.messages import ChatModel, ChatResponse, scripted_model
 from synthbook.language.pipeline import run_pipeline
 from synthbook.language.self_instruct import (
@@ -166,4 +166,4 @@ def test_too_few_answers_are_an_error() -> None:
 def test_what_cannot_grow_is_refused(change: dict[str, object]) -> None:
     settings = {"written": SEEDS, "rounds": 1} | change
     with pytest.raises(InvalidArgument):
-        grow_pool(self_instruct_filter.grammar_model(), **settings)  # type: ignore[arg-type]
+        grow_pool(grammar_model(), **settings)  # type: ignore[arg-type]

@@ -13,9 +13,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.jobs import read_trials
-from synthbook.datasets import data_folder, fashion_mnist, sms_spam
-from synthbook.experiments import filtered_training, subliminal_learning
+from synthbook.datasets import fashion_mnist, sms_spam
+from synthbook.experiments import read_results, students
+from synthbook.experiments.students import (
+    FILTERED_SETS,
+    evaluate_students,
+    filtered_sets,
+    new_classifier,
+    noise_trial,
+    step_rng,
+    train_teacher,
+)
 from synthbook.language import augment
 from synthbook.language.augment import LABEL_CHANGING, LABEL_PRESERVING, oracle, reflection_augmentation, statement
 from synthbook.language.filters.verdicts import changed_label_cue, label_disagrees
@@ -96,16 +104,16 @@ def test_a_student_of_all_right_answers_is_right_and_of_slips_wrong() -> None:
 
 @pytest.mark.slow
 def test_a_trial_of_teaching_measures_its_sets(box: Sandbox) -> None:
-    made, ledger = filtered_training.filtered_sets(list(ScriptedMathTeacher().records(150, seed=0)), box)
+    made, ledger = filtered_sets(list(ScriptedMathTeacher().records(150, seed=0)), box)
     assert [entry.n_out for entry in ledger] == [len(made[entry.stage]) for entry in ledger] and len(ledger) == 3
-    assert tuple(made) == filtered_training.SETS
+    assert tuple(made) == FILTERED_SETS
     assert len(made["raw"]) > len(made["filtered"]) > len(made["deduplicated"]) >= len(made["balanced"])
     assert not any(record.provenance["arithmetic_error"] for record in made["filtered"])
     keys = [record.content_hash for record in made["deduplicated"]]
     assert len(set(keys)) == len(keys)
     counts = [sum(record.label == kind for record in made["balanced"]) for kind in OPERATIONS]
     assert len(set(counts)) == 1 and all(record.provenance["correct"] for record in made["clean"])
-    found = filtered_training.evaluate_students(made, seed=0)
+    found = evaluate_students(made, seed=0)
     assert found["rows"] == min(map(len, made.values())) and found["balanced: bits"] == pytest.approx(
         np.log2(3), abs=1e-3
     )
@@ -173,11 +181,11 @@ def test_a_reader_doubts_labels_of_real_messages() -> None:
 
 @pytest.mark.slow
 def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subliminal_learning, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(students, "TEACHER_STEPS", 3)
     torch.set_num_threads(1)
-    first = subliminal_learning.net(subliminal_learning.step_rng(0, 0))
+    first = new_classifier(step_rng(0, 0))
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    after = subliminal_learning.train_teacher(first, fashion_mnist().train, seed=0).state_dict()
+    after = train_teacher(first, fashion_mnist().train, seed=0).state_dict()
     last = list(before)[-2:]  # weights and bias of the last layer
     assert all(torch.equal(before[name][10:], after[name][10:]) for name in last)
     assert not torch.equal(before[last[0]][:10], after[last[0]][:10])
@@ -185,17 +193,17 @@ def test_the_spare_outputs_are_in_no_loss(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_a_trial_of_noise_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subliminal_learning, "TEACHER_STEPS", 3)
-    monkeypatch.setattr(subliminal_learning, "STUDENT_STEPS", 3)
-    one, two = (subliminal_learning.trial("same beginning", seed=1) for _ in range(2))
-    other = subliminal_learning.trial("another beginning", seed=1)
+    monkeypatch.setattr(students, "TEACHER_STEPS", 3)
+    monkeypatch.setattr(students, "STUDENT_STEPS", 3)
+    one, two = (noise_trial("same beginning", seed=1) for _ in range(2))
+    other = noise_trial("another beginning", seed=1)
     assert one == two and other["teacher"] == one["teacher"] and other["before"] != one["before"]
 
 
 def test_the_thresholds_of_the_claims_hold_in_all_five_seeds() -> None:
     """C4.2-4 and C4.3-5: what notebooks 04d and 04b show live for one seed."""
-    told = read_trials(data_folder() / subliminal_learning.TRIALS).set_index(["case", "seed"])["student"]
+    told = read_results("noise").set_index(["case", "seed"])["student"]
     assert all(told["same beginning", seed] >= 0.6 and told["another beginning", seed] <= 0.3 for seed in range(5))
-    train_teacher = read_trials(data_folder() / filtered_training.TRIALS)
-    gain = train_teacher["filtered: at equal rows"] - train_teacher["raw: at equal rows"]
+    trials = read_results("student-filtering")
+    gain = trials["filtered: at equal rows"] - trials["raw: at equal rows"]
     assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(5)

@@ -15,7 +15,7 @@ from synthbook.core.checkpoints import CheckpointConfig
 from synthbook.core.errors import InvalidArgument, SchemaError
 from synthbook.core.table import Column, Schema, Table
 from synthbook.datasets import adult
-from synthbook.experiments import rare_categories
+from synthbook.experiments.tables import toy_table
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.diffusion import NoiseSchedule
 from synthbook.generators.tabular import diffusion
@@ -222,7 +222,7 @@ def test_rare_categories_are_told_by_the_logarithm_of_their_count() -> None:
 
 @pytest.mark.slow
 def test_a_rare_category_is_drawn_as_often_as_it_is_told() -> None:
-    few = rare_categories.toy(2_000, seed=0)
+    few = toy_table(2_000, seed=0)
     model = CTGAN(batch_size=100, hidden=32, latent_dim=8, rarest=True, steps=400).fit(few, seed=0)
     drawn, real = (float((table["kind"] == "C").mean()) for table in (model.sample(20_000, seed=1), few))
     assert 0.4 * real < drawn < 1.5 * real

@@ -11,7 +11,7 @@ import pytest
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.storage import Provenance
 from synthbook.datasets import austen
-from synthbook.experiments.text_bits import bits_of_austen, plot_bits
+from synthbook.experiments.text import bits_of_austen, plot_bits
 from synthbook.generators.base import NotFittedError
 from synthbook.generators.text import ngram
 from synthbook.generators.text.ngram import DISCOUNT, SMOOTHINGS, UNK, NGram, unigram_entropy

@@ -1,4 +1,4 @@
-"""Training of the pretrained models: recipes, one command, a log, and samples during training."""
+"""The shipped models: recipes, training with a log and samples on the way, and scores of the image models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from synthbook.core import checkpoints
@@ -20,21 +21,25 @@ from synthbook.core.plots import save_image_grid
 from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
 from synthbook.core.types import Callback
 from synthbook.datasets import austen, data_folder, fashion_mnist, read_manifest
+from synthbook.evaluation.features import image_features
+from synthbook.evaluation.frechet import frechet_distance, frechet_infinity
+from synthbook.evaluation.prdc import prdc
 from synthbook.generators.diffusion import Diffusion
 from synthbook.generators.gan import GAN
 from synthbook.generators.neural import NeuralGenerator
+from synthbook.generators.registry import PRETRAINED_DIR, load
 from synthbook.generators.text.transformer import Transformer
 from synthbook.generators.vae import VAE
 
-LOG, _STATE, _LOOKS = "log.json", "state", "looks"
+TRAINING_LOG, _STATE, _LOOKS = "log.json", "state", "looks"
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
     """A family with its settings, what it learns from, and how many steps the full and the quick profile take.
 
-    `data()` is the real training part, made of the data `files` and named `source`. `on_eval(model, stem, provenance)`
-    samples from the model during training and writes the samples to `stem` with a suffix of its own.
+    `data()` is the real train part, made of the data `files` and named `source`. `on_eval(model, stem, provenance)`
+    writes samples of a model in training to `stem` with a suffix of its own.
     """
 
     family: type[Any]
@@ -59,10 +64,10 @@ def train_pretrained(
 ) -> dict[str, Any]:
     """Train the model `name` of a recipe; write checkpoint and log into `out`, and return the log.
 
-    What a run needs to go on is kept in `out/state` until it is done; looks at its samples go into `out/looks`.
+    The training state is in `out/state` until the run is done; samples of each evaluation go into `out/looks`.
     """
     steps = {"full": recipe.full, "quick": recipe.quick}[profile]
-    if (out / LOG).exists():  # written last
+    if (out / TRAINING_LOG).exists():  # written last
         raise InvalidArgument("out", str(out), "a folder without a finished model: nothing is overwritten")
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", f"{out} is being written"):
@@ -94,7 +99,7 @@ def train_pretrained(
             "sha256": sha256_file(out / checkpoints.WEIGHTS_NAME),
             "history": [{key: round(value, 4) for key, value in row.items()} for row in model.history_],
         }
-        write_with_provenance(out / LOG, json.dumps(log, indent=1) + "\n", provenance)
+        write_with_provenance(out / TRAINING_LOG, json.dumps(log, indent=1) + "\n", provenance)
         shutil.rmtree(out / _STATE)
     return log
 
@@ -155,3 +160,50 @@ RECIPES: Mapping[str, TrainingRecipe] = IMAGE_RECIPES | {
         ),
     )
 }
+
+
+# ── Scores of the image models: fidelity, diversity and cost ──
+
+
+SCORES = "artifacts/models/scores.json"  # of `synthbook dev score-models`
+REAL_IMAGES = "real, not in the test set"
+IMAGE_MODELS = ("fashion-vae", "fashion-gan", "fashion-ddpm")
+
+
+def score_models(
+    *, n: int = 10_000, seed: int = 0, callback: Callable[[int, int], None] = lambda done, total: None
+) -> list[dict[str, Any]]:
+    """A row for real training images and one for each shipped model: `n` of its images against `n` of the test set.
+
+    Fréchet distance on the Fashion CNN as measured and extrapolated to unlimited samples, precision, recall, density
+    and coverage (k = 5); seconds for `n` images on one thread.
+    """
+    torch.set_num_threads(1)
+    data, rng = fashion_mnist(), np.random.default_rng(seed)
+    test = image_features(data.test.data.images[rng.permutation(len(data.test.data.images))[:n]])
+    rows = []
+    for done, name in enumerate((REAL_IMAGES, *IMAGE_MODELS)):
+        callback(done, len(IMAGE_MODELS) + 1)
+        began = time.perf_counter()
+        if name == REAL_IMAGES:
+            images = data.train.images[rng.permutation(len(data.train.images))[:n]]
+        else:
+            images = load(name, device="cpu").sample(n, seed=seed).images
+        row: dict[str, Any] = {"name": name, "n": n}
+        if name != REAL_IMAGES:
+            row["seconds"] = round(time.perf_counter() - began, 1)
+            log = json.loads((data_folder() / PRETRAINED_DIR / name / "log.json").read_text())
+            row |= {"parameters": log["parameters"], "steps": log["steps"], "sha256": log["sha256"]}
+        drawn = image_features(images)
+        scores = prdc(drawn, real=test)
+        row |= {"frechet": frechet_distance(drawn, test), "frechet corrected": frechet_infinity(drawn, test, seed=seed)}
+        row |= {key: getattr(scores, key) for key in ("precision", "recall", "density", "coverage")}
+        rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+    callback(len(IMAGE_MODELS) + 1, len(IMAGE_MODELS) + 1)
+    return rows
+
+
+def read_scores(path: Path | None = None) -> pd.DataFrame:
+    """Read the shipped scores, or those in another file of the command: a row for each model, by name."""
+    document = json.loads((path or data_folder() / SCORES).read_text())
+    return pd.DataFrame(document["scores"]).set_index("name")

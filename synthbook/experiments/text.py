@@ -1,4 +1,4 @@
-"""How many bits a character of Austen costs each model of text: the models of section 3.4's last sentence, counted."""
+"""Bits per character of n-gram models on held-out parts of Austen's novels."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from synthbook.core.plots import BLACK, new_axes
 from synthbook.datasets import austen
 from synthbook.generators.text.ngram import SMOOTHINGS, NGram, unigram_entropy
 
-_CHARACTERS = 50_000  # of each novel's first part to learn from, and of the held-out parts together to be tested on
+_CHARACTERS = 50_000  # of each novel's first part to train on, and of the held-out parts together to test on
 
 
 def bits_of_austen(orders: Iterable[int] = range(1, 7), *, characters: int = _CHARACTERS) -> pd.DataFrame:
-    """`smoothing`, `n` and `bits` per held-out character of n-gram models that read the start of each novel.
+    """`smoothing`, `n` and `bits` per held-out character of n-gram models fitted to the start of each novel.
 
     The held-out text is the start of each novel's last tenth; the attribute `unigram` of the result is its entropy
     when characters are counted and nothing before them is known.
     """
-    learned = [novel[:characters] for novel in austen().train.texts]
-    tested = held_out(characters)
+    train, test = [novel[:characters] for novel in austen().train.texts], held_out_text(characters)
     rows = [
         {
             "smoothing": smoothing,
             "n": n,
-            "bits": NGram(n, smoothing=smoothing).fit(learned).bits_per_character(tested),
+            "bits": NGram(n, smoothing=smoothing).fit(train).bits_per_character(test),
         }
         for smoothing in SMOOTHINGS
         for n in orders
     ]
     table = pd.DataFrame(rows)
-    table.attrs["unigram"] = unigram_entropy(tested)
+    table.attrs["unigram"] = unigram_entropy(test)
     return table
 
 
-def held_out(characters: int = _CHARACTERS) -> str:
+def held_out_text(characters: int = _CHARACTERS) -> str:
     """The start of each novel's last tenth, so many characters together."""
     novels = austen().test.data.texts
     return "".join(novel[: characters // len(novels)] for novel in novels)
