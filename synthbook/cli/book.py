@@ -5,24 +5,16 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import JsonOption, Quiet, echo_json
+from synthbook.cli.common import JsonOption, Profile, Quiet, echo_json
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.progress import console, echo
 
 course = typer.Typer(help="Execute the notebooks and build the site.")
 data = typer.Typer(help="Verify the real data sets.")
-
-
-class Profile(StrEnum):
-    """Computing budget of a notebook."""
-
-    quick = "quick"
-    full = "full"
 
 
 @course.command("run")

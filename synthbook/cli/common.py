@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what --out names.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+class Profile(StrEnum):
+    """Computing budget: small, or without limits."""
+
+    quick = "quick"
+    full = "full"
 
 
 class InterruptibleGroup(TyperGroup):

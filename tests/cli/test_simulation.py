@@ -1,4 +1,4 @@
-"""`synthbook render` as people and machines use it: runs, goes on after a kill, refuses before any work."""
+"""`synthbook render`, which can be resumed after a kill, and `synthbook locate` without its networks."""
 
 from __future__ import annotations
 
@@ -115,3 +115,44 @@ def test_twenty_kills_of_a_render_change_no_byte(tmp_path: Path) -> None:
     start("--out", str(torn), "--resume").join()
     assert [p.read_bytes() for p in shard_paths(torn)] == [p.read_bytes() for p in shard_paths(whole)]
     assert (torn / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
+
+
+# ── locate ──
+
+
+@pytest.mark.slow
+def test_locate_as_text_and_as_json(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["locate", "photo.jpg"]) == 0
+    assert "photo.jpg: box 192, 144 to 384, 336" in capsys.readouterr().out
+    assert main(["locate", "photo.jpg", "--intrinsics", "K.json", "--out", "drawn", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["photos"][0]
+    assert found["corners"][0] == pytest.approx([0.4 * 640 - 0.5, 0.7 * 480 - 0.5], abs=0.02)
+    assert np.linalg.det(found["pose"]["R"]) == pytest.approx(1, abs=1e-3) and found["pose"]["t_m"][2] > 0.1
+    assert found["pose"]["edge_m"] == 0.084
+    assert Image.open(found["drawn"]).size[0] > 300
+    assert read_provenance(Path(found["drawn"])).command == "synthbook locate"
+    assert main(["locate", "--help"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["none.jpg"], "an image file that can be read"),
+        (["K.json"], "an image file that can be read"),
+        (["photo.jpg", "--intrinsics", "none.json"], "intrinsics"),
+        (["photo.jpg", "--intrinsics", "photo.jpg"], "intrinsics"),
+        (["photo.jpg", "sub/photo.jpg", "--out", "drawn"], "different names"),
+        (["tiny.png"], "32 pixels or more"),
+        ([], "PHOTO.JPG"),
+    ],
+)
+def test_bad_input_ends_with_2_and_draws_nothing(
+    photo: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    Path("sub").mkdir()
+    Image.open(photo).save("sub/photo.jpg")
+    Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save("tiny.png")
+    assert main(["locate", *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert not Path("drawn").exists()

@@ -212,13 +212,6 @@ def test_data_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["course", "run"], ["course", "site"], ["claims"], ["doctor"], ["data", "verify"]])
-def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command, "--help"]) == 0
-    assert f"synthbook {' '.join(command)}" in capsys.readouterr().out.partition("Example")[2]
-
-
-@pytest.mark.slow
 def test_ctrl_c_outside_of_a_notebook(
     inside: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
