@@ -6,25 +6,24 @@ Nothing is imported, so the page costs no time and no heavy package.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
-HEAD = """# API reference
+_HEAD = """# API reference
 
 Everything here is public: `import synthbook as sb` and `sb.Table`, or `from synthbook.privacy import MST`. Modules load
 when they are first touched. Seeds are whole numbers or `numpy.random.SeedSequence`; errors are subclasses of
 `SynthbookError` and say what was given and what would be accepted.
 """
-_Definition = ast.FunctionDef | ast.ClassDef
 
 
 def api_page(package: Path) -> str:
     """The reference in MyST Markdown: a section for each package with a stub (`__init__.pyi`), the front door first."""
-    sections = [HEAD]
+    sections = [_HEAD]
     for stub in sorted(package.glob("**/__init__.pyi"), key=lambda path: (len(path.parts), path)):
         dotted = ".".join(stub.parent.relative_to(package.parent).parts)
         about = ast.get_docstring(ast.parse(stub.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        entries = [_entry(name, node) for name, node in _definitions(stub)]
+        names = sorted(exported(stub).items(), key=lambda item: item[0].lower())
+        entries = [_entry(name, _definition(name, file)) for name, file in names]
         sections.append("\n\n".join([f"## `{dotted}`", about.split("\n\n")[0], *entries]))
     return "\n\n".join(sections) + "\n"
 
@@ -42,29 +41,26 @@ def exported(stub: Path) -> dict[str, Path]:
     return names
 
 
-def _definitions(stub: Path) -> Iterator[tuple[str, ast.AST]]:
-    for name, file in sorted(exported(stub).items(), key=lambda item: item[0].lower()):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        found = [node for node in tree.body if name in _bound(node)]
-        yield name, found[-1] if found else tree
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    if isinstance(node, _Definition):
-        return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+def _definition(name: str, file: Path) -> ast.AST:
+    """The last statement of a file that binds a name; the file's tree where none does, as the name is the module's."""
+    definition: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.iter_child_nodes(definition):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if name == getattr(node, "name", None) or name in [getattr(target, "id", None) for target in targets]:
+            definition = node
+    return definition
 
 
 def _entry(name: str, node: ast.AST) -> str:
     if isinstance(node, ast.FunctionDef):
         return _block(f"{name}{_signature(node)}", ast.get_docstring(node))
     if isinstance(node, ast.ClassDef):
-        methods = [
-            f"- `{_method(method)}`: {_first_sentence(ast.get_docstring(method))}"
-            for method in node.body
-            if isinstance(method, ast.FunctionDef) and not method.name.startswith("_") and ast.get_docstring(method)
-        ]
+        methods = []
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and not method.name.startswith("_") and ast.get_docstring(method):
+                is_property = any("property" in ast.unparse(decorator) for decorator in method.decorator_list)
+                call = method.name if is_property else f"{method.name}{_signature(method)}"
+                methods.append(f"- `{call}`: {_first_sentence(ast.get_docstring(method))}")
         return "\n\n".join(
             [_block(f"{name}({_fields(node)})", ast.get_docstring(node)), *["\n".join(methods)] * bool(methods)]
         )
@@ -78,11 +74,6 @@ def _signature(node: ast.FunctionDef) -> str:
     arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("cls, ")
     arguments = "" if arguments in ("self", "cls") else arguments
     return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
-
-
-def _method(node: ast.FunctionDef) -> str:
-    is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
-    return node.name if is_property else f"{node.name}{_signature(node)}"
 
 
 def _fields(node: ast.ClassDef) -> str:

@@ -141,18 +141,14 @@ def _within_one_unit(a: str, b: str) -> bool:
     plain = [text.replace("−", "-").lower() for text in (a, b)]
     if len({"e" in text for text in plain}) > 1:
         return False
-    (x, digits_x), (y, digits_y) = ((Decimal(text.replace(",", "")), _digits(text)) for text in plain)
+    x, y = (Decimal(text.replace(",", "")) for text in plain)
+    digits_x, digits_y = (re.sub(r"[^0-9]", "", text.partition("e")[0]).lstrip("0") for text in plain)  # significant
     if any(abs(value) >= 1000 and ("," in plain[0]) != ("," in plain[1]) for value in (x, y)):
         return False
     exponents = [int(value.as_tuple().exponent) for value in (x, y)]
     if exponents[0] != exponents[1] and len(digits_x) != len(digits_y) and "0" in (digits_x[-1:], digits_y[-1:]):
         return False
     return abs(x - y) <= Decimal(1).scaleb(min(exponents))
-
-
-def _digits(number: str) -> str:
-    """The significant digits of a printed number."""
-    return re.sub(r"[^0-9]", "", number.partition("e")[0]).lstrip("0")
 
 
 def picture_difference(committed: bytes, executed: bytes, may_differ: float = 0.0) -> str | None:

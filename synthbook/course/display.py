@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.axes import Axes
 from rich.console import Console, Group, RenderableType
@@ -40,16 +41,16 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def progress(console: Console) -> Iterator[RunCallback]:
-    """An observer of a run: a live table on a terminal, a line for each event elsewhere."""
+    """A callback of a run: a live table on a terminal, a line for each event elsewhere."""
     if not console.is_terminal:
-        yield lambda job: _plain_line(console, job)
+        yield partial(_print_event, console)
         return
     jobs: dict[str, NotebookRun] = {}
     with Live(get_renderable=lambda: _job_table(jobs), console=console, refresh_per_second=4):
         yield lambda job: jobs.update({job.name: job})
 
 
-def _plain_line(console: Console, job: NotebookRun) -> None:
+def _print_event(console: Console, job: NotebookRun) -> None:
     messages = {
         "running": "started",
         "done": f"done in {_duration(job.seconds)}, {job.peak_mib} MiB",

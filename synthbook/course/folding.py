@@ -28,12 +28,19 @@ _CANVASES = {"new_axes", "subplots"}
 def fold(notebook: nb.Notebook) -> nb.Notebook:
     """Tag the cells whose code myst-nb shall fold, in place; return the notebook."""
     for number, cell in enumerate(nb.code_cells(notebook)):
-        tree = _tree(cell)
-        if number == 0 and _only_prepares(tree):
-            _tag(cell)
+        try:
+            tree = ast.parse(cell["source"])
+        except SyntaxError:  # a cell magic
+            continue
+        # imports, and beside them nothing but bare calls such as `torch.set_num_threads(1)`
+        imports = [isinstance(statement, ast.Import | ast.ImportFrom) for statement in tree.body]
+        calls = [isinstance(getattr(statement, "value", None), ast.Call) for statement in tree.body]
+        prepares = number == 0 and any(imports) and all(map(max, imports, calls)) and not _assigned(tree)
+        shows_picture = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+        if prepares or (shows_picture and _only_draws(tree)):
+            cell["metadata"].setdefault("tags", []).append(TAG)
+        if prepares:
             cell["metadata"].setdefault("mystnb", {})["code_prompt_show"] = "Show the imports"
-        elif _shows_a_picture(cell) and _only_draws(tree):
-            _tag(cell)
     return notebook
 
 
@@ -44,60 +51,28 @@ def _only_draws(tree: ast.Module) -> bool:
     >>> _only_draws(ast.parse("\\n".join(code)))
     True
     """
-    nodes = list(ast.walk(tree))
-    if _lines(tree) <= _LONG or any(_called(node) in _STAY or _defines(node) for node in nodes):
+    n_lines = max((statement.end_lineno or 0 for statement in tree.body), default=0)
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    if n_lines <= _LONG or any(_called(node) in _STAY or isinstance(node, definitions) for node in ast.walk(tree)):
         return False
     canvases = _canvases(tree)
     statements = list(_simple_statements(tree))
     others = [statement for statement in statements if not _draws(statement, canvases)]
     own = canvases | {name for other in others for name in _assigned(other)}
-    enough = len(statements) - len(others) >= _SHARE * len(statements)
-    return enough and not any(_changes_an_object(other, own) for other in others)
-
-
-def _only_prepares(tree: ast.Module) -> bool:
-    """Whether there are imports, and beside them nothing but bare calls such as `torch.set_num_threads(1)`."""
-    imports = [isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in tree.body]
-    calls = [isinstance(getattr(statement, "value", None), ast.Call) for statement in tree.body]
-    return any(imports) and all(map(max, imports, calls)) and not _assigned(tree)
-
-
-def _tag(cell: nb.Cell) -> None:
-    cell["metadata"].setdefault("tags", []).append(TAG)
-
-
-def _tree(cell: nb.Cell) -> ast.Module:
-    source: str = cell["source"]
-    try:
-        return ast.parse(source)
-    except SyntaxError:  # a cell magic
-        return ast.Module([], [])
-
-
-def _shows_a_picture(cell: nb.Cell) -> bool:
-    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-
-
-def _lines(tree: ast.Module) -> int:
-    return (tree.body[-1].end_lineno or 0) if tree.body else 0
-
-
-def _defines(node: ast.AST) -> bool:
-    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    places = [node for other in others for node in ast.walk(other) if isinstance(node, ast.Subscript | ast.Attribute)]
+    changes_an_object = any(isinstance(place.ctx, ast.Store) and _root(place) not in own for place in places)
+    return len(statements) - len(others) >= _SHARE * len(statements) and not changes_an_object
 
 
 def _simple_statements(tree: ast.AST) -> Iterator[ast.stmt]:
     """The statements that hold no others, but for asserts, prints and imports."""
     for node in ast.iter_child_nodes(tree):
-        if any(isinstance(child, (ast.stmt, ast.excepthandler)) for child in ast.iter_child_nodes(node)):
+        if any(isinstance(child, ast.stmt | ast.excepthandler) for child in ast.iter_child_nodes(node)):
             yield from _simple_statements(node)
-        elif isinstance(node, ast.stmt) and not _is_aside(node):
-            yield node
-
-
-def _is_aside(statement: ast.stmt) -> bool:
-    prints = isinstance(statement, ast.Expr) and _called(statement.value) == "print"
-    return prints or isinstance(statement, (ast.Assert, ast.Import, ast.ImportFrom))
+        elif isinstance(node, ast.stmt):
+            prints = isinstance(node, ast.Expr) and _called(node.value) == "print"
+            if not prints and not isinstance(node, ast.Assert | ast.Import | ast.ImportFrom):
+                yield node
 
 
 def _draws(statement: ast.AST, canvases: set[str]) -> bool:
@@ -129,11 +104,6 @@ def _pairs(target: ast.expr, values: ast.expr) -> Iterator[tuple[ast.expr, ast.e
             yield from _pairs(one, argument)
     else:
         yield target, values
-
-
-def _changes_an_object(statement: ast.stmt, own: set[str]) -> bool:
-    places = (node for node in ast.walk(statement) if isinstance(node, (ast.Subscript, ast.Attribute)))
-    return any(isinstance(place.ctx, ast.Store) and _root(place) not in own for place in places)
 
 
 def _assigned(tree: ast.AST) -> set[str]:

@@ -70,18 +70,13 @@ class MemoryWatch:
     def _sample(self, pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(pid)
-            tree = [root, *root.children(recursive=True)]
-            held = [(_resident(process), _high_water(process.pid)) for process in tree]
-            peak = max(sum(now for now, _ in held), max(high for _, high in held))
+            resident = highest = 0
+            for process in [root, *root.children(recursive=True)]:
+                highest = max(highest, _high_water(process.pid))
+                with contextlib.suppress(psutil.Error):
+                    resident += process.memory_info().rss
             if pid in self._peaks:
-                self._peaks[pid] = max(self._peaks[pid], peak)
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+                self._peaks[pid] = max(self._peaks[pid], resident, highest)
 
 
 def _high_water(pid: int) -> int:
@@ -120,12 +115,6 @@ class Kernel:
     pid: int
     started: float
     output: Path  # what the process itself wrote, outside any cell
-    claims_log: Path
-    pool: KernelPool
-
-    def peak_mib(self) -> int:
-        """Peak memory so far, and the end of measuring it."""
-        return self.pool.memory.remove(self.pid)
 
     async def run(self, cell: Any, index: int, number: int) -> None:
         """Execute one cell as In[number]; raises nbclient's errors, and `CancelledError` when the runner is stopped."""
@@ -143,13 +132,18 @@ class Kernel:
         if code is None:
             return None
         last = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-10:]
-        return "\n".join([f"the kernel died: {_exit_reason(code)}", *last])
+        reason = f"it ended with exit code {code}"
+        if code < 0:
+            hint = ", which often means that memory ran out" if code == -signal.SIGKILL else ""
+            reason = f"it was ended by {signal.Signals(-code).name}{hint}"
+        return "\n".join([f"the kernel died: {reason}", *last])
 
 
 class KernelPool:
-    """Holds what all kernels of one run share: a temporary folder, the watchdog, the memory watch."""
+    """What all kernels of one run share: a temporary folder, the watchdog, the memory watch, `n_jobs` places."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_jobs: int) -> None:
+        self.places = asyncio.Semaphore(n_jobs)
         self.folder = Path(tempfile.mkdtemp(prefix="synthbook-"))
         self.memory = MemoryWatch()
         command = [sys.executable, "-I", "-S", str(watchdog.__file__), str(self.folder)]
@@ -178,7 +172,10 @@ class KernelPool:
         """A new kernel in the folder `cwd`, killed with its children at the end; `timeout`: seconds for each cell."""
         folder = self.folder / name
         folder.mkdir()
-        manager = self._manager(folder)
+        where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
+        if len(str(folder)) <= _SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
+            where |= {"transport": "ipc", "ip": str(folder / "s")}
+        manager = AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
         output, claims_log = folder / "output", folder / "claims"
         started = time.monotonic()
         pid, client, clean = None, None, False
@@ -190,7 +187,7 @@ class KernelPool:
             self.tell(f"+{pid}")  # a kernel leads a process group of its own
             self.memory.add(pid)
             client = _client(notebook, manager, timeout)
-            kernel = Kernel(client, manager, pid, started, output, claims_log, self)
+            kernel = Kernel(client, manager, pid, started, output)
             await client.async_start_new_kernel_client()
             yield kernel
             clean = True
@@ -200,12 +197,6 @@ class KernelPool:
             if pid is not None:
                 await _stop(manager, client, pid, gently=clean)
                 self.tell(f"-{pid}")
-
-    def _manager(self, folder: Path) -> Any:
-        where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
-        if len(str(folder)) <= _SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
-            where |= {"transport": "ipc", "ip": str(folder / "s")}
-        return AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
 
 
 def _client(notebook: Any, manager: Any, timeout: float | None) -> Any:
@@ -237,10 +228,3 @@ async def _stop(manager: Any, client: Any, pid: int, *, gently: bool) -> None:
         await manager.shutdown_kernel(now=not gently)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _exit_reason(code: int) -> str:
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    hint = ", which often means that memory ran out" if code == -signal.SIGKILL else ""
-    return f"it was ended by {signal.Signals(-code).name}{hint}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import hashlib
 import json
 import math
 import platform
@@ -19,7 +18,7 @@ from typing import Any
 
 import synthbook
 from synthbook.core.errors import DataError
-from synthbook.core.storage import sha256_file, strict_json
+from synthbook.core.storage import sha256, sha256_file, strict_json
 from synthbook.course.project import Project
 from synthbook.datasets import MANIFEST, data_folder, read_manifest
 
@@ -169,22 +168,16 @@ def run_metadata(notebook: Notebook) -> dict[str, Any]:
 
     Empty if it has not; a fact of a wrong type, which someone typed, is left out.
     """
-    found = notebook.get("metadata", {}).get(KEY)
-    if not isinstance(found, dict):
+    own = notebook.get("metadata", {}).get(KEY)
+    if not isinstance(own, dict):
         return {}
-    facts: dict[str, Any] = {key: found[key] for key in ("fingerprint", "profile") if isinstance(found.get(key), str)}
-    facts |= {key: found[key] for key in ("minutes", "peak_mib") if _is_number(found.get(key))}
-    if isinstance(found.get("claims"), list):
-        facts["claims"] = [row for row in found["claims"] if _is_row(row)]
+    facts: dict[str, Any] = {key: own[key] for key in ("fingerprint", "profile") if isinstance(own.get(key), str)}
+    numbers = {key: own.get(key) for key in ("minutes", "peak_mib") if not isinstance(own.get(key), bool)}
+    facts |= {key: n for key, n in numbers.items() if isinstance(n, int | float) and math.isfinite(n)}
+    if isinstance(own.get("claims"), list):
+        rows = [row for row in own["claims"] if isinstance(row, dict)]
+        facts["claims"] = [row for row in rows if isinstance(row.get("id"), str) and isinstance(row.get("part"), str)]
     return facts
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("part"), str)
 
 
 def normalize(notebook: Notebook) -> Notebook:
@@ -198,7 +191,8 @@ def normalize(notebook: Notebook) -> Notebook:
     taken = {cell.get("id") for cell in notebook["cells"]}
     for number, cell in enumerate(notebook["cells"]):
         if "id" not in cell:
-            cell["id"] = next(name for name in _names(number) if name not in taken)
+            names = (f"cell-{number}", *(f"cell-{number}-{k}" for k in range(1, 10_000)))
+            cell["id"] = next(name for name in names if name not in taken)
             taken.add(cell["id"])
         cell["metadata"].pop("execution", None)
         if cell["cell_type"] == "code":
@@ -228,22 +222,13 @@ def copy_outputs(executed: Notebook, source: Notebook) -> Notebook:
 
 def exported_figures(notebook: Notebook) -> dict[str, bytes | None]:
     """Path to PNG bytes, for every code cell whose metadata asks for export; None where it shows no picture."""
-    return {
-        cell["metadata"][KEY]["export"]: _picture(cell)
-        for cell in code_cells(notebook)
-        if "export" in cell["metadata"].get(KEY, {})
-    }
-
-
-def _picture(cell: Cell) -> bytes | None:
-    for output in cell.get("outputs", []):
-        if "image/png" in output.get("data", {}):
-            return base64.b64decode(output["data"]["image/png"])
-    return None
-
-
-def _names(number: int) -> list[str]:
-    return [f"cell-{number}", *(f"cell-{number}-{k}" for k in range(1, 10_000))]
+    figures = {}
+    for cell in code_cells(notebook):
+        if "export" in cell["metadata"].get(KEY, {}):
+            data = [output.get("data", {}) for output in cell.get("outputs", [])]
+            png = next((mime["image/png"] for mime in data if "image/png" in mime), None)
+            figures[cell["metadata"][KEY]["export"]] = None if png is None else base64.b64decode(png)
+    return figures
 
 
 def _join_lines(cell: Cell) -> None:
@@ -269,15 +254,10 @@ def _merge_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             merged.append(dict(output))
     for output in merged:
-        if output.get("name") == "stderr":
-            output["text"] = _stable_stderr(output["text"])
+        if output.get("name") == "stderr":  # warnings without the folders of one machine, progress bars as they ended
+            lines = (line.rstrip("\r").rpartition("\r")[2] for line in output["text"].split("\n"))
+            output["text"] = _FOLDERS.sub("", "\n".join(lines))
     return merged
-
-
-def _stable_stderr(text: str) -> str:
-    """Warnings without the folders of one machine, progress bars as they ended."""
-    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    return _FOLDERS.sub("", "\n".join(lines))
 
 
 # ── Fingerprints ──
@@ -294,28 +274,25 @@ _MAGIC = re.compile(r"^(\s*)(?:[%!]|[\w, ]+=\s*[%!]).*$", re.MULTILINE)
 def fingerprint(notebook: Notebook, project: Project, *, profile: str, package: Path = PACKAGE) -> str:
     """SHA-256, as 64 hexadecimal digits, over everything that decides the notebook's outputs."""
     sources = [cell["source"] for cell in code_cells(notebook)]
-    files = [package / "course" / "claims.toml", project.root / "constraints.txt"]
-    digest = hashlib.sha256()
-    for part in (profile, platform.python_version().rpartition(".")[0], *sources, *_data()):
-        _add(digest, part)
-    for file in files:
-        _add(digest, f"{file.name} {_hash_of(file)}")
-    for file in modules_of(sources, package):
-        _add(digest, f"{file.relative_to(package).as_posix()} {_hash_of(file)}")
-    return digest.hexdigest()
+    parts = [profile, platform.python_version().rpartition(".")[0], *sources, *_data()]
+    named = {file.name: file for file in (package / "course" / "claims.toml", project.root / "constraints.txt")}
+    named |= {file.relative_to(package).as_posix(): file for file in modules_of(sources, package)}
+    parts += [f"{name} {_hash_of(file)}" for name, file in named.items()]
+    # lengths keep neighbors from running together
+    return sha256("".join(f"{len(part.encode())} {part}\n" for part in parts).encode())
 
 
 def modules_of(sources: list[str], package: Path = PACKAGE) -> list[Path]:
     """The package's files that the sources import, sorted: modules, their packages' __init__, and what those import."""
     waiting = {name for source in sources for name in _imports(source, parent="", root=package.name)}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
         for module, file in _files_of(name, package):
-            if module not in found:
-                found[module] = file
+            if module not in files:
+                files[module] = file
                 waiting |= _imports_of_file(file, module, package.name, file.stat().st_mtime_ns)
-    return sorted(found.values())
+    return sorted(files.values())
 
 
 def _data() -> Iterator[str]:
@@ -329,10 +306,6 @@ def _data() -> Iterator[str]:
     yield _hash_of(folder / MANIFEST)
     for file in listed:
         yield f"{file} {(folder / file).stat().st_size if (folder / file).is_file() else 'absent'}"
-
-
-def _add(digest: hashlib._Hash, part: str) -> None:
-    digest.update(f"{len(part.encode())} {part}\n".encode())  # lengths keep neighbours from running together
 
 
 def _hash_of(file: Path) -> str:

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,28 +26,27 @@ from synthbook.core.storage import (
     write_with_provenance,
 )
 from synthbook.course import notebook as nb
+from synthbook.course import site as book_site
 from synthbook.course.claims import Board, committed
 from synthbook.course.notebook import fingerprint
 from synthbook.course.project import Project
 
 
 @contextlib.contextmanager
-def checkout_lock(project: Project) -> Iterator[None]:
-    """Refuse to work beside another run of the same checkout, and sweep up after one that was killed."""
+def _checkout_lock(project: Project) -> Iterator[None]:
+    """Refuse to work beside another run of the same checkout, and sweep up after one that was killed.
+
+    Swept is what was written beside its target and never renamed; an export's folder is swept when it is written.
+    """
     project.copies.mkdir(parents=True, exist_ok=True)
     with file_lock(project.build / ".lock", f"another run is going on in {project.root}"):
-        _sweep(project)
+        for pattern in ("build/.*.tmp", "build/notebooks/.*.tmp", "notebooks/.*.ipynb.*.tmp"):
+            for path in project.root.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         yield
-
-
-def _sweep(project: Project) -> None:
-    """Remove what was written beside its target and never renamed; an export's folder is swept when it is written."""
-    for pattern in ("build/.*.tmp", "build/notebooks/.*.tmp", "notebooks/.*.ipynb.*.tmp"):
-        for left in project.root.glob(pattern):
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)
 
 
 # ── Settings and jobs ──
@@ -97,13 +96,19 @@ class NotebookRun:
     peak_mib: int = 0
     failure: Failure | None = None
     notebook: nb.Notebook = field(default_factory=dict, repr=False)
-    read_as: bytes = field(default=b"", repr=False)
+    source_bytes: bytes = field(default=b"", repr=False)
     fingerprint: str = ""
 
     @property
     def name(self) -> str:
         """The file's name without its ending."""
         return self.source.stem
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run for machines."""
+        facts = {key: getattr(self, key) for key in ("name", "status", "cells", "peak_mib")}
+        failure = vars(self.failure) if self.failure else None
+        return facts | {"minutes": round(self.seconds / 60, 2), "failure": failure}
 
 
 RunCallback = Callable[[NotebookRun], None]  # called whenever a job changed
@@ -138,49 +143,37 @@ def run_notebooks(
 def _prepare(job: NotebookRun, project: Project, config: RunConfig) -> None:
     """Read the source and decide whether it has to run."""
     try:
-        job.read_as = job.source.read_bytes()
+        job.source_bytes = job.source.read_bytes()
         job.notebook = nb.read(job.source)
         job.cells = len(nb.code_cells(job.notebook))
         job.fingerprint = fingerprint(job.notebook, project, profile=config.profile)
-        if config.force:
-            return
-        if _refresh_committed(job, project) if config.update else _refresh_copy(job, project):
+        if not config.force and _reuse(job, project, config.update):
             facts = nb.run_metadata(job.notebook)
             job.status, job.seconds, job.peak_mib = "unchanged", facts["minutes"] * 60, facts["peak_mib"]
     except Exception as error:
         job.status, job.failure = "failed", Failure(format_error(error))
 
 
-def _is_current(notebook: nb.Notebook, expected: str) -> bool:
-    facts = nb.run_metadata(notebook)
-    told = {"minutes", "peak_mib", "claims"} <= facts.keys()
-    return told and facts.get("fingerprint") == expected and nb.is_fully_executed(notebook)
+def _reuse(job: NotebookRun, project: Project, update: bool) -> bool:
+    """Whether what was executed before is still good; if so, it takes over the source's words and its normal form.
 
-
-def _refresh_committed(job: NotebookRun, project: Project) -> bool:
-    """Whether the committed notebook is still good; if so, it gets its measured values and normal form back."""
-    exported = all((project.root / path).is_file() for path in nb.exported_figures(job.notebook))
-    if not exported or not _is_current(job.notebook, job.fingerprint):
-        return False
-    job.notebook = nb.copy_outputs(job.notebook, job.notebook)
-    text = nb.dumps(job.notebook)
-    if text.encode() != job.read_as:
-        _publish(job, job.notebook, text, project)
-    return True
-
-
-def _refresh_copy(job: NotebookRun, project: Project) -> bool:
-    """Whether the executed copy is still good; if so, it takes over the source's words."""
-    path = project.copy_of(job.source)
+    That is the committed notebook where it is to be updated, the executed copy otherwise.
+    """
+    path = job.source if update else project.copy_of(job.source)
     try:
-        copy = nb.read(path)
+        executed = job.notebook if update else nb.read(path)
     except DataError:
         return False
-    if not _is_current(copy, job.fingerprint):
+    facts = nb.run_metadata(executed)
+    complete = {"minutes", "peak_mib", "claims"} <= facts.keys() and nb.is_fully_executed(executed)
+    exported = not update or all((project.root / figure).is_file() for figure in nb.exported_figures(executed))
+    if not (complete and exported and facts.get("fingerprint") == job.fingerprint):
         return False
-    job.notebook = nb.copy_outputs(copy, job.notebook)
+    job.notebook = nb.copy_outputs(executed, job.notebook)
     text = nb.dumps(job.notebook)
-    if text != path.read_text(encoding="utf-8"):
+    if update and text.encode() != job.source_bytes:
+        _publish(job, job.notebook, text, project)
+    elif not update and text.encode() != path.read_bytes():
         atomic_write(path, text)
     return True
 
@@ -190,36 +183,31 @@ async def _run_all(jobs: list[NotebookRun], project: Project, config: RunConfig,
 
     from synthbook.course.kernels import KernelPool  # jupyter takes seconds to import
 
-    pool = await asyncio.to_thread(KernelPool)
-    places = asyncio.Semaphore(config.n_jobs or cpu_count())
+    pool = await asyncio.to_thread(KernelPool, config.n_jobs or cpu_count())
     longest_first = sorted(jobs, key=lambda job: -nb.run_metadata(job.notebook).get("minutes", 1e9))
-
-    async def in_turn(job: NotebookRun) -> None:
-        async with places:
-            await _run_one(job, project, config, pool, callback)
-
     try:
         async with asyncio.TaskGroup() as group:
             for job in longest_first:
-                group.create_task(in_turn(job))
+                group.create_task(_run_one(job, project, config, pool, callback))
     finally:
         pool.close()
 
 
 async def _run_one(job: NotebookRun, project: Project, config: RunConfig, pool: Any, callback: RunCallback) -> None:
-    job.status, job.started = "running", time.monotonic()
-    callback(job)
-    executed, rows = await _execute(job, project, config, pool, callback)
-    try:
-        if job.failure is None:
-            _write_done(job, executed, rows, project, config)
-    except Exception as error:
-        job.failure = Failure(format_error(error))
-    if job.failure is not None:
-        with contextlib.suppress(Exception):  # the failure is told in any case
-            _write_failed(job, executed, rows, project)
-    job.status = "done" if job.failure is None else "failed"
-    callback(job)
+    async with pool.places:
+        job.status, job.started = "running", time.monotonic()
+        callback(job)
+        executed, rows = await _execute(job, project, config, pool, callback)
+        try:
+            if job.failure is None:
+                _write_done(job, executed, rows, project, config)
+        except Exception as error:
+            job.failure = Failure(format_error(error))
+        if job.failure is not None:
+            with contextlib.suppress(Exception):  # the failure is reported in any case
+                _write_failed(job, executed, rows, project)
+        job.status = "done" if job.failure is None else "failed"
+        callback(job)
 
 
 async def _execute(
@@ -246,25 +234,20 @@ async def _execute(
                     callback(job)
                     await kernel.run(cell, index, job.cell)
             except CellExecutionError:
-                job.failure = Failure("an error was raised", job.cell, source, _traceback(executed))
+                errors = [output.traceback for output in cell.outputs if output.output_type == "error"]
+                job.failure = Failure("an error was raised", job.cell, source, "\n".join(errors[-1] if errors else []))
             except CellTimeoutError:
                 reason = f"still running after {config.seconds_per_cell:g} s, the limit of --cell-timeout: stopped"
                 job.failure = Failure(reason, job.cell, source)
             except Exception as error:
                 job.failure = Failure(await kernel.cause_of_death() or format_error(error), job.cell, source)
             finally:
-                job.seconds, job.peak_mib = time.monotonic() - kernel.started, kernel.peak_mib()
+                job.seconds, job.peak_mib = time.monotonic() - kernel.started, pool.memory.remove(kernel.pid)
     except Exception as error:
         job.failure = job.failure or Failure(f"the kernel did not work: {format_error(error)}", job.cell, source)
     if job.failure is None and not nb.is_fully_executed(executed):
         job.failure = Failure("a cell shows an error that the notebook lets pass (tag raises-exception)")
     return executed, _read_log(log)
-
-
-def _traceback(executed: Any) -> str:
-    cells = nb.code_cells(executed)
-    errors = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
-    return "\n".join(errors[-1]["traceback"]) if errors else ""
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
@@ -297,7 +280,7 @@ def _write_done(
 
 def _publish(job: NotebookRun, executed: nb.Notebook, text: str, project: Project) -> None:
     """Write the pictures the notebook exports, then the notebook itself, unless its author changed it meanwhile."""
-    if job.source.read_bytes() != job.read_as:
+    if job.source.read_bytes() != job.source_bytes:
         raise SynthbookError(f"{job.source.name} was edited while it ran and is left as it is: run it again")
     command = f"synthbook course run --update --only {job.name}"
     for path, picture in nb.exported_figures(executed).items():
@@ -307,8 +290,8 @@ def _publish(job: NotebookRun, executed: nb.Notebook, text: str, project: Projec
                 f"the cell that exports {path} needs an image/png output and a path inside the project"
             )
         parents = {f"notebooks/{job.source.name}": sha256(text.encode())}
-        for left in target.parent.glob(f".{target.name}.*.tmp"):
-            left.unlink()  # of a run that was killed
+        for temp_file in target.parent.glob(f".{target.name}.*.tmp"):
+            temp_file.unlink()  # of a run that was killed
         write_with_provenance(target, picture, Provenance(f"a figure of {job.source.name}", command, parents))
     atomic_write(job.source, text)
 
@@ -324,9 +307,9 @@ def _write_failed(job: NotebookRun, executed: nb.Notebook, rows: list[dict[str, 
 # ── The whole course ──
 
 
-@dataclass(frozen=True)
+@dataclass
 class CourseResult:
-    """What a run came to. `site` is the path of the first page; `interrupted` tells whether Ctrl-C ended it."""
+    """The result of a run. `site` is the path of the first page; `interrupted` tells whether Ctrl-C ended it."""
 
     jobs: list[NotebookRun]
     board: Board | None = None
@@ -345,7 +328,7 @@ class CourseResult:
     def to_dict(self) -> dict[str, Any]:
         """The outcome for machines."""
         return {
-            "notebooks": [_job_as_json(job) for job in self.jobs],
+            "notebooks": [job.to_dict() for job in self.jobs],
             "claims": self.board.to_dict() if self.board else None,
             "site": str(self.site) if self.site else None,
             "interrupted": self.interrupted,
@@ -366,37 +349,36 @@ def run_course(
 
     A failed notebook does not keep the site from being built: the site shows the committed outputs in any case.
     """
-    with checkout_lock(project):
+    with _checkout_lock(project):
         outcome = CourseResult(run_notebooks(project, sources, config, callback))
-        if any(job.status == "interrupted" for job in outcome.jobs):
-            return replace(outcome, interrupted=True)
+        outcome.interrupted = any(job.status == "interrupted" for job in outcome.jobs)
+        if outcome.interrupted:
+            return outcome
         try:
             if site:
                 log("building the site, if anything in it changed")
-                outcome = _with_part(outcome, "site", lambda: _build_site(project))
-            return _with_part(outcome, "board", lambda: _write_board(project, outcome.jobs))
+                with _collect_error(outcome.errors):
+                    outcome.site = book_site.build(project.root)
+            with _collect_error(outcome.errors):
+                outcome.board = _write_board(project, outcome.jobs)
         except KeyboardInterrupt:
-            return replace(outcome, interrupted=True)
+            outcome.interrupted = True
+        return outcome
 
 
 def build_site(project: Project) -> Path:
     """Build the site from the committed notebooks; the path of its first page."""
-    with checkout_lock(project):
-        return _build_site(project)
+    with _checkout_lock(project):
+        return book_site.build(project.root)
 
 
-def _build_site(project: Project) -> Path:
-    from synthbook.course.site import build  # sphinx takes a second to import
-
-    return build(project.root)
-
-
-def _with_part(outcome: CourseResult, part: str, work: Callable[[], Any]) -> CourseResult:
-    """The outcome with one more part, or with the reason why it is missing: the notebooks that ran are told of."""
+@contextlib.contextmanager
+def _collect_error(errors: list[str]) -> Iterator[None]:
+    """Add the reason why a part of the result is missing; what else there is, such as the notebooks, is reported."""
     try:
-        return replace(outcome, **{part: work()})
+        yield
     except Exception as error:
-        return replace(outcome, errors=[*outcome.errors, format_error(error)])
+        errors.append(format_error(error))
 
 
 def _write_board(project: Project, jobs: list[NotebookRun]) -> Board:
@@ -413,15 +395,3 @@ def _write_board(project: Project, jobs: list[NotebookRun]) -> Board:
     provenance = Provenance("the claims that the notebooks checked", "synthbook course run", parents)
     write_with_provenance(project.build / "claims.json", text, provenance)
     return result
-
-
-def _job_as_json(job: NotebookRun) -> dict[str, Any]:
-    failure = job.failure
-    return {
-        "name": job.name,
-        "status": job.status,
-        "cells": job.cells,
-        "minutes": round(job.seconds / 60, 2),
-        "peak_mib": job.peak_mib,
-        "failure": vars(failure) if failure else None,
-    }
