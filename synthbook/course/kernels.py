@@ -175,7 +175,7 @@ class KernelPool:
         where: dict[str, str] = {"connection_file": str(folder / "connection.json")}
         if len(str(folder)) <= _SOCKET_PATH_LIMIT:  # sockets in a folder only this user can read
             where |= {"transport": "ipc", "ip": str(folder / "s")}
-        manager = AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
+        manager: Any = AsyncKernelManager(kernel_spec_manager=CurrentInterpreterSpecManager(), **where)
         output, claims_log = folder / "output", folder / "claims"
         started = time.monotonic()
         pid, client, clean = None, None, False
