@@ -20,6 +20,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import harness
@@ -164,6 +165,9 @@ def main() -> int:
         if machine.needs and machine.needs not in _flags():
             print(f"{machine.name}: left out, this processor has no {machine.needs}")
             continue
+        if machine.settings and not machine.busy and _hashes(machine) == _hashes(MACHINES[0]):
+            print(f"{machine.name}: left out, its bits are those of this machine as it is")
+            continue
         results[machine.name] = _result(machine, units=arguments.units, force=arguments.force)
         print(f"{machine.name}: {_line(results[machine.name])}", flush=True)
     if not arguments.only:
@@ -189,11 +193,8 @@ def _result(machine: Machine, *, units: bool, force: bool) -> dict:
     """Probe, notebooks and unit tests of one combination; what an earlier run left of it, while nothing has changed."""
     path = STATE / f"{machine.name}.json"
     state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not force else {}
-    env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | machine.settings
-    env |= dict.fromkeys(harness.THREADS, "1") | {"SYNTHBOOK_REQUIRE": os.environ.get("SYNTHBOOK_REQUIRE", "")}
-    state["hashes"] = json.loads(subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROBE], env=env, capture_output=True, text=True, check=True
-    ).stdout)  # fmt: skip
+    env = _environment(machine)
+    state["hashes"] = _hashes(machine)
     inputs, finished = _inputs(units), state.setdefault("finished", {})
     waiting = [name for name in inputs if finished.get(name, {}).get("inputs") != inputs[name]]
     notebooks = [f"notebooks/{name}" for name in waiting if name != UNITS_NAME]
@@ -206,6 +207,24 @@ def _result(machine: Machine, *, units: bool, force: bool) -> dict:
                 atomic_write(path, json.dumps(state, indent=1))
     parts = {"notebooks": [name for name in inputs if name != UNITS_NAME]} | ({"units": [UNITS_NAME]} if units else {})
     return {"hashes": state["hashes"]} | {part: _sum([finished[n] for n in names]) for part, names in parts.items()}
+
+
+def _environment(machine: Machine) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | machine.settings
+    return env | dict.fromkeys(harness.THREADS, "1") | {"SYNTHBOOK_REQUIRE": os.environ.get("SYNTHBOOK_REQUIRE", "")}
+
+
+@cache
+def _bits(name: str) -> str:
+    machine = next(machine for machine in MACHINES if machine.name == name)
+    command = [sys.executable, "-W", "ignore", "-c", PROBE]
+    return subprocess.run(command, env=_environment(machine), capture_output=True, text=True, check=True).stdout
+
+
+def _hashes(machine: Machine) -> dict[str, str]:
+    """What the libraries compute under a combination, as hashes."""
+    hashes: dict[str, str] = json.loads(_bits(machine.name))
+    return hashes
 
 
 def _inputs(units: bool) -> dict[str, str]:
@@ -294,7 +313,7 @@ def _save(results: dict[str, dict]) -> None:
     left_out = [machine.name for machine in MACHINES if machine.name not in results]
     note = (
         f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."
-        + (f" Left out, as the processor lacks what it needs: {', '.join(left_out)}." if left_out else "")
+        + (f" Left out, as the processor lacks what it needs or has the same bits without: {', '.join(left_out)}." if left_out else "")
     )  # fmt: skip
     content = {
         "machine": harness.machine("scipy", "torch", "nbval"),
