@@ -313,7 +313,7 @@ def _save(results: dict[str, dict]) -> None:
     left_out = [machine.name for machine in MACHINES if machine.name not in results]
     note = (
         f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."
-        + (f" Left out, as the processor lacks what it needs or has the same bits without: {', '.join(left_out)}." if left_out else "")
+        + (f" Left out, for want of a processor on which it differs: {', '.join(left_out)}." if left_out else "")
     )  # fmt: skip
     content = {
         "machine": harness.machine("scipy", "torch", "nbval"),
