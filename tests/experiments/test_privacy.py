@@ -1,4 +1,4 @@
-"""What the claims about trained models rest on: five seeds of each, and trials that repeat themselves."""
+"""Experiments on privacy: utility against the budget and leaks of overfitted networks, in all five seeds."""
 
 from __future__ import annotations
 
