@@ -114,6 +114,7 @@ def train_localizer(
     seed: Seed = 0,
     jobs: Annotated[int, typer.Option(min=1, help="2 trains both networks at the same time.")] = 2,
     resume: Resume = False,
+    quiet: Quiet = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the two networks that locate the cube.
@@ -125,7 +126,9 @@ def train_localizer(
     from synthbook.simulation.localizer import LocalizerConfig
     from synthbook.simulation.localizer import train_localizer as train
 
-    log = train(renders, out, seed=seed, config=LocalizerConfig(epochs=epochs), n_jobs=jobs, resume=resume)
+    config = LocalizerConfig(epochs=epochs)
+    with counter("training the localizer", "steps", quiet=quiet) as callback:
+        log = train(renders, out, seed=seed, config=config, n_jobs=jobs, resume=resume, callback=callback)
     if as_json:
         echo_json({"folder": str(out)} | log)
     else:

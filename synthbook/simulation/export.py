@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +25,7 @@ from synthbook.core.jobs import shard_paths
 from synthbook.core.plots import BLUE, VERMILLION, new_axes, subplots
 from synthbook.core.storage import Provenance, atomic_write, write_with_provenance
 from synthbook.simulation.labels import Annotation, annotate
-from synthbook.simulation.pose import plot_corners
+from synthbook.simulation.pose import plot_corners, plot_image, save_figure
 from synthbook.simulation.randomize import Domain, sample_params
 from synthbook.simulation.render import Renderer, Sample
 from synthbook.simulation.scene import SceneParams
@@ -166,8 +165,7 @@ def plot_sample(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Draw a row of a shard: the image, the bounding boxes, and the target's corners."""
     ax = new_axes(ax, width=4, height=3)
     with Image.open(io.BytesIO(row["image"])) as file:
-        image = np.asarray(file)
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+        plot_image(np.asarray(file), ax)
     for label in json.loads(row["labels"]):
         target = label["category"] == "target"
         if label["bbox"] is not None:
@@ -177,8 +175,6 @@ def plot_sample(row: Mapping[str, Any], ax: Axes | None = None) -> Axes:
             ax.add_patch(box)
         if target and all(label["corners"]):
             plot_corners(label["corners"], ax)
-    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
-    ax.grid(False)
     return ax
 
 
@@ -198,10 +194,7 @@ def plot_contact_sheet(rows: Sequence[Mapping[str, Any]], *, columns: int = 6) -
 def write_preview(folder: Path, out: Path, n: int, provenance: Provenance) -> Path:
     """Write the first `n` images of a finished run as one contact sheet."""
     figure, _ = plot_contact_sheet(list(islice(read_rows(folder), n)))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    return write_with_provenance(out, buffer.getvalue(), provenance)
+    return save_figure(figure, out, provenance)
 
 
 _THETA: dict[str, Callable[[Any], Any]] = {

@@ -11,9 +11,12 @@ import json
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,6 @@ from synthbook.core import checkpoints
 from synthbook.core.checkpoints import CheckpointConfig, TrainState, restore_train_state, save_train_state
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.jobs import MANIFEST
-from synthbook.core.progress import echo
 from synthbook.core.storage import Provenance, file_lock, sha256_file, write_with_provenance
 from synthbook.core.table import refuse_holdout
 from synthbook.core.types import Array
@@ -98,7 +100,7 @@ def corner_loss(log_maps: Tensor, corners: Tensor, stride: int, *, symmetric: bo
     """Mean loss for true corners (N, 8, 2) px: the least over the four quarter turns, or without `symmetric` as given.
 
     The loss of a turn is the mean negative log-probability at its corners, interpolated between cells, plus
-    `DISTANCE_WEIGHT` times the smooth L1 distance in pixels.
+    0.2 times the smooth L1 distance in pixels.
     """
     n, k, h, w = log_maps.shape
     truth = corners[:, SYMMETRIES if symmetric else SYMMETRIES[:1]]  # (N, T, 8, 2)
@@ -261,7 +263,7 @@ def train_corner_net(
 
     `batch(rows, rng)` returns views (N, 1, H, W) of some images and their corners (N, 8, 2), see `full_image_batches`
     and `crop_batches`; half of the views are mirrored. `callback(step, steps, loss)` runs after every step,
-    `on_epoch_end(losses, averaged net)` after every epoch, with the mean loss of each epoch so far, and on resuming.
+    `on_epoch_end(losses, averaged net)` after every epoch, with the mean loss of each epoch so far; both on resuming.
     With `checkpoint`, the state is saved every `checkpoint.every_n_steps` epochs, and a stopped run can be resumed.
     `bfloat16` is faster where the CPU supports it (`has_bfloat16`). The same seed, number of threads and machine give
     the same weights, resumed or not. Raises `InvalidArgument`, and `HoldoutError` for held-out photographs.
@@ -287,6 +289,8 @@ def train_corner_net(
     if start:
         losses, rng.bit_generator.state = restored["losses"], restored["rng"]
         schedule.load_state_dict(restored["schedule"])
+        if callback is not None:
+            callback(start, steps, losses[-1])
         if on_epoch_end is not None:
             on_epoch_end(losses, averaged)
     for step in range(start, steps):
@@ -431,12 +435,20 @@ def load_pretrained(folder: str = PRETRAINED) -> Localizer:
 
 
 def train_localizer(
-    renders: Path, out: Path, *, seed: int, config: LocalizerConfig, n_jobs: int = 2, resume: bool = False
+    renders: Path,
+    out: Path,
+    *,
+    seed: int,
+    config: LocalizerConfig,
+    n_jobs: int = 2,
+    resume: bool = False,
+    callback: Callable[[int, int], None] = lambda step, steps: None,
 ) -> dict[str, Any]:
     """Train both networks on a finished run of `synthbook render`, write checkpoint and log, and return the log.
 
     The networks are independent and train in parallel with `n_jobs` 2, one thread each. `out/state` holds the training
-    state after every epoch until both are done. Raises `InvalidArgument` and `DataError`.
+    state after every epoch until both are done. `callback(step, steps)` counts the training steps of both networks.
+    Raises `InvalidArgument` and `DataError`.
     """
     if (out / checkpoints.CONFIG_NAME).exists():
         raise InvalidArgument("out", str(out), "a folder without a checkpoint: nothing is overwritten")
@@ -446,10 +458,11 @@ def train_localizer(
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", f"{out} is being written"):
         start = time.perf_counter()
-        results = Parallel(n_jobs=min(n_jobs, 2))(
-            delayed(_train)(name, renders, seed, config, CheckpointConfig(out / _STATE / name, 1, resume))
-            for name in ("coarse", "fine")
-        )
+        with _step_queue(callback) as queue:
+            results = Parallel(n_jobs=min(n_jobs, 2))(
+                delayed(_train)(name, renders, seed, config, CheckpointConfig(out / _STATE / name, 1, resume), queue)
+                for name in ("coarse", "fine")
+            )
         command = f"synthbook dev train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
         parents = {f"{renders.name}/{MANIFEST}": sha256_file(renders / MANIFEST)}
         provenance = Provenance("rendered scenes", command, parents, generation=2, synthetic_share=1.0, seed=seed)
@@ -470,15 +483,35 @@ def train_localizer(
     return log
 
 
+@contextmanager
+def _step_queue(callback: Callable[[int, int], None]) -> Iterator[Any]:
+    """A queue in which the processes of both networks put (name, step, steps); `callback` receives the sums."""
+    with get_context("spawn").Manager() as manager:
+        queue, steps_of = manager.Queue(), {"coarse": 0, "fine": 0}
+
+        def forward() -> None:
+            while (message := queue.get()) is not None:
+                name, step, steps = message
+                steps_of[name] = step
+                callback(sum(steps_of.values()), len(steps_of) * steps)
+
+        thread = Thread(target=forward, daemon=True)
+        thread.start()
+        try:
+            yield queue
+        finally:
+            queue.put(None)
+            thread.join()
+
+
 def _train(
-    name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig
+    name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig, queue: Any
 ) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
     data, coarse, rounded = load_keypoint_dataset(folder), name == "coarse", list[float]()
 
     def on_epoch_end(losses: list[float], _: CornerNet) -> None:
         rounded[:] = [round(loss, 4) for loss in losses]
-        echo(f"{name}: epoch {len(losses)} of {config.epochs}, loss {rounded[-1]:.3f}", stderr=True)
 
     net = train_corner_net(
         data,
@@ -489,6 +522,7 @@ def _train(
         stride=4 if coarse else 2,
         learning_rate=config.learning_rate,
         bfloat16=has_bfloat16(),
+        callback=lambda step, steps, _: queue.put((name, step, steps)),
         on_epoch_end=on_epoch_end,
         checkpoint=checkpoint,
     )

@@ -16,13 +16,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.plots import ORANGE, new_axes
+from synthbook.core.plots import ORANGE, subplots
 from synthbook.core.storage import Provenance, write_with_provenance
 from synthbook.core.table import Holdout
 from synthbook.core.types import Array, Photographs
@@ -88,11 +89,11 @@ def _direct_linear_transform(x: Array, rays: Array) -> tuple[Array, Array]:
     return R, p[:, 3] * scale / s.mean() - R @ center
 
 
-def _solve_poses(corners: ArrayLike, K: ArrayLike, *, side: float = CUBE_SIZE) -> list[Pose]:
-    """Estimate the cube's pose for each set of corners (N, 8, 2) px; K (3, 3), or (N, 3, 3)."""
-    pixels = np.asarray(corners, dtype=float)
-    intrinsics = np.broadcast_to(np.asarray(K, dtype=float), (len(pixels), 3, 3))
-    return [solve_pnp(CUBE_CORNERS * side, uv, k) for uv, k in zip(pixels, intrinsics, strict=True)]
+def plot_image(image: NDArray[np.uint8], ax: Axes) -> None:
+    """Draw an image (H, W) of gray levels or (H, W, 3), without ticks."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
+    ax.grid(False)
 
 
 def plot_corners(corners: ArrayLike, ax: Axes) -> Axes:
@@ -126,8 +127,13 @@ class PoseErrors:
 
 
 def pose_errors(corners: Array, pixels: Array, points: Array, K: ArrayLike, *, side: float = CUBE_SIZE) -> PoseErrors:
-    """Errors of `corners` (N, 8, 2) px, given the true `pixels` and `points` (N, 8, 3) m in the camera's frame."""
-    estimates = np.array([pose(CUBE_CORNERS * side) for pose in _solve_poses(corners, K, side=side)])  # (N, 8, 3)
+    """Errors of predicted `corners` (N, 8, 2) px against the true `pixels` and `points` (N, 8, 3) m.
+
+    `points` are in the camera's frame; the intrinsics K are (3, 3), or (N, 3, 3).
+    """
+    cube = CUBE_CORNERS * side
+    intrinsics = np.broadcast_to(np.asarray(K, dtype=float), (len(corners), 3, 3))
+    estimates = np.array([solve_pnp(cube, uv, k)(cube) for uv, k in zip(corners, intrinsics, strict=True)])  # (N, 8, 3)
     center = np.linalg.norm(estimates.mean(1) - points.mean(1), axis=-1)
     return PoseErrors(100 * center, 100 * corner_distance(estimates, points), corner_distance(corners, pixels))
 
@@ -261,7 +267,7 @@ def locate(localizer: _CornerPredictor, image: NDArray[np.uint8], K: ArrayLike |
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     # pixel u of the image lies at (u + 0.5) * scale - 0.5 of the resized one
     corners = (localizer(resized[None])[0] + 0.5) / scale - 0.5
-    pose = None if K is None else _solve_poses(corners[None], K)[0]
+    pose = None if K is None else solve_pnp(CUBE_CORNERS * CUBE_SIZE, corners, K)
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     return Detection(corners, (float(left), float(top), float(right), float(bottom)), pose)
 
@@ -292,22 +298,17 @@ def read_intrinsics(path: Path) -> Array:
     return k
 
 
-def _plot_detection(image: NDArray[np.uint8], detection: Detection, ax: Axes | None = None) -> Axes:
-    """Draw the detected corners and edges over the photograph."""
-    ax = new_axes(ax, width=6, height=4.5)
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-    plot_corners(detection.corners, ax)
-    ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
-    ax.grid(False)
-    return ax
-
-
 def save_detection_plot(image: NDArray[np.uint8], detection: Detection, path: Path) -> Path:
-    """Write `plot_detection` as a PNG file."""
-    figure = _plot_detection(image, detection).get_figure(root=True)
-    assert figure is not None
+    """Write the photograph, with the detected corners and edges drawn over it, as a PNG file."""
+    figure, (ax,) = subplots(1, 1, width=6, height=4.5)
+    plot_image(image, ax)
+    plot_corners(detection.corners, ax)
+    return save_figure(figure, path, Provenance("a photograph and the cube detected in it", "synthbook locate"))
+
+
+def save_figure(figure: Figure, path: Path, provenance: Provenance) -> Path:
+    """Write a figure as a PNG file with its provenance, and close it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    provenance = Provenance("a photograph and the cube detected in it", "synthbook locate")
     return write_with_provenance(path, buffer.getvalue(), provenance)

@@ -36,18 +36,40 @@ def texture(name: str) -> _RgbImage:
     if source:
         image = _random_crop(_source(kind, source), rng)
     else:
-        blend = _PROCEDURES[family](rng)  # (64, 64), in [0, 1], between two random colors
-        a, b = rng.uniform(0, 255, (2, 3))
-        image = np.asarray(a + (b - a) * blend[..., None], dtype=np.uint8)
+        brightness = _pattern(family, rng)[..., None]
+        low, high = rng.uniform(0, 255, (2, 3))  # two random colors
+        image = np.asarray(low + (high - low) * brightness, dtype=np.uint8)
     image.flags.writeable = False
     return image
 
 
-def _plane(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates in [0, 1], rotated by a random angle."""
+def _pattern(family: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Brightness (64, 64) in [0, 1] of a procedural texture."""
+    if family == "flat":
+        return 0.1 * rng.random((_SIZE, _SIZE))
+    if family == "checker":
+        y, x = np.mgrid[:_SIZE, :_SIZE] // rng.integers(4, 24)
+        return np.asarray((x + y) % 2, dtype=float)
+    if family == "noise":
+        octaves = [_smooth(rng, cells) / (k + 1) for k, cells in enumerate((3, 7, 15, 31))]
+        return _rescale(np.sum(octaves, axis=0))
+    if family == "patches":
+        return (_smooth(rng, int(rng.integers(2, 9))) > 0.5).astype(float)
+    if family == "strokes":  # rectangles of random brightness on a uniform ground, as in print
+        brightness = np.zeros((_SIZE, _SIZE))
+        for _ in range(rng.integers(3, 25)):
+            (top, left), (height, width) = rng.integers(0, _SIZE, 2), rng.integers(1, 24, 2)
+            brightness[top : top + height, left : left + width] = rng.random()
+        return brightness
     y, x = np.mgrid[:_SIZE, :_SIZE] / _SIZE
     angle = rng.uniform(0, np.pi)
-    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    if family == "gradient":
+        return _rescale(u)
+    if family == "stripes":
+        return ((u * rng.uniform(2, 12)) % 1 < rng.uniform(0.2, 0.8)).astype(float)
+    n = rng.uniform(2, 8)  # dots
+    return (np.hypot((u * n) % 1 - 0.5, (v * n) % 1 - 0.5) < rng.uniform(0.15, 0.45)).astype(float)
 
 
 def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
@@ -56,53 +78,8 @@ def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
     return np.asarray(np.clip(field, 0, 1))
 
 
-def _flat(rng: np.random.Generator) -> NDArray[np.float64]:
-    return 0.1 * rng.random((_SIZE, _SIZE))
-
-
-def _gradient(rng: np.random.Generator) -> NDArray[np.float64]:
-    x, _ = _plane(rng)
-    return np.asarray((x - x.min()) / (x.max() - x.min()))
-
-
-def _checker(rng: np.random.Generator) -> NDArray[np.float64]:
-    y, x = np.mgrid[:_SIZE, :_SIZE] // rng.integers(4, 24)
-    return np.asarray((x + y) % 2, dtype=float)
-
-
-def _stripes(rng: np.random.Generator) -> NDArray[np.float64]:
-    x, _ = _plane(rng)
-    return ((x * rng.uniform(2, 12)) % 1 < rng.uniform(0.2, 0.8)).astype(float)
-
-
-def _dots(rng: np.random.Generator) -> NDArray[np.float64]:
-    x, y = _plane(rng)
-    n = rng.uniform(2, 8)
-    return (np.hypot((x * n) % 1 - 0.5, (y * n) % 1 - 0.5) < rng.uniform(0.15, 0.45)).astype(float)
-
-
-def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
-    octaves = [_smooth(rng, cells) / (k + 1) for k, cells in enumerate((3, 7, 15, 31))]
-    total = np.sum(octaves, axis=0)
-    return np.asarray((total - total.min()) / (total.max() - total.min()))
-
-
-def _patches(rng: np.random.Generator) -> NDArray[np.float64]:
-    return (_smooth(rng, int(rng.integers(2, 9))) > 0.5).astype(float)
-
-
-def _strokes(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rectangles of random brightness on a uniform ground, as in print."""
-    blend = np.zeros((_SIZE, _SIZE))
-    for _ in range(rng.integers(3, 25)):
-        (top, left), (height, width) = rng.integers(0, _SIZE, 2), rng.integers(1, 24, 2)
-        blend[top : top + height, left : left + width] = rng.random()
-    return blend
-
-
-_PROCEDURES = dict(
-    zip(PROCEDURAL, (_flat, _gradient, _checker, _stripes, _dots, _noise, _patches, _strokes), strict=True)
-)
+def _rescale(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((values - values.min()) / (values.max() - values.min()))
 
 
 @lru_cache(maxsize=8)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from synthbook.cli.main import main
 from synthbook.core.checkpoints import WEIGHTS_NAME, CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.jobs import ShardPlan, run_shards
@@ -243,7 +246,13 @@ def test_nothing_is_trained_on_photographs(renders: KeypointDataset, tmp_path: P
 
 @pytest.mark.slow
 def test_both_networks_are_trained_saved_and_loaded(run: Path, tmp_path: Path) -> None:
-    log = train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8), n_jobs=2)
+    steps: list[tuple[int, int]] = []
+    config = LocalizerConfig(1, 8, 8)
+    log = train_localizer(
+        run, tmp_path / "model", seed=1, config=config, n_jobs=2, callback=lambda *step: steps.append(step)
+    )
+    total = 2 * (log["pictures"] // 64)
+    assert steps == [(step, total) for step in range(1, total + 1)]
     assert log["pictures"] > 64 and {name: len(losses) for name, losses in log["losses"].items()} == {
         "coarse": 1,
         "fine": 1,
@@ -253,10 +262,25 @@ def test_both_networks_are_trained_saved_and_loaded(run: Path, tmp_path: Path) -
     images = load_keypoint_dataset(run, 4).images
     assert net(images).shape == (4, 8, 2)
     with pytest.raises(InvalidArgument, match="nothing is overwritten"):
-        train_localizer(run, tmp_path / "model", seed=1, config=LocalizerConfig(1, 8, 8))
+        train_localizer(run, tmp_path / "model", seed=1, config=config)
     run_shards(RenderShard(DOMAINS["cube"], 64, 48), ShardPlan(3, seed=1), tmp_path / "tiny", provenance=PROVENANCE)
     with pytest.raises(InvalidArgument, match="320 x 240"):
         train_localizer(tmp_path / "tiny", tmp_path / "other", seed=1, config=LocalizerConfig())
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_the_command_shows_progress_unless_quiet(
+    quiet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*_: object, callback: Callable[[int, int], None], **__: object) -> dict[str, Any]:
+        callback(5, 10)
+        return {"pictures": 1_500}
+
+    monkeypatch.setattr(localizer, "train_localizer", train)
+    assert main(["dev", "train", "localizer", "--renders", "r", "--out", str(tmp_path / "model"), *quiet]) == 0
+    printed = capsys.readouterr()
+    assert "1,500 images, 16 epochs" in printed.out
+    assert printed.err == ("" if quiet else "training the localizer: 5 of 10 steps\n")
 
 
 FOLDER = data_folder() / PRETRAINED
