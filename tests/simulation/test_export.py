@@ -64,10 +64,11 @@ def test_a_run_as_parquet_and_as_coco(tmp_path: Path) -> None:
     index = write_coco(tmp_path / "run", tmp_path / "coco", PROVENANCE)
     coco = COCO(str(index))
     assert len(coco.getImgIds()) == 12
-    for found in coco.loadAnns(coco.getAnnIds()):
-        mask = coco.annToMask(found)
-        assert mask.shape == (64, 96) and mask.sum() == found["area"] and list(mask_to_box(mask)) == found["bbox"]
-        assert len(found["keypoints"]) == 24 and math.isfinite(sum(found["keypoints"]))
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(annotation)
+        assert mask.shape == (64, 96) and mask.sum() == annotation["area"]
+        assert list(mask_to_box(mask)) == annotation["bbox"]
+        assert len(annotation["keypoints"]) == 24 and math.isfinite(sum(annotation["keypoints"]))
     picture = Image.open(index.parent / "images" / coco.loadImgs([3])[0]["file_name"])
     assert (np.asarray(picture) == np.asarray(Image.open(io.BytesIO(rows[3]["image"])))).all()
 

@@ -108,14 +108,14 @@ def test_canonical_corners_start_at_the_nearest_and_mirrors_stay_cubes(renders: 
     ordered = renders.canonical_corners().numpy()
     depth = np.take_along_axis(renders.points[..., 2], _order(renders.corners, ordered), axis=1)
     assert (depth[:, :4].argmin(1) == 0).all()
-    wide = renders.images.shape[2]
-    for pixels, lens in zip(ordered[:10], renders.K, strict=False):
-        mirrored = pixels[FLIP_INDEX.numpy()] * [-1, 1] + [wide - 1, 0]
-        glass = lens.copy()
-        glass[0, 2] = wide - 1 - lens[0, 2]
-        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, mirrored, glass).reprojection_rmse < 1e-2
-        wrong = pixels * [-1, 1] + [wide - 1, 0]  # the same order is a cube inside out
-        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, wrong, glass).reprojection_rmse > 1
+    width = renders.images.shape[2]
+    for pixels, K in zip(ordered[:10], renders.K, strict=False):
+        mirrored = pixels[FLIP_INDEX.numpy()] * [-1, 1] + [width - 1, 0]
+        mirrored_K = K.copy()
+        mirrored_K[0, 2] = width - 1 - K[0, 2]
+        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, mirrored, mirrored_K).reprojection_rmse < 1e-2
+        wrong = pixels * [-1, 1] + [width - 1, 0]  # the same order is a cube inside out
+        assert solve_pnp(CUBE_CORNERS * CUBE_SIZE, wrong, mirrored_K).reprojection_rmse > 1
 
 
 def _order(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -160,9 +160,9 @@ def test_training_learns_is_reproducible_and_reports_losses(renders: KeypointDat
     assert np.mean(seen[steps - 4 : steps]) < np.mean(seen[:4]) - 0.5
     for one, two in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(one, two)
-    found = predict_corners(nets[0], small.images[:5])
-    assert found.shape == (5, 8, 2) and np.isfinite(found).all()
-    assert refine_corners(CornerNet(8, 2), small.images[:5], found).shape == (5, 8, 2)
+    predicted = predict_corners(nets[0], small.images[:5])
+    assert predicted.shape == (5, 8, 2) and np.isfinite(predicted).all()
+    assert refine_corners(CornerNet(8, 2), small.images[:5], predicted).shape == (5, 8, 2)
 
 
 class Stopped(Exception):
@@ -175,10 +175,10 @@ def test_resumed_training_gives_the_same_weights(renders: KeypointDataset, tmp_p
     small = renders.take(slice(0, 128))
 
     def trained(checkpoint: CheckpointConfig | None, *, dies: int | None = None) -> tuple[CornerNet, list[float]]:
-        told: list[float] = []
+        epoch_losses: list[float] = []
 
         def on_epoch_end(losses: list[float], _: CornerNet) -> None:
-            told[:] = losses
+            epoch_losses[:] = losses
 
         def callback(step: int, steps: int, loss: float) -> None:
             if step == dies:
@@ -195,7 +195,7 @@ def test_resumed_training_gives_the_same_weights(renders: KeypointDataset, tmp_p
             on_epoch_end=on_epoch_end,
             checkpoint=checkpoint,
         )
-        return net, told
+        return net, epoch_losses
 
     whole, losses = trained(None)
     with pytest.raises(Stopped):
@@ -299,7 +299,7 @@ def test_the_shipped_log_describes_the_training() -> None:
 
 def test_the_shipped_log_has_every_evaluation_on_the_photographs() -> None:
     log = read_log(FOLDER / "photographs.jsonl")
-    assert all({"date", "commit", "model", "scores"} <= look.keys() for look in log)
+    assert all({"date", "commit", "model", "scores"} <= entry.keys() for entry in log)
     shown = log[-1]["scores"]
     assert [score.name for score in shown] == ["as they are", "through random windows", "always the mean position"]
 
@@ -316,11 +316,11 @@ def test_the_narrow_localizer_fails_on_photographs() -> None:
 
 @pytest.mark.slow
 def test_errors_on_real_photographs_in_cm() -> None:
-    """At most 1.0 cm for the centre and 1.2 cm for the corners, also through random windows."""
+    """At most 1.0 cm for the center and 1.2 cm for the corners, also through random windows."""
     net, held = load_pretrained(), real_cube()
-    looked = [look for look in read_log(FOLDER / "photographs.jsonl") if look["model"] == "shipped"][-1]["scores"]
-    for found, logged in ((photo_errors(net, held), looked[0]), (random_crop_errors(net, held, seed=0), looked[1])):
-        one = bootstrap_score("now", found)
+    shipped = [entry["scores"] for entry in read_log(FOLDER / "photographs.jsonl") if entry["model"] == "shipped"][-1]
+    for errors, logged in ((photo_errors(net, held), shipped[0]), (random_crop_errors(net, held, seed=0), shipped[1])):
+        one = bootstrap_score("now", errors)
         assert one.center_high < 1.0 and one.corner_high < 1.2
         assert one.center == pytest.approx(logged.center, abs=0.02)
     assert constant_baseline_errors(held).center.mean() > 5 * one.center

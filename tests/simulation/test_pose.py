@@ -116,7 +116,7 @@ def test_constant_baseline_and_block_bootstrap_intervals() -> None:
     by_block, by_frame = bootstrap_score("x", constant), bootstrap_score("x", constant, block=1)
     assert by_block.center == pytest.approx(constant.center.mean())
     wide, narrow = (s.center_high - s.center_low for s in (by_block, by_frame))
-    assert wide > 1.5 * narrow  # neighbours are alike
+    assert wide > 1.5 * narrow  # neighbors are alike
     assert "constant" in str(bootstrap_score("constant", constant)) and "cm" in str(by_block)
     with pytest.raises(InvalidArgument, match="block"):
         bootstrap_score("x", constant, block=100)

@@ -1,4 +1,4 @@
-"""p(theta): declared, printable, drawn as declared, narrowed and asked for; textures; poses from pixels."""
+"""p(theta): declared, printable, sampled as declared, narrowed; the camera and the target of the photographs."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_draws_follow_the_declaration() -> None:
     shares = {name: np.mean([s.situation == name for s in scenes]) for name in ("typical", "occluded", "at the edge")}
     assert shares["typical"] == pytest.approx(0.87, abs=0.06)
     typical = [s for s in scenes if s.situation == "typical"]
-    centres = np.array([s.camera.project(np.array([s.bodies[1].position]))[0] for s in typical])
-    assert kstest(centres[:, 0] / 160, "uniform", args=(0.12, 0.76)).pvalue > 0.001
-    assert kstest(centres[:, 1] / 120, "uniform", args=(0.15, 0.7)).pvalue > 0.001
-    assert centres.min() > 10 and (centres.max(axis=0) < (150, 110)).all()
-    assert (np.ptp(centres, axis=0) > (100, 70)).all()
+    centers = np.array([s.camera.project(np.array([s.bodies[1].position]))[0] for s in typical])
+    assert kstest(centers[:, 0] / 160, "uniform", args=(0.12, 0.76)).pvalue > 0.001
+    assert kstest(centers[:, 1] / 120, "uniform", args=(0.15, 0.7)).pvalue > 0.001
+    assert centers.min() > 10 and (centers.max(axis=0) < (150, 110)).all()
+    assert (np.ptp(centers, axis=0) > (100, 70)).all()
 
 
 def test_width_zero_fixes_every_factor_but_not_the_task() -> None:
@@ -73,8 +73,8 @@ def test_one_factor_can_be_narrowed_and_half_is_half() -> None:
 
 
 def test_situations_occur_with_the_given_probabilities() -> None:
-    asked = Domain().with_situations(occluded=0.5, at_the_edge=0.25, tilted=0.25)
-    scenes = drawn(asked, 200)
+    domain = Domain().with_situations(occluded=0.5, at_the_edge=0.25, tilted=0.25)
+    scenes = drawn(domain, 200)
     assert {s.situation for s in scenes} == {"occluded", "at the edge", "tilted"}
     for s in scenes:
         up = s.bodies[1].R[2, 2]

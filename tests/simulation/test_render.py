@@ -140,7 +140,7 @@ def test_memory_stays_flat() -> None:
                 renderer.render(sample_params(domain, rng, width=64, height=48), rng)
             return process.memory_info().rss / 2**20
 
-        before = go(0, 500)  # textures are kept by then
+        before = go(0, 500)  # by then the textures are cached
         assert go(500, 1000) - before < 10
 
 
@@ -185,8 +185,8 @@ def test_without_pybullet_there_is_one_message() -> None:
 
 def test_folders_of_killed_renderers_are_removed(tmp_path):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left, kept = f"{int(ended.stdout)}-x", {f"{os.getpid()}-x", "notes-x"}
-    for name in (left, *kept):
+    stale, others = f"{int(ended.stdout)}-x", {f"{os.getpid()}-x", "notes-x"}
+    for name in (stale, *others):
         (tmp_path / (render.TEXTURES + name)).mkdir()
     render._remove_stale_folders(tmp_path)
-    assert {path.name.removeprefix(render.TEXTURES) for path in tmp_path.iterdir()} == kept
+    assert {path.name.removeprefix(render.TEXTURES) for path in tmp_path.iterdir()} == others
