@@ -67,9 +67,9 @@ def _pattern(family: str, rng: np.random.Generator) -> NDArray[np.float64]:
     if family == "gradient":
         return _rescale(u)
     if family == "stripes":
-        return ((u * rng.uniform(2, 12)) % 1 < rng.uniform(0.2, 0.8)).astype(float)
+        return np.asarray((u * rng.uniform(2, 12)) % 1 < rng.uniform(0.2, 0.8), dtype=float)
     n = rng.uniform(2, 8)  # dots
-    return (np.hypot((u * n) % 1 - 0.5, (v * n) % 1 - 0.5) < rng.uniform(0.15, 0.45)).astype(float)
+    return np.asarray(np.hypot((u * n) % 1 - 0.5, (v * n) % 1 - 0.5) < rng.uniform(0.15, 0.45), dtype=float)
 
 
 def _smooth(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
