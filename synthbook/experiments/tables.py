@@ -195,9 +195,9 @@ _SHUTTLE_ROWS = 580_000  # ten times the real table
 RARE_CLASSES = ("Fpv.Close", "Bpv.Close", "Bpv.Open")  # of Shuttle, each 0.1 % of the rows or less
 CTGAN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "both": {},
-    "no sampling by category": {"by_sampling": False},
-    "no condition": {"condition": False},
-    "min-max": {"modes": 0},
+    "no sampling by category": {"log_frequency": False},
+    "no condition": {"conditional": False},
+    "min-max": {"max_modes": 0},
 }
 _TOY: Mapping[str, Any] = {"hidden": 64, "latent_dim": 16, "batch_size": 200, "steps": 1_000, "rarest": True}
 

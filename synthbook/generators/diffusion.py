@@ -49,13 +49,13 @@ _MAX_BETA = 0.999
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """`alpha_bar` (T + 1,), falling from 1; `times` (T + 1,), the network's timesteps.
+    """`alpha_bar` (T + 1,), falling from 1; `timesteps` (T + 1,), the network's timesteps.
 
     The two differ only for a schedule that was thinned out by `respaced`.
     """
 
     alpha_bar: Array
-    times: NDArray[np.int64]
+    timesteps: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         falls = self.alpha_bar.ndim == 1 and len(self.alpha_bar) > 1 and (np.diff(self.alpha_bar) < 0).all()
@@ -105,7 +105,7 @@ class NoiseSchedule:
         if not 1 <= steps <= self.T:
             raise InvalidArgument("steps", steps, f"from 1 to {self.T}, the steps of the schedule")
         places = np.linspace(0, self.T, steps + 1).round().astype(np.int64)
-        return NoiseSchedule(self.alpha_bar[places], self.times[places])
+        return NoiseSchedule(self.alpha_bar[places], self.timesteps[places])
 
 
 def _check_steps(T: int) -> None:
@@ -148,17 +148,17 @@ def ancestral(
     schedule: NoiseSchedule,
     rng: torch.Generator,
     *,
-    variance: str = "beta",
+    variance_type: str = "beta",
     clip: float | None = None,
 ) -> Tensor:
     """Samples (N, ...) from `noise` (N, ...) ~ N(0, 1): Ho et al., arXiv:2006.11239, algorithm 2.
 
-    `variance` is "beta" or "beta_tilde", the two choices of section 3.2; the last step adds none. `clip` keeps the
+    `variance_type` is "beta" or "beta_tilde", the two choices of section 3.2; the last step adds none. `clip` keeps the
     predicted x_0 within [-clip, clip].
     """
-    if variance not in VARIANCES:
-        raise InvalidArgument("variance", variance, " or ".join(VARIANCES))
-    sigma, x = getattr(schedule, variance) ** 0.5, noise
+    if variance_type not in VARIANCES:
+        raise InvalidArgument("variance_type", variance_type, " or ".join(VARIANCES))
+    sigma, x = getattr(schedule, variance_type) ** 0.5, noise
     for t, eps in _backwards(predict, schedule):
         x = ancestral_step(x, eps(x), t, schedule, rng, sigma=sigma[t], clip=clip)
     return x
@@ -205,7 +205,7 @@ def ddim(
 def _backwards(predict: NoisePredictor, schedule: NoiseSchedule) -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
     """Steps T, ..., 1, each with the predictor bound to the original timestep."""
     for t in range(schedule.T, 0, -1):
-        called = int(schedule.times[t])
+        called = int(schedule.timesteps[t])
         yield t, lambda x, called=called: predict(x, torch.full((len(x),), called, device=x.device))  # type: ignore[misc]
 
 
@@ -274,12 +274,12 @@ def optimal_loss(eigenvalues: Array, schedule: NoiseSchedule) -> Array:
     return np.asarray((a * values / (a * values + 1 - a)).sum(1))
 
 
-def ancestral_variance_ratio(variance: float, schedule: NoiseSchedule, *, noise: str = "beta") -> float:
+def ancestral_variance_ratio(variance: float, schedule: NoiseSchedule, *, variance_type: str = "beta") -> float:
     """The variance that ancestral sampling ends with for data N(0, variance), relative to it, with the exact predictor.
 
     v_{t-1} = c_t^2 v_t + sigma_t^2, c_t = (1 - beta_t / (alpha_bar_t variance + 1 - alpha_bar_t)) / sqrt(1 - beta_t).
     """
-    beta, a, sigma2 = schedule.beta, schedule.alpha_bar, getattr(schedule, noise)
+    beta, a, sigma2 = schedule.beta, schedule.alpha_bar, getattr(schedule, variance_type)
     v = 1.0
     for t in range(schedule.T, 0, -1):
         c = (1 - beta[t] / (a[t] * variance + 1 - a[t])) / np.sqrt(1 - beta[t])
@@ -362,7 +362,7 @@ class Diffusion(NeuralGenerator):
         t = torch.randint(1, c.T + 1, (len(x0),), generator=rng)  # 1 and T included
         eps = normal(x0.shape, rng, x0.device)
         prediction = self.modules_["net"](q_sample(x0, t, eps, schedule), t.to(x0.device), labels)
-        loss = (prediction - prediction_target(c.prediction_type, x0, t, eps, schedule)).square().mean()
+        loss = (prediction - _prediction_target(c.prediction_type, x0, t, eps, schedule)).square().mean()
         optimizer = self.optimizers_["net"]
         set_lr(optimizer, c.learning_rate * cosine_with_warmup(step, steps))
         gradient_step(optimizer, loss, max_norm=1.0)
@@ -387,7 +387,7 @@ class Diffusion(NeuralGenerator):
         return sampler(self.noise_predictor(labels), start, steps, rng, clip=1.0 if self.data_spec_.is_image else None)
 
 
-def prediction_target(prediction_type: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
+def _prediction_target(prediction_type: str, x0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
     """The target of the network's prediction: eps, or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0."""
     a = alpha_bar_at(schedule, t, x0)
     return eps if prediction_type == "eps" else a.sqrt() * eps - (1 - a).sqrt() * x0

@@ -193,7 +193,7 @@ def _wasserstein(t: float) -> float:
 
 
 @dataclass(frozen=True)
-class DiracGan:
+class _DiracGan:
     """The loss f by its derivative f', what a penalty adds to the step of psi, and a bound of |psi|."""
 
     f_prime: Callable[[float], float] = _logistic
@@ -207,17 +207,17 @@ def _towards_slope_one(psi: float) -> float:
 
 
 DIRAC_GANS = {
-    "plain": DiracGan(),
-    "WGAN, clipped": DiracGan(_wasserstein, clip=1.0),
-    "WGAN-GP": DiracGan(_wasserstein, _towards_slope_one),
-    "R1": DiracGan(
+    "plain": _DiracGan(),
+    "WGAN, clipped": _DiracGan(_wasserstein, clip=1.0),
+    "WGAN-GP": _DiracGan(_wasserstein, _towards_slope_one),
+    "R1": _DiracGan(
         penalty_step=lambda psi: -psi
     ),  # gamma = 1: minus the gradient of 1/2 psi^2, a slope of 0 is wanted at the data
 }
 
 
 def simulate(
-    game: DiracGan,
+    game: _DiracGan,
     *,
     h: float = 0.1,
     steps: int = 1_000,

@@ -153,7 +153,7 @@ def init_weights(net: nn.Module, rng: torch.Generator) -> nn.Module:
 # class, and attention at the coarse scale, so that distant pixels can interact.
 
 
-class ResBlock(nn.Module):
+class _ResBlock(nn.Module):
     """A residual block of two convolutions; the conditions (N, D) scale and shift the features between them."""
 
     zero_init = ("conv_2",)
@@ -173,7 +173,7 @@ class ResBlock(nn.Module):
         return h + self.skip(x)  # type: ignore[no-any-return]
 
 
-class SelfAttention(nn.Module):
+class _SelfAttention(nn.Module):
     """Self-attention between all positions of (N, C, H, W), with a residual connection."""
 
     zero_init = ("out",)
@@ -203,15 +203,15 @@ class UNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(w, conditions), nn.SiLU(), nn.Linear(conditions, conditions))
         self.label = nn.Embedding(classes, conditions) if classes else None
         self.stem = nn.Conv2d(channels * patch**2, w, 3, padding=1)
-        self.fine_1, self.fine_2 = ResBlock(w, w, conditions), ResBlock(w, w, conditions)
+        self.fine_1, self.fine_2 = _ResBlock(w, w, conditions), _ResBlock(w, w, conditions)
         self.down = nn.Conv2d(w, 2 * w, 3, stride=2, padding=1)
         self.coarse_1, self.attend, self.coarse_2 = (
-            ResBlock(2 * w, 2 * w, conditions),
-            SelfAttention(2 * w),
-            ResBlock(2 * w, 2 * w, conditions),
+            _ResBlock(2 * w, 2 * w, conditions),
+            _SelfAttention(2 * w),
+            _ResBlock(2 * w, 2 * w, conditions),
         )
         self.up = nn.Conv2d(2 * w, w, 1)
-        self.fine_3, self.fine_4 = ResBlock(2 * w, w, conditions), ResBlock(w, w, conditions)
+        self.fine_3, self.fine_4 = _ResBlock(2 * w, w, conditions), _ResBlock(w, w, conditions)
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * patch**2, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -396,7 +396,7 @@ class NeuralGenerator(NeuralModel):
         check_positive_int("n", n)
         wanted = self.data_spec_.draw_labels(n, labels, np.random.default_rng(seed))
         parts = []
-        with torch.no_grad(), eval_mode(self.modules_):
+        with torch.no_grad(), _eval_mode(self.modules_):
             for k, first in enumerate(range(0, n, _SAMPLE_BATCH_SIZE)):
                 some = None if wanted is None else wanted[first : first + _SAMPLE_BATCH_SIZE].to(self.device)
                 parts.append(self._draw(min(_SAMPLE_BATCH_SIZE, n - first), some, step_rng(seed, k + 1)).cpu())
@@ -430,7 +430,7 @@ class NeuralGenerator(NeuralModel):
 
 
 @contextmanager
-def eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+def _eval_mode(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Networks in evaluation mode; restores the previous mode on exit."""
     before = {name: module.training for name, module in modules.items()}
     for module in modules.values():

@@ -60,7 +60,7 @@ class VAEConfig(NeuralConfig):
             )
 
 
-class LogVariance(nn.Module):
+class _LogVariance(nn.Module):
     """The logarithm of the decoder's variance, one number for all pixels."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class VAE(NeuralGenerator):
             shape: Any = {"hidden": 4 * c.width, "layers": 0 if kind == "linear" else 2, "classes": spec.n_classes}
             d = math.prod(spec.shape)
             encoder, decoder = MLP(d, 2 * q, **shape), MLP(q, d, **shape)
-        return {"encoder": encoder, "decoder": decoder, "log_variance": LogVariance()}
+        return {"encoder": encoder, "decoder": decoder, "log_variance": _LogVariance()}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         nets = [p for name in ("encoder", "decoder") for p in self.modules_[name].parameters()]
@@ -170,7 +170,7 @@ class PPCA:
             raise InvalidArgument("q", self.q, f"a number of latents from 0 to {len(values) - 1}")
 
     @property
-    def noise(self) -> float:
+    def noise_variance(self) -> float:
         """sigma^2, the mean of the eigenvalues that are left out."""
         return float(np.mean(self.eigenvalues[self.q :]))
 
@@ -178,14 +178,16 @@ class PPCA:
     def log_likelihood(self) -> float:
         """Mean log-likelihood of a row, in nats: -1/2 [d ln 2 pi + sum_{i<=q} ln lambda_i + (d - q) ln sigma^2 + d]."""
         d, leading = len(self.eigenvalues), np.asarray(self.eigenvalues[: self.q])
-        return float(-0.5 * (d * np.log(2 * np.pi) + np.log(leading).sum() + (d - self.q) * np.log(self.noise) + d))
+        return float(
+            -0.5 * (d * np.log(2 * np.pi) + np.log(leading).sum() + (d - self.q) * np.log(self.noise_variance) + d)
+        )
 
     @property
     def retained_variance(self) -> float:
         """Share of the variance in samples that are decoder means, without the decoder's noise."""
-        return float(np.sum(self.eigenvalues[: self.q] - self.noise) / np.sum(self.eigenvalues))
+        return float(np.sum(self.eigenvalues[: self.q] - self.noise_variance) / np.sum(self.eigenvalues))
 
 
-def active_units(eigenvalues: ArrayLike, noise: float, beta: float) -> int:
+def active_units(eigenvalues: ArrayLike, noise_variance: float, beta: float) -> int:
     """How many directions pay for their code, with a fixed noise variance: those with lambda_i > beta sigma^2."""
-    return int((np.asarray(eigenvalues, dtype=float) > beta * noise).sum())
+    return int((np.asarray(eigenvalues, dtype=float) > beta * noise_variance).sum())

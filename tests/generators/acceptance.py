@@ -75,9 +75,9 @@ def ancestral_variances(exact: Code, samplers: Code, schedule: Code, n: int = 8_
             predict = exact.MixtureNoisePredictor(torch.zeros(1, 1, dtype=torch.float64), variance, table)
             rng = torch.Generator().manual_seed(steps)
             start = torch.randn(n, 1, generator=rng, dtype=torch.float64)
-            x = samplers.ancestral(predict, start, table, rng, variance=noise)
+            x = samplers.ancestral(predict, start, table, rng, variance_type=noise)
             good &= abs(float(x.var()) / variance / kept - 1) < 4 * (2 / n) ** 0.5
-            good &= abs(exact.ancestral_variance_ratio(variance, table, noise=noise) - kept) < 1e-4
+            good &= abs(exact.ancestral_variance_ratio(variance, table, variance_type=noise) - kept) < 1e-4
     return bool(good)
 
 
@@ -100,7 +100,7 @@ def linear_vae_in_theory(ppca: Code) -> bool:
     """C3.1-1 and C3.1-2 (a): noise, likelihood and variance kept of the example with d = 10, q = 3."""
     model = ppca.PPCA(np.array([4, 2, 1, *np.linspace(0.5, 0.2, 7)]), 3)
     return bool(
-        abs(model.noise - 0.35) < 1e-12
+        abs(model.noise_variance - 0.35) < 1e-12
         and abs(model.log_likelihood + 11.5547) < 1e-4
         and abs(model.retained_variance - 0.6296) < 1e-4
         and [ppca.active_units(model.eigenvalues, 0.34, beta) for beta in (0.1, 1, 3, 10)] == [10, 7, 2, 1]

@@ -68,7 +68,11 @@ def test_the_dirac_game() -> None:
 
 def test_the_linear_vae_in_theory() -> None:
     assert acceptance.linear_vae_in_theory(ppca)
-    for old, new in (("[self.q :]))", "[self.q + 1 :]))"), ("+ d))", "))"), ("> beta * noise", "> noise")):
+    for old, new in (
+        ("[self.q :]))", "[self.q + 1 :]))"),
+        ("+ d))", "))"),
+        ("> beta * noise_variance", "> noise_variance"),
+    ):
         assert not acceptance.linear_vae_in_theory(mutant(ppca, old, new))
 
 
@@ -95,7 +99,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     table = diffusion.NoiseSchedule.cosine(40)
     predict = diffusion.MixtureNoisePredictor(torch.tensor([[-1.0, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.02, table)
     start = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    one = diffusion.ancestral(predict, start, table, torch.Generator().manual_seed(1), variance="beta_tilde")
+    one = diffusion.ancestral(predict, start, table, torch.Generator().manual_seed(1), variance_type="beta_tilde")
     other = diffusion.ddim(predict, start, table, torch.Generator().manual_seed(1), eta=1.0)
     assert torch.allclose(one, other, atol=1e-10)
 
@@ -104,8 +108,8 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
 def test_a_thinned_schedule_asks_the_network_about_the_right_steps(steps: int) -> None:
     table = diffusion.NoiseSchedule.linear(100)
     thin = table.respaced(steps)
-    assert steps == thin.T and thin.times[-1] == 100 and thin.times[0] == 0
-    assert (thin.alpha_bar == table.alpha_bar[thin.times]).all()
+    assert steps == thin.T and thin.timesteps[-1] == 100 and thin.timesteps[0] == 0
+    assert (thin.alpha_bar == table.alpha_bar[thin.timesteps]).all()
     asked: list[int] = []
 
     def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -113,4 +117,4 @@ def test_a_thinned_schedule_asks_the_network_about_the_right_steps(steps: int) -
         return x
 
     diffusion.ddim(predict, torch.zeros(1, 1), thin)
-    assert asked == thin.times[:0:-1].tolist()  # as many network calls as steps
+    assert asked == thin.timesteps[:0:-1].tolist()  # as many network calls as steps

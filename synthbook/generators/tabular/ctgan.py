@@ -100,12 +100,12 @@ _SOFT = 0.2  # temperature of the generator's categories
 
 @dataclass(frozen=True)
 class CTGANConfig(NeuralTableConfig):
-    """Rows in a pack `pac`, weight of the gradient penalty `gp_weight`, at most `modes` of a number.
+    """Rows in a pack `pac`, weight of the gradient penalty `gp_weight`, at most `max_modes` of a number.
 
     Samples come from an exponential moving average of the generator's weights with decay `ema_decay`.
 
-    `condition`: each row is conditioned on a category; `by_sampling`: categories are drawn by the logarithm of
-    their count, so that rare ones come more often. Without both, and with `modes` 0, it is a plain GAN. Samples are
+    `conditional`: each row is conditioned on a category; `log_frequency`: categories are drawn by the logarithm of
+    their count, so that rare ones come more often. Without both, and with `max_modes` 0, it is a plain GAN. Samples are
     conditioned on a category of any column, as published, or with `rarest` of the column with the rarest category.
     """
 
@@ -114,10 +114,10 @@ class CTGANConfig(NeuralTableConfig):
     latent_dim: int = 128
     pac: int = 2
     gp_weight: float = 10.0
-    modes: int = 10
+    max_modes: int = 10
     ema_decay: float = 0.999
-    condition: bool = True
-    by_sampling: bool = True
+    conditional: bool = True
+    log_frequency: bool = True
     rarest: bool = False
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class CTGANConfig(NeuralTableConfig):
             raise InvalidArgument("pac", self.pac, f"a divisor of the {self.batch_size} rows in a batch")
 
 
-class GeneratorNet(nn.Module):
+class _GeneratorNet(nn.Module):
     """Noise and condition (N, inputs) to rows (N, width): each hidden layer sees all that came before."""
 
     def __init__(self, inputs: int, width: int, hidden: int):
@@ -143,7 +143,7 @@ class GeneratorNet(nn.Module):
         return result
 
 
-class Critic(nn.Module):
+class _Critic(nn.Module):
     """Packs of rows (N, inputs) to scores (N / pac,)."""
 
     def __init__(self, inputs: int, hidden: int, pac: int):
@@ -177,7 +177,7 @@ class CTGAN(TransformedTableGenerator):
         self.rows_ = len(frame)
 
     def _category_spans(self) -> tuple[Span, ...]:
-        if not self.config.condition:
+        if not self.config.conditional:
             return ()
         return tuple(span for span in self.encoding_.spans if self.encoding_.columns[span.column].categories)
 
@@ -189,9 +189,9 @@ class CTGAN(TransformedTableGenerator):
     def _build(self) -> dict[str, nn.Module]:
         config, condition_dim = self.config, self.conditions_.width
         return {
-            "generator": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
-            "ema": GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
-            "critic": Critic(self.encoding_.width + condition_dim, config.hidden, config.pac),
+            "generator": _GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
+            "ema": _GeneratorNet(config.latent_dim + condition_dim, self.encoding_.width, config.hidden),
+            "critic": _Critic(self.encoding_.width + condition_dim, config.hidden, config.pac),
         }
 
     def _inference_modules(self) -> dict[str, nn.Module]:
@@ -235,7 +235,7 @@ class CTGAN(TransformedTableGenerator):
     def _draw_condition(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
         if not self.conditions_.spans:
             return None
-        rows = self.rows_ if self.config.by_sampling else None
+        rows = self.rows_ if self.config.log_frequency else None
         return self.conditions_.sample_condition(self.config.batch_size, rng, rows=rows)
 
     def _make(

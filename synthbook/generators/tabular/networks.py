@@ -77,10 +77,10 @@ class NeuralTableGenerator(NeuralModel, TableGenerator):
 
 
 class TransformedTableGenerator(NeuralTableGenerator):
-    """A network that sees rows as `DataTransformer` writes them; its settings name the `modes` of a number."""
+    """A network that sees rows as `DataTransformer` writes them; its settings name `max_modes` of a number."""
 
     def _learn_encoding(self, frame: pd.DataFrame, rng: np.random.Generator) -> None:
-        self.encoding_ = DataTransformer.fit(self.table_spec_.modeled, frame, max_modes=self.config.modes, rng=rng)
+        self.encoding_ = DataTransformer.fit(self.table_spec_.modeled, frame, max_modes=self.config.max_modes, rng=rng)
 
     def _encode(self, frame: pd.DataFrame, rng: np.random.Generator) -> Tensor:
         return torch.tensor(self.encoding_.transform(frame, rng), dtype=torch.float32)

@@ -38,7 +38,7 @@ _MISSING_SENTINEL = -1e12  # what a tree sees of a missing number
 
 
 @dataclass(frozen=True, eq=False)
-class TreeNodes:
+class _TreeNodes:
     """Trees as arrays (nodes,): a row goes left where its `feature` is at most the `threshold`."""
 
     feature: NDArray[np.int64]  # -1 in a leaf
@@ -76,7 +76,7 @@ class CARTConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Tree(TreeNodes):
+class Tree(_TreeNodes):
     """A fitted tree (nodes,) and the values (N,) of the rows in its leaves, leaf after leaf."""
 
     start: NDArray[np.int64]  # where a leaf's values begin, and how many there are
@@ -191,7 +191,7 @@ class BoostedTreesConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class TreeEnsemble(TreeNodes):
+class _TreeEnsemble(_TreeNodes):
     """The trees of a column: `value` (nodes,) of each leaf, `roots` (rounds, K), `base` (K,) of the `classes` (K,).
 
     Of a feature of categories a node has a `bitset` (-1: none): those that go left, as bits of 8 `words` of 32.
@@ -205,7 +205,7 @@ class TreeEnsemble(TreeNodes):
     classes: _Codes
 
     @classmethod
-    def fit(cls, x: Array, nominal: list[bool], codes: _Codes, config: BoostedTreesConfig, seed: int) -> TreeEnsemble:
+    def fit(cls, x: Array, nominal: list[bool], codes: _Codes, config: BoostedTreesConfig, seed: int) -> _TreeEnsemble:
         """Learnt from x (N, features), of which some are `nominal` codes, and the classes (N,)."""
         classes, counts = np.unique(codes, return_counts=True)
         if len(classes) == 1 or not x.shape[1]:
@@ -229,7 +229,7 @@ class TreeEnsemble(TreeNodes):
         return ensemble
 
     @classmethod
-    def constant(cls, classes: _Codes, counts: _Codes) -> TreeEnsemble:
+    def constant(cls, classes: _Codes, counts: _Codes) -> _TreeEnsemble:
         """No trees: the classes' own shares, whatever came before."""
         nodes: _Codes = np.zeros(0, dtype=np.int64)
         numbers: Array = np.zeros(0)
@@ -238,7 +238,7 @@ class TreeEnsemble(TreeNodes):
         return cls(nodes, numbers, nodes, nodes, numbers, nodes, words, roots, base, classes)
 
     @classmethod
-    def _read(cls, rounds: list[list[Any]], order: _Codes, classes: _Codes) -> TreeEnsemble:
+    def _read(cls, rounds: list[list[Any]], order: _Codes, classes: _Codes) -> _TreeEnsemble:
         # the library counts features in this `order`: nominal ones first
         trees = [tree for row in rounds for tree in row]
         first = np.cumsum([0, *(len(tree.nodes) for tree in trees)])
@@ -312,12 +312,12 @@ class BoostedTrees(TableGenerator):
     ) -> None:
         columns = self.table_spec_.modeled
         self.marginals_ = [Marginal.of(column, frame[column.name]) for column in columns]
-        self.ensembles_: list[TreeEnsemble] = []
+        self.ensembles_: list[_TreeEnsemble] = []
         seen, nominal = np.zeros((len(frame), 0)), [_is_nominal(column) for column in columns]
         for j, margin in enumerate(self.marginals_):
             rng = np.random.default_rng(child_seed(seed, j))
             codes = self._codes(margin, frame[margin.column.name], rng)
-            self.ensembles_.append(TreeEnsemble.fit(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
+            self.ensembles_.append(_TreeEnsemble.fit(seen, nominal[:j], codes, self.config, int(rng.integers(2**31))))
             seen = np.column_stack([seen, self._feature(j, frame[margin.column.name])])
             if callback is not None:
                 callback(j + 1, len(columns), {"classes": float(len(self.ensembles_[-1].classes))})
@@ -361,10 +361,10 @@ class BoostedTrees(TableGenerator):
         return {**arrays, **trees}, {"margins": facts}
 
     def _set_state(self, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-        columns, names = self.table_spec_.modeled, list(TreeEnsemble.__dataclass_fields__)
+        columns, names = self.table_spec_.modeled, list(_TreeEnsemble.__dataclass_fields__)
         self.marginals_ = restore_marginals(columns, tensors, facts["margins"])
         self.ensembles_ = [
-            TreeEnsemble(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(columns))
+            _TreeEnsemble(*(tensors[f"{j}/{name}"].numpy() for name in names)) for j in range(len(columns))
         ]
 
 

@@ -36,10 +36,10 @@ class TVAEConfig(NeuralTableConfig):
     learning_rate: float = 2e-3
     latent_dim: int = 32
     beta: float = 0.5  # the published weight of the reconstruction is 2
-    modes: int = 10
+    max_modes: int = 10
 
 
-class LogScale(nn.Module):
+class _LogScale(nn.Module):
     """The logarithm of each alpha's standard deviation."""
 
     def __init__(self, alphas: int):
@@ -57,7 +57,7 @@ class TVAE(TransformedTableGenerator):
         return {
             "encoder": MLP(width, 2 * config.latent_dim, hidden=config.hidden),
             "decoder": MLP(config.latent_dim, width, hidden=config.hidden),
-            "spread": LogScale(len(self._alphas())),
+            "spread": _LogScale(len(self._alphas())),
         }
 
     def _step(self, batches: Batches, step: int, steps: int, rng: torch.Generator) -> Mapping[str, float]:
@@ -108,7 +108,7 @@ class TVAE(TransformedTableGenerator):
 
     def _log_sd(self) -> Tensor:
         spread = self.modules_["spread"]
-        assert isinstance(spread, LogScale)
+        assert isinstance(spread, _LogScale)
         result: Tensor = spread.log_sd.clamp(_LEAST_LOG_SD, _MOST_LOG_SD)
         return result
 

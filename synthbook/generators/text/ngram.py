@@ -130,7 +130,7 @@ DISCOUNT = 0.75  # D
 
 
 @dataclass(frozen=True, eq=False)
-class NGramCounts:
+class _NGramCounts:
     """k-grams as numbers in base V (m,), sorted, and their counts; their contexts (c,), with counts and types."""
 
     grams: Codes
@@ -140,7 +140,7 @@ class NGramCounts:
     n_types: Codes  # different characters after the context
 
     @classmethod
-    def of(cls, grams: Codes, counts: Codes, base: int) -> NGramCounts:
+    def of(cls, grams: Codes, counts: Codes, base: int) -> _NGramCounts:
         """From different k-grams, sorted, and their counts."""
         contexts, first = np.unique(grams // base, return_index=True)
         ends = np.append(first[1:], len(grams))
@@ -187,14 +187,14 @@ class NGram(TextGenerator):
         self._describe_fit(seed, None, sha256("\n".join(parts).encode()))
         self.tokenizer_ = CharTokenizer.of(parts)
         v, codes = len(self.tokenizer_), [self._padded(part) for part in parts]
-        self.counts_: list[NGramCounts] = []
+        self.counts_: list[_NGramCounts] = []
         for k in range(self.n, 0, -1):
             if k < self.n and self.smoothing == "kneser-ney":
                 grams, counts = np.unique(self.counts_[0].grams % v**k, return_counts=True)  # in how many contexts
             else:
                 every = np.concatenate([self._grams(part, k) for part in codes])
                 grams, counts = np.unique(every, return_counts=True)
-            self.counts_.insert(0, NGramCounts.of(grams, counts, v))
+            self.counts_.insert(0, _NGramCounts.of(grams, counts, v))
         return self
 
     def bits_per_character(self, text: str) -> float:
@@ -247,8 +247,8 @@ class NGram(TextGenerator):
 
     def _restore(self, tensors: Tensors, card: Mapping[str, Any], source: Path) -> None:
         self.tokenizer_ = CharTokenizer(card["alphabet"])
-        names = list(NGramCounts.__dataclass_fields__)
-        self.counts_ = [NGramCounts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
+        names = list(_NGramCounts.__dataclass_fields__)
+        self.counts_ = [_NGramCounts(*(tensors[f"{k}/{name}"].numpy() for name in names)) for k in range(self.n)]
 
     def _padded(self, text: str) -> Codes:
         return self.tokenizer_.encode(BOS * (self.n - 1) + text)

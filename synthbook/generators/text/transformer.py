@@ -51,7 +51,7 @@ class TransformerConfig:
             raise InvalidArgument("settings", asdict(self), "positive numbers, n_heads that divide d_model")
 
 
-class TransformerBlock(nn.Module):
+class _TransformerBlock(nn.Module):
     """Self-attention, then an MLP at each position, each with a residual connection."""
 
     zero_init = ("proj", "down")
@@ -81,7 +81,7 @@ class CharTransformer(nn.Module):
         super().__init__()
         self.tok_emb = nn.Embedding(characters, config.d_model)
         self.pos_emb = nn.Embedding(config.context_length, config.d_model)
-        self.layers = nn.ModuleList(TransformerBlock(config.d_model, config.n_heads) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(_TransformerBlock(config.d_model, config.n_heads) for _ in range(config.n_layers))
         self.norm, self.out = nn.LayerNorm(config.d_model), nn.Linear(config.d_model, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
