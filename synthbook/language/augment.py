@@ -55,8 +55,8 @@ LABEL_CHANGING: Mapping[str, _Edit] = {
 
 # ── statements with an oracle ────────────────────────────────────────────────────────────────────────────────────────
 
-_SAID = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
-_CLAIMED = re.compile(r"\bis\s+(not\s+)?(?:heavier|more) than\s+(\d+)\s+(grams|kilograms)")
+_WEIGHT = re.compile(r"(?:weighs|has a weight of)\s+(\d+)\s+(grams|kilograms)")
+_CLAIM = re.compile(r"\bis\s+(not\s+)?(?:heavier|more) than\s+(\d+)\s+(grams|kilograms)")
 _IN_GRAMS = {"grams": 1, "kilograms": 1_000}
 
 
@@ -65,17 +65,17 @@ def statement(rng: np.random.Generator) -> str:
     thing = str(rng.choice(["parcel", "box", "stone"]))
     a, b = (int(x) for x in rng.integers(1, 1_000, 2))
     unit, other = (str(u) for u in rng.choice(["grams", "grams", "kilograms"], 2))
-    said = "not " if rng.random() < 0.5 else ""
-    return f"The {thing} weighs {a} {unit}. It is {said}heavier than {b} {other}."
+    negation = "not " if rng.random() < 0.5 else ""
+    return f"The {thing} weighs {a} {unit}. It is {negation}heavier than {b} {other}."
 
 
 def oracle(text: str) -> bool:
     """Whether a statement is true, whatever was done to it. Raises `ValueError` where it says nothing."""
-    said, claimed = _SAID.search(text), _CLAIMED.search(text)
-    if said is None or claimed is None:
+    weight, claim = _WEIGHT.search(text), _CLAIM.search(text)
+    if weight is None or claim is None:
         raise ValueError(f"no statement about a weight: {text!r}")
-    heavier = int(said[1]) * _IN_GRAMS[said[2]] > int(claimed[2]) * _IN_GRAMS[claimed[3]]
-    return heavier != bool(claimed[1])
+    heavier = int(weight[1]) * _IN_GRAMS[weight[2]] > int(claim[2]) * _IN_GRAMS[claim[3]]
+    return heavier != bool(claim[1])
 
 
 # ── edits by a model ─────────────────────────────────────────────────────────────────────────────────────────────────

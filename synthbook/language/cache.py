@@ -1,8 +1,8 @@
-"""Answers that were given once, kept in a file that people can read, and never asked for again.
+"""A cache of responses: each is requested once, and stored in a file that people can read.
 
 A line is either a prompt, `{"prompt": P, "model", "messages", "sampling"}`, or an answer to one, `{"key", "prompt": P,
-"index", "text", "finish", "tokens": [of the prompt, of the answer]}`; the key is `Ask.key`. Answers are written as they
-come: a run that was killed has all that it was given, but for the line that it was writing.
+"index", "text", "finish", "tokens": [of the prompt, of the answer]}`; the key is `ChatRequest.cache_key`. Answers
+are written as they arrive: a run that was killed has lost at most the line that it was writing.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _choosing = Lock()
 
 def _writer(path: Path) -> _Writer:
     with _choosing:
-        found = _writers.get(path.resolve())
-        if found is None:
-            found = _writers[path.resolve()] = _Writer(path)
-        return found
+        writer = _writers.get(path.resolve())
+        if writer is None:
+            writer = _writers[path.resolve()] = _Writer(path)
+        return writer
 
 
 class ResponseCache:
-    """The answers of `model`, pinned by name or hash, in the file `path`; `read_only` for a committed one.
+    """The responses of `model`, pinned by name or hash, in the file `path`; `read_only` for a committed one.
 
-    Safe for threads. One process writes at a time, another one is refused with `LockedError`; all may read meanwhile.
-    Raises `DataError` for a file of something else, `InvalidArgument` for the answers of another model.
+    Thread-safe. One process writes at a time, a second one gets a `LockedError`; others may read meanwhile. Raises
+    `DataError` for a file that is no cache, `InvalidArgument` for the responses of another model.
     """
 
     def __init__(self, path: Path, *, model: str, read_only: bool = False):
@@ -74,13 +74,13 @@ class ResponseCache:
         return len(self._answers)
 
     def get(self, request: ChatRequest) -> ChatResponse | None:
-        """The answer that was given to this question, else None."""
+        """The cached response to a request, else None."""
         return self._answers.get(request.cache_key(self.model))
 
     def put(self, request: ChatRequest, answer: ChatResponse) -> ChatResponse:
-        """Keep an answer, and return the one that is kept: if there is one already, that.
+        """Store a response unless there is one, and return the stored one.
 
-        Raises `SynthbookError` where it cannot be written; what was kept before stays.
+        Raises `SynthbookError` where it cannot be written; earlier responses stay.
         """
         if self.read_only:
             raise CacheMiss(f"{self.path} is only read: nothing is added to it")
@@ -89,7 +89,7 @@ class ResponseCache:
             if key in self._answers:
                 return self._answers[key]
             text = "" if prompt["prompt"] in self._prompts else _line(prompt)
-            self._append((text + _line(_told(key, request, answer, prompt["prompt"]))).encode())
+            self._append((text + _line(_answer(key, request, answer, prompt["prompt"]))).encode())
             self._prompts.add(prompt["prompt"])
             self._answers[key] = ChatResponse(
                 answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens, cached=True
@@ -107,14 +107,14 @@ class ResponseCache:
                     file.truncate(whole)
                     raise
         except OSError as error:
-            kept = f"the {len(self):,} answers before are kept, and the same command goes on from there"
-            raise SynthbookError(f"{self.path} cannot take another answer ({format_error(error)}): {kept}") from None
+            state = f"the {len(self):,} answers before are kept, and the same command goes on from there"
+            raise SynthbookError(f"{self.path} cannot take another answer ({format_error(error)}): {state}") from None
 
     def _read(self) -> None:
         for line in _lines(self.path):
             if "messages" not in line:
-                text, finish, (asked, given) = line["text"], line["finish"], line["tokens"]
-                self._answers[line["key"]] = ChatResponse(text, finish, asked, given, cached=True)
+                text, finish, tokens = line["text"], line["finish"], line["tokens"]
+                self._answers[line["key"]] = ChatResponse(text, finish, *tokens, cached=True)
             elif line["model"] == self.model:
                 self._prompts.add(line["prompt"])
             else:
@@ -135,10 +135,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             if not raw.endswith(b"\n"):
                 return
             try:
-                found = json.loads(raw)
+                line = json.loads(raw)
             except (ValueError, RecursionError):
-                found = None
-            match found:
+                line = None
+            match line:
                 case {"prompt": str(name), "model": str(), "messages": list()}:
                     prompts.add(name)
                 case {
@@ -153,7 +153,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 case _:
                     wrong = "neither a prompt nor an answer to one before it"
                     raise DataError(f"{path}, line {number}: {wrong}. Restore the file, or take this line out")
-            yield found
+            yield line
 
 
 def _prompt(request: ChatRequest, model: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _prompt(request: ChatRequest, model: str) -> dict[str, Any]:
     return {"prompt": sha256(strict_json(about, sort_keys=True).encode())[:16], **about}
 
 
-def _told(key: str, request: ChatRequest, answer: ChatResponse, prompt: str) -> dict[str, Any]:
+def _answer(key: str, request: ChatRequest, answer: ChatResponse, prompt: str) -> dict[str, Any]:
     return {
         "key": key,
         "prompt": prompt,
@@ -178,7 +178,7 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def canonical_lines(path: Path) -> Iterator[str]:
-    """The lines of a cache in an order that does not depend on who answered first: each prompt, then its answers."""
+    """The lines of a cache in an order that does not depend on arrival: each prompt, then its answers by index."""
     prompts: dict[str, dict[str, Any]] = {}
     answers: dict[str, dict[int, dict[str, Any]]] = {}
     for line in _lines(path):

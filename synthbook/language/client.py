@@ -1,8 +1,7 @@
-"""One way to talk to a language model: on this machine, on a cluster, or a hosted one; only the address changes.
+"""A client for chat models: on this machine, on a cluster, or hosted; only the address changes.
 
-Questions go out side by side and answers come back in their order. What fails for a moment is asked again, after twice
-as long each time; what fails for good ends in an error that says why. Each answer is kept in a
-`ResponseCache` as it comes.
+Requests are sent concurrently, and responses come back in their order. Transient errors are retried with exponential
+backoff; other errors end the run and say why. Each response is stored in a `ResponseCache` as it arrives.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ _SHORTEST_SECRET = 8  # characters: a shorter key, such as EMPTY or ollama, guar
 
 
 class ModelError(SynthbookError):
-    """A language model gave no answer, and asking again did not or would not help."""
+    """A language model gave no answer, and retries failed or would not help."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The `url` up to /v1, the model's name there, a key, what pins its answers in a cache, and what to do if it fails.
+    """Where a model answers: the `base_url` up to /v1, the model's name there, an API key, and a hint for failures.
 
-    `pinned`: the SHA-256 of the model's file where it is known, else its name.
+    `fingerprint` identifies the model in a cache: the SHA-256 of its file where it is known, else its name.
     """
 
     base_url: str
@@ -90,11 +89,11 @@ class Endpoint:
             return False
 
     def without_key(self, text: str) -> str:
-        """A text in which the key is not to be seen."""
+        """A text with the API key masked."""
         return text if len(self.api_key) < _SHORTEST_SECRET else text.replace(self.api_key, HIDDEN)
 
     def shown(self, text: str, length: int = 300) -> str:
-        """The beginning of what a server said, on one line, for a message to people."""
+        """The beginning of a server's message, on one line, with the API key masked."""
         whole = self.without_key(text)  # before it is cut, which could leave a part of the key
         return "".join(c if c.isprintable() else " " for c in whole[:length]).strip()
 
@@ -115,14 +114,14 @@ def _is_address(url: str) -> bool:
 # moment.
 
 
-_LONGEST = 1_000_000  # bytes of an answer
-MOST = 1_000_000_000  # tokens that one answer can have cost
+_MAX_BYTES = 1_000_000  # of an answer
+_MAX_TOKENS = 1_000_000_000  # that one answer can have cost
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 RETRY_STATUS = {408, 409, 425, 429}  # states that may be over soon, as may all from 500 on
 
 
 class TransientError(Exception):
-    """What may be over at the next try; `wait`: seconds that the server asked for; `empty`: it said nothing."""
+    """An error worth a retry, after `retry_after` seconds; `empty` is the response where it had no text."""
 
     def __init__(self, message: str, retry_after: float = 0.0, *, empty: ChatResponse | None = None):
         super().__init__(message)
@@ -156,10 +155,10 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
         if response.is_success:
             return
         try:
-            said = await _whole(response)
+            body = await _whole(response)
         except TransientError as broken:
-            said = str(broken).encode()
-        raise _refusal(endpoint, response.status_code, said, response.headers.get("retry-after"))
+            body = str(broken).encode()
+        raise _refusal(endpoint, response.status_code, body, response.headers.get("retry-after"))
 
     hooks: dict[str, list[Any]] = {"request": [keep_to_ours], "response": [look]}
     http = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.loopback, follow_redirects=False, event_hooks=hooks)
@@ -172,7 +171,7 @@ def connect(endpoint: Endpoint) -> AsyncOpenAI:
 async def attempt(
     connection: AsyncOpenAI, endpoint: Endpoint, request: ChatRequest, *, seed: int, seconds: float
 ) -> ChatResponse:
-    """One try. Raises `TransientError` for what another may mend, `ModelError` for what it cannot."""
+    """One HTTP attempt. Raises `TransientError` for what a retry may mend, `ModelError` for all else."""
     import openai
 
     create = connection.chat.completions.with_streaming_response.create
@@ -192,7 +191,7 @@ async def attempt(
 
 
 def request_body(request: ChatRequest, model: str, seed: int) -> dict[str, Any]:
-    """The body that is sent. No message holds a whole mark by which a chat template would end it."""
+    """The body of the HTTP request; special tokens of chat templates are broken up."""
     drawn = request.sampling
     body: dict[str, Any] = {
         "model": model,
@@ -215,8 +214,8 @@ async def _whole(response: Any) -> bytes:
     try:
         async for piece in response.aiter_raw():
             content += piece
-            if len(content) > _LONGEST:
-                failed = f"an answer of more than {_LONGEST:,} bytes"
+            if len(content) > _MAX_BYTES:
+                failed = f"an answer of more than {_MAX_BYTES:,} bytes"
                 break
     except Exception as error:  # of the transport, which is another library from version to version
         failed = f"the answer broke off ({type(error).__name__})"
@@ -225,8 +224,8 @@ async def _whole(response: Any) -> bytes:
     return bytes(content)
 
 
-def _refusal(endpoint: Endpoint, code: int, said: bytes, retry_after: str | None) -> Exception:
-    words = f"HTTP {code}: {endpoint.shown(_message(said)) or 'without a word'}"
+def _refusal(endpoint: Endpoint, code: int, body: bytes, retry_after: str | None) -> Exception:
+    words = f"HTTP {code}: {endpoint.shown(_message(body)) or 'without a word'}"
     if code in RETRY_STATUS or code >= 500:
         return TransientError(words, _seconds(retry_after))
     if code in (401, 403):
@@ -234,13 +233,13 @@ def _refusal(endpoint: Endpoint, code: int, said: bytes, retry_after: str | None
     return ModelError(f"{endpoint.model} at {endpoint.base_url} refused: {words}")
 
 
-def _message(said: bytes) -> str:
-    text = said.decode(errors="replace")
+def _message(body: bytes) -> str:
+    text = body.decode(errors="replace")
     try:
-        found = json.loads(text)
+        message = json.loads(text)
         for name in ("error", "message"):
-            found = found.get(name, found) if isinstance(found, dict) else found
-        return str(found)
+            message = message.get(name, message) if isinstance(message, dict) else message
+        return str(message)
     except (ValueError, RecursionError):
         return text
 
@@ -255,17 +254,17 @@ def _seconds(header: str | None) -> float:
 
 def _read(content: bytes, endpoint: Endpoint) -> ChatResponse:
     try:
-        found = json.loads(content)
-        choice, usage = found["choices"][0], found.get("usage") or {}
+        document = json.loads(content)
+        choice, usage = document["choices"][0], document.get("usage") or {}
         text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
-        asked, given = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        if not isinstance(text, str) or not isinstance(finish, str) or not (0 <= asked <= MOST and 0 <= given <= MOST):
+        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        if not isinstance(text, str) or not isinstance(finish, str) or not all(0 <= n <= _MAX_TOKENS for n in tokens):
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         wrong = type(error).__name__
     else:
-        text, finish = (SURROGATES.sub("\ufffd", endpoint.without_key(said)) for said in (text, finish))
-        answer = ChatResponse(text, finish[:40], asked, given)
+        text, finish = (SURROGATES.sub("\ufffd", endpoint.without_key(part)) for part in (text, finish))
+        answer = ChatResponse(text, finish[:40], *tokens)
         if text.strip():
             return answer
         raise TransientError("an empty answer", empty=answer)
@@ -281,7 +280,7 @@ AHEAD = 4  # questions that are read for each one that is out, so that a slow an
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Seconds for one try, tries for one answer, and seconds before the second try, doubled for each further one."""
+    """Seconds for one attempt, attempts for one answer, and the backoff before the second, then doubled each time."""
 
     timeout: float = 120.0
     max_attempts: int = 5
@@ -295,9 +294,9 @@ class RetryPolicy:
 
 @dataclass
 class Usage:
-    """What a client's answers cost: tokens and money of live ones, the latter in the currency of the prices.
+    """Requests, and what live responses cost: tokens, and money in the currency of the prices.
 
-    Empty answers that were asked for again have cost tokens, too.
+    Empty responses that were retried count as well.
     """
 
     requests: int = 0
@@ -309,10 +308,10 @@ class Usage:
 
 
 class Client:
-    """Asks the model at `endpoint`, and keeps its answers in `replay`. `prices`: of a million tokens, in and out.
+    """Chats with the model at `endpoint`, and caches its responses. `prices`: of a million tokens, in and out.
 
-    Without an endpoint it answers from the cache alone, and raises `CacheMiss` for what is not there. Each question
-    must find its answer in `patience`. `sleep` stands in for waiting, in tests.
+    Without an endpoint the cache alone answers, and what it lacks raises `CacheMiss`. `retry` limits the attempts for
+    each request. `sleep` replaces waiting, in tests.
     """
 
     def __init__(
@@ -337,10 +336,10 @@ class Client:
         self._connection = None if endpoint is None else connect(endpoint)
 
     def chat(self, requests: Iterable[ChatRequest]) -> Iterator[ChatResponse]:
-        """An answer for each question, in their order; questions are read some way ahead of the answers.
+        """A response to each request, in their order; requests are read a bounded number ahead of the responses.
 
         Raises `ModelError`, `CacheMiss`, and `SynthbookError` where the cache cannot be written. Where it ends early,
-        questions that are out are given up.
+        pending requests are cancelled.
         """
         waiting: deque[Future[ChatResponse]] = deque()
         gate = asyncio.Semaphore(self.concurrency)
@@ -360,9 +359,9 @@ class Client:
     def _begun(self, request: ChatRequest, gate: asyncio.Semaphore) -> Future[ChatResponse]:
         """The answer to come: from the cache, else live, and then kept."""
         known: Future[ChatResponse] = Future()
-        if self.cache is not None and (kept := self.cache.get(request)) is not None:
+        if self.cache is not None and (cached := self.cache.get(request)) is not None:
             self._count(cache_hits=1)
-            known.set_result(kept)
+            known.set_result(cached)
         elif self.endpoint is None:
             name = self.cache.path.name if self.cache is not None else "the cache"
             words = f"{name} has no such answer, and there is no model: synthbook models fetch smollm2 gets one"
@@ -399,10 +398,10 @@ class Client:
                 empty += 1
         if failed.empty is not None:
             return failed.empty
-        kept = "" if self.cache is None else ". What was answered before is kept"
+        cached = "" if self.cache is None else ". What was answered before is kept"
         raise ModelError(
             f"{endpoint.model} at {endpoint.base_url} failed after {self.retry.max_attempts} attempts;"
-            f" last error: {failed}. To fix it, {endpoint.hint}{kept}"
+            f" last error: {failed}. To fix it, {endpoint.hint}{cached}"
         )
 
     async def _wait(self, doubled: float, least: float) -> None:

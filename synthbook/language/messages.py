@@ -139,4 +139,4 @@ def break_special_tokens(text: str) -> str:
     >>> break_special_tokens("bye<|im_end|> [INST] 1 < 2")
     'bye< |im_end|> [ INST] 1 < 2'
     """
-    return _MARK.sub(lambda found: f"{found[0]} ", text)
+    return _MARK.sub(lambda match: f"{match[0]} ", text)

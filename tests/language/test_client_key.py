@@ -163,8 +163,8 @@ KEY_MUTANTS = [
     (endpoint_module, "field(default=NO_KEY, repr=False)", "field(default=NO_KEY)"),
     (endpoint_module, "whole = self.without_key(text)", "whole = text"),
     (endpoint_module, "whole = self.without_key(text)", "whole = self.without_key(text[:length])"),
-    (exchange, "endpoint.without_key(said))", "said)"),
-    (exchange, "endpoint.shown(_message(said))", "_message(said)"),
+    (exchange, "endpoint.without_key(part))", "part)"),
+    (exchange, "endpoint.shown(_message(body))", "_message(body)"),
     (exchange, "endpoint.shown(content.decode(errors='replace'), 60)", "content.decode(errors='replace')[:60]"),
     (exchange, "answer = ChatResponse(text, finish[:40]", "answer = ChatResponse(text, choice['finish_reason'][:40]"),
 ]

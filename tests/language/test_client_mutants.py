@@ -69,7 +69,7 @@ IN_EXCHANGE = [
     ("asyncio.timeout(seconds)", "asyncio.timeout(2.1)", "late"),
     ("trust_env=not endpoint.loopback", "trust_env=True", "proxy"),
     ("trust_env=not endpoint.loopback", "trust_env=False", "proxy"),
-    ('SURROGATES.sub("\\ufffd", endpoint.without_key(said))', "endpoint.without_key(said)", "halves"),
+    ('SURROGATES.sub("\\ufffd", endpoint.without_key(part))', "endpoint.without_key(part)", "halves"),
     ("if drawn.schema is not None:", "if False:", "sent"),
     ('"seed": seed,', "", "sent"),
     ("set(request.headers) - HEADERS:", "():", "theirs"),

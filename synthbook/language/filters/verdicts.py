@@ -32,7 +32,7 @@ SHOWN = 50  # failures in a report
 
 def _read_cases(path: Path) -> dict[str, list[Case]]:
     """Cases by function. Raises `DataError`, which names the line."""
-    found: dict[str, list[Case]] = {}
+    cases: dict[str, list[Case]] = {}
     for number, line in read_jsonl(path):
         where = f"{path}, line {number}"
         if not {"function", "args", "expected"} <= line.keys() <= {"function", "args", "expected", "rel_tol"}:
@@ -46,10 +46,10 @@ def _read_cases(path: Path) -> dict[str, list[Case]]:
             args, expected = tuple(decode(line["args"])), decode(line["expected"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: a value with a tag that is not known ({error})") from None
-        found.setdefault(line["function"], []).append(Case(line["function"], args, expected, tolerance))
-    if not found:
+        cases.setdefault(line["function"], []).append(Case(line["function"], args, expected, tolerance))
+    if not cases:
         raise DataError(f"{path} holds no case")
-    return found
+    return cases
 
 
 def _read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program]:
@@ -97,12 +97,12 @@ def verify_files(
     n = sum(1 for _ in _read_programs(records, known))
     if not n:
         raise DataError(f"{records} holds no program")
-    told = {"records": sha256_file(records), "cases": sha256_file(cases), "limits": asdict(limits)}
+    task = {"records": sha256_file(records), "cases": sha256_file(cases), "limits": asdict(limits)}
     partial = out.with_name(out.name + ".partial")
-    done = _begin(partial, sha256(json.dumps(told).encode()), resume)
-    rest, asked = tee(islice(_read_programs(records, known), done, None))
+    done = _begin(partial, sha256(json.dumps(task).encode()), resume)
+    rest, programs = tee(islice(_read_programs(records, known), done, None))
     with Sandbox(limits, jobs=jobs, allow_weak=allow_weak) as sandbox, partial.open("a", encoding="utf-8") as file:
-        judged = zip(asked, execute(rest, known, sandbox), strict=True)
+        judged = zip(programs, execute(rest, known, sandbox), strict=True)
         for k, (program, verdict) in enumerate(judged, start=done + 1):
             line = _line(verdict) | {"function": program.function, "words": verdict.message}
             file.write(json.dumps(line) + "\n")
@@ -134,13 +134,12 @@ def _begin(partial: Path, task: str, resume: bool) -> int:
     """How many verdicts a run before this one kept; where there is none, a new file that names the task."""
     if partial.exists():
         truncate_partial_line(partial)
-        found = [line for _, line in islice(read_jsonl(partial), 2)]
-        if len(found) == 2:
+        head = [line for _, line in islice(read_jsonl(partial), 2)]
+        if len(head) == 2:
             if not resume:
-                raise InvalidArgument(
-                    "out", str(partial), "another file, --resume to go on, or remove it to begin again"
-                )
-            if found[0].get("task") != task:
+                accepted = "another file, --resume to go on, or remove it to begin again"
+                raise InvalidArgument("out", str(partial), accepted)
+            if head[0].get("task") != task:
                 raise InvalidArgument("resume", str(partial), "the run that was begun: other files or limits now")
             return sum(1 for _ in _kept(partial))
     atomic_write(partial, json.dumps({"task": task}) + "\n")
@@ -160,13 +159,13 @@ def page(summary: Summary, title: str) -> str:
         for v in summary.failures
     ]
     alt = ", ".join(f"{reason} {count:,}" for reason, count in summary.reasons.items())
-    kept = "confined by the operating system" if summary.isolation == "os" else "NOT confined: limits only"
+    isolation = "confined by the operating system" if summary.isolation == "os" else "NOT confined: limits only"
     return document(
         title,
         [
             f"<h1>{escape(title)}</h1>",
             f"<p><strong>{summary.reasons.get('passed', 0):,} of {summary.n:,} programs passed ({share:.1%}).</strong>",
-            f"Each ran in a process of its own, {kept}.</p>",
+            f"Each ran in a process of its own, {isolation}.</p>",
             image(plot_verdicts(summary.reasons).figure, alt),
             "<p>The first failures, with the words of the program or the value that it returned:</p>" if rows else "",
             table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
@@ -220,8 +219,8 @@ def changed_label_cue(before: str, after: str) -> str | None:
     ('negation', None)
     """
     for name, pattern in (("negation", _NEGATION), ("number", _NUMBER), ("unit", _UNIT)):
-        found, left = (Counter(m.strip().lower() for m in pattern.findall(text)) for text in (before, after))
-        if found != left:
+        old, new = (Counter(m.strip().lower() for m in pattern.findall(text)) for text in (before, after))
+        if old != new:
             return name
     return None
 

@@ -53,7 +53,7 @@ def decode(sent: Any) -> Any:
     return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](decode(item) for item in inner)
 
 
-def why(error: BaseException) -> list[str]:
+def _failure(error: BaseException) -> list[str]:
     """A kind of failure, and its words."""
     import errno
 
@@ -72,15 +72,10 @@ def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"value": encode(work())}
     except BaseException as error:  # SystemExit and KeyboardInterrupt are nothing special here
-        return {"failed": why(error)}
+        return {"failed": _failure(error)}
 
 
-def called(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
-    """The outcome of one call."""
-    return _attempt(lambda: function(*arguments))
-
-
-def answers(task: dict[str, Any]) -> list[dict[str, Any]]:
+def _outcomes(task: dict[str, Any]) -> list[dict[str, Any]]:
     """An outcome for each call of the task, or one for all of them where the code itself fails."""
     module = sys.modules["answer"] = type(sys)("answer")  # dataclasses look themselves up there
     namespace: dict[str, Any] = module.__dict__
@@ -92,11 +87,12 @@ def answers(task: dict[str, Any]) -> list[dict[str, Any]]:
             return [{"value": None}]  # it ran to its end
         function: Callable[..., Any] = namespace[task["function"]]
     except BaseException as error:
-        return [{"failed": why(error)}]
-    return [called(function, decode(arguments)) for arguments in task["calls"]]
+        return [{"failed": _failure(error)}]
+    calls = [decode(arguments) for arguments in task["calls"]]
+    return [_attempt(lambda arguments=arguments: function(*arguments)) for arguments in calls]
 
 
-def main() -> None:
+def _main() -> None:
     """Confine, say what was reached, answer one task."""
     import json
     import os
@@ -112,9 +108,9 @@ def main() -> None:
     send(pipe, dumps({"isolation": level}).encode() + b"\n")
     task = json.loads(sys.stdin.buffer.read())
     try:
-        text = dumps(answers(task), allow_nan=False).encode() + b"\n"
+        text = dumps(_outcomes(task), allow_nan=False).encode() + b"\n"
     except BaseException as error:
-        text = dumps([{"failed": why(error)}]).encode() + b"\n"
+        text = dumps([{"failed": _failure(error)}]).encode() + b"\n"
     while text:
         text = text[send(pipe, text) :]
     while True:  # the parent reads how much memory was used, then ends this process
@@ -124,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

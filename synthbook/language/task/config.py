@@ -25,7 +25,7 @@ from synthbook.core.storage import sha256, sha256_file, strict_json
 from synthbook.language.messages import SURROGATES, ChatRequest, Message, SamplingParams, break_special_tokens
 from synthbook.language.records import read_jsonl
 from synthbook.language.task.fields import (
-    NAME,
+    IDENTIFIER,
     Count,
     Field,
     Length,
@@ -69,7 +69,7 @@ def _values(table: object) -> tuple[tuple[_Row, ...], ...]:
 
 def _row(where: str, row: dict[str, Any]) -> _Row:
     for name, value in row.items():
-        if not NAME.fullmatch(name) or name == FIELDS:
+        if not IDENTIFIER.fullmatch(name) or name == FIELDS:
             raise InvalidArgument(where, shown(name), f"a name of letters, digits and _ other than {FIELDS}")
         if as_text(value) is None:
             raise InvalidArgument(where, shown(value), "text, numbers, true or false")

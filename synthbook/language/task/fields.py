@@ -26,7 +26,7 @@ from synthbook.language.client import HIDDEN, KEY
 from synthbook.language.filters.verdicts import validate_json
 from synthbook.language.messages import break_special_tokens
 
-NAME = re.compile(r"[^\W\d]\w*")
+IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _PLACEHOLDER = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 _PRINTED = "\n\u200c\u200d"
 
@@ -128,10 +128,10 @@ class Table(BaseModel):
         return table
 
 
-T = TypeVar("T", bound=Table)
+_Table = TypeVar("_Table", bound=Table)
 
 
-def parse_table(file: str, model: type[T], document: object) -> T:
+def parse_table(file: str, model: type[_Table], document: object) -> _Table:
     """Validate a document; raises one `InvalidArgument` that lists every problem with what would be accepted."""
     try:
         return model.model_validate(document)
@@ -323,7 +323,7 @@ def check_fields(table: object) -> dict[str, Any]:
     if not isinstance(table, dict) or not table:
         raise InvalidArgument("", shown(table), 'a table of fields, such as text = {type = "text", max_length = 200}')
     for name in table:
-        if not NAME.fullmatch(name) or name in _RESERVED:
+        if not IDENTIFIER.fullmatch(name) or name in _RESERVED:
             accepted = f"a name of letters, digits and _ that is none of {', '.join(_RESERVED)}"
             raise InvalidArgument("name", shown(name), accepted)
     return table
