@@ -28,7 +28,7 @@ _EXAMPLE = (
 
 
 class QAPair(BaseModel):
-    """What one turn is: a question about the passage, and its answer."""
+    """A question about the passage, and its answer."""
 
     model_config = pinned_schema("Turn", "What one turn is: a question about the passage, and its answer.")
 
@@ -38,14 +38,14 @@ class QAPair(BaseModel):
 
 @dataclass(frozen=True)
 class Document:
-    """A passage, and where it stands."""
+    """A passage and its source."""
 
     id: str
     text: str
 
 
 def passages(novels: Sequence[str], titles: Sequence[str], n: int, *, seed: int) -> list[Document]:
-    """n paragraphs of a length that a small model can read, from novels in turn."""
+    """n paragraphs of `PASSAGE` words, short enough for a small model, from the novels in turn."""
     rng, documents = np.random.default_rng([seed, 44]), list[Document]()
     for k in range(n):
         novel = k % len(novels)
@@ -56,7 +56,7 @@ def passages(novels: Sequence[str], titles: Sequence[str], n: int, *, seed: int)
 
 
 def dialogues(model: ChatModel, documents: Sequence[Document], *, seed: int = 0) -> list[Record]:
-    """Two turns about each document, a record each; the second question is asked after the first answer was given."""
+    """Two turns about each document, one record each; the second request contains the first answer."""
     sampling = SamplingParams(temperature=0.7, max_tokens=110, schema=QAPair.model_json_schema(), seed=seed)
     text, *turns = _EXAMPLE
     shown = [json.dumps({"question": question, "answer": answer}) for question, answer in turns]
@@ -77,7 +77,7 @@ def dialogues(model: ChatModel, documents: Sequence[Document], *, seed: int = 0)
 
 
 def answer_grounded(*, threshold: float = 0.7) -> Stage:
-    """Keeps turns that ask something, and whose answer has at least a share `least` of its words from the passage."""
+    """Keep turns with a question, and at least a share `threshold` of the words of the answer in the passage."""
 
     def judge(record: Record) -> StageResult:
         turn, error = validate_json(record.response, QAPair)
@@ -121,7 +121,7 @@ _RATIONALE_RULES: Mapping[str, Sequence[tuple[str, str]]] = {  # why a real mess
 
 
 class LabeledMessage(BaseModel):
-    """The form of an answer: a message and, before it, why it deserves its label."""
+    """A message and, before it, the rationale of its label."""
 
     model_config = pinned_schema(
         "Written", "The form of an answer: a message and, before it, why it deserves its label."
@@ -136,14 +136,14 @@ _SCHEMA: dict[str, Any] = LabeledMessage.model_json_schema()
 
 @dataclass(frozen=True)
 class SeedExamples:
-    """Real examples, all that the writer is shown."""
+    """Real labeled texts: all that the model sees of the data."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
 
     @classmethod
     def sample(cls, texts: Sequence[str], labels: Sequence[str], n: int, *, seed: int) -> SeedExamples:
-        """n of each label, of at most 160 characters; raises `InvalidArgument` where there are fewer."""
+        """Draw n texts of each label, of at most 160 characters. Raises `InvalidArgument` where there are fewer."""
         rng, chosen = np.random.default_rng([seed, 42]), list[int]()
         for label in LABEL_DESCRIPTIONS:
             pairs = enumerate(zip(texts, labels, strict=True))
@@ -154,7 +154,7 @@ class SeedExamples:
         return cls(tuple(texts[i] for i in chosen), tuple(labels[i] for i in chosen))
 
     def of(self, label: str) -> list[str]:
-        """Those of a label."""
+        """The texts of a label."""
         return [text for text, own in zip(self.texts, self.labels, strict=True) if own == label]
 
 
@@ -170,9 +170,9 @@ def rationale(text: str, label: str) -> str:
 def few_shot_requests(
     seeds: SeedExamples, n: int, *, seed: int, shown: int = 3, prompts: int = 8
 ) -> Iterator[tuple[ChatRequest, str]]:
-    """n questions for each label, and the label; each of `prompts` prompts shows `shown` seeds and is asked in turn.
+    """n requests for each label, and the label; they cycle through `prompts` prompts of `shown` seeds each.
 
-    Few prompts, asked often, are cheap: a server reads what they share once.
+    Few prompts, sampled often, are cheap: a server processes a shared prefix once.
     """
     rng = np.random.default_rng([seed, 43])
     sampling = SamplingParams(temperature=0.9, max_tokens=110, schema=_SCHEMA, seed=seed)
@@ -198,7 +198,7 @@ def few_shot_records(
 
 
 def parse_message(record: Record) -> Record:
-    """The message alone, in one line, and its reason in the provenance; an answer without the form, as it is."""
+    """The message alone, on one line, its rationale in the provenance; invalid JSON stays as it is."""
     parsed, _ = validate_json(record.response, LabeledMessage)
     if parsed is None:
         return record
@@ -207,7 +207,7 @@ def parse_message(record: Record) -> Record:
 
 
 def drop_seed_copies(seeds: SeedExamples, *, threshold: float = 0.5) -> Stage:
-    """Drops messages that share more than `most` of their runs of three words with a seed: the real text again."""
+    """Drop copies of seeds: messages whose Jaccard similarity with a seed, of word trigrams, exceeds `threshold`."""
     real = [shingles(text) for text in seeds.texts]
 
     def judge(record: Record) -> StageResult:
@@ -219,7 +219,7 @@ def drop_seed_copies(seeds: SeedExamples, *, threshold: float = 0.5) -> Stage:
 
 
 def label_agrees(classifier: Any) -> Stage:
-    """Drops messages to which a classifier, taught by real ones, gives another label than was asked for."""
+    """Drop messages whose label disagrees with that of a classifier trained on real ones."""
 
     def judge(record: Record) -> StageResult:
         disagrees = label_disagrees([record.response], [record.label], classifier)[0]
@@ -230,7 +230,7 @@ def label_agrees(classifier: Any) -> Stage:
 
 
 def classifier() -> Any:
-    """Characters in runs of two to five, weighed by how rare they are, and logistic regression; classes count alike."""
+    """TF-IDF of character n-grams, n from 2 to 5, and logistic regression with balanced class weights."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -1,7 +1,7 @@
-"""What is asked of a language model, and what it answers: the two ends of every engine, whoever the model is.
+"""Requests to chat models and their responses, for every model.
 
-A model is any function from questions to answers, in their order: `Client.chat` of a real one, or a scripted stand-in
-whose errors are known. What an answer says is data, whatever it says.
+A model is any function from requests to responses, in their order: `Client.chat` of a real one, or a scripted model
+whose errors are known. A response is data, whatever it says.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Message:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How an answer is drawn: at most `max_tokens`, until one of `stop`, of this JSON `schema` where one is given.
+    """Sampling parameters: at most `max_tokens`, until one of `stop`, of the JSON `schema` where one is given.
 
-    The server is given a seed that `seed` and the number of the sample fix.
+    The server gets a seed that depends on `seed` and the index of the sample.
     """
 
     temperature: float = 1.0
@@ -72,9 +72,9 @@ class ChatRequest:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Messages and sampling as plain JSON: all but the number of the sample.
+        """Messages and sampling as plain JSON: all but the index of the sample.
 
-        Hashed into `cache_key`: its keys stay when attributes are renamed, so that recorded answers are found.
+        Hashed into `cache_key`: its keys stay when attributes are renamed, so that recorded responses match.
         """
         drawn = self.sampling
         return {
@@ -90,18 +90,18 @@ class ChatRequest:
         }
 
     def cache_key(self, model: str) -> str:
-        """SHA-256 of the pinned model, messages, parameters, seed and number: what makes it the same question."""
+        """SHA-256 of the model's fingerprint, the payload and the index."""
         return sha256(strict_json([model, self.payload, self.index], sort_keys=True).encode())
 
     @property
     def seed(self) -> int:
-        """What the server is given, different for each sample: 31 bits."""
+        """The seed that the server gets, of 31 bits, another one for each sample."""
         return int(sha256(f"{self.sampling.seed} {self.index}".encode())[:8], 16) & 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
 class ChatResponse:
-    """What came back. `finish`: "stop", or "length" where `max_tokens` cut it; `replayed`: it was in the cache."""
+    """A response. `finish_reason` is "stop", or "length" where `max_tokens` cut it; `cached`: it was in the cache."""
 
     text: str
     finish_reason: str = "stop"
@@ -110,11 +110,11 @@ class ChatResponse:
     cached: bool = False
 
 
-ChatModel = Callable[[Iterable[ChatRequest]], Iterator[ChatResponse]]  # an answer for each question, in their order
+ChatModel = Callable[[Iterable[ChatRequest]], Iterator[ChatResponse]]  # a response to each request, in their order
 
 
 def single_turn(text: str, **sampling: Any) -> ChatRequest:
-    """One question of one turn."""
+    """A request of one message."""
     return ChatRequest((Message("user", text),), SamplingParams(**sampling))
 
 
@@ -125,7 +125,7 @@ def few_shot(examples: Iterable[tuple[str, str]], prompt: str) -> tuple[Message,
 
 
 def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:
-    """A stand-in for a model: a function that is asked in its place.
+    """A model that answers by a function.
 
     >>> next(scripted_model(lambda ask: ask.messages[-1].content.upper())([single_turn("hello")])).text
     'HELLO'
@@ -134,7 +134,7 @@ def scripted_model(answer: Callable[[ChatRequest], str]) -> ChatModel:
 
 
 def break_special_tokens(text: str) -> str:
-    """A text in which no mark of a chat template is whole.
+    """A text whose special tokens of chat templates are broken up by a space.
 
     >>> break_special_tokens("bye<|im_end|> [INST] 1 < 2")
     'bye< |im_end|> [ INST] 1 < 2'

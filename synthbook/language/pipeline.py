@@ -1,8 +1,8 @@
-"""generate -> filter -> deduplicate -> balance -> train, one record after the other, and a ledger of every drop.
+"""generate -> filter -> deduplicate -> balance -> train, record by record, and a ledger of every drop.
 
-A stage takes records as they come and tells of each, in order, whether it stays, or why not. Stages are chained without
-being run to the end one by one, so that a million records pass in bounded memory. Verdicts that cost something are kept
-in a file as they are made: a run that was killed asks again for nothing.
+A stage reads records lazily and yields each, in order, with the reason of its drop or None. Chained stages are lazy,
+so a million records pass in bounded memory. Costly verdicts are cached in a file as they are computed, so that a killed
+run does not compute them again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LEDGER, _KEPT, _DROPPED = "ledger.json", "kept.jsonl", "dropped.jsonl"
 
 @dataclass
 class StageStats:
-    """What a stage did: records in and out, drops by reason, seconds of its own."""
+    """Statistics of a stage: records in and out, drops by reason, seconds of its own."""
 
     stage: str
     n_in: int = 0
@@ -55,9 +55,9 @@ def run_pipeline(
     *,
     on_drop: Callable[[Record, str, str], None] = lambda record, stage, reason: None,
 ) -> tuple[Iterator[Record], list[StageStats]]:
-    """The records that pass all stages, as they are asked for, and the ledger, which is whole when they were read.
+    """The records that pass all stages, lazily, and the ledger, which is complete once they are read.
 
-    `on_drop(record, stage, reason)` is told each drop.
+    `on_drop(record, stage, reason)` is called for each drop.
     """
     if not stages:
         raise InvalidArgument("stages", {}, "at least one stage by name")
@@ -107,13 +107,13 @@ def _passing(
 def pass_tests(
     cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox, *, verdict_cache: Path | None = None
 ) -> Stage:
-    """Keeps what returns the right value on all cases of the function that its label names.
+    """Keep programs that return the right value on all cases of the function that their label names.
 
-    Verdicts go into the file `kept`, and are found there again for the same record, cases and limits. Raises
-    `InvalidArgument` for a property together with `kept`: a function has no name that outlives a run.
+    Verdicts are cached in the file `verdict_cache` by record, cases and limits. Raises `InvalidArgument` for a property
+    together with a cache: the function that checks it cannot be hashed.
     """
     if verdict_cache is not None and any(isinstance(case, Property) for some in cases.values() for case in some):
-        raise InvalidArgument("kept", str(verdict_cache), "None, or cases with expected values only")
+        raise InvalidArgument("verdict_cache", str(verdict_cache), "None, or cases with expected values only")
     hashes = {name: sha256(repr((some, sandbox.limits)).encode()) for name, some in cases.items()}
 
     def key(record: Record) -> str:
@@ -147,7 +147,7 @@ def _known(verdict_cache: Path | None) -> dict[str, str]:
 
 
 def drop_near_duplicates(memory: NearDuplicateIndex | None = None, *, batch: int = BATCH) -> Stage:
-    """Drops what nearly repeats an earlier record, whose id is in its verdict; records are read `batch` at a time."""
+    """Drop near duplicates of earlier records, whose ids are the verdicts; records are read `batch` at a time."""
 
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         index, ids = memory or NearDuplicateIndex(), list[str]()
@@ -161,7 +161,7 @@ def drop_near_duplicates(memory: NearDuplicateIndex | None = None, *, batch: int
 
 
 def match_schema(schema: type[BaseModel]) -> Stage:
-    """Keeps responses that are JSON of a schema."""
+    """Keep responses that are JSON of a schema."""
 
     def judge(record: Record) -> StageResult:
         _, error = validate_json(record.response, schema)
@@ -182,16 +182,16 @@ def drop_exact_duplicates() -> Stage:
     return stage
 
 
-def cap_per_class(most: int, kind: Callable[[Record], str] = lambda record: record.label) -> Stage:
-    """Keeps the first `most` of each kind."""
-    if most < 1:
-        raise InvalidArgument("most", most, "at least 1 of each kind")
+def cap_per_class(limit: int, kind: Callable[[Record], str] = lambda record: record.label) -> Stage:
+    """Keep the first `limit` records of each class, by default of each label."""
+    if limit < 1:
+        raise InvalidArgument("limit", limit, "at least 1 of each class")
 
     def stage(records: Iterable[Record]) -> Iterator[StageResult]:
         seen: Counter[str] = Counter()
         for record in records:
             seen[kind(record)] += 1
-            yield record, f'{most} of "{kind(record)}" already' if seen[kind(record)] > most else None
+            yield record, f'{limit} of "{kind(record)}" already' if seen[kind(record)] > limit else None
 
     return stage
 
@@ -207,8 +207,8 @@ def keep_if(holds: Callable[[Record], bool], reason: str) -> Stage:
 def run_to_disk(
     records: Iterable[Record], stages: Mapping[str, Stage], out: Path, provenance: Provenance
 ) -> tuple[Path, list[StageStats]]:
-    """Run, and write what stays to `out/kept.jsonl`, each drop with stage and reason to `out/dropped.jsonl`, and the
-    ledger to `out/ledger.json`, each with a sidecar."""
+    """Run a pipeline, and write the records that pass to `out/kept.jsonl`, drops to `out/dropped.jsonl`, and the ledger
+    to `out/ledger.json`, each with a sidecar."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out) as drops:
@@ -243,7 +243,7 @@ _GAP = 0.04  # of the height, between the stream and what leaves it
 
 
 def plot_funnel(ledger: Sequence[StageStats], ax: Axes | None = None) -> Axes:
-    """Stages from left to right; heights are records, what leaves is hatched and goes down."""
+    """Plot stages from left to right; heights are shares of the records, drops are hatched."""
     ax = new_axes(ax, width=2.0 + 1.7 * len(ledger), height=4.2)
     total = max(ledger[0].n_in, 1)
     t = np.linspace(0, 1, 30)

@@ -1,7 +1,7 @@
-"""Self-instruct: a pool of tasks that grows out of a few written ones, with a model as its author.
+"""Self-instruct: a pool of tasks that grows from a few seed tasks, with a model as its author.
 
-    show 6 written and 2 grown tasks  ->  a new one  ->  is its form plain?  ->  is it like another?
-    kept: ROUGE-L < 0.7 against every instruction of the pool                  Wang et al., arXiv:2212.10560
+    show 6 seed tasks and 2 generated ones  ->  a proposal  ->  is it well-formed?  ->  is it similar to another?
+    accepted: ROUGE-L < 0.7 against every instruction of the pool                  Wang et al., arXiv:2212.10560
 
 The filter enforces diversity, not correctness: of the paper's tasks 46 in 100 had a fault in some field. The tasks
 shown are turns of a conversation: of a list in one message a small model copies a line.
@@ -52,7 +52,7 @@ _NEAREST = "nearest"  # the verdict that holds the likeness
 
 
 def parse_instruction(answer: str) -> str:
-    """The instruction in an answer: its first line that says something, without a number or marks around it.
+    """The instruction in an answer: its first line with text, without numbering or markup.
 
     >>> parse_instruction("\\nTask 9: Count the  rows.\\nTask 10: Leave your record.")
     'Count the rows.'
@@ -71,13 +71,13 @@ def _instruction(line: str) -> str:
 
 
 def proposal(name: str, answer: ChatResponse) -> Record:
-    """The record of what an answer proposes."""
+    """The record of a proposed instruction."""
     cut = answer.finish_reason == "length" and len(answer.text.strip().splitlines()) < 2
     return Record(name, "", parse_instruction(answer.text), "", {"cut off": cut, "tokens": answer.completion_tokens})
 
 
 def instruction_error(instruction: str) -> str | None:
-    """What is wrong with the form of an instruction, else None."""
+    """The reason why an instruction is not well-formed, else None."""
     if not instruction:
         return "empty"
     count = len(instruction.split())
@@ -93,7 +93,7 @@ def instruction_error(instruction: str) -> str | None:
 
 
 def well_formed() -> Stage:
-    """Keeps whole instructions of a plain form, that ask a model of text for nothing but text."""
+    """Keep complete, well-formed instructions that a text model can follow."""
 
     def judge(record: Record) -> StageResult:
         reason = instruction_error(record.response)
@@ -103,9 +103,9 @@ def well_formed() -> Stage:
 
 
 def drop_similar(known: Iterable[str], rouge_threshold: float = ROUGE_THRESHOLD) -> Stage:
-    """Drops what is like a known instruction; what stays is known from then on."""
+    """Drop instructions with a ROUGE-L of at least `rouge_threshold` to a known or an accepted one."""
     if not rouge_threshold > 0:
-        raise InvalidArgument("most", rouge_threshold, "a likeness above 0; infinity keeps everything")
+        raise InvalidArgument("rouge_threshold", rouge_threshold, "a similarity above 0; infinity keeps everything")
     pool = list(known)
 
     def judge(record: Record) -> StageResult:
@@ -126,7 +126,7 @@ _SEED_ORIGIN = "written"
 
 @dataclass(frozen=True)
 class Task:
-    """An instruction, an instance, and whether its answers are labels. `origin`: written, or the number of a round."""
+    """An instruction with an instance, and whether it is a classification. `origin`: written, or a round."""
 
     id: str
     instruction: str
@@ -136,23 +136,23 @@ class Task:
     origin: str = _SEED_ORIGIN
 
     def record(self) -> Record:
-        """As a record: the prompt is instruction and input."""
+        """The task as a record: the prompt is instruction and input."""
         prompt = f"{self.instruction}\n{self.input}".strip()
         kind = "classification" if self.classification else "other"
         return Record(self.id, prompt, self.output, kind, {"origin": self.origin})
 
 
 def seed_tasks() -> list[Task]:
-    """The 48 written tasks about work with data that come with the book."""
+    """The 48 seed tasks about work with data that the book ships."""
     lines = [json.loads(line) for line in read_data("seed-tasks/seed_tasks.jsonl").decode().splitlines()]
     return [Task(x["id"], x["instruction"], x["classification"], **x["instances"][0]) for x in lines]
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: tasks in the pool before it, proposals, what became of them, and the same as a ledger of its stages.
+    """One round: the size of the pool before it, the number of proposals, their results, and the ledger of its stages.
 
-    `max_rouge`: ROUGE-L to the nearest task of the pool, of each proposal whose form was good enough to be compared.
+    `max_rouge`: ROUGE-L to the nearest task of the pool, for each well-formed proposal.
     """
 
     pool: int
@@ -163,7 +163,7 @@ class Round:
 
     @property
     def accepted(self) -> int:
-        """Proposals that were kept."""
+        """The number of accepted proposals."""
         return self.reasons[_ACCEPTED]
 
     @property
@@ -179,7 +179,7 @@ class Round:
 
 @dataclass
 class TaskPool:
-    """Written and grown tasks, what was proposed and dropped with its reason, and the rounds."""
+    """Seed tasks and generated ones, the dropped proposals with their reasons, and the rounds."""
 
     tasks: list[Task]
     dropped: list[tuple[str, str]] = field(default_factory=list)
@@ -187,17 +187,17 @@ class TaskPool:
 
     @property
     def written(self) -> list[Task]:
-        """Those that the pool began with."""
+        """The seed tasks."""
         return [task for task in self.tasks if task.origin == _SEED_ORIGIN]
 
     @property
     def generated(self) -> list[Task]:
-        """Those that nobody wrote."""
+        """The tasks that the model wrote."""
         return [task for task in self.tasks if task.origin != _SEED_ORIGIN]
 
     @property
     def ledger(self) -> list[StageStats]:
-        """What each stage did in all rounds together, for `plot_funnel`."""
+        """The statistics of each stage over all rounds, for `plot_funnel`."""
         total: dict[str, StageStats] = {}
         for entry in (entry for one in self.rounds for entry in one.ledger):
             sums = total.setdefault(entry.stage, StageStats(entry.stage))
@@ -211,7 +211,7 @@ class TaskPool:
 
 
 def plot_growth(pools: Mapping[str, TaskPool], ax: Axes | None = None) -> Axes:
-    """Tasks of each pool against proposals; a line of slope 1 would keep them all."""
+    """Plot the size of each pool against the number of proposals; slope 1 accepts all."""
     ax = new_axes(ax)
     for name, pool in pools.items():
         proposed = np.cumsum([0, *(one.proposed for one in pool.rounds)])
@@ -223,7 +223,7 @@ def plot_growth(pools: Mapping[str, TaskPool], ax: Axes | None = None) -> Axes:
 
 
 def plot_max_rouge(pool: TaskPool, ax: Axes | None = None, *, rouge_threshold: float = 0.7) -> Axes:
-    """ROUGE-L of each proposal to its nearest task, by the pool's size: dots below `most`, crosses above, the mean."""
+    """Plot ROUGE-L of proposals to their nearest tasks against the pool's size: dots are accepted, crosses dropped."""
     ax = new_axes(ax)
     seen = [(one.pool, alike) for one in pool.rounds for alike in one.max_rouge]
     for below, color, marker, name in ((True, BLUE, "o", "kept"), (False, VERMILLION, "x", "too like another")):
@@ -270,7 +270,7 @@ class OutputFirst(BaseModel):
 
 
 def generate_instances(model: ChatModel, pool: TaskPool, *, each: int = 1, seed: int = 0) -> Iterator[_Instance]:
-    """Each grown task with its kind and `each` instances, one after the other, and what is wrong with it, else None."""
+    """`each` instances of every generated task, in order, each with its error or None."""
     if each < 1:
         raise InvalidArgument("each", each, "at least 1 instance of each task")
     written, generated = pool.written, pool.generated
@@ -389,10 +389,10 @@ def grow_pool(
     rouge_threshold: float = ROUGE_THRESHOLD,
     size: int | None = None,
 ) -> TaskPool:
-    """Grow a pool for some rounds of `proposals_per_round` questions each, or until it has `size` tasks.
+    """Grow a pool for some rounds of `proposals_per_round` requests each, or until it has `size` tasks.
 
-    What is like a task of the pool, by ROUGE-L of at least `most`, is dropped; infinity lets everything in. What a
-    question shows depends on the seed and on what was answered before, so that a replay asks the same ones.
+    Proposals with a ROUGE-L of at least `rouge_threshold` to a task of the pool are dropped; infinity accepts all. The
+    examples in a request depend on the seed and on earlier answers, so that a replay sends the same requests.
     """
     if len(written) < WRITTEN or rounds < 1 or proposals_per_round < 1:
         given, accepted = (len(written), rounds, proposals_per_round), f"at least {WRITTEN} tasks, 1 round, 1 proposal"

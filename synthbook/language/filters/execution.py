@@ -1,7 +1,7 @@
-"""Is the code right? Run it on inputs whose answers are known, and compare here, where it cannot look.
+"""Execution-based verification: run code on inputs with known answers, and compare outside of its reach.
 
-The verdict of an oracle: expected values were computed by something trusted. Asserts that a model wrote for its own
-code are something else, `run_self_tests`: they say that the model agrees with itself.
+This is the verdict of an oracle: trusted code computed the expected values. Asserts that a model wrote for its own
+code, `run_self_tests`, show only that the model agrees with itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One call and what it must return: the same type and value; floats within `rel_tol` where that is given."""
+    """A call and its expected value: type and value must match; floats within `rel_tol` where that is given."""
 
     function: str
     args: tuple[Any, ...]
@@ -29,13 +29,13 @@ class Case:
     rel_tol: float | None = None
 
     def accepts(self, value: Any) -> bool:
-        """Whether a returned value is right."""
+        """Whether a returned value matches the expected one."""
         return strict_equal(value, self.expected, self.rel_tol)
 
 
 @dataclass(frozen=True)
 class Property:
-    """One call and what must hold of its value, where no answer is known: `holds(value)` runs here, on plain data."""
+    """A call and a property of its value, where no answer is known: `holds(value)` runs here, on plain data."""
 
     function: str
     args: tuple[Any, ...]
@@ -51,7 +51,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Program:
-    """Code that somebody wrote, and the function in it that is asked for."""
+    """Source code, and the function in it that is called."""
 
     id: str | int
     function: str
@@ -62,7 +62,7 @@ class Program:
 class Verdict:
     """`reason`: passed, wrong, error, timeout, memory, output_limit or denied, of the first case that failed.
 
-    `cases`: whether each passed; `by`: "oracle", or "self_test" where the model's own asserts were asked.
+    `cases`: whether each passed; `source`: "oracle", or "self_test" for asserts that the model wrote.
     """
 
     id: str | int
@@ -77,7 +77,7 @@ class Verdict:
 
 
 def strict_equal(value: Any, expected: Any, rel_tol: float | None = None) -> bool:
-    """Whether two plain values are the same, types included: True is not 1, 1.0 is not 1, and NaN is nothing.
+    """Whether two plain values are equal, types included: True is not 1, 1.0 is not 1, and NaN equals nothing.
 
     >>> strict_equal(True, 1), strict_equal([1, (2.0, 0.30000000000000004)], [1, (2.0, 0.3)], rel_tol=1e-9)
     (False, True)
@@ -105,7 +105,7 @@ def _order(value: Any) -> tuple[str, str]:
 def execute(
     programs: Iterable[Program], cases: Mapping[str, Sequence[Case | Property]], sandbox: Sandbox
 ) -> Iterator[Verdict]:
-    """A verdict for each program, in their order, on all cases of its function; programs are read as they are needed.
+    """A verdict for each program, in their order, on all cases of its function; programs are read lazily.
 
     Raises `InvalidArgument` for a function without a case, `WeakIsolation`.
     """
@@ -121,7 +121,7 @@ def execute(
 
 
 def to_verdict(name: str | int, outcome: Outcome, cases: Sequence[Case | Property]) -> Verdict:
-    """The verdict on what came back."""
+    """The verdict on the outcome of a run."""
     pairs = zip(outcome.values, cases, strict=True)
     passed = tuple(not isinstance(value, CallFailure) and case.accepts(value) for value, case in pairs)
     reason, message = "passed", ""
@@ -139,8 +139,8 @@ def evaluate_expressions(expressions: Iterable[str], sandbox: Sandbox) -> Iterat
 
 
 def run_self_tests(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) -> Iterator[Verdict]:
-    """Whether each program runs through the asserts that its own author wrote. No oracle: a model may err twice alike,
-    and code that wants to pass can end before its asserts are reached."""
+    """Whether each program passes the asserts that its own author wrote. This is no oracle: a model may make the same
+    error twice, and a program can exit before its asserts."""
     programs, sent = tee(programs)
     tasks = (CodeTask(f"{program.code}\n{asserts}\n", "") for program, asserts in sent)
     for (program, _), outcome in zip(programs, sandbox.map(tasks), strict=True):
@@ -153,7 +153,7 @@ def run_self_tests(programs: Iterable[tuple[Program, str]], sandbox: Sandbox) ->
 
 
 def plot_verdicts(reasons: Mapping[str, int], ax: Axes | None = None, *, good: str = "passed") -> Axes:
-    """How many programs of each verdict; those that are not `good` are hatched."""
+    """Plot the number of programs by verdict; those that are not `good` are hatched."""
     from synthbook.core.plots import BLUE, VERMILLION, new_axes
 
     ax = new_axes(ax, width=6.5, height=1.0 + 0.4 * len(reasons))
