@@ -1,6 +1,6 @@
-"""Small functions to be asked for, each with a right program, wrong ones of the kinds that people write, and an oracle.
+"""Small coding problems, each with a correct program, typical wrong ones, and an oracle.
 
-A wrong program is not wrong everywhere: some are right on all small inputs. That is what a filter by examples misses.
+A wrong program is not wrong everywhere: some are right on all small inputs. A filter by examples misses those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthbook.language.records import Record
 
 @dataclass(frozen=True)
 class CodingProblem:
-    """`reference` is the oracle; `draw(rng)` the arguments of one call; `hard` ones are got wrong more often."""
+    """`reference` is the oracle, `sample_args(rng)` draws the arguments of a call; `hard` ones fail more often."""
 
     name: str
     prompt: str
@@ -233,7 +233,7 @@ class ScriptedCodeTeacher:
 
 
 def reworded(code: str, rng: np.random.Generator) -> str:
-    """The same program with a comment, another quote or wider operators: what a reader would call the same."""
+    """The same program with a comment, a newline, or other quotes and spaces."""
     kind = int(rng.integers(3))
     if kind == 0:
         return f"# {rng.choice(['solution', 'answer', 'done'])}\n{code}"
@@ -241,7 +241,7 @@ def reworded(code: str, rng: np.random.Generator) -> str:
 
 
 def cases(n: int, *, seed: Seed, problems: tuple[CodingProblem, ...] = CODING_PROBLEMS) -> dict[str, list[Case]]:
-    """n cases for each skill, answered by its oracle."""
+    """n cases for each problem, answered by its oracle."""
     root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     by_name = {}
     for problem, child in zip(problems, root.spawn(len(problems)), strict=True):

@@ -1,4 +1,4 @@
-"""Distillation: a student learns what a teacher says of inputs, not what is true of them.
+"""Distillation: a student learns a teacher's predictions, not the truth.
 
     hard labels: argmax_k p_k(x)          soft labels: -sum_k p_k(x) log q_k(x)         Hinton et al., arXiv:1503.02531
 
@@ -50,7 +50,7 @@ def _tokenize(text: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A network and the words that it knows."""
+    """A small transformer over words, and its vocabulary."""
 
     net: CharTransformer
     number: dict[str, int]

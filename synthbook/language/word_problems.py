@@ -152,7 +152,7 @@ class NearestNeighborStudent:
         return out
 
     def accuracy(self) -> dict[str, float]:
-        """Share of right answers to all problems there are: of each kind, and their mean."""
+        """Accuracy on all problems there are, by operation, and the mean."""
         grid = np.array([(a, b) for a in range(HIGHEST) for b in range(HIGHEST)])
         accuracies = {}
         for k, (kind, (operator, _)) in enumerate(OPERATIONS.items()):
@@ -190,7 +190,7 @@ VISIBLE_CASES, _HIDDEN_CASES = 20, 40  # of each function
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A sentence with places for two numbers, its kind, and the numbers."""
+    """A sentence with placeholders for two numbers, its operation, and the numbers."""
 
     kind: str
     sentence: str
@@ -199,27 +199,27 @@ class WordProblem:
 
     @property
     def text(self) -> str:
-        """As it is asked."""
+        """The text of the problem."""
         return self.sentence.format(a=self.a, b=self.b)
 
     @property
     def operator(self) -> str:
-        """What the oracle knows: +, - or *."""
+        """The correct operator: +, - or *."""
         return OPERATIONS[self.kind][0]
 
     @property
     def answer(self) -> int:
-        """The oracle's."""
+        """The correct answer."""
         return computed(self.a, self.operator, self.b)
 
     @property
     def sum(self) -> str:
-        """The oracle's answer, as it should be written."""
+        """The correct equation, such as 7 + 8 = 15."""
         return f"{self.a} {self.operator} {self.b} = {self.answer}"
 
 
 def problems(*, held_out: bool) -> list[WordProblem]:
-    """Every sentence with every pair of numbers: those for questions, or those that are held out of them."""
+    """Every sentence with every pair of numbers of one part of the split: for requests, or held out."""
     rng = np.random.default_rng(0)
     pairs = [(a, b) for a in range(1, HIGHEST) for b in range(1, HIGHEST) if a != b and (a, b) not in VISIBLE]
     apart = {pairs[i] for i in rng.choice(len(pairs), len(pairs) // _HELD_OUT, replace=False)}
@@ -233,7 +233,7 @@ def problems(*, held_out: bool) -> list[WordProblem]:
 
 
 def word_problem_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, WordProblem]]:
-    """n questions, each kind as often, drawn by a seed."""
+    """n requests with their problems, the operations in turn."""
     rng, all_of = np.random.default_rng([seed, 41]), problems(held_out=False)
     kinds = {kind: [problem for problem in all_of if problem.kind == kind] for kind in OPERATIONS}
     sampling = SamplingParams(temperature=0.5, max_tokens=16, stop=("\n",), seed=seed)
@@ -244,7 +244,7 @@ def word_problem_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, W
 
 
 def function_requests(n: int, *, seed: int) -> Iterator[tuple[ChatRequest, str]]:
-    """n questions for each of the skills, and the name of the function that is asked for."""
+    """n requests for each coding problem, with the name of its function."""
     sampling = SamplingParams(temperature=0.7, max_tokens=110, seed=seed)
     for problem in CODING_PROBLEMS:
         for k in range(n):
@@ -268,7 +268,7 @@ def to_program(answer: str, problem: WordProblem) -> str | None:
 
 
 def visible_cases_pass(answers: Mapping[str, WordProblem], sandbox: Sandbox) -> Stage:
-    """Keeps sums that compute what they say, and are right for the same sentence with the `VISIBLE` numbers.
+    """Keep equations that hold, and whose operator is right for the same sentence with the `VISIBLE` numbers.
 
     `answers` holds the problem of each record, by its id.
     """
@@ -295,7 +295,7 @@ def visible_cases_pass(answers: Mapping[str, WordProblem], sandbox: Sandbox) -> 
 
 
 def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
-    """Visible or hidden cases of each skill; no call is in both."""
+    """Visible or hidden cases of each coding problem; no call is in both."""
     visible = cases(VISIBLE_CASES, seed=1)
     if not hidden:
         return visible
@@ -307,18 +307,18 @@ def function_cases(*, hidden: bool) -> dict[str, list[Case]]:
 
 
 def is_correct(record: Record, problem: WordProblem) -> bool:
-    """Whether an answer says the right sum and the right result; the oracle, for scores alone."""
+    """Whether both sides of an answer are correct, by the oracle; for scores alone."""
     match = _EQUATION.fullmatch(record.response)
     return match is not None and int(match[4]) == problem.answer and expression_correct(record.response, problem)
 
 
 def expression_correct(answer: str, problem: WordProblem) -> bool:
-    """Whether the left side of an answer comes to the right result, whatever its right side says."""
+    """Whether the left side of an answer evaluates to the correct result, whatever its right side."""
     match = _EQUATION.match(answer if "=" in answer else f"{answer} = 0")
     return match is not None and computed(int(match[1]), match[2], int(match[3])) == problem.answer
 
 
 def pass_hidden_cases(records: Iterable[Record], sandbox: Sandbox) -> Iterator[bool]:
-    """Whether each program is right on all hidden cases of its function; the oracle, for scores alone."""
+    """Whether each program passes all hidden cases of its function, by the oracle; for scores alone."""
     programs = (Program(record.id, record.label, record.response) for record in records)
     return (verdict.passed for verdict in execute(programs, function_cases(hidden=True), sandbox))

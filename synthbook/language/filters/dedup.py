@@ -25,7 +25,7 @@ _LOOKED_AT = 8  # of the texts that share a band
 
 
 def tokenize(text: str) -> list[str]:
-    """Words in lower case, without what is between them."""
+    """The words of a text in lower case, without punctuation."""
     return re.findall(r"\w+", text.lower())
 
 
@@ -36,7 +36,7 @@ def shingles(text: str, shingle_size: int = 3) -> list[bytes]:
 
 
 def jaccard(a: Iterable[bytes], b: Iterable[bytes]) -> float:
-    """The shared part of two sets; 1 for two empty ones."""
+    """Jaccard similarity |A n B| / |A u B|; 1 for two empty sets."""
     one, two = set(a), set(b)
     return len(one & two) / len(one | two) if one | two else 1.0
 
@@ -85,7 +85,7 @@ class MinHash:
     a: _Hashes = field(init=False, repr=False)
 
     def signatures(self, texts: Sequence[Sequence[bytes]]) -> _Hashes:
-        """(N, n): of each text, given as its shingles, the least number under each permutation."""
+        """Signatures (N, num_perm) of texts given as shingles: the minimum under each permutation."""
         out = np.empty((len(texts), self.num_perm), dtype=np.uint32)
         for first in range(0, len(texts), _CHUNK):
             self._sign(texts[first : first + _CHUNK], out[first : first + _CHUNK])
@@ -126,7 +126,7 @@ def lsh_detection_probability(s: float, bands: int, rows: int) -> float:
 
 
 class NearDuplicateIndex:
-    """Remembers texts, and says of new ones which they nearly repeat.
+    """An LSH index that finds near duplicates among the texts added so far.
 
     Candidates share at least one LSH band of `rows` hashes, among `bands`; a near duplicate is one whose signature
     agrees in at least `threshold`. Memory is about 750 bytes for each text that is kept, at times twice that.
@@ -148,7 +148,7 @@ class NearDuplicateIndex:
         self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
 
     def add(self, texts: Sequence[str]) -> list[int | None]:
-        """For each text the number of an earlier one that it repeats, counted from the first ever; None: it is new."""
+        """Add texts; for each the index of an earlier text that it nearly duplicates, else None."""
         signed = self.hash.signatures([shingles(text, self.shingle_size) for text in texts])
         keys = self._banded(signed)
         known = self._known(keys)

@@ -1,7 +1,7 @@
-"""Programs and cases from JSONL files, verdicts back: what `synthbook verify` does.
+"""Programs and cases from JSONL files, verdicts to another one: `synthbook verify`.
 
-Verdicts are kept beside their target as they are made. A run that was stopped goes on after the last whole one, if the
-files and the limits are still the same.
+Verdicts are appended to a partial file beside their target. An interrupted run resumes after the last complete one, if
+the files and the limits are still the same.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _read_programs(path: Path, cases: dict[str, list[Case]]) -> Iterator[Program
 
 @dataclass(frozen=True)
 class Summary:
-    """How many programs, of which kinds, and the first failures: lines with `function` and `words` as well."""
+    """Programs by verdict, and the first failures: lines with `function` and `words` as well."""
 
     n: int
     reasons: dict[str, int]
@@ -89,9 +89,9 @@ def verify_files(
     resume: bool = False,
     callback: Callable[[int, int], None] = lambda done, n: None,
 ) -> Summary:
-    """Judge every program of a file on the cases of its function; write a verdict for each, in their order.
+    """Run every program of a file on the cases of its function, and write the verdicts in the order of the programs.
 
-    Both files are read through before anything runs. Raises `DataError`, `InvalidArgument`, `WeakIsolation`.
+    Both files are validated before anything runs. Raises `DataError`, `InvalidArgument`, `WeakIsolation`.
     """
     known = _read_cases(cases)
     n = sum(1 for _ in _read_programs(records, known))
@@ -126,12 +126,12 @@ def _line(verdict: Verdict) -> dict[str, Any]:
 
 
 def _kept(partial: Path) -> Iterator[dict[str, Any]]:
-    """The verdicts that were kept, after the line that names their task."""
+    """The verdicts of a partial file, after the line that names their task."""
     return (line for _, line in islice(read_jsonl(partial), 1, None))
 
 
 def _begin(partial: Path, task: str, resume: bool) -> int:
-    """How many verdicts a run before this one kept; where there is none, a new file that names the task."""
+    """The number of verdicts of an earlier run; without one, start a partial file that names the task."""
     if partial.exists():
         truncate_partial_line(partial)
         head = [line for _, line in islice(read_jsonl(partial), 2)]
@@ -147,7 +147,7 @@ def _begin(partial: Path, task: str, resume: bool) -> int:
 
 
 def page(summary: Summary, title: str) -> str:
-    """A report: how many of which kind, and the first failures; what the programs said is escaped."""
+    """The report as HTML: verdicts by kind, and the first failures; the output of programs is escaped."""
     from html import escape
 
     from synthbook.core.html import document, image, table
@@ -180,9 +180,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def validate_json(answer: str, schema: type[M]) -> tuple[M | None, str]:
-    """An answer that should be JSON of a schema, read; else None and what is wrong with it.
+    """Parse an answer as JSON of a schema: the model and "", or None and the first error.
 
-    Types are strict: "2" is no number. A schema knows the form of an answer, not its meaning.
+    Types are strict: "2" is no number. A schema checks the form of an answer, not its meaning.
     """
     try:
         return schema.model_validate_json(answer, strict=True), ""
@@ -194,9 +194,9 @@ def validate_json(answer: str, schema: type[M]) -> tuple[M | None, str]:
 
 
 def pinned_schema(title: str, description: str) -> ConfigDict:
-    """The configuration of a strict model whose JSON schema keeps this title and description.
+    """The configuration of a strict model whose JSON schema has this title and description.
 
-    Both are hashed into the keys of recorded answers: a class or its docstring may change, these may not.
+    Both are hashed into the keys of recorded answers: a class and its docstring may change, these may not.
     """
     return ConfigDict(extra="forbid", title=title, json_schema_extra={"description": description})
 
@@ -213,7 +213,7 @@ _UNIT = re.compile(r"(?<=\d)\s*(?:kilograms|grams|kg|g|hours|minutes|pounds|penc
 
 
 def changed_label_cue(before: str, after: str) -> str | None:
-    """What an edit touched that labels often depend on, else None.
+    """The cue that an edit changed (negation, number or unit), on which labels often depend; else None.
 
     >>> changed_label_cue("It is not 6 m.", "It is 6 m."), changed_label_cue("a big box", "a big crate")
     ('negation', None)
@@ -226,7 +226,7 @@ def changed_label_cue(before: str, after: str) -> str | None:
 
 
 def label_disagrees(texts: Sequence[str], labels: Sequence[str], classifier: Any) -> NDArray[np.bool_]:
-    """For each text whether a classifier with `predict`, trained on real texts, gives it another label."""
+    """Whether a classifier with `predict`, trained on real texts, disagrees with the label of each text."""
     if len(texts) != len(labels) or not texts:
         raise InvalidArgument("labels", len(labels), f"one for each of {len(texts)} texts, at least one")
     given: NDArray[np.bool_] = np.asarray(classifier.predict(list(texts))) != np.asarray(labels)

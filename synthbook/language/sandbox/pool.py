@@ -1,4 +1,4 @@
-"""Running code that nobody read: in a child that can do nothing but compute, judged by a parent that it cannot reach.
+"""Run untrusted code in a child process that can only compute; its parent, which it cannot reach, judges the values.
 
     parent                                  child
     starts it, some ahead of time  ──────▶  gives up its rights (confine.py), says which level it reached
@@ -41,7 +41,7 @@ _LOOK = 0.05  # seconds between two looks at a child's memory
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one task: `seconds` on the clock, memory in MiB of address space, KiB of answer."""
+    """Limits of one task: `timeout` in seconds, MiB of address space, KiB of answer."""
 
     timeout: float = 1.0
     memory_mib: int = 256
@@ -68,7 +68,7 @@ class CodeTask:
 
 @dataclass(frozen=True)
 class CallFailure:
-    """A call that gave no value: `reason` (error, memory, denied, timeout, output_limit), words of the code's own."""
+    """A call without a value: `reason` (error, memory, denied, timeout, output_limit), and the code's own message."""
 
     reason: str
     message: str = ""
@@ -76,7 +76,7 @@ class CallFailure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """For each call a value or `CallFailure`; the level of isolation, seconds on the clock, peak memory where known."""
+    """A value or `CallFailure` for each call; the level of isolation, wall-clock seconds, peak memory where known."""
 
     values: tuple[Any, ...]
     isolation: str
@@ -219,13 +219,13 @@ _WAIT = 0.05  # seconds between two looks at whether the pool was closed
 
 
 class WeakIsolation(SynthbookError):
-    """This machine cannot confine a child, so that no code of a model is run here."""
+    """This machine cannot confine a child, so no model's code runs here."""
 
 
 class Sandbox:
     """A pool of confined children; use it as a context manager.
 
-    `jobs` tasks run side by side, `spare` children wait ready (default: as many as jobs). Raises `WeakIsolation` at
+    `jobs` tasks run in parallel, `spare` children wait ready (default: as many as jobs). Raises `WeakIsolation` at
     the first task where less than "os" is reached, unless `allow_weak`: for code that you wrote yourself.
     """
 
@@ -276,7 +276,7 @@ class Sandbox:
             child.end()
 
     def map(self, tasks: Iterable[CodeTask]) -> Iterator[Outcome]:
-        """Outcomes in the order of the tasks, `jobs` at a time; no more tasks are read than are needed."""
+        """Outcomes in the order of the tasks, `jobs` at a time; tasks are read lazily."""
         with ThreadPoolExecutor(self.jobs) as threads:
             running: deque[Future[Outcome]] = deque()
             try:

@@ -1,4 +1,4 @@
-"""A run of a task on disk. Whatever happens to it, the answers that were given stay, and none is asked for again.
+"""A run of a task on disk. However it ends, its answers stay, and no request is sent twice.
 
 Beside `data.jsonl` lie `data.jsonl.answers.jsonl` (a `ResponseCache` of all answers), the ledger, and the dropped
 records. All but the answers are computed from the answers alone, so a resumed run writes the same bytes as an
@@ -32,19 +32,19 @@ from synthbook.language.task.runner import GenerationResult, generate, request_b
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Where a run goes: the data, what lies beside them, and a page for people."""
+    """The files of a run: the data, the files beside them, and an HTML report."""
 
     data: Path
     report: Path | None = None
 
     @property
     def answers(self) -> Path:
-        """Every answer as it came."""
+        """The cache of all answers."""
         return self.data.with_name(self.data.name + ".answers.jsonl")
 
     @property
     def dropped(self) -> Path:
-        """What was not kept, and why."""
+        """The dropped records and their reasons."""
         return self.data.with_name(self.data.name + ".dropped.jsonl")
 
     @property
@@ -54,13 +54,13 @@ class OutputPaths:
 
     @property
     def all(self) -> list[Path]:
-        """All of them."""
+        """Every file of the run."""
         return [self.data, self.answers, self.dropped, self.ledger, *([] if self.report is None else [self.report])]
 
     def check(self, task: TaskConfig, *, seed: int, resume: bool, force: bool) -> None:
-        """Raise `InvalidArgument` where a run may not go there, or is none of this task; nothing is changed.
+        """Raise `InvalidArgument` where these files may not be written, or belong to another task; nothing is changed.
 
-        Raises `DataError` for a ledger that is none, and for seeds that changed since their sidecar was written.
+        Raises `DataError` for an invalid ledger, and for seeds that changed since their sidecar was written.
         """
         _generation(task)
         if self.data.suffix != ".jsonl":
@@ -124,7 +124,7 @@ def run_task(
     force: bool = False,
     callback: Callable[[int, int], None] = lambda kept, n: None,
 ) -> tuple[GenerationResult, Usage]:
-    """Run a task and write its files, whole or not; what it made, and what this time cost.
+    """Run a task and write its files, also where records are missing; return the result and the usage of this run.
 
     Raises `InvalidArgument` where the files may not be written, `LockedError` where another process writes them, and
     `ModelError`, after which the same call goes on with `resume`.
@@ -160,7 +160,7 @@ def run_task(
 
 
 def _generation(task: TaskConfig) -> int:
-    """Seeds that a model wrote, as their sidecar says, are not reality: what is made of them is one model further."""
+    """Seeds that a model wrote, as their sidecar says, are not real data: their records are one generation further."""
     if task.examples is None or not sidecar_path(task.examples.path).exists():
         return 1
     return 1 + read_provenance(task.examples.path).generation
@@ -186,7 +186,7 @@ def _write(
 
 
 def summary(task: TaskConfig, result: GenerationResult) -> dict[str, Any]:
-    """Counts, tokens and cost, as plain JSON; the same whether or not it was interrupted."""
+    """Counts, tokens and cost as plain JSON; equal for interrupted and uninterrupted runs."""
     stages = [{key: part for key, part in to_dict(entry).items() if key != "seconds"} for entry in result.ledger]
     tokens, prices = result.tokens, task.model.prices
     return {

@@ -1,6 +1,6 @@
-"""A page about a run: what was asked, what became of the answers, what it cost, and some of both kinds to read.
+"""The report on a run: the task, the funnel of its filters, the cost, and samples of kept and dropped records.
 
-Whatever a model or a file of somebody's said is shown as text: escaped, and with its control characters spelt out.
+All text of models and files is escaped, and its control characters are spelled out.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _request(task: TaskConfig) -> Iterator[str]:
 
 
 def _shown_stages(ledger: Sequence[StageStats]) -> list[StageStats]:
-    """Without the stage that only counts, where it dropped nothing."""
+    """The stages, without the last one where it dropped nothing."""
     return [one for one in ledger if one.stage != ENOUGH or one.reasons]
 
 
@@ -128,7 +128,7 @@ def _label(text: str, width: int) -> str:
 
 
 def category_counts(task: TaskConfig, result: GenerationResult) -> dict[str, Counter[str]]:
-    """How often each category was kept, by name of the field or placeholder, in the order in which it was declared."""
+    """Records by category, for each field or placeholder with categories, in the order of declaration."""
     fields = {} if task.form is None else task.form.fields
     names = [*task.placeholders, *(name for name, one in fields.items() if one.type != "text")]
     counts: dict[str, Counter[str]] = {}
@@ -140,7 +140,7 @@ def category_counts(task: TaskConfig, result: GenerationResult) -> dict[str, Cou
 
 
 def _plot_records(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) -> Figure:
-    """Lengths of the texts, and a chart of the categories of each name."""
+    """Plot the lengths of the texts, and the categories of each name."""
     some = dict(list(counts.items())[:_CHARTS])
     rows = -(-(1 + len(some)) // 2)
     figure, axes = subplots(rows, 2 if some else 1, width=9.0, height=0.6 + 2.8 * rows)
@@ -155,7 +155,7 @@ def _plot_records(lengths: Sequence[int], counts: Mapping[str, Counter[str]]) ->
 
 
 def plot_counts(count: Counter[str], name: str, ax: Axes | None = None) -> Axes:
-    """Bars from the top, with their numbers beside them."""
+    """Plot the number of records in each category as labeled bars."""
     ax = new_axes(ax)
     some = _bars(count)
     bars = ax.barh(range(len(some)), [k for _, k in some], color=BLUE)
@@ -170,7 +170,7 @@ def plot_counts(count: Counter[str], name: str, ax: Axes | None = None) -> Axes:
 
 
 def _bars(count: Counter[str]) -> list[tuple[str, int]]:
-    """As they come, or the most frequent ones where they are many."""
+    """All categories, or the most frequent ones where there are more than `BARS`."""
     if len(count) <= BARS:
         return list(count.items())
     common = count.most_common()

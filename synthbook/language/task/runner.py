@@ -1,8 +1,8 @@
-"""As many records of a task as are wanted: ask, check, drop, count, and ask again for what is missing.
+"""Generate n records of a task: request, validate, filter, and request again until n are kept.
 
-Questions go out in rounds. A round is as large as the share of answers that were kept lately makes necessary, and at
-most as large as all before it, so that little is asked in vain. Each answer passes all stages before the next one does:
-whether the i-th is kept depends on the answers before it alone, and not on rounds or on who answered first.
+Requests are sent in rounds. The recent yield sets the size of a round, which is at most that of all rounds before it,
+so that few requests are wasted. Each answer passes all stages before the next one does: whether the i-th is kept
+depends on the earlier answers alone, and not on rounds or on the order of arrival.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from synthbook.language.task.fields import ResponseSchema, as_text
 
 
 def resolve_endpoint(task: TaskConfig) -> Endpoint | None:
-    """The model at an address, None for the one on this machine.
+    """The endpoint that a task or the environment names, None for the local model.
 
     Raises `InvalidArgument` where task and environment name different ones: the key is for one of them only.
     """
@@ -67,7 +67,7 @@ def _one(file: str, key: str, written: str | None, variable: str) -> str:
 
 
 def open_endpoint(endpoint: Endpoint | None) -> AbstractContextManager[Endpoint]:
-    """The model, started where it is on this machine, and stopped at the end."""
+    """The endpoint as a context; the local model is started, and stopped at the end."""
     from synthbook.language.server import local_server
 
     return local_server() if endpoint is None else nullcontext(endpoint)
@@ -87,7 +87,7 @@ _UNFINISHED = {"length": "cut off (max_tokens)", "content_filter": "held back by
 
 @dataclass(frozen=True)
 class DroppedRecord:
-    """A record as it was when a stage dropped it, and why."""
+    """A dropped record, with the stage and the reason."""
 
     record: Record
     stage: str
@@ -96,9 +96,9 @@ class DroppedRecord:
 
 @dataclass
 class GenerationResult:
-    """What came of a task. `answers`: each as it came, by number; `passed`: whether all filters let it through.
+    """The result of a task. `answers`: all, by index; `passed`: whether each passed all filters.
 
-    `stop_reason`: what ended it before n were kept, else "".
+    `stop_reason`: why it ended before n records were kept, else "".
     """
 
     n: int
@@ -112,21 +112,21 @@ class GenerationResult:
 
     @property
     def yield_rate(self) -> float:
-        """Of the answers, those that passed all filters: the yield."""
+        """The share of answers that passed all filters."""
         return sum(self.passed) / len(self.passed) if self.passed else 0.0
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Of all questions and of all answers, whenever they were asked."""
+        """Tokens of all prompts and of all answers, cached ones included."""
         return sum(a.prompt_tokens for a in self.answers), sum(a.completion_tokens for a in self.answers)
 
     def cost(self, prices: tuple[float, float]) -> float:
-        """Of these tokens, at prices of a million."""
+        """The cost of these tokens, at prices of a million."""
         return sum(count * price for count, price in zip(self.tokens, prices, strict=True)) / 1e6
 
 
 def request_budget(n: int, max_requests: int | None) -> int:
-    """How many questions may be asked for n records; raises `InvalidArgument` for fewer than n."""
+    """The maximum number of requests for n records, 20 n by default. Raises `InvalidArgument` below n."""
     if n < 1:
         raise InvalidArgument("n", n, "at least 1 record")
     if max_requests is not None and max_requests < n:
@@ -144,7 +144,7 @@ def generate(
     model_name: str = "",
     callback: Callable[[int, int], None] = lambda kept, n: None,
 ) -> GenerationResult:
-    """Ask until n records are kept, `max_requests` questions were asked, or it is plain that these will not do.
+    """Generate until n records are kept, `max_requests` requests were sent, or the yield is too low to reach n.
 
     `model_name` goes into the provenance of each record. Raises what the model raises, and `InvalidArgument` where n
     records cannot be had.
@@ -174,7 +174,7 @@ def generate(
 
 
 def _round(result: GenerationResult) -> int:
-    """How many questions to ask next; 0 is the end."""
+    """The number of requests in the next round; 0 ends the run."""
     requests, missing = len(result.passed), result.n - sum(result.passed)
     left = result.max_requests - requests
     if missing <= 0 or left <= 0:
