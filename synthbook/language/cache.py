@@ -113,8 +113,9 @@ class ResponseCache:
     def _read(self) -> None:
         for line in _lines(self.path):
             if "messages" not in line:
-                text, finish, tokens = line["text"], line["finish"], line["tokens"]
-                self._answers[line["key"]] = ChatResponse(text, finish, *tokens, cached=True)
+                prompt_tokens, completion_tokens = line["tokens"]
+                response = ChatResponse(line["text"], line["finish"], prompt_tokens, completion_tokens, cached=True)
+                self._answers[line["key"]] = response
             elif line["model"] == self.model:
                 self._prompts.add(line["prompt"])
             else:

@@ -257,14 +257,15 @@ def _read(content: bytes, endpoint: Endpoint) -> ChatResponse:
         document = json.loads(content)
         choice, usage = document["choices"][0], document.get("usage") or {}
         text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        if not isinstance(text, str) or not isinstance(finish, str) or not all(0 <= n <= _MAX_TOKENS for n in tokens):
+        prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        are_counts = all(0 <= tokens <= _MAX_TOKENS for tokens in (prompt, completion))
+        if not isinstance(text, str) or not isinstance(finish, str) or not are_counts:
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         wrong = type(error).__name__
     else:
         text, finish = (SURROGATES.sub("\ufffd", endpoint.without_key(part)) for part in (text, finish))
-        answer = ChatResponse(text, finish[:40], *tokens)
+        answer = ChatResponse(text, finish[:40], prompt, completion)
         if text.strip():
             return answer
         raise TransientError("an empty answer", empty=answer)

@@ -67,10 +67,10 @@ def _failure(error: BaseException) -> list[str]:
     return ["error", words]
 
 
-def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
+def _attempt(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """`{"value": ...}` or `{"failed": [kind, words]}` of one call."""
     try:
-        return {"value": encode(work())}
+        return {"value": encode(work(*arguments))}
     except BaseException as error:  # SystemExit and KeyboardInterrupt are nothing special here
         return {"failed": _failure(error)}
 
@@ -88,8 +88,7 @@ def _outcomes(task: dict[str, Any]) -> list[dict[str, Any]]:
         function: Callable[..., Any] = namespace[task["function"]]
     except BaseException as error:
         return [{"failed": _failure(error)}]
-    calls = [decode(arguments) for arguments in task["calls"]]
-    return [_attempt(lambda arguments=arguments: function(*arguments)) for arguments in calls]
+    return [_attempt(function, *decode(arguments)) for arguments in task["calls"]]
 
 
 def _main() -> None:
