@@ -33,7 +33,6 @@ POLICIES = {
 }
 EXCEPTIONS = {  # with their reasons
     ("course run", "--force"): "it overwrites nothing: it runs unchanged notebooks, too",
-    ("dev train localizer", "--quiet"): "it shows no progress: two processes train at the same time",
 }
 
 
