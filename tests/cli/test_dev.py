@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from synthbook.datasets import digits, real_cube
 from synthbook.experiments import pretrained
 from synthbook.experiments.pretrained import RECIPES
 from synthbook.generators import registry
+from synthbook.simulation import localizer
 from synthbook.simulation.localizer import CornerNet, Localizer, LocalizerConfig
 from tests.simulation.conftest import PROVENANCE
 
@@ -51,6 +54,21 @@ def test_train_writes_a_checkpoint_a_log_and_looks(
 
 def test_every_recipe_has_its_verb() -> None:
     assert list(TRAINABLE) == list(RECIPES)
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_train_localizer_shows_progress_unless_quiet(
+    quiet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*_: object, callback: Callable[[int, int], None], **__: object) -> dict[str, Any]:
+        callback(5, 10)
+        return {"pictures": 1_500}
+
+    monkeypatch.setattr(localizer, "train_localizer", train)
+    assert main(["dev", "train", "localizer", "--renders", "r", "--out", str(tmp_path / "model"), *quiet]) == 0
+    printed = capsys.readouterr()
+    assert "1,500 images, 16 epochs" in printed.out
+    assert printed.err == ("" if quiet else "training the localizer: 5 of 10 steps\n")
 
 
 @pytest.mark.slow

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from synthbook.cli.main import main
 from synthbook.core.checkpoints import WEIGHTS_NAME, CheckpointConfig
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument
 from synthbook.core.jobs import ShardPlan, run_shards
@@ -266,21 +263,6 @@ def test_both_networks_are_trained_saved_and_loaded(run: Path, tmp_path: Path) -
     run_shards(RenderShard(DOMAINS["cube"], 64, 48), ShardPlan(3, seed=1), tmp_path / "tiny", provenance=PROVENANCE)
     with pytest.raises(InvalidArgument, match="320 x 240"):
         train_localizer(tmp_path / "tiny", tmp_path / "other", seed=1, config=LocalizerConfig())
-
-
-@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-def test_the_command_shows_progress_unless_quiet(
-    quiet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def train(*_: object, callback: Callable[[int, int], None], **__: object) -> dict[str, Any]:
-        callback(5, 10)
-        return {"pictures": 1_500}
-
-    monkeypatch.setattr(localizer, "train_localizer", train)
-    assert main(["dev", "train", "localizer", "--renders", "r", "--out", str(tmp_path / "model"), *quiet]) == 0
-    printed = capsys.readouterr()
-    assert "1,500 images, 16 epochs" in printed.out
-    assert printed.err == ("" if quiet else "training the localizer: 5 of 10 steps\n")
 
 
 FOLDER = data_folder() / PRETRAINED
