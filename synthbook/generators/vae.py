@@ -177,10 +177,8 @@ class PPCA:
     @property
     def log_likelihood(self) -> float:
         """Mean log-likelihood of a row, in nats: -1/2 [d ln 2 pi + sum_{i<=q} ln lambda_i + (d - q) ln sigma^2 + d]."""
-        d, leading = len(self.eigenvalues), np.asarray(self.eigenvalues[: self.q])
-        return float(
-            -0.5 * (d * np.log(2 * np.pi) + np.log(leading).sum() + (d - self.q) * np.log(self.noise_variance) + d)
-        )
+        d, leading, log_noise = len(self.eigenvalues), self.eigenvalues[: self.q], np.log(self.noise_variance)
+        return float(-0.5 * (d * np.log(2 * np.pi) + np.log(leading).sum() + (d - self.q) * log_noise + d))
 
     @property
     def retained_variance(self) -> float:
