@@ -81,7 +81,7 @@ def migrate(folder: Path) -> tuple[str, str]:
         new_card["alphabet"] = card["alphabet"]
     new_tensors = {new_tensor_name(name): tensor for name, tensor in tensors.items()}
     assert len(new_tensors) == len(tensors)
-    provenance = as_dev(checkpoints.read_provenance(folder))
+    provenance = as_dev(checkpoints.read_model_provenance(folder))
     checkpoints.save(folder, new_tensors, new_card, model_type=family, provenance=provenance)
     stored, _ = checkpoints.load(folder)
     assert all(torch.equal(stored[new_tensor_name(name)], tensor) for name, tensor in tensors.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from synthbook.core import progress
 from synthbook.core.errors import InvalidArgument, SynthbookError, format_error
-from synthbook.core.progress import echo
+from synthbook.core.progress import console, echo
 from synthbook.core.storage import strict_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -76,30 +75,13 @@ def echo_warning(message: str) -> None:
     echo(message, stderr=True)
 
 
-def counter(title: str, unit: str, *, quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A progress bar with rate and time left, for a callback (done, total)."""
-    return nullcontext(lambda done, total: None) if quiet else progress.counter(title, unit)
-
-
-@contextmanager
-def loss_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int, float | Mapping[str, float]], None]]:
-    """A progress bar with time left, for a callback (step, steps, loss); of losses by name the first is shown."""
-    if quiet:
-        yield lambda step, steps, losses: None
-        return
-    with progress.bar(title) as update:
-        yield lambda step, steps, losses: update(
-            step, steps, next(iter(losses.values())) if isinstance(losses, Mapping) else losses
-        )
-
-
 @contextmanager
 def status(message: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """A line on the error stream that says what is being done, for a callback (message)."""
     if quiet:
         yield lambda message: None
         return
-    with progress.console(stderr=True).status(message) as line:
+    with console(stderr=True).status(message) as line:
         yield line.update
 
 

@@ -16,13 +16,11 @@ from synthbook.cli.common import (
     Resume,
     Seed,
     check_outputs,
-    counter,
     echo_json,
     echo_warning,
-    loss_bar,
 )
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import echo
+from synthbook.core.progress import echo, progress_bar
 
 _Checkpoint = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the checkpoint.")]
 app = typer.Typer(help="Commands for authors of the book.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -55,7 +53,7 @@ def _train_command(name: str) -> Callable[..., None]:
         check_outputs(out, resume=resume, accept="--resume")
         from synthbook.experiments.pretrained import RECIPES, train_pretrained
 
-        with loss_bar(f"training {name}", quiet=quiet) as callback:
+        with progress_bar(f"training {name}", quiet=quiet) as callback:
             log = train_pretrained(
                 name,
                 RECIPES[name],
@@ -98,7 +96,7 @@ def train_features(
     check_outputs(out, force=force)
     from synthbook.evaluation import feature_nets
 
-    with loss_bar(f"training {net}", quiet=quiet) as callback:
+    with progress_bar(f"training {net}", quiet=quiet) as callback:
         log = feature_nets.train_and_save(net, out, seed=seed, callback=callback)
     if as_json:
         echo_json({"folder": str(out)} | log)
@@ -127,7 +125,7 @@ def train_localizer(
     from synthbook.simulation.localizer import train_localizer as train
 
     config = LocalizerConfig(epochs=epochs)
-    with counter("training the localizer", "steps", quiet=quiet) as callback:
+    with progress_bar("training the localizer", "steps", quiet=quiet) as callback:
         log = train(renders, out, seed=seed, config=config, n_jobs=jobs, resume=resume, callback=callback)
     if as_json:
         echo_json({"folder": str(out)} | log)
@@ -164,7 +162,7 @@ def record(
 
     remote = Endpoint.from_environment()
     server = local_server() if remote is None else nullcontext(remote)
-    with server as endpoint, counter("recording", "experiments", quiet=quiet) as callback:
+    with server as endpoint, progress_bar("recording", "experiments", quiet=quiet) as callback:
         log = record_answers(endpoint, out, resume=resume, only=only, callback=callback)
     if as_json:
         echo_json({"cache": str(out)} | log)
@@ -207,7 +205,7 @@ def experiment(
     trials = TrialRunner(what.trial, what.cases, seeds)
     settings = {"cases": list(what.cases), "budget": what.budget} | dict(what.settings or {})
     provenance = Provenance(what.data_source, f"synthbook dev experiment {name}")
-    with counter(name, "trials", quiet=quiet) as callback:
+    with progress_bar(name, "trials", quiet=quiet) as callback:
         table = run_trials(
             trials, out, settings, provenance, n_jobs=jobs, resume=resume, callback=callback, log=echo_warning
         )
@@ -241,7 +239,7 @@ def score_models(
     from synthbook.core.storage import Provenance, write_with_provenance
     from synthbook.experiments.pretrained import score_models as score
 
-    with counter("scoring", "models", quiet=quiet) as callback:
+    with progress_bar("scoring", "models", quiet=quiet) as callback:
         rows = score(n=n, seed=seed, callback=callback)
     command = f"synthbook dev score-models -n {n} --seed {seed}"
     text = json.dumps({"command": command, "scores": rows}, indent=1) + "\n"

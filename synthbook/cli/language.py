@@ -16,12 +16,11 @@ from synthbook.cli.common import (
     Seed,
     check_inputs,
     check_outputs,
-    counter,
     echo_json,
     echo_warning,
 )
 from synthbook.core.errors import DataError, InvalidArgument
-from synthbook.core.progress import echo
+from synthbook.core.progress import echo, progress_bar
 from synthbook.core.storage import LockedError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def generate(
     files = OutputPaths(out, report)
     files.check(config, seed=seed, resume=resume, force=force)  # knows all files of a run, and what may be resumed
     try:
-        with open_endpoint(endpoint) as client, counter("generating", "records", quiet=quiet) as callback:
+        with open_endpoint(endpoint) as client, progress_bar("generating", "records", quiet=quiet) as callback:
             result, usage = run_task(
                 config,
                 client,
@@ -197,7 +196,7 @@ def verify(
     command = f"synthbook verify {records.name} --cases {cases.name} --timeout {timeout:g} --memory {memory}"
     parents = {records.name: sha256_file(records), cases.name: sha256_file(cases)}
     provenance = Provenance(f"verdicts on the programs of {records.name}", command, parents)
-    with counter("verifying", "programs", quiet=quiet) as callback:
+    with progress_bar("verifying", "programs", quiet=quiet) as callback:
         result = verify_files(
             records,
             cases,

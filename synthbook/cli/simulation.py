@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from synthbook.cli.common import Force, JsonOption, Quiet, Resume, Seed, check_outputs, counter, echo_json, echo_warning
+from synthbook.cli.common import Force, JsonOption, Quiet, Resume, Seed, check_outputs, echo_json, echo_warning
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import echo
+from synthbook.core.progress import echo, progress_bar
 
 _PREVIEW = 24  # images on the contact sheet
 
@@ -56,7 +56,7 @@ def render(
     plan = ShardPlan(n, seed, settings, shard_size)
     command = f"synthbook render --scene {scene} -n {n} --seed {seed} --width {width} --height {height}"
     provenance = Provenance(f"rendered scenes: {scene}", command, generation=1, synthetic_share=1.0, seed=seed)
-    with counter("rendering", "images", quiet=quiet) as callback:
+    with progress_bar("rendering", "images", quiet=quiet) as callback:
         manifest = run_shards(
             task,
             plan,

@@ -19,15 +19,13 @@ from synthbook.cli.common import (
     check_inputs,
     check_outputs,
     check_report,
-    counter,
     echo_json,
     echo_report,
     echo_warning,
-    loss_bar,
     status,
 )
 from synthbook.core.errors import InvalidArgument
-from synthbook.core.progress import console, echo
+from synthbook.core.progress import console, echo, progress_bar
 
 schema = typer.Typer(help="Draft a schema from a table.")
 
@@ -172,7 +170,7 @@ def _fit(
     declared = Schema.from_toml(schema)
     table = load_table(source, declared)
     checkpoint = CheckpointConfig(state, resume=resume)
-    with loss_bar(f"fitting {model}", quiet=quiet) as callback:
+    with progress_bar(f"fitting {model}", quiet=quiet) as callback:
         generator: Any = registry.get(model)().fit(
             table, seed=seed, steps=steps, checkpoint=checkpoint, callback=callback
         )
@@ -231,7 +229,7 @@ def _fit_private(
     if holdout is not None:
         check_sides(table, holdout.data)  # before anything is paid
     charged = None if ledger is None else PrivacyLedger.load(ledger)
-    with loss_bar(f"fitting {model}", quiet=quiet) as callback:
+    with progress_bar(f"fitting {model}", quiet=quiet) as callback:
         generator.fit(table, seed=None if release else seed, steps=steps, callback=callback, ledger=charged)
     if holdout is not None:
         audit_generator(generator, table, holdout)
@@ -312,7 +310,7 @@ def sample(
         command += f" --prompt {shlex.quote(prompt)}"
     parents = {f"{folder.name}/{CONFIG_NAME}": sha256_file(folder / CONFIG_NAME)}
     provenance = Provenance(f"samples of {folder.name}", command, parents, 1, 1.0, seed)
-    with counter("sampling", unit, quiet=quiet) as callback:
+    with progress_bar("sampling", unit, quiet=quiet) as callback:
         fitted.write(out, n, seed=seed, provenance=provenance, callback=callback, **options)
     if as_json:
         echo_json({"samples": str(out), "n": n} | ({} if sheet is None else {"sheet": str(sheet)}))

@@ -82,7 +82,7 @@ def load(folder: Path, *, model_type: str | None = None) -> tuple[dict[str, torc
     return _unpacked(path, raw), dict(card["config"])
 
 
-def read_provenance(folder: Path) -> Provenance:
+def read_model_provenance(folder: Path) -> Provenance:
     """Where a checkpoint came from, as its card says; `DataError` as in `load`."""
     return Provenance(**_card(Path(folder))["provenance"])
 

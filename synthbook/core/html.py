@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+_CSS = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.fails{font-weight:bold}"""
 
 
-def document(title: str, body: Iterable[str]) -> str:
+def page(title: str, body: Iterable[str]) -> str:
     """The whole page."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
@@ -33,7 +33,7 @@ def _is_number(cell: str) -> bool:
     return cell.lstrip("-").replace(",", "").replace(".", "", 1).isdigit()
 
 
-def image(figure: Any, alt: str) -> str:
+def img(figure: Any, alt: str) -> str:
     """A figure as a picture in the page, with the text that stands for it; the figure is closed."""
     import matplotlib.pyplot as plt
 

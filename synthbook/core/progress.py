@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -43,41 +44,33 @@ def _let_go(stream: TextIO) -> None:
 
 
 @contextmanager
-def counter(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's error stream that is told (done, of how many), with rate and time left; tenths in a log."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def progress_bar(desc: str, unit: str | None = None, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal's error stream, as a callback to call after every step.
+
+    With a `unit`, the callback takes (done, total): the bar shows rate and time left, a log file gets a line for each
+    tenth. Without, it takes (step, steps, loss), where the loss may be a mapping whose first value is shown; a log file
+    gets nothing.
+    """
+    if quiet:
+        yield lambda *progress: None
+        return
+    from rich import progress as rp
 
     error = console(stderr=True)
-    rate = TextColumn("{task.fields[rate]:,.0f} " + unit + "/s, left:")
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), TimeElapsedColumn())
-    told: list[int] = []  # what was done at the start, then each tenth
+    columns = [*rp.Progress.get_default_columns(), rp.TextColumn("loss {task.fields[loss]:.3f}")]
+    if unit:
+        rate = rp.TextColumn("{task.fields[rate]:,.0f} " + unit + "/s, left:")
+        columns = [rp.TextColumn(desc), rp.BarColumn(), rp.MofNCompleteColumn(), rate]
+        columns += [rp.TimeRemainingColumn(), rp.TimeElapsedColumn()]
+    logged: list[int] = []  # the tenth at the start, then each new one
 
-    def callback(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total, rate=progress.tasks[0].speed or 0.0)
-        tenth = 10 * done // total
-        if not error.is_terminal and (not told or tenth > told[-1]):
-            told.append(tenth)
-            echo(f"{title}: {done:,} of {total:,} {unit}", stderr=True)
+    def callback(done: int, total: int, loss: float | Mapping[str, float] = math.nan) -> None:
+        loss = next(iter(loss.values())) if isinstance(loss, Mapping) else loss
+        progress.update(task, completed=done, total=total, rate=progress.tasks[0].speed or 0.0, loss=loss)
+        if unit and not error.is_terminal and (not logged or 10 * done // total > logged[-1]):
+            logged.append(10 * done // total)
+            echo(f"{desc}: {done:,} of {total:,} {unit}", stderr=True)
 
-    with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
-        task = progress.add_task(title, total=None, rate=0.0)
+    with rp.Progress(*columns, console=error, disable=not error.is_terminal) as progress:
+        task = progress.add_task(desc, total=None, rate=0.0, loss=math.nan)
         yield callback
-
-
-@contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar on a terminal's error stream that is told (step, steps, loss); nothing elsewhere."""
-    from rich.progress import Progress, TextColumn
-
-    error = console(stderr=True)
-    columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, console=error, disable=not error.is_terminal) as progress:
-        task = progress.add_task(title, total=None, loss=float("nan"))
-        yield lambda step, steps, loss: progress.update(task, completed=step, total=steps, loss=loss)

@@ -7,7 +7,6 @@ possible before any row was seen must replace them before the schema may say "pu
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
@@ -53,20 +52,20 @@ _SCALES = (
 _BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 
-def _as_typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]:
+def _as_typed(name: str, values: pd.Series[Any], notes: list[str]) -> pd.Series[Any]:
     """The column as integers, finite floats, dates, categories or strings; else a `SchemaError`."""
-    typed = _typed(name, values, said)
+    typed = _typed(name, values, notes)
     if types.is_float_dtype(typed) and np.isinf(typed.to_numpy(dtype=float, na_value=np.nan)).any():
         raise SchemaError(f"column {name!r} holds infinities: no bound allows them. Mark them as missing in the data")
     return typed
 
 
-def _typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]:
+def _typed(name: str, values: pd.Series[Any], notes: list[str]) -> pd.Series[Any]:
     if types.is_bool_dtype(values):
-        said.append("truth values: write them as text, which categories are")
+        notes.append("truth values: write them as text, which categories are")
         return pd.Series(values.astype(object).map(str, na_action="ignore"))
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        said.append("times were converted to UTC")
+        notes.append("times were converted to UTC")
         return pd.Series(values.dt.tz_convert("UTC").dt.tz_localize(None))
     if types.is_numeric_dtype(values) or types.is_datetime64_dtype(values) or _is_category(values):
         return values
@@ -74,8 +73,8 @@ def _typed(name: str, values: pd.Series[Any], said: list[str]) -> pd.Series[Any]
         raise SchemaError(f"column {name!r} holds {kind}: give numbers, dates, strings or categories of strings")
     if values.isna().all():
         return values.astype(object)
-    found = infer_dtype(mask_missing(values.astype(object), said), said)
-    said[:] = dict.fromkeys(said)  # what reading the file has said already
+    found = infer_dtype(mask_missing(values.astype(object), notes), notes)
+    notes[:] = dict.fromkeys(notes)  # reading the file may have noted the same
     return found
 
 
@@ -84,53 +83,53 @@ def _is_category(values: pd.Series[Any]) -> bool:
     return isinstance(dtype, pd.CategoricalDtype) and types.infer_dtype(dtype.categories) in ("string", "empty")
 
 
-def _draft_column(name: str, values: pd.Series[Any], said: list[str]) -> Column:
-    """The column's declaration; what to review in it is added to `said`."""
+def _draft_column(name: str, values: pd.Series[Any], notes: list[str]) -> Column:
+    """The column's declaration; what to review in it is added to `notes`."""
     present, missing = values.dropna(), bool(values.hasnans)
     common: dict[str, Any] = {"name": name, "missing": missing}
     if not len(present):
-        said.append("no row has a value: say what the column is, or leave it out")
+        notes.append("no row has a value: say what the column is, or leave it out")
         return Column(kind="text", **common)
     if types.is_datetime64_dtype(present):
         low, high = (bound.to_pydatetime() for bound in (present.min(), present.max()))
-        said.append("bounds SEEN IN THE ROWS: replace them by the first and last date that was possible")
+        notes.append("bounds SEEN IN THE ROWS: replace them by the first and last date that was possible")
         return Column(kind="datetime", lower=low, upper=high, **common)
     if types.is_numeric_dtype(present) and not (types.is_integer_dtype(present) and set(present.unique()) <= {0, 1}):
-        return _numeric(name, present, missing, said)
+        return _numeric(name, present, missing, notes)
     if _is_category(present):
         categories = tuple(present.cat.categories)
-        said.append("categories as the frame declares them: were all of them possible before any row was seen?")
-        return _categories(categories if present.cat.ordered else (), categories, common, said)
-    return _strings(present, common, said)
+        notes.append("categories as the frame declares them: were all of them possible before any row was seen?")
+        return _categories(categories if present.cat.ordered else (), categories, common, notes)
+    return _strings(present, common, notes)
 
 
 def _is_whole(present: pd.Series[Any]) -> bool:
     return bool((present % 1 == 0).all()) and float(present.abs().max()) <= 2**53
 
 
-def _numeric(name: str, present: pd.Series[Any], missing: bool, said: list[str]) -> Column:
+def _numeric(name: str, present: pd.Series[Any], missing: bool, notes: list[str]) -> Column:
     common: dict[str, Any] = {"name": name, "missing": missing}
     whole, different = _is_whole(present), present.nunique()
     in_order = whole and different == len(present) >= _ENOUGH and present.max() - present.min() == len(present) - 1
     if whole and (in_order or (_ID_NAME.search(name) and different > _FEW)):
-        return _id(present, common, said)
+        return _id(present, common, notes)
     if types.is_integer_dtype(present) and _ID_NAME.search(name):
-        return _strings(present, common, said)
-    said.append("bounds SEEN IN THE ROWS: replace them by the lowest and highest number that was possible")
+        return _strings(present, common, notes)
+    notes.append("bounds SEEN IN THE ROWS: replace them by the lowest and highest number that was possible")
     if whole and different <= 10:
-        said.append(f"{different} different whole numbers: if they are codes, make them categories")
+        notes.append(f"{different} different whole numbers: if they are codes, make them categories")
     convert: Callable[[Any], float] = int if whole else float
     return Column(kind="numeric", integer=whole, lower=convert(present.min()), upper=convert(present.max()), **common)
 
 
-def _id(present: pd.Series[Any], common: dict[str, Any], said: list[str]) -> Column:
-    said.append("an id: never modelled, only regenerated")
+def _id(present: pd.Series[Any], common: dict[str, Any], notes: list[str]) -> Column:
+    notes.append("an id: never modelled, only regenerated")
     if present.nunique() < len(present):
-        said.append(f'it repeats: if rows with the same id are one person or thing, write entity = "{common["name"]}"')
+        notes.append(f'it repeats: if rows with the same id are one person or thing, write entity = "{common["name"]}"')
     return Column(kind="id", **common)
 
 
-def _strings(present: pd.Series[Any], common: dict[str, Any], said: list[str]) -> Column:
+def _strings(present: pd.Series[Any], common: dict[str, Any], notes: list[str]) -> Column:
     spelt = present.astype(str)
     counts = spelt.value_counts()
     blank = spelt.str.contains(r"\s").to_numpy()
@@ -138,21 +137,21 @@ def _strings(present: pd.Series[Any], common: dict[str, Any], said: list[str]) -
     wordy = len(counts) > len(spelt) / 2 and np.median([len(value.split()) for value in spelt]) >= 4
     many = len(counts) > max(_FEW, min(_MOST_CATEGORIES, len(spelt) / 10))
     if (many and _ID_NAME.search(common["name"])) or (unique and not blank.any()):
-        return _id(spelt, common, said)
+        return _id(spelt, common, notes)
     if wordy or many:
-        said.append("free text: left out unless a text model is named")
+        notes.append("free text: left out unless a text model is named")
         if not wordy:
-            said.append(f"{len(counts):,} different strings, too many to be categories: group them if they matter")
+            notes.append(f"{len(counts):,} different strings, too many to be categories: group them if they matter")
         return Column(kind="text", **common)
-    said.append(_on_categories(counts))
-    return _categories(_order(list(counts.index)), tuple(sorted(counts.index)), common, said)
+    notes.append(_on_categories(counts))
+    return _categories(_order(list(counts.index)), tuple(sorted(counts.index)), common, notes)
 
 
 def _categories(
-    ordered: tuple[str, ...], categories: tuple[str, ...], common: dict[str, Any], said: list[str]
+    ordered: tuple[str, ...], categories: tuple[str, ...], common: dict[str, Any], notes: list[str]
 ) -> Column:
     if ordered:
-        said.append("ordinal, from low to high: check the order")
+        notes.append("ordinal, from low to high: check the order")
     return Column(kind="ordinal" if ordered else "categorical", categories=ordered or categories, **common)
 
 
@@ -200,7 +199,7 @@ def _discover_constraints(frame: pd.DataFrame, columns: list[Column]) -> list[tu
     limit = np.log(_FAMILYWISE_ALPHA / max(1, len(kept) * (len(kept) - 1)))
     found = [*_dependencies(kept, codes, limit), *_inequalities(frame, kept, limit)]
     # the schema's own judgement is the last word
-    return [(rule, said) for rule, said in found if not rule.count_violations(frame)]
+    return [(rule, support) for rule, support in found if not rule.count_violations(frame)]
 
 
 def _dependencies(columns: list[Column], codes: dict[str, _Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
@@ -215,8 +214,10 @@ def _dependencies(columns: list[Column], codes: dict[str, _Codes], limit: float)
         if not len(a) or not _determines(a, b):
             continue
         if _log_chance_of_dependency(sizes, np.bincount(b) / len(b)) < limit:
-            said = f"each of {len(sizes):,} values of the first comes with one value of the second, in {len(a):,} rows"
-            yield Constraint("dependency", (first.name, second.name)), said
+            support = (
+                f"each of {len(sizes):,} values of the first comes with one value of the second, in {len(a):,} rows"
+            )
+            yield Constraint("dependency", (first.name, second.name)), support
 
 
 def _determines(a: _Codes, b: _Codes) -> bool:
@@ -272,30 +273,28 @@ _HEADER = """# Drafted from {source}
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A drafted schema; what to review in each column and rule (sentences); missing and different values of each.
+class SchemaDraft:
+    """A drafted schema, the notes for its review, and counts of missing and distinct values by column.
 
     `attrs` are the frame's: how the file was read.
     """
 
     schema: Schema
-    remarks: dict[str, list[str]]
+    review_notes: dict[str, list[str]]
     rules: list[tuple[Constraint, str]]
-    missing: dict[str, int]
-    different: dict[str, int]
-    rows: int
+    n_missing: dict[str, int]
+    n_unique: dict[str, int]
+    n_rows: int
     attrs: dict[str, Any]
 
     def to_toml(self, path: Path, *, source: str, name: str) -> Path:
-        """Write the schema with its remarks as comments; `Schema.from_toml` reads it back."""
-        with tempfile.TemporaryDirectory() as folder:
-            text = self.schema.to_toml(Path(folder) / "schema.toml").read_text(encoding="utf-8")
-        blocks = [self.remarks[column] for column in self.schema.names]
-        blocks += [[f"{said}. Is it a law, or an accident of these rows?"] for _, said in self.rules]
+        """Write the schema with the review notes as comments; `Schema.from_toml` reads it back."""
+        blocks = [self.review_notes[column] for column in self.schema.names]
+        blocks += [[f"{support}. Is it a law, or an accident of these rows?"] for _, support in self.rules]
         lines = _HEADER.format(source=_printable(source), name=_printable(name)).splitlines()
-        for line in text.split("\n")[:-1]:  # splitlines() would also split at U+2028 inside a value
+        for line in self.schema.to_toml().split("\n")[:-1]:  # splitlines() would also split at U+2028 inside a value
             if line in ("[[column]]", "[[rule]]"):
-                lines += [f"# {_printable(remark)}" for remark in blocks.pop(0)]
+                lines += [f"# {_printable(note)}" for note in blocks.pop(0)]
             lines.append(line)
         return atomic_write(path, "\n".join(lines) + "\n")
 
@@ -308,8 +307,8 @@ class Draft:
         for row in self.to_dict()["columns"]:
             counts = (f"{row[key]:,}" for key in ("missing", "different"))
             table.add_row(Text(row["name"]), row["kind"], *counts, Text("\n".join(row["review"])))
-        for rule, said in self.rules:
-            table.add_row(Text(" → ".join(rule.columns)), rule.kind, "", "", Text(said))
+        for rule, support in self.rules:
+            table.add_row(Text(" → ".join(rule.columns)), rule.kind, "", "", Text(support))
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -319,39 +318,34 @@ class Draft:
                 "name": column.name,
                 "kind": column.kind,
                 "allowed": column.allowed_values,
-                "missing": self.missing[column.name],
-                "different": self.different[column.name],
-                "review": self.remarks[column.name],
+                "missing": self.n_missing[column.name],
+                "different": self.n_unique[column.name],
+                "review": self.review_notes[column.name],
             }
             for column in self.schema.columns
         ]
-        rules = [{"kind": rule.kind, "columns": list(rule.columns), "support": said} for rule, said in self.rules]
+        rules = [{"kind": rule.kind, "columns": list(rule.columns), "support": support} for rule, support in self.rules]
         read = {key: self.attrs[key] for key in ("encoding", "delimiter") if key in self.attrs}
-        return read | {"rows": self.rows, "columns": columns, "rules": rules}
+        return read | {"rows": self.n_rows, "columns": columns, "rules": rules}
 
 
-def draft_file(source: Path, out: Path, *, force: bool = False) -> Draft:
+def draft_file(source: Path, out: Path, *, force: bool = False) -> SchemaDraft:
     """Draft a schema from a delimited file and write it to `out`; an existing file is kept unless `force` is set."""
     if Path(out).exists() and not force:
         raise SynthbookError(
             f"{out} exists, perhaps reviewed: name another file with --out, or overwrite it with --force"
         )
-    found = study(read_csv(source))
-    described = f"{Path(source).name}, {found.rows:,} rows, SHA-256 {sha256_file(source)}"
-    found.to_toml(out, source=described, name=Path(source).name)
-    return found
+    draft = draft_schema(read_csv(source))
+    described = f"{Path(source).name}, {draft.n_rows:,} rows, SHA-256 {sha256_file(source)}"
+    draft.to_toml(out, source=described, name=Path(source).name)
+    return draft
 
 
-def draft(frame: pd.DataFrame) -> Schema:
-    """The schema that a frame's rows suggest, of origin "inferred"; raises `SchemaError` as `study` does."""
-    return study(frame).schema
-
-
-def study(frame: pd.DataFrame) -> Draft:
-    """Draft a schema and say what to review in it.
+def draft_schema(frame: pd.DataFrame) -> SchemaDraft:
+    """The schema that a frame's rows suggest, of origin "inferred", and what to review in it.
 
     Strings that are all numbers or dates count as such. 0/1 and other pairs of truth values are categories. More than
-    1,000 different strings (or more than one for each ten rows, beyond 20) are free text, with a remark. Raises
+    1,000 different strings (or more than one for each ten rows, beyond 20) are free text, with a note. Raises
     `SchemaError` for a frame without rows or columns, with repeated names, infinities or values that are no scalars.
     """
     names = list(frame.columns)
@@ -359,29 +353,27 @@ def study(frame: pd.DataFrame) -> Draft:
         raise SchemaError(f"a frame of {len(frame)} rows and {len(names)} columns: nothing can be drafted from it")
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         raise SchemaError(f"several columns have the same name: {', '.join(twice)}")
-    columns, remarks, typed = [], {}, {}
+    columns, typed = [], {}
+    review_notes: dict[str, list[str]] = {}
     for name in names:
-        said = list(frame.attrs.get("notes", {}).get(name, ()))
-        typed[str(name)] = values = _as_typed(str(name), frame[name], said)
-        columns.append(_draft_column(str(name), values, said))
-        remarks[str(name)] = said
-    whole = pd.DataFrame(typed)
-    rules = _discover_constraints(whole, columns)
-    schema = Schema(tuple(columns), "inferred", tuple(rule for rule, _ in rules))
-    missing = {name: int(values.isna().sum()) for name, values in typed.items()}
-    different = {name: int(values.nunique()) for name, values in typed.items()}
-    return Draft(
-        schema, remarks, rules, missing, different, len(frame), {str(key): value for key, value in frame.attrs.items()}
+        notes = review_notes[str(name)] = list(frame.attrs.get("notes", {}).get(name, ()))
+        typed[str(name)] = values = _as_typed(str(name), frame[name], notes)
+        columns.append(_draft_column(str(name), values, notes))
+    rules = _discover_constraints(pd.DataFrame(typed), columns)
+    return SchemaDraft(
+        schema=Schema(tuple(columns), "inferred", tuple(rule for rule, _ in rules)),
+        review_notes=review_notes,
+        rules=rules,
+        n_missing={name: int(values.isna().sum()) for name, values in typed.items()},
+        n_unique={name: int(values.nunique()) for name, values in typed.items()},
+        n_rows=len(frame),
+        attrs={str(key): value for key, value in frame.attrs.items()},
     )
 
 
-def _printable(remark: str) -> str:
-    return "".join(letter if letter.isprintable() else "�" for letter in remark)
-
-
 def draft_table(frame: pd.DataFrame) -> Table:
-    """The rows with the schema that they suggest, of origin "inferred"; raises `SchemaError` as `study` does."""
-    schema = draft(frame)
+    """The rows with the schema that they suggest, of origin "inferred"; raises `SchemaError` as `draft_schema` does."""
+    schema = draft_schema(frame).schema
     typed = {str(name): _as_typed(str(name), frame[name], []) for name in frame.columns}
     for column in schema.columns:
         if column.categories or column.kind == "text":
@@ -389,3 +381,7 @@ def draft_table(frame: pd.DataFrame) -> Table:
         elif column.kind == "id" and types.is_float_dtype(typed[column.name]):
             typed[column.name] = typed[column.name].astype("Int64")
     return Table(pd.DataFrame(typed), schema)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -260,22 +260,19 @@ class Schema:
         except (ValueError, TypeError, LookupError) as error:  # a SchemaError is a ValueError
             raise SchemaError(f"{source} is not a schema: {error}") from error
 
-    def to_toml(self, path: Path) -> Path:
-        """Write `as_toml` into a file."""
-        return atomic_write(path, self.as_toml())
-
-    def as_toml(self) -> str:
-        """TOML that `from_toml` reads back to an equal schema, without values at their default."""
+    def to_toml(self, path: Path | None = None) -> str:
+        """TOML text that `from_text` reads back to an equal schema; it is also written to `path` if one is given."""
         lines = [f"origin = {_toml(self.origin)}"] + ([f"entity = {_toml(self.entity)}"] if self.entity else [])
         for header, rows in (("column", self.columns), ("rule", self.rules)):
             for row in rows:
-                filled = {key: value for key, value in asdict(row).items() if _is_filled(value)}
+                filled = {
+                    k: v for k, v in asdict(row).items() if v is not None and v is not False and v not in ("", ())
+                }
                 lines += ["", f"[[{header}]]"] + [f"{key} = {_toml(value)}" for key, value in filled.items()]
-        return "\n".join(lines) + "\n"
-
-
-def _is_filled(value: object) -> bool:
-    return value is not None and value is not False and value not in ("", ())
+        text = "\n".join(lines) + "\n"
+        if path is not None:
+            atomic_write(path, text)
+        return text
 
 
 def _toml(value: object) -> str:

@@ -187,9 +187,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         alt, figure = _metrics_figure(self)
-        return "\n".join(
-            [f"<p><strong>{escape(self.verdict)}</strong></p>", _html_table(self), html.image(figure, alt)]
-        )
+        return "\n".join([f"<p><strong>{escape(self.verdict)}</strong></p>", _html_table(self), html.img(figure, alt)])
 
     def figures(self) -> dict[str, Figure]:
         """Three figures by their text alternative: metrics, distances of columns, associations of pairs."""
@@ -323,9 +321,9 @@ def _as_tables(named: dict[str, Any], schema: Schema | None) -> dict[str, Table]
             raise InvalidArgument(name, type(rows).__name__, "a Table or a DataFrame")
     schema = schema or next((rows.schema for rows in named.values() if isinstance(rows, Table)), None)
     if schema is None:
-        from synthbook.core.schema_draft import draft
+        from synthbook.core.schema_draft import draft_schema
 
-        schema = draft(pd.concat(named.values(), ignore_index=True))
+        schema = draft_schema(pd.concat(named.values(), ignore_index=True)).schema
     return {name: rows if isinstance(rows, Table) else Table(rows, schema) for name, rows in named.items()}
 
 
@@ -367,9 +365,9 @@ def _render_html(report: Report) -> str:
         html.table(["question", "as fresh real rows"], answers),
         _html_table(report),
         *(f"<p>{escape(note)}</p>" for note in report.notes),
-        *(html.image(figure, alt) for alt, figure in report.figures().items()),
+        *(html.img(figure, alt) for alt, figure in report.figures().items()),
     ]
-    return html.document("Evaluation of a synthetic table", body)
+    return html.page("Evaluation of a synthetic table", body)
 
 
 def _html_table(report: Report) -> str:

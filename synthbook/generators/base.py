@@ -113,7 +113,7 @@ class Generator(ABC):
     def load(cls, folder: str | Path, **settings: Any) -> Self:
         """Read what `save` wrote; `settings` go to the constructor. Raises `DataError` for anything else."""
         tensors, card = checkpoints.load(Path(folder), model_type=cls.family)
-        provenance, path = checkpoints.read_provenance(Path(folder)), Path(folder) / checkpoints.CONFIG_NAME
+        provenance, path = checkpoints.read_model_provenance(Path(folder)), Path(folder) / checkpoints.CONFIG_NAME
         if (version := card.get("version", 1)) != VERSION:
             remedy = f"train the model again ({provenance.command})" if version < VERSION else "update synthbook"
             raise DataError(f"{path} has generator format {version}, this package reads {VERSION}: {remedy}")

@@ -29,7 +29,7 @@ def test_what_is_saved_comes_back(tmp_path):
     tensors, config = checkpoints.load(tmp_path / "a" / "b", model_type="test-net")
     assert config == CONFIG and set(tensors) == {"w", "b"}
     assert torch.equal(tensors["w"], torch.arange(6.0).reshape(2, 3)) and tensors["b"].dtype == torch.float32
-    assert checkpoints.read_provenance(tmp_path / "a" / "b") == ORIGIN
+    assert checkpoints.read_model_provenance(tmp_path / "a" / "b") == ORIGIN
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["model.json", "model.safetensors"]
 
 

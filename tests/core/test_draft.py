@@ -15,7 +15,7 @@ from synthbook import datasets
 from synthbook.cli.main import main
 from synthbook.core.csv import load_table, read_csv
 from synthbook.core.errors import InvalidArgument, SchemaError
-from synthbook.core.schema_draft import draft, draft_file, study
+from synthbook.core.schema_draft import draft_file, draft_schema
 from synthbook.core.table import Column, Constraint, Schema, Table
 
 N = 200
@@ -23,11 +23,11 @@ RNG = np.random.default_rng(0)
 
 
 def kinds(frame: pd.DataFrame) -> dict[str, str]:
-    return {column.name: column.kind for column in draft(frame).columns}
+    return {column.name: column.kind for column in draft_schema(frame).schema.columns}
 
 
 def kind(values, name="x") -> str:
-    return draft(pd.DataFrame({name: pd.Series(values)})).columns[0].kind
+    return draft_schema(pd.DataFrame({name: pd.Series(values)})).schema.columns[0].kind
 
 
 def write(path, text, encoding="utf-8"):
@@ -125,19 +125,19 @@ def test_dates_numbers_and_orders_are_read_for_what_they_are():
             "offset": ["2024-01-01T00:00:00+02:00", "2024-01-01T00:00:00Z"] * 20,
         }
     )
-    schema = draft(frame)
+    schema = draft_schema(frame).schema
     assert (schema["day"].lower, schema["day"].upper) == (datetime(2024, 2, 29), datetime(2024, 3, 1))
     assert schema["size"].categories == ("XS", "S", "M", "L")
     assert schema["age"].categories == ("<18", "18-24", "25-64", "65+")
     assert schema["offset"].lower == datetime(2023, 12, 31, 22)
-    assert "converted to UTC" in " ".join(study(frame).remarks["offset"])
+    assert "converted to UTC" in " ".join(draft_schema(frame).review_notes["offset"])
 
 
 def test_dates_that_may_be_read_in_two_ways_are_not_guessed(tmp_path):
     frame = pd.DataFrame({"day": ["01/02/2024", "03/04/2024"] * 20})
-    found = study(frame)
+    found = draft_schema(frame)
     assert found.schema["day"].kind == "categorical"
-    assert "fits both day first and month first: write them as 2024-12-31" in found.remarks["day"][0]
+    assert "fits both day first and month first: write them as 2024-12-31" in found.review_notes["day"][0]
     path = write(tmp_path / "a.csv", "day\n01/02/2024\n03/04/2024\n")
     with pytest.raises(SchemaError, match=r"a\.csv: column 'day': .*'01/02/2024'.*both day first and month first"):
         load_table(path, Schema((Column("day", "datetime"),), "public"))
@@ -149,7 +149,7 @@ def test_missing_values_in_every_spelling(tmp_path):
     path = write(tmp_path / "a.csv", "n,c\n" + "".join(f"{t},{t}\n{i},red\n" for i, t in enumerate(tokens)))
     frame = read_csv(path)
     assert frame.isna().sum().to_dict() == {"n": 7, "c": 7} and str(frame["n"].dtype) == "Int64"
-    schema = draft(frame)
+    schema = draft_schema(frame).schema
     assert schema["n"].missing and schema["n"].integer and schema["c"].categories == ("red",)
     assert frame.attrs["notes"]["n"][0].count(" in 1") == 7
     assert load_table(path, schema)["n"].isna().sum() == 7
@@ -208,7 +208,7 @@ def test_decimal_commas_quoted_newlines_blanks_and_archives(tmp_path):
     frame = read_csv(path)
     assert frame["a"].tolist() == [1.5, -2] and frame["b"][0] == "two\nlines" and frame["b"].isna()[1]
     assert frame.attrs["notes"]["a"] == ["decimal commas were read as points"]
-    assert load_table(path, draft(frame))["a"].tolist() == [1.5, -2]
+    assert load_table(path, draft_schema(frame).schema)["a"].tolist() == [1.5, -2]
     thousands = read_csv(write(tmp_path / "t.csv", 'n,m\n"1,500",2\n"2,250",3\n'))
     assert thousands["n"].tolist() == ["1,500", "2,250"]  # a comma beside comma delimiters is no decimal point
     assert read_csv(write(tmp_path / "b.csv", "only\n1\n2\n"))["only"].tolist() == [1, 2]
@@ -261,26 +261,26 @@ def test_paths_that_cannot_be_read(tmp_path):
 )
 def test_frames_that_give_no_schema(frame, message):
     with pytest.raises(SchemaError, match=message):
-        draft(frame)
+        draft_schema(frame)
 
 
 def test_ten_thousand_categories_are_free_text_with_a_word_about_it():
-    found = study(pd.DataFrame({"x": [f"word{i % 10_000}" for i in range(20_000)]}))
+    found = draft_schema(pd.DataFrame({"x": [f"word{i % 10_000}" for i in range(20_000)]}))
     assert found.schema["x"].kind == "text"
-    assert "10,000 different strings, too many to be categories: group them if they matter" in found.remarks["x"]
+    assert "10,000 different strings, too many to be categories: group them if they matter" in found.review_notes["x"]
     assert kind([f"word{i % 1_000}" for i in range(20_000)]) == "categorical"
 
 
 def test_a_repeating_id_is_offered_as_the_entity():
-    found = study(pd.DataFrame({"person_id": RNG.integers(0, 60, N), "x": RNG.normal(size=N)}))
-    assert 'write entity = "person_id"' in found.remarks["person_id"][1] and found.schema.entity is None
+    found = draft_schema(pd.DataFrame({"person_id": RNG.integers(0, 60, N), "x": RNG.normal(size=N)}))
+    assert 'write entity = "person_id"' in found.review_notes["person_id"][1] and found.schema.entity is None
 
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def rules(frame: pd.DataFrame) -> set[tuple[str, tuple[str, str]]]:
-    return {(rule.kind, rule.columns) for rule in draft(frame).rules}
+    return {(rule.kind, rule.columns) for rule in draft_schema(frame).schema.rules}
 
 
 def test_laws_are_found_and_one_exception_ends_them():
@@ -294,7 +294,7 @@ def test_laws_are_found_and_one_exception_ends_them():
     found = rules(frame)
     assert ("dependency", ("city", "country")) in found and ("dependency", ("country", "city")) not in found
     assert {columns for kind, columns in found if kind == "inequality"} == {("start", "end"), ("low", "high")}
-    Table(frame, draft(frame))  # what is proposed holds
+    Table(frame, draft_schema(frame).schema)  # what is proposed holds
     frame.loc[3, "country"] = "NO" if frame["country"][3] != "NO" else "DE"
     frame.loc[3, "end"] = frame["start"][3] - pd.Timedelta(days=1)
     frame.loc[3, "high"] = frame["low"][3] - 1
@@ -363,7 +363,7 @@ def test_a_file_fits_the_schema_drafted_from_it(tmp_path_factory, datasets):
     except SchemaError as error:
         assert "infinities" in str(error)  # 1e400
         return
-    assert len(load_table(path, Schema.from_toml(path.with_name("schema.toml")))) == n == found.rows
+    assert len(load_table(path, Schema.from_toml(path.with_name("schema.toml")))) == n == found.n_rows
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,7 +34,7 @@ def test_shipped_nets_are_small_true_and_described():
         assert feature_nets.accuracy(feature_nets.load_pretrained(name), part if len(part) < 2000 else some) >= least
         assert log["test_accuracy"] >= least
         provenance = read_provenance(folder / "log.json")
-        assert provenance == checkpoints.read_provenance(folder)
+        assert provenance == checkpoints.read_model_provenance(folder)
         assert (provenance.seed, provenance.generation, provenance.command) == (log["seed"], 0, log["command"])
         assert {"minutes", "losses", "steps", "train_accuracy"} <= set(log) and log["losses"][-1] < log["losses"][0]
 

@@ -133,7 +133,7 @@ class TableSpec:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         derived = {name: [source, list(map(list, pairs.items()))] for name, (source, pairs) in self.derived.items()}
-        return {"schema": self.schema.as_toml(), "looked_up": derived}
+        return {"schema": self.schema.to_toml(), "looked_up": derived}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any], source: Path) -> TableSpec:

@@ -150,7 +150,7 @@ def page(summary: Summary, title: str) -> str:
     """The report as HTML: verdicts by kind, and the first failures; the output of programs is escaped."""
     from html import escape
 
-    from synthbook.core.html import document, image, table
+    from synthbook.core import html
     from synthbook.language.filters.execution import plot_verdicts
 
     share = summary.reasons.get("passed", 0) / summary.n
@@ -160,15 +160,15 @@ def page(summary: Summary, title: str) -> str:
     ]
     alt = ", ".join(f"{reason} {count:,}" for reason, count in summary.reasons.items())
     isolation = "confined by the operating system" if summary.isolation == "os" else "NOT confined: limits only"
-    return document(
+    return html.page(
         title,
         [
             f"<h1>{escape(title)}</h1>",
             f"<p><strong>{summary.reasons.get('passed', 0):,} of {summary.n:,} programs passed ({share:.1%}).</strong>",
             f"Each ran in a process of its own, {isolation}.</p>",
-            image(plot_verdicts(summary.reasons).figure, alt),
+            html.img(plot_verdicts(summary.reasons).figure, alt),
             "<p>The first failures, with the words of the program or the value that it returned:</p>" if rows else "",
-            table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
+            html.table(["id", "function", "reason", "seconds", "words"], rows) if rows else "",
         ],
     )
 

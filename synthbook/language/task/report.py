@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator
 
-from synthbook.core.html import document, image, table
+from synthbook.core import html
 from synthbook.core.plots import BLUE, new_axes, subplots
 from synthbook.language.pipeline import StageStats, plot_funnel
 from synthbook.language.task.config import TaskConfig
@@ -39,8 +39,8 @@ def report_page(task: TaskConfig, result: GenerationResult, model: str) -> str:
     lengths, counts = [len(record.response) for record in result.kept], category_counts(task, result)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a font that lacks a letter draws a box
-        figures = [image(plot_funnel(_short_reasons(result.ledger)).figure, funnel_alt(result.ledger))]
-        figures += [image(_plot_records(lengths, counts), records_alt(lengths, counts))] if lengths else []
+        figures = [html.img(plot_funnel(_short_reasons(result.ledger)).figure, funnel_alt(result.ledger))]
+        figures += [html.img(_plot_records(lengths, counts), records_alt(lengths, counts))] if lengths else []
     content = [
         f"<h1>{_text(title)}</h1>",
         f"<p><strong>{_summary(task, result, model)}</strong></p>",
@@ -49,7 +49,7 @@ def report_page(task: TaskConfig, result: GenerationResult, model: str) -> str:
         *_request(task),
         "<h2>Filtering results</h2>",
         figures[0],
-        table(["stage", "came", "stayed", "dropped because"], map(_stage_row, _shown_stages(result.ledger))),
+        html.table(["stage", "came", "stayed", "dropped because"], map(_stage_row, _shown_stages(result.ledger))),
         "<h2>What was kept</h2>",
         "<p>Filters see form and repetition. Whether an answer is true or a label deserved, a reader sees.</p>",
         *figures[1:],
@@ -57,7 +57,7 @@ def report_page(task: TaskConfig, result: GenerationResult, model: str) -> str:
         "<h2>What was dropped</h2>",
         *_drops(result),
     ]
-    return document(title, content)
+    return html.page(title, content)
 
 
 def _text(text: str) -> str:
@@ -87,7 +87,9 @@ def _request(task: TaskConfig) -> Iterator[str]:
         shown = f"{seeds.per_prompt} of the {len(seeds.rows):,} examples in {_text(seeds.path.name)}"
         yield f"<p>Each question shows {shown}.</p>"
     if task.form is not None:
-        yield table(["field", "holds"], ([_text(name), _text(one.words)] for name, one in task.form.fields.items()))
+        yield html.table(
+            ["field", "holds"], ([_text(name), _text(one.words)] for name, one in task.form.fields.items())
+        )
     params = task.sampling
     limits = f"Temperature {params.temperature:g}, top_p {params.top_p:g}, at most {params.max_tokens:,} tokens"
     yield f"<p>{limits}.</p>"
@@ -194,7 +196,7 @@ def _records(result: GenerationResult) -> list[str]:
     for record in result.kept[::step][:_SHOWN]:
         fields = {**record.provenance["values"], **record.provenance["fields"]}
         rows.append([record.id, "".join(_box(f"{name}: {text}") for name, text in fields.items())])
-    return [f"<p>{len(rows)} of {len(result.kept):,}:</p>", table(["number", "record"], rows)]
+    return [f"<p>{len(rows)} of {len(result.kept):,}:</p>", html.table(["number", "record"], rows)]
 
 
 def _drops(result: GenerationResult) -> list[str]:
@@ -208,4 +210,7 @@ def _drops(result: GenerationResult) -> list[str]:
         order.append((seen[drop.stage, drop.reason], drop))
     chosen = [drop for _, drop in sorted(order, key=lambda pair: (pair[0], pair[1].record.id))[:_SHOWN]]
     rows = [[d.record.id, _text(d.stage), _text(d.reason), _box(result.answers[int(d.record.id)].text)] for d in chosen]
-    return [f"<p>{len(rows)} of {len(result.dropped):,}:</p>", table(["number", "stage", "reason", "answer"], rows)]
+    return [
+        f"<p>{len(rows)} of {len(result.dropped):,}:</p>",
+        html.table(["number", "stage", "reason", "answer"], rows),
+    ]

@@ -168,7 +168,7 @@ class ReleaseAudit:
 
     def to_html(self, path: Path, provenance: Provenance) -> Path:
         """Write a self-contained HTML page and its sidecar."""
-        page = html.document("Audit of a release", ["<h1>Privacy audit</h1>", *html_parts(self)])
+        page = html.page("Audit of a release", ["<h1>Privacy audit</h1>", *html_parts(self)])
         return write_with_provenance(Path(path), page, provenance)
 
 
@@ -318,7 +318,7 @@ def html_parts(result: ReleaseAudit) -> list[str]:
     return [
         f"<p><strong>{escape(result.verdict)}</strong></p>",
         html.table([*_ATTACK_COLUMNS, "verdict"], attacks),
-        html.image(*_figure(result)),
+        html.img(*_figure(result)),
         html.table(_INFERENCE_COLUMNS, secrets),
         html.table(["distance", "median", "5th percentile", "of held-out rows", "5th percentile"], near),
         f"<p>{escape(str(d.novelty))}. {result.copies} rows repeat a training row exactly.</p>",
