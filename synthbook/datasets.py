@@ -148,23 +148,20 @@ def write_manifest(folder: Path) -> Path:
         content, problem = _content(folder / file)
         if problem:
             raise DataError(f"{folder / file} cannot enter the manifest ({problem}): {restore_hint(folder, file)}")
-        entries[file] = {"of": _of(file), "sha256": sha256(content), "bytes": len(content)}
+        hashed = "content" if file.endswith(".gz") else "file"
+        entries[file] = {"of": hashed, "sha256": sha256(content), "bytes": len(content)}
     return atomic_write(folder / MANIFEST, json.dumps({"files": entries}, indent=1) + "\n")
 
 
 def data_files(folder: Path) -> list[str]:
     """Every file that belongs into the manifest, relative to the folder, with forward slashes, sorted."""
+
+    def is_listed(path: Path) -> bool:
+        prose = path.suffix == ".md" or path.name.startswith("LICENSE")
+        return not (prose or path == Path(MANIFEST) or any(part.startswith(".") for part in path.parts))
+
     paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
-    return sorted(path.as_posix() for path in paths if not _is_prose(path))
-
-
-def _is_prose(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return hidden or path.suffix == ".md" or path.name.startswith("LICENSE") or path == Path(MANIFEST)
-
-
-def _of(file: str) -> str:
-    return "content" if file.endswith(".gz") else "file"
+    return sorted(path.as_posix() for path in paths if is_listed(path))
 
 
 def _content(path: Path) -> tuple[bytes, str]:

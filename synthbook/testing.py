@@ -29,8 +29,8 @@ from synthbook.core.table import Column, Holdout, Schema, Table
 from synthbook.core.types import Images, Texts
 from synthbook.generators.base import Generator, NotFittedError
 
-N = 40  # samples that are compared
-LARGE = {"table": 4_100, "images": 600, "text": 600}  # more than is sampled at a time
+_N = 40  # samples that are compared
+_LARGE = {"table": 4_100, "images": 600, "text": 600}  # more than is sampled at a time
 _RELOAD = """
 import pickle, sys
 from synthbook.generators import registry
@@ -72,7 +72,9 @@ def check_generator(generator: type[Generator] | Generator, data: Any = None) ->
     )
     _require("<table" in first._repr_html_(), "_repr_html_ is a model card", "let _repr_html_ be the base class's")
     _check_disk(first)
-    _check_seed_of_fit(first, other)
+    # a fit with another seed may give the same model (counts do), but it must say its seed
+    seeds = (first.provenance_.seed, other.provenance_.seed)
+    _require(seeds == (0, 5), f"provenance_ states the seed of the fit, not {seeds}", "call self._describe_fit in fit")
 
 
 # ── The rules, in the order in which they are checked ──
@@ -115,9 +117,9 @@ def _check_unfitted(model: Generator, data: Any) -> None:
 
 def _check_samples(first: Generator, second: Generator, data: Any) -> None:
     with _rule("sample(n, seed=...) works after fit", "see the error above"):
-        rows, again, twin = first.sample(N, seed=1), first.sample(N, seed=1), second.sample(N, seed=1)
-        different = first.sample(N, seed=2)
-        large = LARGE[first.data_kind]
+        rows, again, twin = first.sample(_N, seed=1), first.sample(_N, seed=1), second.sample(_N, seed=1)
+        different = first.sample(_N, seed=2)
+        large = _LARGE[first.data_kind]
         one, many = first.sample(1, seed=1), first.sample(large, seed=1)
     _require(
         _bytes(rows) == _bytes(again),
@@ -134,7 +136,7 @@ def _check_samples(first: Generator, second: Generator, data: Any) -> None:
         "another seed gives other samples",
         "use the seed of sample, not a constant or that of the fit",
     )
-    for n, samples in ((N, rows), (1, one), (large, many)):
+    for n, samples in ((_N, rows), (1, one), (large, many)):
         _require(len(samples) == n, f"sample({n}) has length {n}, not {len(samples)}", "return exactly n samples")
         _check_kind(samples, data)
     for refused in (0, -1, 2.5):
@@ -194,19 +196,22 @@ def _check_options(model: Generator, data: Any) -> None:
 
 
 def _check_disk(model: Generator) -> None:
-    rows = _bytes(model.sample(N, seed=1))
+    rows = _bytes(model.sample(_N, seed=1))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with _rule("save(folder) works without provenance", "implement _state, or _serialize"):
             model.save(folder / "model")
             model.save(folder / "again")
         _require(
-            all(_same_file(folder / "model" / file, folder / "again" / file) for file in _files(folder / "model")),
+            all(
+                path.read_bytes() == (folder / "again" / path.name).read_bytes()
+                for path in (folder / "model").iterdir()
+            ),
             "saving twice gives the same bytes",
             "store no time, path or random number",
         )
         with _rule("write(path, n) works", "implement _write, or derive from TableGenerator, ..."):
-            path = model.write(folder / f"samples{model.suffix}", N, seed=1)
+            path = model.write(folder / f"samples{model.suffix}", _N, seed=1)
             read_provenance(path)
         _require(
             _bytes(_reloaded(model, folder)) == rows,
@@ -223,9 +228,9 @@ def _reloaded(model: Generator, folder: Path) -> Any:
     """Samples of a model that was loaded in another process; here, where its class was defined in a notebook."""
     file = inspect.getsourcefile(type(model)) if not type(model).__module__.startswith("synthbook.") else ""
     if file is None or type(model).__qualname__ != type(model).__name__:
-        return type(model).load(folder / "model").sample(N, seed=1)
+        return type(model).load(folder / "model").sample(_N, seed=1)
     generator = f"{file}:{type(model).__name__}" if file else ""
-    arguments = [str(folder / "model"), generator, str(N), str(folder / "samples.pickle")]
+    arguments = [str(folder / "model"), generator, str(_N), str(folder / "samples.pickle")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", _RELOAD, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -236,12 +241,6 @@ def _reloaded(model: Generator, folder: Path) -> Any:
         "define the class at the top of its file, without needing what only this process has",
     )
     return pickle.loads((folder / "samples.pickle").read_bytes())
-
-
-def _check_seed_of_fit(first: Generator, other: Generator) -> None:
-    """A fit with another seed may give the same model (counts do), but it must say its seed."""
-    seeds = (first.provenance_.seed, other.provenance_.seed)
-    _require(seeds == (0, 5), f"provenance_ states the seed of the fit, not {seeds}", "call self._describe_fit in fit")
 
 
 # ── Helpers ──
@@ -275,14 +274,6 @@ def _bytes(samples: Any) -> bytes:
     if isinstance(samples, Images):
         return np.asarray(samples.images).tobytes() + np.asarray(samples.labels).tobytes()
     return samples.encode() if isinstance(samples, str) else np.asarray(samples).tobytes()
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    return first.read_bytes() == second.read_bytes()
 
 
 def _require(holds: bool, expected: str, remedy: str) -> None:

@@ -21,7 +21,6 @@ from synthbook.core.storage import Provenance, atomic_write, sha256
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 
@@ -76,9 +75,9 @@ def load(folder: Path, *, model_type: str | None = None) -> tuple[dict[str, torc
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}. {_remedy(card)}") from None
-    if (found := sha256(raw)) != card["sha256"]:
+    if (actual := sha256(raw)) != card["sha256"]:
         size = f"{len(raw):,} bytes, expected {card['bytes']:,}"
-        raise _altered(path, size, card["sha256"], found, _remedy(card))
+        raise _altered(path, size, card["sha256"], actual, _remedy(card))
     return _unpacked(path, raw), dict(card["config"])
 
 
@@ -109,14 +108,14 @@ def _card(folder: Path) -> dict[str, Any]:
             f"{path} has format version {card.get('version')}, this package reads {VERSION}: update synthbook"
         )
     expected = card.pop("sha256_of_card", None)
-    if (found := _own_hash(card)) != expected:
-        raise _altered(path, "its content without the hash", expected, found, "restore it or train the model again")
+    if (actual := _own_hash(card)) != expected:
+        raise _altered(path, "its content without the hash", expected, actual, "restore it or train the model again")
     return card
 
 
-def _altered(path: Path, what: str, expected: object, found: str, remedy: str) -> DataError:
+def _altered(path: Path, what: str, expected: object, actual: str, remedy: str) -> DataError:
     return DataError(
-        f"{path} changed after it was written ({what}).\nexpected SHA-256: {expected}\nfound: {found}\n{remedy}"
+        f"{path} changed after it was written ({what}).\nexpected SHA-256: {expected}\nfound: {actual}\n{remedy}"
     )
 
 
@@ -158,7 +157,7 @@ def _unpacked(path: Path, raw: bytes) -> dict[str, torch.Tensor]:
 # ── Training state, for exact resumption ──
 
 
-STATE = "training state"
+_STATE = "training state"
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def restore_train_state(
         )
     for path in paths:
         try:
-            tensors, stored = load(path, model_type=STATE)
+            tensors, stored = load(path, model_type=_STATE)
         except DataError:
             continue  # it was being written when the run was killed: the one before is complete
         if (other := stored["config"]) != json.loads(json.dumps(config)):
@@ -222,7 +221,7 @@ def save_train_state(
     older = list(Path(folder).glob("step-*"))
     stored = {"config": config, "step": step, "extra_state": dict(extra_state), "groups": groups}
     provenance = Provenance(f"a run of {config.get('model', 'training')} on its way", "--resume goes on from here")
-    save(Path(folder) / f"step-{step:08d}", tensors, stored, model_type=STATE, provenance=provenance)
+    save(Path(folder) / f"step-{step:08d}", tensors, stored, model_type=_STATE, provenance=provenance)
     for path in older:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -59,12 +59,12 @@ def read_csv(path: Path, schema: Schema | None = None) -> pd.DataFrame:
     notes: dict[str, list[str]] = {}
     columns = {}
     for name in strings.columns:
-        said: list[str] = []
+        column_notes: list[str] = []
         if name in declared:
             columns[name] = _as_declared(path, declared[name], strings[name], delimiter)
         else:
-            columns[name] = infer_dtype(mask_missing(strings[name], said), said, delimiter)
-        notes |= {name: said} if said else {}
+            columns[name] = infer_dtype(mask_missing(strings[name], column_notes), column_notes, delimiter)
+        notes |= {name: column_notes} if column_notes else {}
     frame = pd.DataFrame(columns)
     frame.attrs.update(encoding=encoding, delimiter=delimiter, notes=notes)
     return frame
@@ -76,7 +76,10 @@ def _decoded(path: Path) -> tuple[str, str]:
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidArgument("path", str(path), f"a file of delimited text ({error})") from None
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _try(path, raw, "utf-16"), "utf-16"
+        try:
+            return raw.decode("utf-16"), "utf-16"
+        except UnicodeDecodeError as error:
+            raise SchemaError(f"{path} begins as utf-16 and is not: {error}. Write it as UTF-8") from None
     if b"\0" in raw[:100_000]:
         raise SchemaError(f"{path} holds zero bytes: it is not delimited text. Export it as CSV")
     for encoding in ("utf-8-sig", "cp1252"):
@@ -85,13 +88,6 @@ def _decoded(path: Path) -> tuple[str, str]:
         except UnicodeDecodeError:
             continue
     return raw.decode("latin-1"), "latin-1"
-
-
-def _try(path: Path, raw: bytes, encoding: str) -> str:
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"{path} begins as {encoding} and is not: {error}. Write it as UTF-8") from None
 
 
 def _delimiter(text: str) -> str:
@@ -163,33 +159,33 @@ def mask_missing(values: Series, notes: list[str], *, keep: tuple[str, ...] = ()
 def infer_dtype(values: Series, notes: list[str], delimiter: str = ",") -> Series:
     """Strings as whole numbers, numbers or dates where all of them are; else as they came."""
     present = values.dropna()
-    different = pd.Series(present.unique())
+    distinct = pd.Series(present.unique())
 
     def all_match(pattern: str) -> bool:
-        return len(different) > 0 and bool(different.str.fullmatch(pattern).all())
+        return len(distinct) > 0 and bool(distinct.str.fullmatch(pattern).all())
 
-    if all_match(_INTEGER) and max(map(abs, map(int, different))) <= 2**53:
+    if all_match(_INTEGER) and max(map(abs, map(int, distinct))) <= 2**53:
         return pd.to_numeric(values).astype("Int64" if values.hasnans else "int64")
     if not all_match(_INTEGER) and all_match(_NUMBER):
         return pd.to_numeric(values).astype("float64")
     if delimiter != "," and not all_match(_INTEGER) and all_match(_COMMA_NUMBER):
         notes.append("decimal commas were read as points")
         return pd.to_numeric(values.str.replace(",", ".")).astype("float64")
-    dates = _dates(different, notes)
-    return values if dates is None else values.map(dict(zip(different, dates, strict=True))).astype(dates.dtype)
+    dates = _dates(distinct, notes)
+    return values if dates is None else values.map(dict(zip(distinct, dates, strict=True))).astype(dates.dtype)
 
 
-def _dates(different: Series, notes: list[str]) -> Series | None:
-    """Different strings as dates without time zone; None unless all are dates, and written in one way only."""
-    if not len(different) or not different.str.fullmatch(r"(?=.*\d{4}).{8,35}").all():
+def _dates(distinct: Series, notes: list[str]) -> Series | None:
+    """Distinct strings as dates without time zone; None unless all are dates, and written in one way only."""
+    if not len(distinct) or not distinct.str.fullmatch(r"(?=.*\d{4}).{8,35}").all():
         return None
-    if different.str.fullmatch(_ISO).all():
-        if different.str.fullmatch(_OFFSET).any():
+    if distinct.str.fullmatch(_ISO).all():
+        if distinct.str.fullmatch(_OFFSET).any():
             notes.append("times with an offset from UTC were converted to UTC")
-        dates = pd.to_datetime(different, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+        dates = pd.to_datetime(distinct, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
         return None if dates.hasnans else dates.astype("datetime64[us]")
     formats = (day + time for day in _DAYS for time in TIMES)
-    readings = [pd.to_datetime(different, format=f, errors="coerce").astype("datetime64[us]") for f in formats]
+    readings = [pd.to_datetime(distinct, format=f, errors="coerce").astype("datetime64[us]") for f in formats]
     whole = [reading for reading in readings if not reading.hasnans]
     if whole and any(not reading.equals(whole[0]) for reading in whole[1:]):
         notes.append("looks like dates, but every value fits both day first and month first: write them as 2024-12-31")
@@ -208,10 +204,12 @@ def _as_declared(path: Path, column: Column, values: Series, delimiter: str) -> 
         return values
     if column.kind == "datetime":
         return _as_dates(where, values)
-    found = infer_dtype(values, [], delimiter)
-    numbers = found if pd.api.types.is_numeric_dtype(found) else pd.to_numeric(values, errors="coerce")
+    numbers = infer_dtype(values, [], delimiter)
+    if not pd.api.types.is_numeric_dtype(numbers):
+        numbers = pd.to_numeric(values, errors="coerce")
     if len(bad := values[numbers.isna() & values.notna()]):
-        raise SchemaError(f"{where}{_examples(bad)} not numbers")
+        examples = ", ".join(f"{value!r} in row {row}" for row, value in bad.head(3).items())
+        raise SchemaError(f"{where}{len(bad):,} values, such as {examples}, are not numbers")
     whole = numbers.dropna().mod(1).eq(0).all() and bool(np.isfinite(numbers.dropna().astype(float)).all())
     return numbers.astype(("Int64" if numbers.hasnans else "int64") if column.integer and whole else "float64")
 
@@ -220,13 +218,8 @@ def _as_dates(where: str, values: Series) -> Series:
     if values.isna().all():
         return pd.to_datetime(values).astype("datetime64[us]")
     notes: list[str] = []
-    found = infer_dtype(values, notes)
-    if not pd.api.types.is_datetime64_dtype(found):
+    dates = infer_dtype(values, notes)
+    if not pd.api.types.is_datetime64_dtype(dates):
         why = f": {notes[0]}" if notes else ", all written in the same way"
         raise SchemaError(f"{where}the values, such as {values.dropna().iloc[0]!r}, are not dates{why}")
-    return found
-
-
-def _examples(bad: Series) -> str:
-    shown = ", ".join(f"{value!r} in row {row}" for row, value in bad.head(3).items())
-    return f"{len(bad):,} values, such as {shown}, are"
+    return dates

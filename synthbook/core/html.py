@@ -6,7 +6,6 @@ Cells and paragraphs are HTML already: whoever has text from somebody else's dat
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -35,10 +34,6 @@ def _is_number(cell: str) -> bool:
 
 def img(figure: Any, alt: str) -> str:
     """A figure as a picture in the page, with the text that stands for it; the figure is closed."""
-    import matplotlib.pyplot as plt
+    from synthbook.core.plots import to_png
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+    return f'<img src="data:image/png;base64,{base64.b64encode(to_png(figure)).decode()}" alt="{escape(alt)}">'

@@ -75,23 +75,23 @@ def lock_output(folder: Path, plan: ShardPlan, *, resume: bool) -> Iterator[None
     """
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument("out", str(folder), "a folder: this is a file")
-    found = _read_plan(folder) if (folder / PLAN).exists() else None
-    if found is None and folder.exists() and [p for p in folder.iterdir() if p.name != LOCK]:
+    stored = _json(folder / PLAN) if (folder / PLAN).exists() else None
+    if stored is None and folder.exists() and [p for p in folder.iterdir() if p.name != LOCK]:
         raise InvalidArgument(
             "out", str(folder), "an empty folder, or one that does not exist yet: this holds other files"
         )
-    if found is not None and found != plan.to_dict():
+    if stored is not None and stored != plan.to_dict():
         other = ", ".join(
-            f"{k} {found.get(k)!r} there, {v!r} now" for k, v in plan.to_dict().items() if found.get(k) != v
+            f"{k} {stored.get(k)!r} there, {v!r} now" for k, v in plan.to_dict().items() if stored.get(k) != v
         )
         raise InvalidArgument(
             "out", str(folder), f"the folder of the same run, or a new one: it has another plan ({other})"
         )
-    if found is not None and not resume:
+    if stored is not None and not resume:
         raise InvalidArgument("out", str(folder), "a new folder, or --resume to go on with this run")
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / LOCK, f"{folder} is being written to"):
-        if found is None:
+        if stored is None:
             atomic_write(folder / PLAN, json.dumps(plan.to_dict(), indent=1) + "\n")
         _remove_temp_files(folder)
         yield
@@ -103,11 +103,6 @@ def _remove_temp_files(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _read_plan(folder: Path) -> dict[str, Any]:
-    """The plan of a folder's run. Raises `DataError`."""
-    return _json(folder / PLAN)
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
@@ -117,22 +112,14 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _write_shard(folder: Path, name: str, content: bytes) -> str:
-    """Write a finished shard, then its hash beside it, and return the hash."""
-    atomic_write(folder / name, content)
-    digest = sha256(content)
-    atomic_write(folder / f"{name}.sha256", digest + "\n")
-    return digest
-
-
 def completed_shards(folder: Path, plan: ShardPlan) -> tuple[dict[str, str], list[str]]:
     """Hashes of the shards that are finished, and the names of those whose bytes have changed since."""
     good, damaged = {}, []
     for name in plan.shard_names:
-        path, said = folder / name, folder / f"{name}.sha256"
-        if path.exists() and said.exists():
+        path, sidecar = folder / name, folder / f"{name}.sha256"
+        if path.exists() and sidecar.exists():
             digest = sha256_file(path)
-            if digest == said.read_text().strip():
+            if digest == sidecar.read_text().strip():
                 good[name] = digest
             else:
                 damaged.append(name)
@@ -154,9 +141,9 @@ def shard_paths(folder: Path) -> list[Path]:
     paths = []
     for name, digest in _json(folder / MANIFEST).get("shards", {}).items():
         path = folder / name
-        found = sha256_file(path) if path.exists() else "missing"
-        if found != digest:
-            raise DataError(f"{path}: its SHA-256 is {found}, the manifest says {digest}. --resume makes it again")
+        actual = sha256_file(path) if path.exists() else "missing"
+        if actual != digest:
+            raise DataError(f"{path}: its SHA-256 is {actual}, the manifest says {digest}. --resume makes it again")
         paths.append(path)
     return paths
 
@@ -202,7 +189,7 @@ def run_shards(
             done = plan.n - sum(len(plan.item_seeds(k)) for k in missing)
             callback(done, plan.n)
             try:
-                work = (delayed(_shard)(function, plan, out, k) for k in missing)
+                work = (delayed(_write_shard)(function, plan, out, k) for k in missing)
                 for k, digest in Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)(work):
                     digests[plan.shard_names[k]] = digest
                     done += len(plan.item_seeds(k))
@@ -220,8 +207,13 @@ def run_shards(
         return write_manifest(out, plan, digests, provenance)
 
 
-def _shard(function: _ShardFunction, plan: ShardPlan, out: Path, k: int) -> tuple[int, str]:
-    return k, _write_shard(out, plan.shard_names[k], function(plan.item_seeds(k)))
+def _write_shard(function: _ShardFunction, plan: ShardPlan, out: Path, k: int) -> tuple[int, str]:
+    """Compute and write shard `k`, then its hash beside it; return k and the hash."""
+    name, content = plan.shard_names[k], function(plan.item_seeds(k))
+    atomic_write(out / name, content)
+    digest = sha256(content)
+    atomic_write(out / f"{name}.sha256", digest + "\n")
+    return k, digest
 
 
 # ── Trials: one experiment for many cases and seeds ──
@@ -270,9 +262,9 @@ def run_trials(
     """
     plan = ShardPlan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
     run_shards(trials, plan, out, n_jobs=n_jobs, resume=resume, provenance=provenance, callback=callback, log=log)
-    found = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
+    rows = ",\n ".join(path.read_text().strip() for path in shard_paths(out))
     budget = json.dumps(settings.get("budget"))
-    text = f'{{"command": "{provenance.command}", "budget": {budget}, "trials": [\n {found}\n]}}\n'
+    text = f'{{"command": "{provenance.command}", "budget": {budget}, "trials": [\n {rows}\n]}}\n'
     return write_with_provenance(out / _TABLE, text, provenance)
 
 

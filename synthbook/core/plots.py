@@ -1,4 +1,4 @@
-"""One look for every figure: Okabe-Ito colours, each with a line style and a marker of its own."""
+"""The style that all figures share: Okabe-Ito colors, each with a line style of its own."""
 
 from __future__ import annotations
 
@@ -20,16 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too light for lines on white
-BLUE, VERMILLION, GREEN, _PURPLE, ORANGE, _SKY, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)
-GUESS_COLOR = _PURPLE
+BLUE, VERMILLION, GREEN, ORANGE, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#000000"
+GUESS_COLOR, _SKY = "#CC79A7", "#56B4E9"
 
 _COLORS = cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, _SKY, BLACK])
 _LINES = cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))])
@@ -52,7 +44,7 @@ STYLE: Any = {
 
 
 def new_axes(ax: Axes | None = None, *, width: float = 7.0, height: float = 4.0) -> Axes:
-    """The axis given, or the axis of a new figure (inches) in the book's style."""
+    """The axes given, or the axes of a new figure (inches) in the book's style."""
     return ax if ax is not None else subplots(1, 1, width=width, height=height)[1][0]
 
 
@@ -90,9 +82,12 @@ def plot_images(images: Tensor, *, n_cols: int = 10, ax: Axes | None = None) -> 
 
 def save_image_grid(images: Tensor, path: Path, provenance: Provenance) -> Path:
     """Write the grid of `plot_images` as PNG with a provenance sidecar."""
-    figure = plot_images(images).figure
-    assert isinstance(figure, Figure)
+    return write_with_provenance(path, to_png(plot_images(images).figure), provenance)
+
+
+def to_png(figure: Any) -> bytes:
+    """A figure as the bytes of a PNG file; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return write_with_provenance(path, buffer.getvalue(), provenance)
+    return buffer.getvalue()

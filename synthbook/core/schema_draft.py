@@ -21,17 +21,14 @@ from pandas.api import types
 from synthbook.core.csv import infer_dtype, mask_missing, read_csv
 from synthbook.core.errors import SchemaError, SynthbookError
 from synthbook.core.storage import atomic_write, sha256_file
-from synthbook.core.table import Column, Constraint, Schema, Table
+from synthbook.core.table import Codes, Column, Constraint, Schema, Table
 
 if TYPE_CHECKING:
     import rich.table
 
 
-_FEW, _MOST_CATEGORIES, _ENOUGH = (
-    20,
-    1_000,
-    20,
-)  # categories in any table, in a long one; rows that make "unique" mean a thing
+_FEW, _MOST_CATEGORIES = 20, 1_000  # categories in any table, in a long one
+_ENOUGH = 20  # rows that make "unique" mean a thing
 _ID_NAME = re.compile(r"(?i:(?:^|[\W_])(?:id|uuid|guid|key)$|^(?:index|row)$)|[a-z](?:Id|ID)$")
 _RANGE = re.compile(r"[<>≤≥]?=?\s*(\d+)\s*(?:(?:-|–|to)\s*\d+|\+)?")
 _SCALES = (
@@ -73,9 +70,9 @@ def _typed(name: str, values: pd.Series[Any], notes: list[str]) -> pd.Series[Any
         raise SchemaError(f"column {name!r} holds {kind}: give numbers, dates, strings or categories of strings")
     if values.isna().all():
         return values.astype(object)
-    found = infer_dtype(mask_missing(values.astype(object), notes), notes)
+    inferred = infer_dtype(mask_missing(values.astype(object), notes), notes)
     notes[:] = dict.fromkeys(notes)  # reading the file may have noted the same
-    return found
+    return inferred
 
 
 def _is_category(values: pd.Series[Any]) -> bool:
@@ -103,13 +100,10 @@ def _draft_column(name: str, values: pd.Series[Any], notes: list[str]) -> Column
     return _strings(present, common, notes)
 
 
-def _is_whole(present: pd.Series[Any]) -> bool:
-    return bool((present % 1 == 0).all()) and float(present.abs().max()) <= 2**53
-
-
 def _numeric(name: str, present: pd.Series[Any], missing: bool, notes: list[str]) -> Column:
     common: dict[str, Any] = {"name": name, "missing": missing}
-    whole, different = _is_whole(present), present.nunique()
+    whole = bool((present % 1 == 0).all()) and float(present.abs().max()) <= 2**53
+    different = present.nunique()
     in_order = whole and different == len(present) >= _ENOUGH and present.max() - present.min() == len(present) - 1
     if whole and (in_order or (_ID_NAME.search(name) and different > _FEW)):
         return _id(present, common, notes)
@@ -185,44 +179,40 @@ def _order(categories: list[str]) -> tuple[str, ...]:
 
 
 _FAMILYWISE_ALPHA = 1e-6  # that a shuffled table proposes any rule, by one rule's bound times the number of pairs
-HEAD = 1_000  # rows that are looked at before all are
-_Codes = NDArray[np.int64]
+_HEAD = 1_000  # rows that are looked at before all are
 
 
 def _discover_constraints(frame: pd.DataFrame, columns: list[Column]) -> list[tuple[Constraint, str]]:
     """Dependencies and inequalities that hold in all rows, each with a sentence on its support.
 
-    Rows in which either value is missing say nothing. Two columns that are always equal get dependencies only.
+    Rows with a missing value in either column are ignored. Two columns that are always equal get dependencies only.
     """
-    kept = [column for column in columns if column.kind != "text"]
-    codes = {column.name: pd.factorize(frame[column.name])[0].astype(np.int64) for column in kept}
-    limit = np.log(_FAMILYWISE_ALPHA / max(1, len(kept) * (len(kept) - 1)))
-    found = [*_dependencies(kept, codes, limit), *_inequalities(frame, kept, limit)]
+    columns = [column for column in columns if column.kind != "text"]
+    codes = {column.name: pd.factorize(frame[column.name])[0].astype(np.int64) for column in columns}
+    limit = np.log(_FAMILYWISE_ALPHA / max(1, len(columns) * (len(columns) - 1)))
+    candidates = [*_dependencies(columns, codes, limit), *_inequalities(frame, columns, limit)]
     # the schema's own judgement is the last word
-    return [(rule, support) for rule, support in found if not rule.count_violations(frame)]
+    return [(rule, support) for rule, support in candidates if not rule.count_violations(frame)]
 
 
-def _dependencies(columns: list[Column], codes: dict[str, _Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
+def _dependencies(columns: list[Column], codes: dict[str, Codes], limit: float) -> Iterator[tuple[Constraint, str]]:
     for first, second in permutations(columns, 2):
-        measured = first.kind == "numeric" and not first.integer
-        if measured or second.kind == "id":
+        if (first.kind == "numeric" and not first.integer) or second.kind == "id":
             continue
         both = (codes[first.name] >= 0) & (codes[second.name] >= 0)
         a, b = codes[first.name][both], codes[second.name][both]
         sizes = np.bincount(a)
         sizes = sizes[sizes > 0]
-        if not len(a) or not _determines(a, b):
+        if not len(a):
             continue
+        pairs = a * (b.max() + 1) + b
+        if any(len(np.unique(pairs[:rows])) != len(np.unique(a[:rows])) for rows in (_HEAD, len(a))):
+            continue  # the first column does not determine the second
         if _log_chance_of_dependency(sizes, np.bincount(b) / len(b)) < limit:
             support = (
                 f"each of {len(sizes):,} values of the first comes with one value of the second, in {len(a):,} rows"
             )
             yield Constraint("dependency", (first.name, second.name)), support
-
-
-def _determines(a: _Codes, b: _Codes) -> bool:
-    pairs = a * (b.max() + 1) + b
-    return all(len(np.unique(pairs[:rows])) == len(np.unique(a[:rows])) for rows in (HEAD, len(a)))
 
 
 def _log_chance_of_dependency(sizes: NDArray[np.int64], p: NDArray[np.float64]) -> float:
@@ -239,7 +229,7 @@ def _inequalities(frame: pd.DataFrame, columns: list[Column], limit: float) -> I
     }
     for first, second in permutations([column for column in columns if column.name in ordered], 2):
         a, b = ordered[first.name], ordered[second.name]  # a comparison with NaN is False
-        if first.kind != second.kind or (a[:HEAD] > b[:HEAD]).any() or (a > b).any():
+        if first.kind != second.kind or (a[:_HEAD] > b[:_HEAD]).any() or (a > b).any():
             continue
         both = ~(np.isnan(a) | np.isnan(b))
         a, b = a[both], b[both]

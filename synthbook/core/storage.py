@@ -134,10 +134,7 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data; a promise of privacy stands there only where one is made."""
-        found = asdict(self)
-        if self.privacy is None:
-            del found["privacy"]
-        return found
+        return {key: value for key, value in asdict(self).items() if key != "privacy" or value is not None}
 
 
 def sidecar_path(path: Path) -> Path:
@@ -170,9 +167,9 @@ def read_provenance(path: Path) -> Provenance:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{sidecar} is not a sidecar of this package ({error}): write the file again") from None
     try:
-        found = sha256_file(path)
+        actual = sha256_file(path)
     except OSError as error:
         raise DataError(f"{path}, which {sidecar.name} describes, cannot be read: {error}") from None
-    if found != expected:
-        raise DataError(f"{path} changed after it was described: its SHA-256 is {found}, the sidecar says {expected}")
+    if actual != expected:
+        raise DataError(f"{path} changed after it was described: its SHA-256 is {actual}, the sidecar says {expected}")
     return provenance

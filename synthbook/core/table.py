@@ -219,9 +219,9 @@ class Schema:
 
     def drop_column(self, name: str) -> Schema:
         """The same without one column, and without the rules that name it."""
-        kept = tuple(column for column in self.columns if column.name != self[name].name)
+        columns = tuple(column for column in self.columns if column.name != self[name].name)
         rules = tuple(rule for rule in self.rules if name not in rule.columns)
-        return Schema(kept, self.origin, rules, None if self.entity == name else self.entity)
+        return Schema(columns, self.origin, rules, None if self.entity == name else self.entity)
 
     def validate(self, frame: pd.DataFrame) -> None:
         """Raise a `SchemaError` that lists everything in which the frame and this schema disagree."""
@@ -401,12 +401,12 @@ def equalize_rows_per_unit(tables: list[Table], rng: np.random.Generator) -> lis
     As many as a typical unit of the table with fewer has, its median; units with less than that are left out.
     """
     k = int(min(np.median(np.bincount(unit_codes(table))) for table in tables))
-    found = []
+    equalized = []
     for table in tables:
         codes = unit_codes(table)
         table = Table(table.frame[np.bincount(codes)[codes] >= k], table.schema)
-        found.append(Table(table.frame.iloc[bound_contributions(table, k, rng)], table.schema))
-    return found
+        equalized.append(Table(table.frame.iloc[bound_contributions(table, k, rng)], table.schema))
+    return equalized
 
 
 def sample_units(table: Table, n: int, rng: np.random.Generator) -> Table:
@@ -426,6 +426,6 @@ def split_units(table: Table, rng: np.random.Generator) -> tuple[Table, Table]:
 
 def max_score_per_unit(table: Table, scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """The highest score of each unit's rows."""
-    found = np.full(n_units(table), -np.inf)
-    np.maximum.at(found, unit_codes(table), scores)
-    return found
+    highest = np.full(n_units(table), -np.inf)
+    np.maximum.at(highest, unit_codes(table), scores)
+    return highest

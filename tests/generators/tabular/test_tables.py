@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import synthbook as sb
 from synthbook.core.errors import DataError, HoldoutError, InvalidArgument, SchemaError
-from synthbook.core.schema_draft import draft
+from synthbook.core.schema_draft import draft_schema
 from synthbook.core.storage import Provenance
 from synthbook.core.table import Column, Constraint, Schema, Table
 from synthbook.datasets import adult
@@ -168,7 +168,7 @@ def test_a_frame_gets_a_drafted_schema_with_a_warning_and_private_models_refuse_
     with pytest.warns(UserWarning, match="drafted from the rows"):
         model = sb.Copula().fit(frame, seed=0)
     schema, drawn = model.table_spec_.schema, model.sample(300, seed=1)
-    assert schema == draft(frame) and schema.origin == "inferred" and "inferred" in repr(drawn)
+    assert schema == draft_schema(frame).schema and schema.origin == "inferred" and "inferred" in repr(drawn)
     assert set(drawn["flag"]) == {"0", "1"} and set(drawn["late"]) == {"False", "True"}
     assert drawn["when"].dt.month.eq(3).all() and drawn["town"].isna().mean() == pytest.approx(0.1, abs=0.08)
     with pytest.raises(InvalidArgument, match="a Table"):
