@@ -1,8 +1,7 @@
-"""A trained model on disk: a folder with `model.json`, what it is, and `model.safetensors`, its numbers.
+"""A saved model is a folder: `model.json` (configuration and provenance) and `model.safetensors` (weights).
 
-`model.json` holds the SHA-256 of the other file and of itself, so a checkpoint that was cut short, changed or put
-together from two models is refused before anything computes with it. It is also the provenance sidecar of both. Neither
-file can hold code: unlike a pickle, a checkpoint from a stranger is safe to open.
+`model.json` holds the SHA-256 of both files, so a checkpoint that was truncated, altered or assembled from two models
+is refused before it is used. Neither file can hold code: unlike a pickle, a stranger's checkpoint is safe to open.
 """
 
 from __future__ import annotations
@@ -82,12 +81,12 @@ def load(folder: Path, *, model_type: str | None = None) -> tuple[dict[str, torc
 
 
 def read_model_provenance(folder: Path) -> Provenance:
-    """Where a checkpoint came from, as its card says; `DataError` as in `load`."""
+    """The provenance in a checkpoint's `model.json`; raises `DataError` as `load` does."""
     return Provenance(**_card(Path(folder))["provenance"])
 
 
 def read_model_type(folder: Path) -> str:
-    """What kind of model a checkpoint holds, as its card says; `DataError` as in `load`."""
+    """The model type in a checkpoint's `model.json`; raises `DataError` as `load` does."""
     return str(_card(Path(folder))["model"])
 
 

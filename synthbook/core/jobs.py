@@ -47,23 +47,23 @@ class ShardPlan:
 
     @property
     def shard_names(self) -> list[str]:
-        """The shards' file names."""
+        """File names of the shards."""
         return [f"shard-{k:05d}{self.suffix}" for k in range(-(-self.n // self.shard_size))]
 
     def item_seeds(self, shard: int) -> dict[int, np.random.SeedSequence]:
-        """The items of a shard, each with its seed."""
+        """The seed sequence of each item of a shard."""
         first = shard * self.shard_size
         return {i: item_seed(self.seed, i) for i in range(first, min(first + self.shard_size, self.n))}
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data, with the version of the package that follows it."""
+        """The plan and the package version, as plain data."""
         fixed = {"n": self.n, "seed": self.seed, "shard_size": self.shard_size, "suffix": self.suffix}
         document: dict[str, Any] = json.loads(json.dumps({**fixed, "settings": dict(self.settings)}))
         return document | {"synthbook": synthbook.__version__}
 
 
 def item_seed(seed: int, item: int) -> np.random.SeedSequence:
-    """What item `item` of a run is drawn from."""
+    """The seed sequence of one item of a run."""
     return np.random.SeedSequence(seed, spawn_key=(item,))
 
 
@@ -98,7 +98,7 @@ def lock_output(folder: Path, plan: ShardPlan, *, resume: bool) -> Iterator[None
 
 
 def _remove_temp_files(folder: Path) -> None:
-    """Remove the parts of files that somebody who was killed was writing."""
+    """Remove temporary files that killed writers left."""
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def completed_shards(folder: Path, plan: ShardPlan) -> tuple[dict[str, str], list[str]]:
-    """Hashes of the shards that are finished, and the names of those whose bytes have changed since."""
+    """The SHA-256 of each completed shard, and the names of shards whose bytes have changed since."""
     good, damaged = {}, []
     for name in plan.shard_names:
         path, sidecar = folder / name, folder / f"{name}.sha256"
@@ -127,7 +127,7 @@ def completed_shards(folder: Path, plan: ShardPlan) -> tuple[dict[str, str], lis
 
 
 def write_manifest(folder: Path, plan: ShardPlan, digests: Mapping[str, str], provenance: Provenance) -> Path:
-    """The list of all shards with their hashes, written when nothing is missing."""
+    """Write the manifest: the plan, and the SHA-256 of every shard."""
     ordered = {name: digests[name] for name in plan.shard_names}
     text = json.dumps({"plan": plan.to_dict(), "shards": ordered}, indent=1) + "\n"
     return write_with_provenance(folder / MANIFEST, text, provenance)
@@ -156,7 +156,7 @@ _RETRIES = 3  # rounds in which a worker may die
 
 
 class WorkersTerminatedError(SynthbookError):
-    """Workers were killed again and again, by the system's memory guard as a rule."""
+    """Worker processes were killed repeatedly, usually for lack of memory."""
 
 
 def run_shards(
@@ -217,7 +217,7 @@ def _write_shard(function: _ShardFunction, plan: ShardPlan, out: Path, k: int) -
 
 
 # ── Trials: one experiment for many cases and seeds ──
-# A claim about trained models needs to know how far seeds differ. These tables say so; thresholds are set by them.
+# The spread between seeds sets the tolerances of claims about trained models.
 
 
 _TABLE = "trials.json"
@@ -236,7 +236,7 @@ class TrialRunner:
 
     @property
     def n(self) -> int:
-        """How many trials."""
+        """The number of trials."""
         return len(self.cases) * self.seeds
 
     def __call__(self, items: dict[int, np.random.SeedSequence]) -> bytes:
@@ -256,9 +256,9 @@ def run_trials(
     callback: Callable[[int, int], None] = lambda done, total: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Path:
-    """Run what is missing in `out` and gather all into `out/trials.json`, whose path is returned.
+    """Run the trials that `out` lacks, merge all into `out/trials.json`, and return its path.
 
-    `settings` says what the trials depend on: a folder of other settings is refused.
+    A folder whose run has other `settings` is refused.
     """
     plan = ShardPlan(trials.n, 0, settings, shard_size=1, suffix=".jsonl")
     run_shards(trials, plan, out, n_jobs=n_jobs, resume=resume, provenance=provenance, callback=callback, log=log)
@@ -269,5 +269,5 @@ def run_trials(
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """A row for each trial, with the columns that its experiment returned."""
+    """A frame with one row per trial and the columns that its experiment returned."""
     return pd.DataFrame(json.loads(path.read_text())["trials"])

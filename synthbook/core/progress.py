@@ -1,4 +1,4 @@
-"""Consoles and progress bars, for the commands that people run."""
+"""Console output and progress bars of the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on the output or error stream: as wide as the terminal, 110 columns in a log file."""
+    """A console on stdout or stderr: as wide as the terminal, or 110 columns in a log file."""
     from rich.console import Console
 
     class Patient(Console):
@@ -28,7 +28,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def echo(text: object, *, stderr: bool = False) -> None:
-    """Print a line; a reader that went away, as in `synthbook claims | head -1`, does not end the work."""
+    """Print a line and ignore a closed pipe, as in `synthbook claims | head -1`."""
     stream = sys.stderr if stderr else sys.stdout
     try:
         print(text, file=stream, flush=True)
@@ -37,7 +37,7 @@ def echo(text: object, *, stderr: bool = False) -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Send what is still to come nowhere, so that no later flush complains about the closed pipe."""
+    """Redirect a stream to the null device, so that no later flush raises `BrokenPipeError`."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

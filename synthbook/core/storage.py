@@ -17,7 +17,7 @@ from synthbook.core.errors import DataError, InvalidArgument, SynthbookError
 
 
 def atomic_write(path: Path, content: str | bytes | Iterable[str]) -> Path:
-    """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never a part.
+    """Write `content` to `path` atomically: a crash leaves the old file or the new one, never a part.
 
     Text is written as UTF-8, piece by piece where there are several. The temporary file lies in the target's own
     folder, so the rename never crosses devices.
@@ -52,7 +52,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def strict_json(document: Any, **layout: Any) -> str:
-    """JSON as the standard has it: NaN and infinities become text, which `float` reads back.
+    """Standard JSON: NaN and infinities are written as strings, which `float` reads back.
 
     >>> strict_json({"measured": float("-inf")})
     '{"measured": "-Infinity"}'
@@ -67,7 +67,7 @@ def sha256(content: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes as they lie on disk."""
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,12 +76,12 @@ def sha256_file(path: Path) -> str:
 
 
 class LockedError(SynthbookError):
-    """Another process is at work in the same place."""
+    """Another process holds the lock."""
 
 
 @contextmanager
 def file_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file at `path`; `LockedError` ("`what`: wait until process 123 has ended") where another does."""
+    """Hold the lock file at `path`; raise `LockedError` ("`what`: wait until process 123 has ended") if it is held."""
     try:
         import fcntl
     except ImportError:
@@ -110,11 +110,11 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a reader must know before trusting a file.
+    """Where a file comes from.
 
     `generation` counts the models between this file and reality: 0 is real data, 1 a model's output, 2 the output of
-    a model trained on generation 1. `synthetic_share` is the share of rows, in [0, 1], that no one observed.
-    `parents` maps the name of each input to its SHA-256. `privacy` is what a differentially private source promises.
+    a model trained on generation 1. `synthetic_share` is the share of synthetic rows, in [0, 1].
+    `parents` maps the name of each input to its SHA-256. `privacy` is the guarantee of a differentially private source.
     """
 
     source: str
@@ -133,7 +133,7 @@ class Provenance:
             raise InvalidArgument("synthetic_share", self.synthetic_share, "a share between 0 and 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; a promise of privacy stands there only where one is made."""
+        """As plain data; `privacy` is left out where there is no guarantee."""
         return {key: value for key, value in asdict(self).items() if key != "privacy" or value is not None}
 
 
@@ -144,7 +144,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_with_provenance(path: Path, content: str | bytes | Iterable[str], provenance: Provenance) -> Path:
-    """Write a file and its sidecar; the file first, so that a sidecar never describes something that is not there."""
+    """Write a file, then its provenance sidecar, so that no sidecar describes a missing file."""
     path = atomic_write(path, content)
     described = {"file": path.name, "sha256": sha256_file(path), "synthbook": synthbook.__version__}
     atomic_write(sidecar_path(path), json.dumps(described | provenance.to_dict(), indent=1, sort_keys=True) + "\n")
@@ -152,7 +152,7 @@ def write_with_provenance(path: Path, content: str | bytes | Iterable[str], prov
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Read a file's sidecar and check that the file is still the one it describes.
+    """Read a file's sidecar and verify the file's SHA-256 against it.
 
     Raises `DataError` when the sidecar is missing or unreadable, or when the file's bytes have changed since.
     """

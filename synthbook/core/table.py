@@ -82,7 +82,7 @@ class Column:
 
     @property
     def allowed_values(self) -> str:
-        """What a value may be, in words."""
+        """A description of the allowed values."""
         if self.kind == "numeric":
             return f"{'whole ' if self.integer else ''}numbers from {self.lower} to {self.upper}"
         if self.categories:
@@ -93,7 +93,7 @@ class Column:
         return "strings or whole numbers" if self.kind == "id" else "strings"
 
     def iter_errors(self, values: pd.Series[Any]) -> Iterator[str]:
-        """Sentences, one for each way in which `values` break this column's declaration."""
+        """One message for each way in which `values` violate this column's declaration."""
         where, present = f"column {self.name!r}: ", values.dropna()
         absent = len(values) - len(present)
         if absent and not self.missing:
@@ -145,7 +145,7 @@ class Constraint:
         require((self.kind == "pairs") == bool(self.pairs), f"rule {self.kind}: only a rule of kind pairs lists pairs")
 
     def count_violations(self, frame: pd.DataFrame) -> int:
-        """How many rows of a frame break the rule; for a dependency, all rows that share an ambiguous first value."""
+        """The number of rows that violate the rule; for a dependency, all rows with an ambiguous first value."""
         rows = frame[list(self.columns)].dropna()
         first, second = rows[self.columns[0]], rows[self.columns[1]]
         if self.kind == "inequality":
@@ -218,7 +218,7 @@ class Schema:
         raise SchemaError(f"column {name!r} is not in the schema; its columns are {', '.join(self.names)}")
 
     def drop_column(self, name: str) -> Schema:
-        """The same without one column, and without the rules that name it."""
+        """The schema without one column and the rules that name it."""
         columns = tuple(column for column in self.columns if column.name != self[name].name)
         rules = tuple(rule for rule in self.rules if name not in rule.columns)
         return Schema(columns, self.origin, rules, None if self.entity == name else self.entity)
@@ -306,7 +306,7 @@ class Table:
 
     @property
     def schema(self) -> Schema:
-        """What the columns may hold."""
+        """The schema that the rows fit."""
         return self._schema
 
     def __getitem__(self, name: str) -> pd.Series[Any]:
@@ -314,7 +314,7 @@ class Table:
         return self._frame[self._schema[name].name].copy()
 
     def drop_column(self, name: str) -> Table:
-        """The same without one column."""
+        """The table without one column."""
         return Table(self._frame.drop(columns=name), self._schema.drop_column(name))
 
     def __len__(self) -> int:
@@ -359,18 +359,18 @@ def sample_rows(table: Table, n: int, rng: np.random.Generator) -> Table:
     return Table(table.frame.iloc[np.sort(rng.choice(len(table), n, replace=False))], table.schema)
 
 
-# ── The unit of privacy: one row, or all rows of an entity ──
-# Splits, intervals, bounds on contributions and scores of attacks are all taken by unit: rows of one person on both
-# sides of a split, or counted as strangers, would make every score too kind and every interval too narrow.
+# ── The privacy unit: one row, or all rows that share an entity ID ──
+# Splits, intervals, contribution bounds and attack scores are all taken by unit: one person's rows on both sides of a
+# split, or counted as independent, would make scores optimistic and intervals too narrow.
 
 
 Codes = NDArray[np.int64]
 
 
 def unit_codes(table: Table) -> Codes:
-    """The number (N,) of the unit that each row belongs to, counted from 0 in the order in which they come.
+    """The index (N,) of each row's privacy unit, numbered from 0 in order of first appearance.
 
-    Raises `SchemaError` where it is missing: nobody could say whose row it is.
+    Raises `SchemaError` if the entity column has missing values.
     """
     entity = table.schema.entity
     if entity is None:
@@ -382,12 +382,12 @@ def unit_codes(table: Table) -> Codes:
 
 
 def n_units(table: Table) -> int:
-    """How many units there are."""
+    """The number of privacy units in a table."""
     return int(unit_codes(table).max(initial=-1)) + 1
 
 
 def bound_contributions(table: Table, rows: int, rng: np.random.Generator) -> Codes:
-    """Places of the rows that are used: of each entity at most so many, drawn at random; all where there is none."""
+    """Sorted indices of at most `rows` random rows per entity (contribution bounding); all rows without an entity."""
     if table.schema.entity is None:
         return np.arange(len(table))
     shuffled = rng.permutation(len(table))
@@ -396,9 +396,9 @@ def bound_contributions(table: Table, rows: int, rng: np.random.Generator) -> Co
 
 
 def equalize_rows_per_unit(tables: list[Table], rng: np.random.Generator) -> list[Table]:
-    """The tables with as many rows of each unit, drawn at random, so that units may be compared by their extremes.
+    """The tables with k random rows of each unit, so that the maximum scores of units are comparable.
 
-    As many as a typical unit of the table with fewer has, its median; units with less than that are left out.
+    k is the smallest median of rows per unit among the tables; units with fewer rows are left out.
     """
     k = int(min(np.median(np.bincount(unit_codes(table))) for table in tables))
     equalized = []
@@ -410,7 +410,7 @@ def equalize_rows_per_unit(tables: list[Table], rng: np.random.Generator) -> lis
 
 
 def sample_units(table: Table, n: int, rng: np.random.Generator) -> Table:
-    """All rows of `n` units, drawn at random; the table itself where it has no more."""
+    """All rows of `n` random units, or the table itself if it has no more than `n`."""
     codes, total = unit_codes(table), n_units(table)
     if total <= n:
         return table
@@ -418,14 +418,14 @@ def sample_units(table: Table, n: int, rng: np.random.Generator) -> Table:
 
 
 def split_units(table: Table, rng: np.random.Generator) -> tuple[Table, Table]:
-    """Two tables, each with half of the units."""
+    """Two tables, each with a random half of the units."""
     codes = unit_codes(table)
     first = rng.permutation(codes.max() + 1)[codes] < (codes.max() + 1) // 2
     return Table(table.frame[first], table.schema), Table(table.frame[~first], table.schema)
 
 
 def max_score_per_unit(table: Table, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The highest score of each unit's rows."""
+    """The maximum score (units,) over each unit's rows."""
     highest = np.full(n_units(table), -np.inf)
     np.maximum.at(highest, unit_codes(table), scores)
     return highest
