@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthbook.core import jobs as shards
-from synthbook.core import storage
+from synthbook.core import jobs, storage
 from synthbook.core.errors import DataError, InvalidArgument
 from synthbook.core.jobs import (
     MANIFEST,
@@ -62,7 +61,7 @@ def suicidal(items: dict[int, np.random.SeedSequence]) -> bytes:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != shards.LOCK}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != jobs.LOCK}
 
 
 PLAN = ShardPlan(95, seed=3, settings={"what": "numbers"}, shard_size=10, suffix=".txt")
@@ -112,7 +111,7 @@ def test_workers_that_always_die_end_the_run_and_nothing_finished_is_lost(undist
 
 RUN = """
 import sys; from pathlib import Path
-from tests.core.test_shards import ORIGIN, PLAN, slow
+from tests.core.test_jobs import ORIGIN, PLAN, slow
 from synthbook.core.jobs import run_shards
 run_shards(slow, PLAN, Path(sys.argv[1]), n_jobs=2, resume=True, provenance=ORIGIN)
 """
@@ -130,7 +129,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(undisturbed: Path, tmp_pa
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)  # the workers, too
             run.wait()
-        found = len(shards.completed_shards(folder, PLAN)[0])
+        found = len(jobs.completed_shards(folder, PLAN)[0])
         assert found >= kept  # nothing finished is lost
         kept = found
     run_shards(slow, PLAN, folder, n_jobs=2, resume=True, provenance=ORIGIN)
@@ -171,10 +170,10 @@ def test_a_full_disk_is_reported_and_nothing_finished_is_lost(
         return real(path, what)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "atomic_write", full)
+        patched.setattr(jobs, "atomic_write", full)
         with pytest.raises(OSError, match="No space"):
             run_shards(numbers, PLAN, tmp_path / "run", provenance=ORIGIN)
-    assert len(shards.completed_shards(tmp_path / "run", PLAN)[0]) == 3  # a plan, then a file and a hash for each
+    assert len(jobs.completed_shards(tmp_path / "run", PLAN)[0]) == 3  # a plan, then a file and a hash for each
     run_shards(numbers, PLAN, tmp_path / "run", provenance=ORIGIN, resume=True)
     assert content(tmp_path / "run") == content(undisturbed)
 
