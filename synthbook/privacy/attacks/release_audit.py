@@ -51,8 +51,8 @@ from synthbook.privacy.audit import one_run_epsilon
 from synthbook.privacy.mechanisms import check_delta
 
 _MIN_UNITS, MAX_UNITS, _MAX_SYNTHETIC_ROWS = 60, 5_000, 100_000  # on each side; compared; compared
-_GUESSED = 0.2  # share of candidates that an attack guesses, half of them as members, half as non-members
-_SECRETS = 5  # columns that are inferred where none is named
+_GUESS_SHARE = 0.2  # share of candidates that an attack guesses, half of them as members, half as non-members
+_MAX_SECRETS = 5  # columns to infer if none is named
 _CONFIDENCE, _SIGNIFICANCE = 0.95, 0.999  # of the bound that is stated; of one above 0 that counts as a leak
 
 
@@ -183,7 +183,7 @@ def audit(
     seed: int = 0,
     callback: Callable[[str], None] = lambda step: None,
 ) -> ReleaseAudit:
-    """Attack synthetic rows, given the rows from which they were made and real rows that no generator has seen.
+    """Attack synthetic rows, given the training rows of their generator and real rows that no generator has seen.
 
     `secrets`: categorical columns to infer; by default the first five. `delta`: of the claimed guarantee; by default
     1 / (100 units). Raises `HoldoutError`, `InvalidArgument`, `SchemaError`.
@@ -260,7 +260,7 @@ def check_sides(train: Table, holdout: Table) -> None:
 def _check_secrets(secrets: tuple[str, ...] | None, columns: list[str], tables: tuple[Table, ...]) -> tuple[str, ...]:
     """The columns to infer: those given, else the first that have two values in every table."""
     if secrets is None:
-        return tuple([name for name in columns if all(t[name].nunique() > 1 for t in tables)][:_SECRETS])
+        return tuple([name for name in columns if all(t[name].nunique() > 1 for t in tables)][:_MAX_SECRETS])
     if unknown := [name for name in secrets if name not in columns]:
         raise InvalidArgument("secret", ", ".join(unknown), f"some of {', '.join(columns) or 'no columns'}")
     return secrets
@@ -272,7 +272,7 @@ def one_run_lower_bound(attack: AttackScores, delta: float, confidence: float, r
     is_member = np.arange(len(scores)) < len(attack.members)
     shuffled = rng.permutation(len(scores))  # so that ties are broken at random
     order = shuffled[np.argsort(scores[shuffled], kind="stable")]
-    half = max(int(len(scores) * _GUESSED / 2), 1)
+    half = max(int(len(scores) * _GUESS_SHARE / 2), 1)
     n_correct = int((~is_member[order[:half]]).sum() + is_member[order[-half:]].sum())
     n_canaries, n_guesses = len(scores), 2 * half
     return one_run_epsilon(
@@ -300,13 +300,14 @@ def _figure(result: ReleaseAudit) -> tuple[Figure, str]:
 def html_parts(result: ReleaseAudit) -> list[str]:
     """Verdict, tables and figure as HTML elements."""
     attacks = [
-        [escape(one.name), *(f"{v:.3f}" for v in one.numbers.values()), _mark(one.leaks)] for one in result.attacks
+        [escape(one.name), *(f"{v:.3f}" for v in one.numbers.values()), _verdict_html(one.leaks)]
+        for one in result.attacks
     ]
     secrets = [
         [
             escape(x.secret),
             *(f"{v:.3f}" for v in (x.member_accuracy, x.nonmember_accuracy, x.advantage, *x.interval)),
-            _mark(x.leaks),
+            _verdict_html(x.leaks),
         ]
         for x in result.attribute_inferences
     ]
@@ -326,5 +327,5 @@ def html_parts(result: ReleaseAudit) -> list[str]:
     ]
 
 
-def _mark(leaks: bool) -> str:
+def _verdict_html(leaks: bool) -> str:
     return '<span class="fails">✗ more than chance explains</span>' if leaks else "nothing beyond chance"
