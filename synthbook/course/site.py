@@ -251,7 +251,7 @@ def _plain(text: str) -> str:
 
 # prefixes of the notebooks' names, whose numbers are the chapter's
 _READING_ORDER = ("00", "07a", "06", "01", "02", "03", "04", "05", "07", "08")
-ABOUT = ("chapter", "claims", "benchmarks", "api", "generate", "privacy", "classroom", "about")
+ABOUT = ("chapter", "claims", "benchmarks", "ten_minutes", "api", "generate", "privacy", "classroom", "about")
 
 
 def _write_sources(root: Path, source: Path) -> None:

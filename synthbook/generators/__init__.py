@@ -1,1 +1,5 @@
 """Section 3: generators that learn, all under one interface: fit, sample, save, load."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

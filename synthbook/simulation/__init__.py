@@ -7,7 +7,11 @@ import os
 import sys
 from typing import Any
 
+import lazy_loader
+
 from synthbook.core.errors import SynthbookError
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def import_pybullet() -> Any:

@@ -13,8 +13,8 @@ import torch
 from synthbook.cli.main import main
 from synthbook.core.errors import InvalidArgument
 from synthbook.core.jobs import read_trials
-from synthbook.experiments import images, load_experiment, read_results
-from synthbook.experiments.images import (
+from synthbook.experiments import image_models, load_experiment, read_results
+from synthbook.experiments.image_models import (
     BETAS,
     POINT_FAMILIES,
     SAMPLING_STEPS,
@@ -32,8 +32,8 @@ FEW = 1_000  # points
 
 
 def test_a_trial_on_points_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "POINT_FAMILIES", SHORT)
-    monkeypatch.setattr(images, "_N_POINTS", FEW)
+    monkeypatch.setattr(image_models, "POINT_FAMILIES", SHORT)
+    monkeypatch.setattr(image_models, "_N_POINTS", FEW)
     one, two = (modes_trial("R1 on ring", seed=2) for _ in range(2))
     timed = {"training seconds", "sampling seconds"}
     assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in two.items() if k not in timed}
@@ -48,8 +48,8 @@ def test_a_trial_on_points_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_experiment_of_modes_from_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(images, "POINT_FAMILIES", SHORT)
-    monkeypatch.setattr(images, "_N_POINTS", FEW)
+    monkeypatch.setattr(image_models, "POINT_FAMILIES", SHORT)
+    monkeypatch.setattr(image_models, "_N_POINTS", FEW)
     out, cases = tmp_path / "modes", load_experiment("modes").cases
     command = ["dev", "experiment", "modes", "--seeds", "2", "--jobs", "1", "--out", str(out), "--json"]
     assert main(command) == 0

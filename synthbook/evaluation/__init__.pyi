@@ -1,0 +1,12 @@
+from .features import FEATURE_NETS as FEATURE_NETS
+from .features import fit_table_encoder as fit_table_encoder
+from .features import high_frequency_power as high_frequency_power
+from .features import image_features as image_features
+from .features import radial_power_spectrum as radial_power_spectrum
+from .fidelity import marginal_distances as marginal_distances
+from .frechet import frechet_distance as frechet_distance
+from .mode_coverage import GRID as GRID
+from .mode_coverage import RING as RING
+from .mode_coverage import plot_points as plot_points
+from .report import plot_metrics as plot_metrics
+from .utility import exceeds_bayes_accuracy as exceeds_bayes_accuracy

@@ -1,0 +1,13 @@
+from .attacks.membership import AttackScores as AttackScores
+from .attacks.membership import attack_histogram as attack_histogram
+from .attacks.membership import dp_accuracy_bound as dp_accuracy_bound
+from .attacks.membership import hole_score as hole_score
+from .attacks.membership import nearest_distance_score as nearest_distance_score
+from .attacks.membership import plot_roc as plot_roc
+from .attacks.membership import similarity_filter as similarity_filter
+from .audit import AttackCounts as AttackCounts
+from .audit import audit_scores as audit_scores
+from .audit import clopper_pearson as clopper_pearson
+from .audit import epsilon_lower_bound as epsilon_lower_bound
+from .audit import one_run_epsilon as one_run_epsilon
+from .mechanisms import gaussian_epsilon as gaussian_epsilon
