@@ -1,8 +1,10 @@
 """The licence is verbatim, the citation names the version there is, and the vendored script is the one described."""
 
+import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 import synthbook
@@ -52,3 +54,35 @@ def test_contributors_compare_notebooks_as_make_test_does() -> None:
     ]
     assert options[0] <= options[1]
     assert {"--nbval", "--nbval-current-env"} < options[0]
+
+
+def pages() -> dict[str, str]:
+    """What readers read: notebooks, manuals and the site's pages, by name."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts[path.name] = "\n".join("".join(cell["source"]) for cell in cells)
+    return texts
+
+
+def missing_modules(text: str) -> list[str]:
+    """Modules in backticks (`evaluation/prdc.py`, `synthbook.evaluation.prdc`) that do not exist."""
+    files = re.findall(r"`(?:synthbook/)?([\w/]+\.py)`", text)
+    lost = [name for name in files if not (ROOT / "synthbook" / name).is_file() and not (ROOT / name).is_file()]
+    for name in re.findall(r"`(synthbook(?:\.\w+)+)`", text):
+        place = ROOT.joinpath(*name.split("."))
+        if not (place.is_dir() or place.with_suffix(".py").is_file() or place.parent.with_suffix(".py").is_file()):
+            lost.append(name)
+    return lost
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_every_module_that_a_page_names_exists(name: str) -> None:
+    assert missing_modules(pages()[name]) == []
+
+
+def test_a_module_that_moved_would_be_noticed() -> None:
+    assert missing_modules("`language/noise.py`, `core/table.py`, `synthbook.core.tables`, `synthbook.core.table`") == [
+        "language/noise.py",
+        "synthbook.core.tables",
+    ]
