@@ -117,8 +117,11 @@ class Generator(ABC):
         if (version := card.get("version", 1)) != VERSION:
             remedy = f"train the model again ({provenance.command})" if version < VERSION else "update synthbook"
             raise DataError(f"{path} has generator format {version}, this package reads {VERSION}: {remedy}")
-        model = cls(**card["config"], **settings)
-        model._restore(tensors, card, path)
+        try:
+            model = cls(**(_stored_settings(cls.config_class, card) | settings))
+            model._restore(tensors, card, path)
+        except KeyError as error:
+            raise DataError(f"{path} and its tensors do not agree on {error}: train the model again") from error
         model.provenance_ = provenance
         return model
 
@@ -208,6 +211,14 @@ def check_positive_int(name: str, value: object) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise InvalidArgument(name, value, "a whole number of at least 1")
     return int(value)
+
+
+def _stored_settings(config_class: type[Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a checkpoint. Raises `KeyError` for one that the class does not have by now."""
+    known = {field.name for field in fields(config_class)}
+    if unknown := sorted(card["config"].keys() - known):
+        raise KeyError(", ".join(unknown))
+    return dict(card["config"])
 
 
 def _make_config(config_class: type[Any], settings: Mapping[str, Any]) -> Any:

@@ -380,7 +380,7 @@ class NeuralGenerator(NeuralModel):
             raise InvalidArgument("data", f"{len(x)} rows", f"at least {self.config.batch_size}, one batch")
         self.data_spec_ = spec
         self._set_modules(self._build(spec), step_rng(seed, 0))
-        data_sha256 = sha256(x.numpy().tobytes())
+        data_sha256 = sha256(x.cpu().numpy().tobytes())
         self._describe_fit(seed, steps, data_sha256)
         x, labels = x.to(self.device), None if labels is None else labels.to(self.device)
         training: dict[str, Any] = {"checkpoint": checkpoint, "callback": callback, "on_eval": on_eval}

@@ -18,7 +18,7 @@ from synthbook.core.storage import read_provenance
 from synthbook.core.table import Table
 from synthbook.core.types import Seed
 from synthbook.generators import registry
-from synthbook.generators.base import NotFittedError
+from synthbook.generators.base import NoConfig, NotFittedError
 from synthbook.generators.tabular.copula import Copula, Marginals
 from synthbook.testing import GeneratorCheckError, _example, check_generator
 from tests.generators.own_rows import Jitter
@@ -195,6 +195,16 @@ def test_a_model_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr("synthbook.generators.base.VERSION", version)
         with pytest.raises(DataError, match=f"this package reads {version}: {remedy}"):
             Jitter.load(folder)
+
+
+def test_a_model_with_settings_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    folder = Jitter().fit(_example("table"), seed=0).save(tmp_path / "model")
+
+    class Renamed(Jitter):
+        config_class = NoConfig
+
+    with pytest.raises(DataError, match="'scale': train the model again"):
+        Renamed.load(folder)
 
 
 # ── The registry ──

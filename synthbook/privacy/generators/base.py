@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -168,12 +169,12 @@ class PrivateGenerator(Generator):
         checkpoint: CheckpointConfig | None = None,
         callback: Callback | None = None,
         ledger: PrivacyLedger | None = None,
-        **options: Any,
+        on_eval: Callable[[int], None] | None = None,
     ) -> Self:
         """Learn from data, as all generators do, after charging epsilon and delta to `ledger`.
 
-        A model for release takes its noise from the operating system: `seed` and `checkpoint` must be None. `options`
-        are those of the generator that is made private. Raises before any data is used: `BudgetExceeded`,
+        A model for release takes its noise from the operating system: `seed` and `checkpoint` must be None. Raises
+        before any data is used: `BudgetExceeded`,
         `HoldoutError`, `InvalidArgument`, and `SchemaError` for a schema that was inferred from the rows.
         """
         config, n = self.config, self._count_units(data)
@@ -184,6 +185,8 @@ class PrivateGenerator(Generator):
             raise InvalidArgument("seed", seed, "a seed, or release=True, for which the system gives one")
         if steps is not None and not hasattr(config, "steps"):
             raise InvalidArgument("steps", steps, f"none: {type(self).__name__} does not train in steps")
+        if on_eval is not None and self.data_kind != "images":
+            raise InvalidArgument("on_eval", on_eval, "None: generators of tables are not evaluated while they train")
         total = getattr(config, "steps", None) if steps is None else check_positive_int("steps", steps)
         self._check(data, n, total or 0)
         if ledger is not None:
@@ -191,7 +194,8 @@ class PrivateGenerator(Generator):
             details = {k: v for k, v in settings.items() if k not in ("epsilon", "delta") and v is not None}
             ledger.spend(f"fitting {type(self).__name__}", config.epsilon, config.delta, **details)
         root = np.random.SeedSequence() if seed is None else seed_sequence(seed)
-        self._fit_private(data, root, steps=total, checkpoint=checkpoint, callback=callback, **options)
+        training: dict[str, Any] = {"on_eval": on_eval} if on_eval else {}
+        self._fit_private(data, root, steps=total, checkpoint=checkpoint, callback=callback, **training)
         self._describe_fit(seed, steps, "")
         return self
 

@@ -168,12 +168,20 @@ OTHERS = {
     "a target that is an id": ("mst", some(200, visits=2), {"target": "person"}, {}, "target = 'person'"),
     "steps of what has none": ("mst", LARGE, {}, {"steps": 3}, "steps = 3 .*does not train in steps"),
     "the same of margins": ("private-margins", LARGE, {}, {"steps": 3}, "steps = 3"),
+    "a look while it trains": ("dp-tvae", LARGE, {}, {"on_eval": print}, "on_eval = .*not evaluated while they train"),
 }
 CASES = [(family, *case) for family in PRIVATE for case in TABLES.values()]
 CASES += [
     (family, table, settings, fit, InvalidArgument, told) for family, table, settings, fit, told in OTHERS.values()
 ]
 NAMES = [f"{family}: {name}" for family in PRIVATE for name in TABLES] + list(OTHERS)
+
+
+def test_an_unknown_option_charges_nothing() -> None:
+    ledger = PrivacyLedger(100.0, 0.5, "one record")
+    with pytest.raises(TypeError, match="budget"):
+        model("mst").fit(LARGE, seed=0, ledger=ledger, budget=ledger)
+    assert ledger.entries == []
 
 
 @pytest.mark.parametrize(("family", "table", "settings", "fit", "error", "told"), CASES, ids=NAMES)
