@@ -320,7 +320,7 @@ def _row(claim: Claim, notebooks: dict[str, list[Row]]) -> Row:
     return facts | {
         "notebook": ", ".join(notebooks) or None,
         "parts": parts,
-        "holds": False if False in holds else None if None in holds else True,
+        "holds": False if False in holds else None if None in holds or not holds else True,
     }
 
 

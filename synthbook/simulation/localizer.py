@@ -14,9 +14,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -458,9 +457,9 @@ def train_localizer(
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", f"{out} is being written"):
         start = time.perf_counter()
-        with _step_queue(callback) as queue:
+        with _step_counter(out / _STATE, callback):
             results = Parallel(n_jobs=min(n_jobs, 2))(
-                delayed(_train)(name, renders, seed, config, CheckpointConfig(out / _STATE / name, 1, resume), queue)
+                delayed(_train)(name, renders, seed, config, CheckpointConfig(out / _STATE / name, 1, resume))
                 for name in ("coarse", "fine")
             )
         command = f"synthbook dev train localizer --renders {renders.name} --epochs {config.epochs} --seed {seed}"
@@ -484,31 +483,36 @@ def train_localizer(
 
 
 @contextmanager
-def _step_queue(callback: Callable[[int, int], None]) -> Iterator[Any]:
-    """A queue in which the processes of both networks put (name, step, steps); `callback` receives the sums."""
-    with get_context("spawn").Manager() as manager:
-        queue, steps_of = manager.Queue(), {"coarse": 0, "fine": 0}
+def _step_counter(folder: Path, callback: Callable[[int, int], None]) -> Iterator[None]:
+    """Call `callback` with the steps that the processes of both networks have written into `folder`."""
+    finished, counts = Event(), dict[str, list[int]]()
 
-        def forward() -> None:
-            while (message := queue.get()) is not None:
-                name, step, steps = message
-                steps_of[name] = step
-                callback(sum(steps_of.values()), len(steps_of) * steps)
+    def forward() -> None:
+        last = False
+        while not last:
+            last = finished.wait(0.2)
+            for path in folder.glob("*.steps"):
+                if len(numbers := path.read_text().split()) == 2:  # else it is being written
+                    counts[path.name] = [int(number) for number in numbers]
+            if counts:
+                callback(sum(step for step, _ in counts.values()), 2 * max(steps for _, steps in counts.values()))
 
-        thread = Thread(target=forward, daemon=True)
-        thread.start()
-        try:
-            yield queue
-        finally:
-            queue.put(None)
-            thread.join()
+    folder.mkdir(parents=True, exist_ok=True)
+    thread = Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
 
 
 def _train(
-    name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig, queue: Any
+    name: str, folder: Path, seed: int, config: LocalizerConfig, checkpoint: CheckpointConfig
 ) -> tuple[str, CornerNet, list[float], int]:
     torch.set_num_threads(1)
     data, coarse, rounded = load_keypoint_dataset(folder), name == "coarse", list[float]()
+    counted = checkpoint.folder.with_suffix(".steps")
 
     def on_epoch_end(losses: list[float], _: CornerNet) -> None:
         rounded[:] = [round(loss, 4) for loss in losses]
@@ -522,7 +526,7 @@ def _train(
         stride=4 if coarse else 2,
         learning_rate=config.learning_rate,
         bfloat16=has_bfloat16(),
-        callback=lambda step, steps, _: queue.put((name, step, steps)),
+        callback=lambda step, steps, _: counted.write_text(f"{step} {steps}"),
         on_epoch_end=on_epoch_end,
         checkpoint=checkpoint,
     )
