@@ -6,7 +6,8 @@ sees whether bits changed at all), then all notebooks run and are compared, then
 and 6, and under one combination the slow ones as well.
 What is done stays in build/machines: a notebook runs again once it, or code that it imports, has changed.
 
-Writes bench/results/machines.json. Run it with `make test-machines`, or one combination with `--only old`.
+Writes bench/results/machines.json, in which combinations that were not run now keep their last result: machines differ
+in what they can show. Run it with `make test-machines`, or one combination with `--only old`.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def main() -> int:
     machines = [m for m in MACHINES if m.name in (arguments.only or [m.name for m in MACHINES])]
     results = {}
     for machine in machines:
-        if machine.needs and machine.needs not in _flags():
+        if machine.needs and machine.needs not in _cpuinfo("flags").split():
             print(f"{machine.name}: left out, this processor has no {machine.needs}")
             continue
         if machine.settings and not machine.busy and _hashes(machine) == _hashes(MACHINES[0]):
@@ -170,23 +171,22 @@ def main() -> int:
             continue
         results[machine.name] = _result(machine, units=arguments.units, force=arguments.force)
         print(f"{machine.name}: {_line(results[machine.name])}", flush=True)
-    if not arguments.only:
-        _save(results)
+    _save(results)
     return int(any(part["failed"] for result in results.values() for part in _parts(result)))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[m.name for m in MACHINES], help="these combinations, no table")
+    parser.add_argument("--only", nargs="+", choices=[m.name for m in MACHINES], help="these combinations")
     parser.add_argument("--no-units", dest="units", action="store_false", help="the notebooks alone")
     parser.add_argument("--force", action="store_true", help="run again what was done")
     return parser.parse_args()
 
 
-def _flags() -> set[str]:
+def _cpuinfo(key: str) -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return set(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def _result(machine: Machine, *, units: bool, force: bool) -> dict:
@@ -300,21 +300,25 @@ def _line(result: dict) -> str:
     return "; ".join([counts, *(name for part in _parts(result) for name in part["failed"])])
 
 
-def _save(results: dict[str, dict]) -> None:
+def _save(new: dict[str, dict]) -> None:
+    path, processor = harness.BENCH / "results" / "machines.json", _cpuinfo("model name")
+    old = json.loads(path.read_text(encoding="utf-8"))["combinations"] if path.is_file() else {}
+    results = {
+        machine.name: old.get(machine.name, {})
+        | ({"processor": processor} | new[machine.name] if machine.name in new else {})
+        for machine in MACHINES
+        if machine.name in old.keys() | new.keys()
+    }
     by_name = {machine.name: machine for machine in MACHINES}
     distinct = {tuple(result["hashes"].values()) for result in results.values()}
-    rows = [["", "settings", "training step in float32", "BLAS product", "cells that agree", "unit tests that pass"]]
+    rows = [["", "settings", "processor", "training step in float32", "BLAS product", "cells that agree", "unit tests"]]
     for name, result in results.items():
         settings = " ".join(f"`{key}={value}`" for key, value in by_name[name].settings.items())
         counts = [f"{part['passed']} of {part['passed'] + len(part['failed'])}" for part in _parts(result)]
         counts += ["not run"] * (2 - len(counts))
         hashes = [f"`{result['hashes'][probe]}`" for probe in ("training step in float32", "BLAS product")]
-        rows.append([f"{name}: {by_name[name].about}", settings or "none", *hashes, *counts])
-    left_out = [machine.name for machine in MACHINES if machine.name not in results]
-    note = (
-        f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."
-        + (f" Left out, for want of a processor on which it differs: {', '.join(left_out)}." if left_out else "")
-    )  # fmt: skip
+        rows.append([f"{name}: {by_name[name].about}", settings or "none", result["processor"], *hashes, *counts])
+    note = f"{len(results)} combinations, {len(distinct)} different sets of bits. Equal hashes mean the same bits."
     content = {
         "machine": harness.machine("scipy", "torch", "nbval"),
         "combinations": results,
