@@ -49,7 +49,7 @@ _MAX_BETA = 0.999
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """`alpha_bar` (T + 1,), falling from 1; `timesteps` (T + 1,), the network's timesteps.
+    """The schedule of noise: `alpha_bar` (T + 1,), falling from 1; `timesteps` (T + 1,), the network's timesteps.
 
     The two differ only for a schedule that was thinned out by `respaced`.
     """

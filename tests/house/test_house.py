@@ -53,7 +53,7 @@ def test_importing_the_package_is_light():
 # where they use them
 HEAVY_ROOMS = ("generators", "experiments", "simulation", "privacy.dpsgd", "privacy.generators", "language.distill")
 LIGHT_INSIDE = (
-    *(f"generators.tabular.{name}" for name in ("copula", "smote", "trees")),
+    *(f"generators.tabular.{name}" for name in ("copula", "trees")),
     *("generators.text.ngram", "privacy.generators.discretize", "privacy.generators.mst"),
     *("simulation.scene", "simulation.sir"),
 )

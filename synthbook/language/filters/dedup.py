@@ -71,7 +71,7 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class MinHash:
-    """`num_perm` permutations of 32-bit numbers, h to a h modulo 2^32 with a odd (Dietzfelbinger and others 1997)."""
+    """Permutations of 32-bit numbers, `num_perm` many: h to a h modulo 2^32 with a odd (Dietzfelbinger et al. 1997)."""
 
     num_perm: int = 128
     seed: int = 0

@@ -118,6 +118,7 @@ def test_another_user_is_kept_in_as_well(public_folder: Path) -> None:
         "synthbook/__init__.py",
         "synthbook/__init__.pyi",
         "synthbook/core/__init__.py",
+        "synthbook/core/__init__.pyi",
         "synthbook/core/errors.py",
     ):
         (code / part).parent.mkdir(parents=True, exist_ok=True)
