@@ -144,7 +144,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Domain:
-    """The density p(theta) of a cube on a table: angles in degrees, lengths in m, the rest as `CameraEffects`, `Light`."""
+    """The density p(theta) of a cube on a table; angles in degrees, lengths in m, the rest as in `CameraEffects`."""
 
     center_u: Uniform = Uniform(0.12, 0.88)  # position of the cube's center in the image, as a fraction of its size
     center_v: Uniform = Uniform(0.15, 0.85)
