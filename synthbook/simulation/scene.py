@@ -230,7 +230,7 @@ class CameraEffects:
 
 @dataclass(frozen=True)
 class SceneParams:
-    """theta, all that determines an image. The first body is the table, the second the target."""
+    """A scene, theta: all that determines an image. The first body is the table, the second the target."""
 
     camera: Camera
     light: Light

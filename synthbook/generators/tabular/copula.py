@@ -194,7 +194,7 @@ class SmoothedBootstrap(Marginals):
 
 
 def smote(table: Table, n: int, *, target: str, value: str, seed: Seed, k_neighbors: int = 5) -> Table:
-    """`n` new rows with `value` in the column `target`; nearness is that of the table's standardized features.
+    """Draw `n` new rows with `value` in the column `target`; nearness is that of the table's standardized features.
 
     A missing value stays missing where the first row has it so, or the second. Raises `HoldoutError`,
     `InvalidArgument` when fewer than two rows have the value, `SchemaError`.
