@@ -245,3 +245,14 @@ def test_a_private_step_is_a_third_of_opacus_and_at_most_five_plain_ones():
     assert found["ratios_of"] == "synthbook, norms alone" and found["rounds"] >= 20 and found["difference"] < 1e-5
     assert found["ratios"]["opacus"]["median"] <= 1 / 3 and found["ratios"]["plain SGD"]["median"] <= 5
     assert result("dpsgd")["cases"]["autoencoder"]["ratios"]["opacus"]["median"] <= 1
+
+
+def test_every_cell_agrees_under_every_arithmetic_that_was_tried():
+    found = result("machines")
+    combinations = found["combinations"]
+    assert "as-is" in combinations and len(combinations) > 1
+    for measured in combinations.values():
+        assert measured["notebooks"]["failed"] == [] and measured["notebooks"]["passed"] > 220
+        assert measured.get("units", {"failed": []})["failed"] == []
+    bits = {tuple(measured["hashes"].values()) for measured in combinations.values()}
+    assert len(bits) == found["distinct"] == len(combinations), "a combination that changes no bit shows nothing"
