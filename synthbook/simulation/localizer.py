@@ -514,6 +514,9 @@ def _train(
     data, coarse, rounded = load_keypoint_dataset(folder), name == "coarse", list[float]()
     counted = checkpoint.folder.with_suffix(".steps")
 
+    def on_step(step: int, steps: int, _: float) -> None:
+        counted.write_text(f"{step} {steps}")
+
     def on_epoch_end(losses: list[float], _: CornerNet) -> None:
         rounded[:] = [round(loss, 4) for loss in losses]
 
@@ -526,7 +529,7 @@ def _train(
         stride=4 if coarse else 2,
         learning_rate=config.learning_rate,
         bfloat16=has_bfloat16(),
-        callback=lambda step, steps, _: counted.write_text(f"{step} {steps}"),
+        callback=on_step,
         on_epoch_end=on_epoch_end,
         checkpoint=checkpoint,
     )
