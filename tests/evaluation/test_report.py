@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,6 +27,7 @@ from synthbook.evaluation.report import MAX_BANDS, Report, ReportError, evaluate
 from synthbook.evaluation.two_sample import classifier_two_sample_test, pmse
 from synthbook.evaluation.utility import utility
 from tests.mutation import mutant
+from tests.pages import Page
 
 COLUMNS = (
     Column("x", "numeric", lower=-50, upper=50),
@@ -251,16 +251,6 @@ def test_what_is_judged_comes_first_and_everything_else_by_name(function: Callab
     assert {p.name for p in others} >= {"real"} or {p.name for p in others} >= {"train", "holdout"}
     with pytest.raises(TypeError, match="positional argument"):
         function(REAL, REAL)
-
-
-class Page(HTMLParser):
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
 
 
 @pytest.mark.slow

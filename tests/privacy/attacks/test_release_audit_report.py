@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,6 +16,7 @@ from synthbook.privacy.attacks import release_audit
 from synthbook.privacy.attacks.release_audit import ReleaseAudit, audit
 from synthbook.privacy.generators.mst import IndependentMarginals
 from tests.mutation import mutant
+from tests.pages import Page
 from tests.privacy.attacks.releases import COLUMNS, ORIGIN, SCHEMA, copied, frame, real
 
 
@@ -37,16 +37,6 @@ def test_it_says_all_that_it_found_in_words_and_as_data(tmp_path: Path) -> None:
     endless = ReleaseAudit(**(vars(found) | {"claimed_epsilon": float("inf")}))
     again = endless.to_json(tmp_path / "endless.json", ORIGIN).read_text()
     assert json.loads(again, parse_constant=pytest.fail)["claimed_epsilon"] == "Infinity"
-
-
-class Page(HTMLParser):
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
 
 
 @pytest.mark.slow
